@@ -1,0 +1,46 @@
+# The two commands of the README, and what they are made of. Needs Python 3.11 or newer, and nothing else.
+
+PYTHON ?= python3
+PIP_FLAGS = -q --disable-pip-version-check -c requirements/constraints.txt
+CHECKS = 'ruff check' 'ruff format --check' mypy
+SOURCES := $(shell find src -name __pycache__ -prune -o -name '*.py' -print -o -name py.typed -print -o -type d -print)
+
+.PHONY: help demo test lint clean
+
+help: ## Say what there is to make.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/.installed ## Train a tied autoencoder on photographs, beside an untied one (JAX on the CPU).
+	KERAS_BACKEND=jax .venv/bin/keras-adjoint demo
+
+test: .venv-test/.installed ## Check style and types, then run every test on TensorFlow, JAX and PyTorch.
+	@failed=; \
+	for check in $(CHECKS); do .venv-test/bin/$$check || failed="$$failed, $$check"; done; \
+	for backend in tensorflow jax torch; do \
+		echo "=== tests on $$backend"; \
+		KERAS_BACKEND=$$backend .venv-test/bin/pytest -q -n 2 || failed="$$failed, tests on $$backend"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "Failed: $${failed#, }" >&2; exit 1; fi
+
+lint: .venv-test/.installed ## Check style and types.
+	@failed=; \
+	for check in $(CHECKS); do .venv-test/bin/$$check || failed="$$failed, $$check"; done; \
+	if [ -n "$$failed" ]; then echo "Failed: $${failed#, }" >&2; exit 1; fi
+
+clean: ## Remove the environments and everything that was made.
+	rm -rf .venv .venv-test build dist out .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The package goes into an environment as a stranger would get it, built and copied, so that the tests see the wheel and
+# not the sources. The stamp is written last: an installation that was cut off is done again.
+.venv/.installed: EXTRA = demo
+.venv-test/.installed: EXTRA = test
+
+.venv/.installed .venv-test/.installed: pyproject.toml requirements/constraints.txt README.md LICENSE $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "keras-adjoint needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
+		echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(@D)/bin/pip || { echo "Making $(@D)"; $(PYTHON) -m venv $(@D); }
+	@echo "Installing keras-adjoint[$(EXTRA)] into $(@D)"
+	@$(@D)/bin/python -m pip install $(PIP_FLAGS) '.[$(EXTRA)]'
+	@touch $@

@@ -1,0 +1,30 @@
+"""Exact, tied adjoints of Keras layers."""
+
+from keras_adjoint.checks import AdjointReport, assert_adjoint, check_adjoint, is_tied
+from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError, TieError
+from keras_adjoint.kernels import adapt_bias, adapt_channels, convert_layout, transpose_kernel
+from keras_adjoint.mirror import adjoint
+from keras_adjoint.rules import register_rule
+from keras_adjoint.saving import clone_tied
+from keras_adjoint.untie import untie
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AdjointReport",
+    "KerasAdjointError",
+    "NoRuleError",
+    "SizeError",
+    "TieError",
+    "adapt_bias",
+    "adapt_channels",
+    "adjoint",
+    "assert_adjoint",
+    "check_adjoint",
+    "clone_tied",
+    "convert_layout",
+    "is_tied",
+    "register_rule",
+    "transpose_kernel",
+    "untie",
+]

@@ -1,0 +1,19 @@
+"""What differs between backends: one small file each, all with the same names.
+
+`coarse_epsilon()` is the machine epsilon of float32 products as the backend is set to compute them, 0 if they are exact
+to float32. `average_pooling_edges(before, after)` says what average pooling with "same" padding takes its means over
+beyond the edge, for zeros `before` and `after` every axis: "inside" (only over positions inside) or "replicated" (also
+over copies of the edge).
+"""
+
+import importlib
+
+import keras
+
+TF32 = 2.0**-10  # 10 bits of mantissa
+BFLOAT16 = 2.0**-7
+
+
+def current():
+    """The file of the backend that Keras runs on."""
+    return importlib.import_module(f"keras_adjoint.backends.on_{keras.backend.backend()}")

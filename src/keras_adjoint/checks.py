@@ -1,0 +1,254 @@
+"""Proof instead of promises: the adjoint test with its report, and whether kernels are shared."""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from keras_adjoint.diagnosis import Pair, diagnose
+from keras_adjoint.errors import SizeError
+from keras_adjoint.layers.pooling import AdjointMaxPooling
+from keras_adjoint.layers.tied import Tied, linear_part
+from keras_adjoint.mirror import linear_adjoint, original_of, probe_shape
+from keras_adjoint.residual import derived_tolerance, evaluate, operator_dtype, random_probe, residual_of
+
+
+@dataclass(frozen=True)
+class AdjointReport:
+    """The outcome of an adjoint test; true if it passed.
+
+    Attributes:
+        passed: Whether the residual is within the tolerance, and the shapes agree.
+        residual: The largest |⟨A x, y⟩ − ⟨x, B y⟩| / (‖A x‖ ‖y‖) over all trials; `inf` if B returns another shape.
+        tolerance: What rounding explains.
+        dtype: The dtype that the operators computed in.
+        diagnosis: What is probably wrong, or "".
+        forward: Name of A.
+        backward: Name of B.
+        input_shape: Shape of x.
+        output_shape: Shape of A x.
+    """
+
+    passed: bool
+    residual: float
+    tolerance: float
+    dtype: str
+    diagnosis: str
+    forward: str
+    backward: str
+    input_shape: tuple
+    output_shape: tuple
+
+    def __bool__(self):
+        return self.passed
+
+    def __str__(self):
+        verdict = "is" if self.passed else "is not"
+        lines = [
+            f"{self.backward} {verdict} the adjoint of {self.forward}: residual {self.residual:.1e}, tolerance "
+            f"{self.tolerance:.1e} ({self.dtype}, {self.input_shape} to {self.output_shape})"
+        ]
+        return "\n".join(lines + ([f"Diagnosis: {self.diagnosis}"] if self.diagnosis else []))
+
+
+def check_adjoint(forward, backward=None, *, input_shape=None, trials=3, seed=0, tolerance=None):
+    """Test whether one operator is the adjoint of another, on random inputs.
+
+    The adjoint Aᵀ is the one operator with ⟨A x, y⟩ = ⟨x, Aᵀ y⟩ for all x and y. Three random pairs show the difference
+    between it and any other operator, unless the other one is so close that rounding could explain it.
+
+    Args:
+        forward: A layer, a model, or a function of one tensor. Of a single layer only the linear part A counts,
+            without its bias and activation.
+        backward: The operator B to test: a layer, a model, or a function. By default `adjoint(forward)`, whatever the
+            activation of `forward`.
+        input_shape: Shape of x, batch axis included. By default the shape that `forward` was built with, with a small
+            size where it is unknown.
+        trials: Number of random pairs.
+        seed: Seed of the random numbers.
+        tolerance: The largest residual that passes. By default what rounding explains, see `derived_tolerance`.
+
+    Returns:
+        An `AdjointReport`.
+
+    Raises:
+        ValueError: If the input shape is not known, or an operator does not return one tensor.
+        KerasAdjointError: If `backward` is not given and `forward` has no adjoint.
+
+    Example:
+
+    >>> conv = keras.layers.Conv2D(4, 3)
+    >>> conv.build((1, 8, 8, 4))
+    >>> bool(ka.check_adjoint(conv))
+    True
+    >>> other = keras.layers.Conv2D(4, 3, use_bias=False, padding="valid")
+    >>> other.build((1, 6, 6, 4))
+    >>> print(ka.check_adjoint(conv, other).diagnosis)
+    wrong size: B returns (1, 4, 4, 4) where x has (1, 8, 8, 4)
+    """
+    if backward is None:
+        backward = original_of(forward) or linear_adjoint(forward)
+    shape = tuple(input_shape) if input_shape is not None else _known_shape(forward, backward)
+    dtype = operator_dtype(forward, backward)
+    generator = np.random.default_rng(seed)
+    pair = _pair(forward, backward, shape, dtype, generator)
+    x = random_probe(shape, dtype, generator)
+    output_shape = pair.forward(x).shape
+    if tolerance is None:
+        tolerance = derived_tolerance(dtype, x.size, int(np.prod(output_shape)))
+    residual = 0.0
+    for _ in range(trials):
+        x, y = random_probe(shape, dtype, generator), random_probe(output_shape, dtype, generator)
+        back = pair.backward(y)
+        residual = max(residual, residual_of(pair.forward(x), y, x, back) if back.shape == x.shape else float("inf"))
+    passed = bool(residual <= tolerance)
+    return AdjointReport(
+        passed=passed,
+        residual=residual,
+        tolerance=float(tolerance),
+        dtype=dtype,
+        diagnosis="" if passed else diagnose(pair, shape, output_shape, dtype, tolerance, generator),
+        forward=_name(forward),
+        backward=_name(backward),
+        input_shape=shape,
+        output_shape=output_shape,
+    )
+
+
+def assert_adjoint(forward, backward=None, **options):
+    """Raise an AssertionError with the whole report unless `check_adjoint` passes.
+
+    Args:
+        forward: See `check_adjoint`.
+        backward: See `check_adjoint`.
+        **options: See `check_adjoint`.
+
+    Returns:
+        The `AdjointReport`.
+
+    Raises:
+        AssertionError: If the test fails.
+
+    Example:
+
+    >>> dense = keras.layers.Dense(3)
+    >>> dense.build((None, 5))
+    >>> ka.assert_adjoint(dense).passed
+    True
+    """
+    report = check_adjoint(forward, backward, **options)
+    if not report:
+        raise AssertionError(str(report))
+    return report
+
+
+def is_tied(a, b=None):
+    """Whether kernels are shared rather than copied.
+
+    Args:
+        a: A layer or model. A single adjoint layer is tied if it reads a kernel that is not its own.
+        b: Another layer or model. If given: whether all adjoint layers in `a` read variables of `b`, or those in `b`
+            variables of `a`. If not: whether all adjoint layers in the model `a` read variables of other layers of `a`.
+
+    Returns:
+        A Boolean; `False` if there is no adjoint layer at all.
+
+    Example:
+
+    >>> inputs = keras.Input((9, 9, 1))
+    >>> conv = keras.layers.Conv2D(4, 3)
+    >>> model = keras.Model(inputs, ka.adjoint(conv)(conv(inputs)))
+    >>> ka.is_tied(model), ka.is_tied(model, conv), ka.is_tied(conv)
+    (True, True, False)
+    """
+    if b is not None:
+        return _reads(a, _own_variables(b)) or _reads(b, _own_variables(a))
+    if isinstance(a, Tied):
+        return a.tied
+    return _reads(a, _own_variables(a))
+
+
+def _reads(reader, variables):
+    adjoints = [layer for layer in _layers(reader) if isinstance(layer, Tied) and layer.source.variables]
+    return bool(adjoints) and all(
+        layer.tied and all(id(variable) in variables for variable in layer.source.variables) for layer in adjoints
+    )
+
+
+def _layers(root):
+    """All layers in `root`, but not the sources that adjoint layers hold."""
+    yield root
+    if not isinstance(root, Tied):
+        for layer in root._layers:
+            yield from _layers(layer)
+
+
+def _own_variables(root):
+    """Identities of all variables in `root` that do not only belong to the source of an adjoint layer."""
+    owned = set()
+    for layer in _layers(root):
+        owned.update(id(variable) for variable in (*layer._trainable_variables, *layer._non_trainable_variables))
+    return owned
+
+
+def _pair(forward, backward, shape, dtype, generator):
+    """Both operators as functions of float64 arrays."""
+    if isinstance(backward, AdjointMaxPooling):
+        switches = keras.ops.convert_to_tensor(random_probe(shape, dtype, generator), dtype)
+        return Pair(
+            forward=lambda x: evaluate(lambda t: backward.apply_forward(t, switches), x, dtype),
+            backward=lambda y: evaluate(lambda t: backward(t, switches=switches), y, dtype),
+        )
+    linear = forward
+    if isinstance(backward, Tied) and backward.source is forward:
+        linear = backward.apply_forward
+    elif isinstance(forward, Tied) and backward is forward.source:
+        linear, backward = forward, forward.apply_forward
+    elif isinstance(forward, keras.layers.Layer) and not isinstance(forward, keras.Model):
+        linear = _linear(forward)
+
+    def apply_backward(y):
+        if not isinstance(backward, Tied) or getattr(backward, "output_size", ()) is not None:
+            return backward(y)
+        try:
+            return backward(y, output_size=keras.ops.zeros(shape))
+        except SizeError:  # then its own idea of the size is what the test shall show
+            return backward(y)
+
+    return Pair(
+        forward=lambda x: evaluate(linear, x, dtype),
+        backward=lambda y: evaluate(apply_backward, y, dtype),
+        forward_layer=forward if isinstance(forward, keras.layers.Layer) else None,
+        backward_layer=backward if isinstance(backward, keras.layers.Layer) else None,
+    )
+
+
+def _linear(layer):
+    def apply(x):
+        with linear_part(layer) as linear:
+            return linear(x)
+
+    return apply
+
+
+def _known_shape(forward, backward):
+    if isinstance(backward, Tied) and backward.source is forward:
+        shape = probe_shape(forward, backward.recorded_shapes())
+        if shape is not None and type(backward).__name__ == "AdjointEmbedding":
+            return (*shape, forward.input_dim)
+    elif isinstance(forward, Tied):
+        shape = tuple(forward.apply_forward(np.zeros(probe_shape(forward.source, forward.recorded_shapes()))).shape)
+    elif isinstance(forward, keras.Model) and forward.inputs and len(forward.inputs) == 1:
+        shape = probe_shape(forward, [forward.inputs[0].shape])
+    else:
+        shape = probe_shape(forward) if isinstance(forward, keras.layers.Layer) else None
+    if shape is None:
+        raise ValueError(
+            f"The shape of the input is not known. Pass it as `input_shape`, batch axis included. "
+            f"Received: forward={_name(forward)}, input_shape=None"
+        )
+    return shape
+
+
+def _name(operator):
+    return getattr(operator, "name", None) or getattr(operator, "__name__", None) or repr(operator)

@@ -1,0 +1,12 @@
+"""The tied Keras layers and their rules, one file per family. Importing this package fills the registry."""
+
+from keras_adjoint.layers import (  # noqa: F401
+    conv,
+    conv_transpose,
+    dense,
+    depthwise,
+    norm,
+    pooling,
+    shape,
+    upsampling,
+)

@@ -1,0 +1,71 @@
+"""The adjoint of a transposed convolution: a convolution."""
+
+import keras
+from keras import ops
+
+from keras_adjoint.errors import SizeError
+from keras_adjoint.geometry import TransposedWindow, is_known
+from keras_adjoint.layers.tied import TiedChannels
+from keras_adjoint.lowerings.window import window
+from keras_adjoint.rules import rule
+
+
+@rule(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class AdjointConvTranspose(TiedChannels):
+    """The transpose of a `Conv1DTranspose`, `Conv2DTranspose` or `Conv3DTranspose` layer, sharing its kernel.
+
+    Its size is never ambiguous: a transposed convolution gives every input size an output size of its own.
+
+    Args:
+        source: A built transposed convolution with kernel of shape `(*taps, filters, channels)`.
+        bias: See `TiedChannels`.
+        channels: See `TiedChannels`.
+        channel_method: See `TiedChannels`.
+        tied: See `Tied`.
+
+    Input shape: `(batch, *outputs, filters)`, or `(batch, filters, *outputs)` for channels-first sources.
+    Output shape: `(batch, *sizes, channels)`, or `(batch, channels, *sizes)`.
+
+    Raises:
+        SizeError: If no input of the source gives outputs of the size received.
+        TieError: If `source` is not built, or its kernel cannot be read.
+
+    Example:
+
+    >>> transposed = keras.layers.Conv2DTranspose(3, 4, strides=2, padding="same")
+    >>> image = transposed(np.ones((1, 7, 7, 8)))
+    >>> AdjointConvTranspose(transposed)(image).shape
+    (1, 7, 7, 8)
+    """
+
+    @property
+    def windows(self):
+        source = self.source
+        outward = source.output_padding or (None,) * source.rank
+        per_axis = zip(source.kernel_size, source.strides, source.dilation_rate, outward, strict=True)
+        return tuple(TransposedWindow(taps, s, d, source.padding, extra) for taps, s, d, extra in per_axis)
+
+    def source_channels(self):
+        return self.source.kernel.shape[-1]
+
+    def apply_adjoint(self, y):
+        sizes = ops.shape(y)[1:-1]
+        self._check(sizes)
+        axes = [w.at(size) for w, size in zip(self.windows, sizes, strict=True)]
+        y = window(y, [-axis.before for axis in axes], [axis.padded_size for axis in axes])
+        return ops.conv(y, self.read(), self.source.strides, "valid", "channels_last", self.source.dilation_rate)
+
+    def compute_output_shape(self, input_shape):
+        sizes = input_shape[1:-1] if self.data_format == "channels_last" else input_shape[2:]
+        self._check(sizes)
+        pairs = zip(self.windows, sizes, strict=True)
+        return self.with_channels(input_shape[0], [None if size is None else w.inputs(size) for w, size in pairs])
+
+    def _check(self, sizes):
+        for axis, (w, size) in enumerate(zip(self.windows, sizes, strict=True)):
+            if is_known(size) and (w.outputs(w.inputs(size)) != size or w.inputs(size) < 1):
+                raise SizeError(
+                    f"`{self.source.name}` gives no output of size {size} along spatial axis {axis}; the nearest are "
+                    f"{w.outputs(w.inputs(size))} and {w.outputs(w.inputs(size) + 1)}. Received: sizes={tuple(sizes)}"
+                )

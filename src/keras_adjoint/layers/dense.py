@@ -1,0 +1,157 @@
+"""The adjoints of layers that are one matrix product: `Dense`, `EinsumDense`, and `Embedding` on one-hot vectors."""
+
+import keras
+from keras import ops
+
+from keras_adjoint.errors import NoRuleError
+from keras_adjoint.layers.tied import Tied, TiedChannels
+from keras_adjoint.rules import rule
+
+
+@rule(keras.layers.Dense)
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class AdjointDense(TiedChannels):
+    """The transpose of a `Dense` layer, sharing its kernel: y ↦ y Wᵀ.
+
+    Args:
+        source: A built `keras.layers.Dense` with kernel of shape `(inputs, units)`.
+        bias: See `TiedChannels`.
+        channels: See `TiedChannels`.
+        channel_method: See `TiedChannels`.
+        tied: See `Tied`.
+
+    Input shape: `(batch, ..., units)`.
+    Output shape: `(batch, ..., inputs)`.
+
+    Raises:
+        TieError: If `source` is not built, or its kernel cannot be read.
+
+    Example:
+
+    >>> dense = keras.layers.Dense(3)
+    >>> dense.build((None, 5))
+    >>> AdjointDense(dense)(np.ones((2, 3))).shape
+    (2, 5)
+    """
+
+    def source_channels(self):
+        return self.source.input_spec.axes[-1]
+
+    def apply_adjoint(self, y):
+        return y @ ops.transpose(self.read())
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.channels or self.source_channels())
+
+
+@rule(keras.layers.Embedding)
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class AdjointEmbedding(Tied):
+    """The transpose of an `Embedding`, read as the linear map from one-hot vectors: y ↦ y Eᵀ.
+
+    It gives every word of the vocabulary the inner product of `y` with the word's vector, which is how language models
+    reuse their embedding as the output layer (Press and Wolf 2017).
+
+    Args:
+        source: A built `keras.layers.Embedding` with embeddings of shape `(words, units)`.
+        tied: See `Tied`.
+
+    Input shape: `(batch, ..., units)`.
+    Output shape: `(batch, ..., words)`.
+
+    Raises:
+        TieError: If `source` is not built, or its embeddings cannot be read.
+
+    Example:
+
+    >>> embedding = keras.layers.Embedding(100, 8)
+    >>> vectors = embedding(np.array([[3, 5]]))
+    >>> AdjointEmbedding(embedding)(vectors).shape
+    (1, 2, 100)
+    """
+
+    kernel_name = "embeddings"
+
+    def apply_adjoint(self, y):
+        return y @ ops.transpose(self.read())
+
+    def apply_forward(self, x):
+        return x @ self.read()
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.source.input_dim)
+
+
+@rule(keras.layers.EinsumDense)
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class AdjointEinsumDense(Tied):
+    """The transpose of an `EinsumDense` layer, sharing its kernel: the equation read backwards.
+
+    If the forward is `"X,K->Y"`, its transpose is `"Y,K->X"`, since the sum over the axes of X, K and Y together is the
+    same whichever of the three is the last to be summed.
+
+    Args:
+        source: A built `keras.layers.EinsumDense`.
+        bias: "none", or "subtract" for Aᵀ(y − b) with the source's bias b.
+        tied: See `Tied`.
+
+    Input shape: That of the source's output.
+    Output shape: That of the source's input.
+
+    Raises:
+        NoRuleError: If the equation sums over an axis of the input that the kernel does not have, or repeats one.
+        TieError: If `source` is not built, or its kernel cannot be read.
+
+    Example:
+
+    >>> heads = keras.layers.EinsumDense("abc,cde->abde", output_shape=(None, 2, 4))
+    >>> split = heads(np.ones((1, 5, 8)))
+    >>> split.shape, AdjointEinsumDense(heads)(split).shape
+    ((1, 5, 2, 4), (1, 5, 8))
+    """
+
+    options = ("bias", *Tied.options)
+    bias_modes = ("none", "subtract")
+
+    def __init__(self, source, *, bias="none", **kwargs):
+        if bias not in self.bias_modes:
+            raise ValueError(
+                f"The bias of an `EinsumDense` may have several axes, so its adjoint takes {' or '.join(self.bias_modes)}. "
+                f"Received: bias={bias!r}"
+            )
+        super().__init__(source, **kwargs)
+        self.bias_mode = bias
+        self.equation = backward_equation(source.equation)
+
+    def apply_adjoint(self, y):
+        if self.bias_mode == "subtract" and self.source.bias is not None:
+            y = y - ops.cast(self.source.bias, y.dtype)
+        return ops.cast(ops.einsum(self.equation, y, self.read()), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        outputs, rest = self.equation.split(",")
+        kernel, inputs = rest.split("->")
+        sizes = dict(zip(kernel, self.source.kernel.shape, strict=True))
+        elided = len(input_shape) - len(outputs.replace("...", ""))
+        before, _, after = outputs.partition("...")
+        sizes.update(zip(before, input_shape, strict=False))
+        sizes.update(zip(reversed(after), reversed(input_shape), strict=False))
+        middle = input_shape[len(before) : len(before) + elided]
+        start, dots, end = inputs.partition("...")
+        return tuple(sizes[a] for a in start) + tuple(middle if dots else ()) + tuple(sizes[a] for a in end)
+
+    def get_config(self):
+        return {**super().get_config(), "bias": self.bias_mode}
+
+
+def backward_equation(equation):
+    """`"X,K->Y"` as `"Y,K->X"`."""
+    equation = equation.replace(" ", "")
+    inputs, rest = equation.split(",")
+    kernel, outputs = rest.split("->")
+    letters = inputs.replace("...", "")
+    lost = set(letters) - set(kernel) - set(outputs)
+    if lost or len(set(letters)) < len(letters):
+        reason = f"sums over {', '.join(sorted(lost))} of its input alone" if lost else "repeats an axis of its input"
+        raise NoRuleError(f"The equation {reason}, which cannot be read backwards. Received: equation={equation!r}")
+    return f"{outputs},{kernel}->{inputs}"

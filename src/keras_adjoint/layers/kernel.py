@@ -1,0 +1,65 @@
+"""Read the kernel of a source as it is now: plain, with LoRA, or dequantised."""
+
+import keras
+from keras import ops
+
+from keras_adjoint.errors import TieError
+from keras_adjoint.rules import describe
+
+# Variables of an int8 layer: (codes, scale, LoRA factors), the kernel being codes / scale.
+_INT8 = {
+    keras.layers.Dense: ("_kernel", "kernel_scale", ("lora_kernel_a", "lora_kernel_b")),
+    keras.layers.EinsumDense: ("_kernel", "kernel_scale", ("lora_kernel_a", "lora_kernel_b")),
+    keras.layers.Embedding: ("_embeddings", "embeddings_scale", ("lora_embeddings_a", "lora_embeddings_b")),
+}
+
+
+def check_readable(source):
+    """Raise unless the kernel of `source` can be read.
+
+    Raises:
+        TieError: If `source` is not built, or is quantised in a way that keeps no dequantised kernel.
+    """
+    if not source.built:
+        raise TieError(
+            f"The source has no kernel yet because it is not built. Call it on data, or `source.build(input_shape)`, "
+            f"before asking for its adjoint. Received: {describe(source)}"
+        )
+    mode = source.quantization_mode
+    if mode not in (None, "int8", "float8"):
+        raise TieError(
+            f"A kernel quantised to {mode} cannot be read back as a matrix. Take the adjoint before quantising, or quantise "
+            f'with "int8", which is dequantised here. Received: quantization_mode={mode!r}, {describe(source)}'
+        )
+
+
+def read_kernel(source, name="kernel"):
+    """The kernel of `source` as a tensor or variable.
+
+    It is read at every call and never kept, because LoRA and quantisation replace the variable behind the name, and
+    because a kept value would become a constant of a compiled function.
+    """
+    check_readable(source)
+    if source.quantization_mode != "int8":
+        return getattr(source, name)
+    codes, scale, lora = next(names for layer_class, names in _INT8.items() if isinstance(source, layer_class))
+    codes = ops.cast(getattr(source, codes), source.compute_dtype)
+    scale = ops.convert_to_tensor(getattr(source, scale))
+    if isinstance(source, keras.layers.EinsumDense):
+        scale = source._adjust_scale_for_dequant(scale)
+    elif isinstance(source, keras.layers.Embedding):
+        scale = ops.expand_dims(scale, -1)
+    kernel = codes / ops.cast(scale, source.compute_dtype)
+    if source.lora_enabled:
+        a, b = (ops.convert_to_tensor(getattr(source, factor)) for factor in lora)
+        kernel = kernel + ops.cast((source.lora_alpha / source.lora_rank) * ops.matmul(a, b), source.compute_dtype)
+    return kernel
+
+
+def float_policy(source):
+    """The dtype policy of `source` without its quantisation."""
+    policy = source.dtype_policy
+    if policy.quantization_mode is None:
+        return policy
+    compute, variable = policy.compute_dtype, policy.variable_dtype
+    return keras.DTypePolicy(compute if compute == variable else f"mixed_{compute}")

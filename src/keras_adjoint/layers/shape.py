@@ -1,0 +1,202 @@
+"""The adjoints of layers that move numbers without changing them. Most are stock layers themselves."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_adjoint.errors import NoRuleError, SizeError
+from keras_adjoint.layers.tied import Tied
+from keras_adjoint.lowerings.window import window
+from keras_adjoint.rules import describe, rule
+
+_PADDINGS = {
+    keras.layers.ZeroPadding1D: keras.layers.Cropping1D,
+    keras.layers.ZeroPadding2D: keras.layers.Cropping2D,
+    keras.layers.ZeroPadding3D: keras.layers.Cropping3D,
+}
+_CROPPINGS = {cropping: padding for padding, cropping in _PADDINGS.items()}
+
+
+@rule(*_PADDINGS)
+def padding(source, *, name=None):
+    """Padding writes a window and leaves zeros; its adjoint reads the window."""
+    cropping = next(_PADDINGS[base] for base in type(source).__mro__ if base in _PADDINGS)
+    if cropping is not keras.layers.Cropping1D:
+        return cropping(source.padding, data_format=source.data_format, dtype=source.dtype_policy, name=name)
+    if source.data_format == "channels_first":
+        return AdjointZeroPadding1D(source, name=name)
+    return cropping(source.padding, dtype=source.dtype_policy, name=name)
+
+
+@rule(*_CROPPINGS)
+def cropping(source, *, name=None):
+    """Cropping reads a window; its adjoint writes it among zeros."""
+    padding = next(_CROPPINGS[base] for base in type(source).__mro__ if base in _CROPPINGS)
+    data_format = getattr(source, "data_format", "channels_last")  # `Cropping1D` knows no other
+    return padding(source.cropping, data_format=data_format, dtype=source.dtype_policy, name=name)
+
+
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class AdjointZeroPadding1D(Tied):
+    """The adjoint of a channels-first `ZeroPadding1D`, for which Keras has no cropping layer.
+
+    Args:
+        source: A `keras.layers.ZeroPadding1D`.
+
+    Input shape: `(batch, channels, front + size + behind)`.
+    Output shape: `(batch, channels, size)`.
+
+    Example:
+
+    >>> padding = keras.layers.ZeroPadding1D((1, 2), data_format="channels_first")
+    >>> AdjointZeroPadding1D(padding)(padding(np.ones((1, 2, 4)))).shape
+    (1, 2, 4)
+    """
+
+    def apply_adjoint(self, y):
+        return window(y, [self.source.padding[0]], [ops.shape(y)[2] - sum(self.source.padding)], first_axis=2)
+
+    def compute_output_shape(self, input_shape):
+        *rest, size = input_shape
+        return (*rest, None if size is None else size - sum(self.source.padding))
+
+
+@rule(keras.layers.Permute)
+def permute(source, *, name=None):
+    """A permutation's transpose is its inverse."""
+    inverse = tuple(int(axis) + 1 for axis in np.argsort(source.dims))
+    return keras.layers.Permute(inverse, dtype=source.dtype_policy, name=name)
+
+
+@rule(
+    keras.layers.Identity,
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+    keras.layers.AlphaDropout,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.ActivityRegularization,
+)
+def identity(source, *, name=None):
+    """What changes nothing at inference is its own adjoint."""
+    return keras.layers.Identity(dtype=source.dtype_policy, name=name)
+
+
+@rule(keras.layers.Activation)
+def activation(source, *, name=None):
+    """The linear activation is the identity; no other has an adjoint."""
+    if source.activation is not keras.activations.linear:
+        raise NoRuleError(
+            "An activation is not linear, so it has no adjoint. Leave it out of what you transpose and choose what stands "
+            f'in its place. Received: activation={source.activation.__name__!r}, {describe(source)}'
+        )
+    return identity(source, name=name)
+
+
+@rule(keras.layers.Reshape, keras.layers.Flatten)
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class AdjointReshape(Tied):
+    """The adjoint of `Reshape` and `Flatten`: back to the shape that came in.
+
+    Args:
+        source: A `keras.layers.Reshape` or `keras.layers.Flatten`.
+        output_size: The shape to go back to, without the batch axis; by default what the source recorded. At most one
+            of its sizes may be unknown, that is, `None`.
+
+    Call arguments:
+        y: Tensor of the shape of the source's output.
+        output_size: The shape wanted in this call, or a tensor that has it.
+
+    Raises:
+        SizeError: If the shape to go back to is unknown, or has another number of elements.
+
+    Example:
+
+    >>> inputs = keras.Input((4, 5, 3))
+    >>> flatten = keras.layers.Flatten()
+    >>> AdjointReshape(flatten)(flatten(inputs)).shape
+    (None, 4, 5, 3)
+    """
+
+    options = ("output_size", "name")
+
+    def __init__(self, source, *, output_size=None, **kwargs):
+        super().__init__(source, **kwargs)
+        self.output_size = None if output_size is None else tuple(output_size)
+
+    def call(self, y, output_size=None):
+        shape = self._shape(tuple(y.shape), output_size)
+        shape = tuple(-1 if size is None else size for size in shape)
+        channels_first = isinstance(self.source, keras.layers.Flatten) and self.data_format == "channels_first"
+        if not channels_first or len(shape) < 2:
+            return ops.reshape(y, (-1, *shape) if -1 not in shape else (ops.shape(y)[0], *shape))
+        # A channels-first `Flatten` writes the channels last, so they come back from there.
+        channels, *sizes = shape
+        return ops.moveaxis(ops.reshape(y, (ops.shape(y)[0], *sizes, channels)), -1, 1)
+
+    def compute_output_shape(self, input_shape, output_size=None):
+        return (input_shape[0], *self._shape(input_shape, output_size))
+
+    def _shape(self, arriving, output_size):
+        if hasattr(output_size, "shape"):
+            output_size = tuple(output_size.shape)[1:] if isinstance(output_size, keras.KerasTensor) else ops.shape(
+                output_size
+            )[1:]
+        wanted = output_size or self.output_size
+        elements = None if any(size is None for size in arriving[1:]) else math.prod(arriving[1:])
+        candidates = [tuple(wanted)] if wanted else [shape[1:] for shape in self.recorded_shapes()]
+        fitting = list(dict.fromkeys(shape for shape in candidates if self._fits(shape, elements)))
+        if len(fitting) == 1:
+            return self._complete(fitting[0], elements)
+        among = " or ".join(map(str, fitting or candidates)) or "none recorded"
+        raise SizeError(
+            f"The adjoint of `{self.source.name}` needs one shape to go back to, with at most one size unknown; here it is "
+            f"{among}. Pass it as `output_size=(...)`, without the batch axis. Received: y.shape={arriving}"
+        )
+
+    @staticmethod
+    def _fits(shape, elements):
+        known = [size for size in shape if isinstance(size, int)]
+        unknown = sum(size is None for size in shape)
+        if unknown > 1 or elements is None or len(known) + unknown < len(shape):
+            return unknown <= 1
+        return elements % math.prod(known) == 0 if unknown else math.prod(known) == elements
+
+    @staticmethod
+    def _complete(shape, elements):
+        if elements is None or None not in shape:
+            return shape
+        rest = elements // math.prod(size for size in shape if size is not None)
+        return tuple(rest if size is None else size for size in shape)
+
+    def get_config(self):
+        return {**super().get_config(), "output_size": self.output_size}
+
+
+@rule(keras.layers.RepeatVector)
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class AdjointRepeatVector(Tied):
+    """The adjoint of `RepeatVector`: the copies are added up.
+
+    Args:
+        source: A `keras.layers.RepeatVector`.
+
+    Input shape: `(batch, n, features)`.
+    Output shape: `(batch, features)`.
+
+    Example:
+
+    >>> repeat = keras.layers.RepeatVector(3)
+    >>> AdjointRepeatVector(repeat)(repeat(np.ones((1, 2)))).shape
+    (1, 2)
+    """
+
+    def apply_adjoint(self, y):
+        return ops.sum(y, axis=1)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], *input_shape[2:])

@@ -1,0 +1,123 @@
+"""Which size an adjoint's output has: asked for, recorded by the source, or the only one possible."""
+
+import keras
+from keras import ops
+
+from keras_adjoint.errors import SizeError
+from keras_adjoint.geometry import is_known
+
+
+def recorded_shapes(source):
+    """Every input shape, batch axis included, that `source` is known to have been built or called with."""
+    shapes = []
+    build_config = source.get_build_config() or {}
+    shapes.append(build_config.get("input_shape"))
+    for node in getattr(source, "_inbound_nodes", ()):
+        if len(node.input_tensors) == 1:
+            shapes.append(node.input_tensors[0].shape)
+    is_shape = [isinstance(shape, (tuple, list)) and all(s is None or is_known(s) for s in shape) for shape in shapes]
+    return list(dict.fromkeys(tuple(shape) for shape, good in zip(shapes, is_shape, strict=True) if good))
+
+
+def spatial(shape, data_format):
+    """The spatial part of a full shape."""
+    return tuple(shape[1:-1] if data_format == "channels_last" else shape[2:])
+
+
+def standardize_output_size(size, rank, data_format):
+    """`output_size` as given by a user, as a tuple of `rank` sizes.
+
+    Args:
+        size: An integer, integers, a full shape with batch and channels, an integer tensor that holds either, or a
+            tensor whose own shape is meant. `None` stays `None`.
+        rank: Number of spatial axes.
+        data_format: Where a full shape has its channels.
+    """
+    if size is None:
+        return None
+    if hasattr(size, "shape") and hasattr(size, "dtype"):
+        integers = "int" in keras.backend.standardize_dtype(size.dtype) and len(size.shape) == 1
+        size = [size[i] for i in range(size.shape[0])] if integers else _shape_of(size)
+    elif is_known(size):
+        size = (size,) * rank
+    size = tuple(s if s is None or is_known(s) or hasattr(s, "dtype") else int(s) for s in size)
+    if len(size) == rank + 2:
+        size = spatial(size, data_format)
+    if len(size) != rank or any(is_known(s) and s < 0 for s in size):
+        raise SizeError(f"`output_size` takes {rank} sizes, or a whole shape. Received: output_size={size}")
+    return size
+
+
+def _shape_of(tensor):
+    return tuple(tensor.shape) if isinstance(tensor, keras.KerasTensor) else ops.shape(tensor)
+
+
+def resolve(outputs, possible, *, asked, recorded, source):
+    """The size of an adjoint's output.
+
+    Args:
+        outputs: Spatial shape of the adjoint's input; `None` where a symbolic shape does not know it, a scalar tensor
+            where only the running graph will.
+        possible: Per axis the smallest and largest size that the forward maps to `outputs`; the very same object twice
+            where only one size is possible, `None` twice where `outputs` is `None`.
+        asked: Sizes that the caller or the constructor asked for, or `None`.
+        recorded: Sizes that the source was built or called with.
+        source: The source, for messages.
+
+    Returns:
+        One size per axis; `None` where it stays unknown until the layer runs.
+
+    Raises:
+        SizeError: If several sizes are possible and nothing says which, or if the wanted one is impossible.
+    """
+    if asked is not None:
+        _check_possible(asked, possible, outputs, source)
+        if all(size is not None for size in asked):
+            return asked
+    matching = [sizes for sizes in recorded if _matches(sizes, possible)]
+    choices = []
+    for axis, (smallest, largest) in enumerate(possible):
+        found = sorted({sizes[axis] for sizes in matching if sizes[axis] is not None})
+        if asked is not None and asked[axis] is not None:
+            choices.append([asked[axis]])
+        elif smallest is largest:
+            choices.append([smallest])
+        elif found:
+            choices.append(found)
+        else:
+            choices.append(list(range(smallest, largest + 1)) if is_known(smallest) else [smallest, largest])
+    if all(len(choice) == 1 for choice in choices):
+        return tuple(choice[0] for choice in choices)
+    raise SizeError(_ambiguous(choices, outputs, source))
+
+
+def _matches(sizes, possible):
+    """Whether recorded sizes can lie behind what arrived; an axis that only the running graph knows matches nothing."""
+    return all(
+        size is None or smallest is None or (is_known(smallest) and smallest <= size <= largest)
+        for size, (smallest, largest) in zip(sizes, possible, strict=True)
+    )
+
+
+def _check_possible(asked, possible, outputs, source):
+    for size, (smallest, largest) in zip(asked, possible, strict=True):
+        if is_known(size) and is_known(smallest) and not smallest <= size <= largest:
+            raise SizeError(
+                f"`{source.name}` maps no input of size {asked} to outputs of size {tuple(outputs)}. Possible along each "
+                f"axis: {', '.join(_span(*pair) for pair in possible)}. Received: output_size={asked}"
+            )
+
+
+def _ambiguous(choices, outputs, source):
+    known = all(is_known(size) for choice in choices for size in choice)
+    sizes = " × ".join(" or ".join(map(str, choice)) for choice in choices) if known else "known only when the graph runs"
+    example = tuple(choice[-1] for choice in choices) if known else "x"
+    return (
+        f"`{source.name}` maps several input sizes to the same outputs, so its adjoint cannot know which is meant: {sizes}. "
+        f"Pass the one you want, as in `output_size={example}`, to `adjoint` or when you call the layer, which also takes "
+        f"the tensor whose size is wanted. Received: outputs of size {tuple(outputs)}, source={source.name!r}"
+    )
+
+
+def _span(smallest, largest):
+    return f"{smallest}" if smallest == largest else f"{smallest} to {largest}"

@@ -1,0 +1,50 @@
+"""Which lowering computes an adjoint convolution: a table that can be read, in order of preference."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from keras_adjoint.geometry import Axis
+from keras_adjoint.lowerings import stuffed, subpixel
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The forward whose adjoint is wanted: one `Axis` per spatial axis, and the number of groups."""
+
+    axes: tuple[Axis, ...]
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """One way to compute Aᵀ y: `apply(y, kernel, convolution)`, for convolutions that it `fits`."""
+
+    name: str
+    fits: Callable
+    apply: Callable
+
+
+LOWERINGS = (
+    #        name        can it do this convolution?   how
+    Lowering("subpixel", subpixel.fits, subpixel.apply),
+    Lowering("stuffed", stuffed.fits, stuffed.apply),
+)
+
+
+def choose(convolution):
+    """The first lowering of the table that fits; the last one fits everything."""
+    return next(lowering for lowering in LOWERINGS if lowering.fits(convolution))
+
+
+def adjoint_convolution(y, kernel, convolution):
+    """Aᵀ y, where A is the convolution with `kernel`.
+
+    Args:
+        y: Tensor of shape `(batch, *outputs, filters)`.
+        kernel: The forward's kernel, of shape `(*taps, channels / groups, filters)`.
+        convolution: The forward's geometry.
+
+    Returns:
+        A tensor of shape `(batch, *sizes, channels)`.
+    """
+    return choose(convolution).apply(y, kernel, convolution)

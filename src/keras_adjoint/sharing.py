@@ -1,0 +1,50 @@
+"""Have Keras write the identity of a shared layer into every file that holds the layer twice.
+
+Keras recognises a layer that it meets a second time while it writes a file, and then adds a `shared_object_id` to
+both of the layer's configs. Functional models return copies of their configs, so for a layer inside a nested model the
+first config is out of reach by then: the file has one id without a partner, and does not load. If Keras is made to
+believe from the start that it has met the layer before, every config gets the id.
+"""
+
+import functools
+
+import keras
+from keras.src.backend.common import global_state
+from keras.src.saving.serialization_lib import ObjectSharingScope
+
+_MET_WHILE_WRITING = "shared_objects/id_to_config_map"
+_MET_WHILE_READING = "shared_objects/id_to_obj_map"
+
+
+def share(layer):
+    """Give `layer` an identity in every file that it is written to from now on.
+
+    Keras asks a layer for its config just before it looks the layer up among those it has met, which makes the
+    layer's own `get_config` the one place where it can be announced in time.
+    """
+    get_config = layer.get_config
+    if getattr(get_config, "announces", False):
+        return
+
+    @functools.wraps(get_config)
+    def announce_and_get_config():
+        met = global_state.get_global_attribute(_MET_WHILE_WRITING)
+        if met is not None:
+            met.setdefault(id(layer), {})
+        return get_config()
+
+    announce_and_get_config.announces = True
+    layer.get_config = announce_and_get_config
+
+
+def keeps_identities():
+    """Whether a config that is read now finds the layers that were read before it from the same file."""
+    return global_state.get_global_attribute(_MET_WHILE_READING) is not None
+
+
+def copy_with_ties(layer):
+    """A new layer or model from the config of `layer`, in which what was one layer is one layer again."""
+    with ObjectSharingScope():
+        config = keras.saving.serialize_keras_object(layer)
+    with ObjectSharingScope():
+        return keras.saving.deserialize_keras_object(config)

@@ -1,0 +1,77 @@
+"""Operators and their matrices, for the property tests."""
+
+import jax
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_adjoint.precision import epsilon
+
+BACKEND = keras.backend.backend()
+
+
+def build_pair(case, dtype="float64"):
+    """(layer, adjoint), or a skipped test where Keras' own forward does not exist on this backend."""
+    if BACKEND in case.nowhere_on:
+        pytest.skip(f"Keras has no forward for it on {BACKEND}")
+    layer = case.build(double_or_single(case, dtype))
+    return layer, case.adjoint(layer)
+
+
+def double_or_single(case, dtype):
+    return "float32" if dtype == "float64" and BACKEND in case.no_double_on else dtype
+
+
+def tolerance(case, layer):
+    """Relative to the largest entry: 1e-12 in float64; the rounding of a few sums of float32 where a forward has that."""
+    single = layer.compute_dtype == "float32" or BACKEND in case.single_on
+    return 64 * epsilon("float32") if single else 1e-12
+
+
+def operators(case, layer, adjoint):
+    """(A, Aᵀ) as functions of one tensor; A is the source without its bias."""
+    switches = case.switches()
+    if switches is None:
+        return forward_of(layer, adjoint), adjoint
+
+    def for_each(x):
+        return ops.repeat(ops.convert_to_tensor(switches, x.dtype), x.shape[0], axis=0)
+
+    return lambda x: adjoint.apply_forward(x, for_each(x)), lambda y: adjoint(y, switches=for_each(y))
+
+
+def forward_of(layer, adjoint):
+    """A, computed by the source itself, or on TensorFlow's CPU by a channels-last twin of a channels-first source."""
+    twin = channels_last_twin(layer)
+    if twin is not None:
+        return twin
+    if hasattr(adjoint, "apply_forward"):
+        return adjoint.apply_forward
+    return lambda x: layer(x, training=False) if layer._call_has_training_arg else layer(x)
+
+
+def channels_last_twin(layer):
+    """A as moved axes around a channels-last layer with the same kernel; `None` where the layer itself can run."""
+    lacking = isinstance(layer, (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv1DTranspose))
+    if BACKEND != "tensorflow" or not lacking or layer.data_format == "channels_last":
+        return None
+    config = layer.get_config() | {"data_format": "channels_last", "use_bias": False}
+    twin = type(layer).from_config(config)
+    shape = layer.get_build_config()["input_shape"]
+    twin.build((shape[0], *shape[2:], shape[1]))
+    twin.kernel.assign(layer.kernel)
+    return lambda x: ops.moveaxis(twin(ops.moveaxis(x, 1, -1)), -1, 1)
+
+
+def matrix(operator, shape, dtype):
+    """The matrix of a linear operator on tensors of `shape`: its values on the identity basis, as columns."""
+    size = int(np.prod(shape))
+    basis = ops.convert_to_tensor(np.eye(size).reshape(size, *shape), dtype=dtype)
+    if BACKEND == "jax":  # compiled as a whole, JAX takes a tenth of the time that it takes operation by operation
+        operator = jax.jit(operator)
+    return ops.convert_to_numpy(operator(basis)).reshape(size, -1).T
+
+
+def output_shape(layer):
+    return tuple(layer.output.shape[1:])
