@@ -2,23 +2,23 @@
 # # Which transpose?
 #
 # You trained a `Conv2D` and want its kernel to work backwards, in the decoder of an autoencoder or in a generator.
-# "Use the transposed kernel" is the right idea, and then the trouble starts: a kernel has four axes, and at least four
-# different rearrangements of them are called its transpose.
+# "Use the transposed kernel" is the right idea, and then the trouble starts: a kernel has four axes, and at least
+# four different rearrangements of them are called its transpose.
 #
-# One article answers that the kernel has the shape `(filters, height, width, in)`, that its height and width
-# are to be swapped, and that the result is to be set on a `Conv2DTranspose`. What the article is after is sensible, and
-# all of it works, as this guide shows. Three details stand in the way, each of them easy to get wrong:
+# One article answers that the kernel has the shape `(filters, height, width, in)`, that its height and width are to
+# be swapped, and that the result is to be set on a `Conv2DTranspose`. What the article is after is sensible, and all
+# of it works, as this guide shows. Three details stand in the way, each of them easy to get wrong:
 #
-# 1. **The layout.** `(filters, height, width, in)` is how TFLite stores kernels. Keras' are `(height, width, in, filters)`.
-#    In axis letters, with I for the input channels and O for the filters: `OHWI` there, `HWIO` here.
+# 1. **The layout.** `(filters, height, width, in)` is how TFLite stores kernels. Keras' are `(height, width, in,
+#    filters)`. In axis letters, with I for the input channels and O for the filters: `OHWI` there, `HWIO` here.
 # 2. **The transpose.** Swapping height and width transposes *pictures of the kernel*. What a decoder needs is the
 #    transpose of the *operator*, the large matrix that takes the whole input to the whole output. That is the adjoint,
 #    and `Conv2DTranspose` already computes it, from the very same array, with nothing swapped.
 # 3. **The weights.** A layer makes its weights when it is built. Before that there is nothing to set them to.
 #
-# Nothing here has to be taken on trust: the adjoint Aᵀ of A is the one operator with ⟨A x, y⟩ = ⟨x, Aᵀ y⟩ for all x and y,
-# so any candidate B can be tried on random x and y. Its **residual** |⟨A x, y⟩ − ⟨x, B y⟩| / (‖A x‖ ‖y‖) is zero, up to
-# rounding, only for the adjoint.
+# Nothing here has to be taken on trust: the adjoint Aᵀ of A is the one operator with ⟨A x, y⟩ = ⟨x, Aᵀ y⟩ for all x
+# and y, so any candidate B can be tried on random x and y. Its **residual** |⟨A x, y⟩ − ⟨x, B y⟩| / (‖A x‖ ‖y‖) is
+# zero, up to rounding, only for the adjoint.
 
 # %%
 import keras
@@ -75,8 +75,8 @@ else:
     raise AssertionError("An unbuilt layer took weights")
 
 # %% [markdown]
-# For detail 2 we let the residual decide. With 32 channels on either side every rearrangement fits into either layer, so
-# nothing but the numbers can warn us. We try all of them.
+# For detail 2 we let the residual decide. With 32 channels on either side every rearrangement fits into either layer,
+# so nothing but the numbers can warn us. We try all of them.
 
 
 # %%
@@ -116,8 +116,8 @@ for name, rearranged in rearrangements.items():
 #   kernel for another *`Conv2D`*?"
 #
 # Mind the size of the wrong ones. They look small, yet they are as wrong as random: the residual of an unrelated
-# operator is about 1/√(number of outputs), here 1/√(12 · 12 · 32) ≈ 1.5e-2, and for large pictures it is smaller still.
-# "Below a thousandth" says nothing. `ka.check_adjoint` derives its tolerance from the dtype and the size:
+# operator is about 1/√(number of outputs), here 1/√(12 · 12 · 32) ≈ 1.5e-2, and for large pictures it is smaller
+# still. "Below a thousandth" says nothing. `ka.check_adjoint` derives its tolerance from the dtype and the size:
 
 # %%
 print(ka.check_adjoint(forward, layer_with(layers.Conv2DTranspose, kernel)))
@@ -191,8 +191,8 @@ assert residual(pointwise, layer_with(layers.Conv2D, transposed), (12, 12, 32)) 
 # %% [markdown]
 # ## Example 2: unequal channels, 64 in and 32 out
 #
-# Here the article repeats, averages or maps kernels to make the channels fit. For the adjoint they fit already: it takes
-# 32 channels back to 64, with the same kernel.
+# Here the article repeats, averages or maps kernels to make the channels fit. For the adjoint they fit already: it
+# takes 32 channels back to 64, with the same kernel.
 
 # %%
 forward = layers.Conv2D(32, 3, padding="same")
@@ -207,8 +207,8 @@ assert adjoint_y.shape == (4, 12, 12, 64)
 assert ka.check_adjoint(forward, backward)
 
 # %% [markdown]
-# Adapters come into play when something other than 64 channels is wanted. The result is then made *from* the adjoint and
-# is no longer the adjoint, but it is at the same scale. Channel j of the **repeated** one is channel j mod 64:
+# Adapters come into play when something other than 64 channels is wanted. The result is then made *from* the adjoint
+# and is no longer the adjoint, but it is at the same scale. Channel j of the **repeated** one is channel j mod 64:
 
 # %%
 repeated = ka.adjoint(forward, channels=128, channel_method="repeat")(y)
@@ -241,8 +241,9 @@ reading_copies = ka.adapt_channels(kernel, in_channels=128, method="repeat")
 np.testing.assert_allclose(convolve(np.concatenate([x, x], -1), reading_copies), convolve(x, kernel), atol=1e-4)
 
 # %% [markdown]
-# **Learned**, the channel map is a trainable matrix that starts where averaging (or repeating) would be. Only the map is
-# trained here, and the source is frozen, so that we can see it find a mixture of channels that averaging does not know.
+# **Learned**, the channel map is a trainable matrix that starts where averaging (or repeating) would be. Only the map
+# is trained here, and the source is frozen, so that we can see it find a mixture of channels that averaging does not
+# know.
 
 # %%
 forward.trainable = False
@@ -262,8 +263,9 @@ forward.trainable = True
 # %% [markdown]
 # ## Example 3: the bias
 #
-# The adjoint of a convolution has no bias: it is about the linear part alone. What becomes of the bias is a choice, and
-# it has a name. The source's 32 numbers must become 64 here, so they are **repeated**; at y = 0 we see the bias alone.
+# The adjoint of a convolution has no bias: it is about the linear part alone. What becomes of the bias is a choice,
+# and it has a name. The source's 32 numbers must become 64 here, so they are **repeated**; at y = 0 we see the bias
+# alone.
 
 # %%
 zeros = np.zeros((1, 12, 12, 32), "float32")
@@ -293,8 +295,8 @@ np.testing.assert_allclose(
 )
 
 # %% [markdown]
-# **Learnable** may mean two things. `"own"` is a new bias, zero at first. `"learned"` is a trainable map of the source's
-# bias: it starts as the repeated one and keeps following the source.
+# **Learnable** may mean two things. `"own"` is a new bias, zero at first. `"learned"` is a trainable map of the
+# source's bias: it starts as the repeated one and keeps following the source.
 
 # %%
 own, mapped = ka.adjoint(forward, bias="own"), ka.adjoint(forward, bias="learned")
@@ -308,8 +310,8 @@ np.testing.assert_allclose(bias_of(mapped), 2 * np.concatenate([bias, bias]), at
 forward.bias.assign(bias)
 
 # %% [markdown]
-# Often the best choice is neither: `"subtract"` takes the source's bias away before going back, Aᵀ(y − b), so that what
-# the encoder added does not come back as a picture.
+# Often the best choice is neither: `"subtract"` takes the source's bias away before going back, Aᵀ(y − b), so that
+# what the encoder added does not come back as a picture.
 
 # %%
 x = pictures(1, 12, 12, 64)
@@ -334,15 +336,16 @@ print(f"parameters: {tied.count_params()} tied, {untied.count_params()} untied")
 assert untied.count_params() - tied.count_params() == 3 * 3 * 64 * 32
 
 # %% [markdown]
-# Computation is not saved: the adjoint does the same multiply-adds as the forward convolution, and so it should cost the
-# same, no less and no more.
+# Computation is not saved: the adjoint does the same multiply-adds as the forward convolution, and so it should cost
+# the same, no less and no more.
 #
 # In short:
 #
 # | you have | you want | use |
 # | --- | --- | --- |
 # | a layer | its adjoint | `ka.adjoint(layer)` |
-# | a kernel | to set it on a `Conv2DTranspose` | the same array; `ka.transpose_kernel(kernel, "conv_transpose", groups=...)` |
+# | a kernel | to set it on a `Conv2DTranspose` | the same array |
+# | a grouped kernel | to set it on a `Conv2DTranspose` | `ka.transpose_kernel(kernel, groups=...)` |
 # | a kernel | the adjoint as a plain `Conv2D`, stride 1 | `ka.transpose_kernel(kernel, "conv")` |
 # | a kernel | to use it on transposed pictures | `ka.transpose_kernel(kernel, "swap_spatial")` |
 # | a kernel | to use it on pictures turned by 180° | `ka.transpose_kernel(kernel, "flip")` |

@@ -157,7 +157,8 @@ def is_tied(a, b=None):
 
     >>> inputs = keras.Input((9, 9, 1))
     >>> conv = keras.layers.Conv2D(4, 3)
-    >>> model = keras.Model(inputs, ka.adjoint(conv)(conv(inputs)))
+    >>> features = conv(inputs)
+    >>> model = keras.Model(inputs, ka.adjoint(conv)(features))
     >>> ka.is_tied(model), ka.is_tied(model, conv), ka.is_tied(conv)
     (True, True, False)
     """

@@ -4,6 +4,9 @@
 class KerasAdjointError(Exception):
     """Base class: `except keras_adjoint.KerasAdjointError` catches everything below."""
 
+    # TensorFlow lets an error out of a graph as itself only if its class is made like a plain exception.
+    __init__ = Exception.__init__
+
 
 class NoRuleError(KerasAdjointError, NotImplementedError):
     """No adjoint is known for a layer, or the known one does not hold for it."""

@@ -2,9 +2,10 @@
 
 A layout names the axes of a kernel by one letter each: `HWIO` (Keras), `OIHW` (PyTorch), `OHWI` (TFLite, many
 articles), `WIO`, `DHWIO`, ... `I` is the forward layer's input channels per group and `O` its filters; every other
-letter is a spatial axis. NumPy arrays give NumPy arrays, tensors give tensors of the same framework with their
-gradient, and the dtype is kept.
+letter is a spatial axis. NumPy arrays give NumPy arrays, tensors their framework's; gradient and dtype are kept.
 """
+
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from keras_adjoint.arrays import open_array
 from keras_adjoint.channels import METHODS, adapter_matrix, inverse_matrix, known, mix, positive
 
 
-def convert_layout(kernel, source="OHWI", target="HWIO"):
+def convert_layout(kernel: Any, source: str = "OHWI", target: str = "HWIO") -> Any:
     """Reorders the axes of a kernel from one layout to another.
 
     Args:
@@ -43,7 +44,7 @@ def convert_layout(kernel, source="OHWI", target="HWIO"):
     return reorder(functions, kernel, [source.index(axis) for axis in target])
 
 
-def transpose_kernel(kernel, kind="conv_transpose", *, layout="HWIO", groups=1):
+def transpose_kernel(kernel: Any, kind: str = "conv_transpose", *, layout: str = "HWIO", groups: int = 1) -> Any:
     """Rearranges a forward convolution's kernel into one of the five things that are called its transpose.
 
     Two of them give the adjoint, each together with the layer that it is meant for; the others do not. With
@@ -77,16 +78,13 @@ def transpose_kernel(kernel, kind="conv_transpose", *, layout="HWIO", groups=1):
         they keep meaning those of the forward layer.
 
     Raises:
-        ValueError: If `kind` is unknown, `layout` is malformed or does not fit `kernel`, or `groups` does not divide
-            the filters.
+        ValueError: If `kind` is unknown, `layout` does not fit, or `groups` does not divide the filters.
 
     Example:
 
     >>> kernel = np.zeros((5, 3, 64, 32))
-    >>> ka.transpose_kernel(kernel).shape
-    (5, 3, 64, 32)
-    >>> ka.transpose_kernel(kernel, "conv").shape
-    (5, 3, 32, 64)
+    >>> ka.transpose_kernel(kernel).shape, ka.transpose_kernel(kernel, "conv").shape
+    ((5, 3, 64, 32), (5, 3, 32, 64))
     >>> ka.transpose_kernel(kernel, "conv", groups=2).shape
     (5, 3, 16, 128)
     """
@@ -120,15 +118,15 @@ def flip(functions, kernel, groups):
 
 
 def swap_spatial(functions, kernel, groups):
-    rank = len(kernel.shape) - 2
-    return reorder(functions, kernel, [*reversed(range(rank)), rank, rank + 1])
+    *taps, inputs, filters = range(len(kernel.shape))
+    return reorder(functions, kernel, [*reversed(taps), inputs, filters])
 
 
 def swap_channels(functions, kernel, groups):
     *taps, inputs, filters = kernel.shape
-    rank = len(taps)
     kernel = functions.reshape(kernel, (*taps, inputs, groups, filters // groups))
-    kernel = functions.transpose(kernel, [*range(rank), rank + 2, rank + 1, rank])
+    *spatial, input_axis, group_axis, filter_axis = range(len(kernel.shape))
+    kernel = functions.transpose(kernel, [*spatial, filter_axis, group_axis, input_axis])
     return functions.reshape(kernel, (*taps, filters // groups, groups * inputs))
 
 
@@ -141,7 +139,14 @@ KINDS = {
 }
 
 
-def adapt_channels(kernel, *, in_channels=None, out_channels=None, method="repeat", layout="HWIO"):
+def adapt_channels(
+    kernel: Any,
+    *,
+    in_channels: int | None = None,
+    out_channels: int | None = None,
+    method: str = "repeat",
+    layout: str = "HWIO",
+) -> Any:
     """Gives a kernel other numbers of channels, at the same scale.
 
     Filters are adapted like the features that they make: y becomes y M, and so does the kernel along `O`. Input
@@ -185,16 +190,15 @@ def adapt_channels(kernel, *, in_channels=None, out_channels=None, method="repea
     known(method, METHODS)
     kernel = open_array(kernel)[1]
     check_layout(layout, kernel)
+    inputs, filters = layout.index("I"), layout.index("O")
     if in_channels is not None:
-        axis = layout.index("I")
-        kernel = mix(kernel, inverse_matrix(kernel.shape[axis], in_channels, method).T, axis)
+        kernel = mix(kernel, inverse_matrix(kernel.shape[inputs], in_channels, method).T, inputs)
     if out_channels is not None:
-        axis = layout.index("O")
-        kernel = mix(kernel, adapter_matrix(kernel.shape[axis], out_channels, method), axis)
+        kernel = mix(kernel, adapter_matrix(kernel.shape[filters], out_channels, method), filters)
     return kernel
 
 
-def adapt_bias(bias, size, method="repeat"):
+def adapt_bias(bias: Any, size: int, method: str = "repeat") -> Any:
     """Gives a bias another size, as `adapt_channels` does with the filters that it is added to.
 
     Args:
@@ -206,8 +210,7 @@ def adapt_bias(bias, size, method="repeat"):
         An array of shape `(size,)`, of the same kind and dtype as `bias`.
 
     Raises:
-        ValueError: If `bias` has other than one axis, the method is unknown or only goes the other way, or integers
-            would have to be averaged.
+        ValueError: If `bias` has other than one axis, or the method does not fit, as in `adapt_channels`.
 
     Example:
 
@@ -232,8 +235,8 @@ def reorder(functions, array, axes):
 
 def check_layout(layout, kernel, argument="layout"):
     """Raises unless `layout` has a letter of its own for each axis of the kernel, `I` and `O` among them."""
-    letters = set(layout) if isinstance(layout, str) else set()
-    if not letters >= {"I", "O"} or len(letters) != len(layout) or not layout.isalpha():
+    letters = set(layout) if isinstance(layout, str) and layout.isalpha() else set()
+    if not letters >= {"I", "O"} or len(letters) != len(layout):
         raise ValueError(
             "A layout names each axis of a kernel by a letter of its own, `I` for the input channels and `O` for the "
             f'filters, such as "HWIO", "OIHW" or "WIO". Received: {argument}={layout!r}'

@@ -6,8 +6,9 @@ import keras
 import numpy as np
 
 from keras_adjoint import layers as _layers  # noqa: F401  fills the registry
-from keras_adjoint.errors import NoRuleError, TieError
+from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.bias import READS_SOURCE
+from keras_adjoint.layers.kernel import check_readable
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.tied import Tied, linear_part
 from keras_adjoint.residual import derived_tolerance, evaluate, operator_dtype, random_probe, residual_of
@@ -82,11 +83,7 @@ def adjoint(source, *, output_size=None, bias="none", channels=None, channel_met
 def linear_adjoint(source, **options):
     """The adjoint of the linear part of a layer, whatever the layer's activation. Options as in `adjoint`."""
     rule_for(source)
-    if not (source.built or getattr(source.build, "_is_default", False)):
-        raise TieError(
-            f"The source is not built, so it has no kernel yet. Call it on data, or `source.build(input_shape)`, before "
-            f"asking for its adjoint. Received: {describe(source)}"
-        )
+    check_readable(source)
     if not options.get("tied", True):
         if source.weights:
             source = copied(source, keep_bias=options.get("bias", "none") in READS_SOURCE)

@@ -25,7 +25,8 @@ def clone_tied(model, *, copy_weights=True):
 
     >>> inputs = keras.Input((9,))
     >>> dense = keras.layers.Dense(4)
-    >>> model = keras.Model(inputs, ka.adjoint(dense)(dense(inputs)))
+    >>> code = dense(inputs)
+    >>> model = keras.Model(inputs, ka.adjoint(dense)(code))
     >>> clone = ka.clone_tied(model)
     >>> ka.is_tied(clone), ka.is_tied(clone, model)
     (True, False)

@@ -1,6 +1,7 @@
 """The adjoint of a convolution: the same kernel, carried from the outputs back to the inputs."""
 
 import keras
+from keras import ops
 
 from keras_adjoint.geometry import Window
 from keras_adjoint.layers.tied import Sized, TiedChannels
@@ -59,7 +60,7 @@ class AdjointConv(Sized, TiedChannels):
         return self.source.input_spec.axes[1 if self.data_format == "channels_first" else -1]
 
     def call(self, y, output_size=None):
-        return self._with_options(y, lambda y: self.apply_adjoint(y, self.resolve(tuple(y.shape[1:-1]), output_size)))
+        return self._with_options(y, lambda y: self.apply_adjoint(y, self.resolve(ops.shape(y)[1:-1], output_size)))
 
     def apply_adjoint(self, y, sizes):
         return self.carry_back(y, self.read(), sizes)

@@ -20,10 +20,12 @@ def check_readable(source):
     Raises:
         TieError: If `source` is not built, or is quantised in a way that keeps no dequantised kernel.
     """
-    if not source.built:
+    stateless = getattr(source.build, "_is_default", False)  # Keras' own mark of a `build` that builds nothing
+    if not (source.built or stateless):
         raise TieError(
-            f"The source has no kernel yet because it is not built. Call it on data, or `source.build(input_shape)`, "
-            f"before asking for its adjoint. Received: {describe(source)}"
+            f"The source is not built, so it has no kernel yet. Call it, or `source.build(input_shape)`, before asking for "
+            f"its adjoint: write `y = layer(x)` first and `adjoint(layer)(y)` after it, since `adjoint(layer)(layer(x))` "
+            f"asks before it calls. Received: {describe(source)}"
         )
     mode = source.quantization_mode
     if mode not in (None, "int8", "float8"):

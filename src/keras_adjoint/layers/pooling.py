@@ -97,7 +97,7 @@ class AdjointAveragePooling(Sized, Pooling):
     options = ("output_size", *Pooling.options)
 
     def call(self, y, output_size=None):
-        sizes = self.resolve(spatial(tuple(y.shape), self.data_format), output_size)
+        sizes = self.resolve(spatial(ops.shape(y), self.data_format), output_size)
         axes = [window.at(size) for window, size in zip(self.windows, sizes, strict=True)]
         share_out = SHARE_OUT[self._edges(axes)]
         for axis, along in enumerate(axes, self.first_axis):
@@ -178,8 +178,9 @@ class AdjointGlobalAveragePooling(Pooling):
             )
         channels = y.shape[-1] if self.data_format == "channels_last" else y.shape[1]
         batch = ops.shape(y)[0]
-        y = ops.reshape(y, self.placed((batch, channels, channels)[: 3], (1,) * self.rank)) / math.prod(sizes)
-        return ops.broadcast_to(y, self.placed((batch, channels, channels)[: 3], sizes))
+        share = ops.reshape(y, self.placed((batch, channels, channels), (1,) * self.rank))
+        share = share / ops.cast(math.prod(sizes), share.dtype)
+        return ops.broadcast_to(share, self.placed((batch, channels, channels), sizes))
 
     def compute_output_shape(self, input_shape, output_size=None):
         channels = input_shape[-1] if self.data_format == "channels_last" else input_shape[1]

@@ -93,7 +93,7 @@ class AdjointUpSampling(Tied):
         return [ops.convert_to_numpy(collect(ops.eye(s * f, dtype=self.compute_dtype), 1, f)) for s, f in pairs]
 
     def apply_adjoint(self, y):
-        self.compute_output_shape(tuple(y.shape))
+        self.compute_output_shape(tuple(y.shape))  # raises for sizes that are no multiples
         for axis, factor in enumerate(self.factors, self.first_axis):
             y = COLLECT[self.interpolation](y, axis, factor)
         return y

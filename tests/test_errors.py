@@ -1,0 +1,204 @@
+"""Errors name what was received and what to do next."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_adjoint as ka
+
+L = keras.layers
+
+
+def built(layer, *shape):
+    layer.build((None, *shape))
+    return layer
+
+
+def test_layer_without_rule_names_the_layer_and_how_to_add_a_rule():
+    with pytest.raises(ka.NoRuleError, match=r"No adjoint is known for `LayerNormalization`.*@keras_adjoint.register_rule"):
+        ka.adjoint(built(L.LayerNormalization(), 3))
+
+
+def test_layer_with_an_activation_is_refused_with_the_way_to_split_it():
+    with pytest.raises(ka.NoRuleError, match=r'activation=None.*Activation\("relu"\).*Received: activation=.relu.'):
+        ka.adjoint(built(L.Conv2D(3, 3, activation="relu"), 5, 5, 1))
+
+
+def test_activation_layer_is_refused():
+    with pytest.raises(ka.NoRuleError, match="not linear.*Received: activation='relu'"):
+        ka.adjoint(L.Activation("relu"))
+    with pytest.raises(ka.NoRuleError, match="`ReLU`"):
+        ka.adjoint(L.ReLU())
+
+
+def test_linear_activation_is_accepted_in_every_spelling():
+    for activation in (None, "linear", keras.activations.linear):
+        ka.adjoint(built(L.Dense(3, activation=activation), 2))
+
+
+@pytest.mark.parametrize("layer", [lambda: L.Conv2D(3, 3), lambda: L.Dense(3), lambda: L.BatchNormalization()])
+def test_unbuilt_layer_is_refused_with_the_way_to_build_it(layer):
+    with pytest.raises(ka.TieError, match=r"not built.*source.build\(input_shape\).*Received: source="):
+        ka.adjoint(layer())
+
+
+def test_what_is_no_layer_is_refused():
+    with pytest.raises(ValueError, match=r"(?s)takes a Keras layer. Received: .*type ndarray"):
+        ka.adjoint(np.zeros((3, 3)))
+
+
+def test_a_whole_model_is_refused():
+    model = keras.Sequential([keras.Input((3,)), L.Dense(2)])
+    with pytest.raises(ka.NoRuleError, match="takes single layers.*Received: source='sequential'"):
+        ka.adjoint(model)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"bias": "borrow"}, "`bias` must be one of none, own, .*Received: bias='borrow'"),
+        ({"channel_method": "guess"}, "`channel_method` must be one of .*Received: channel_method='guess'"),
+        ({"channels": 0}, "positive integer. Received: channels=0"),
+        ({"channels": 1.5}, "positive integer. Received: channels=1.5"),
+        ({"channels": 1, "channel_method": "repeat"}, "repeat"),
+        ({"channels": 9, "channel_method": "average"}, "average"),
+        ({"channels": 9, "channel_method": "truncate"}, "truncate"),
+        ({"channels": 1, "channel_method": "pad"}, "pad"),
+    ],
+)
+def test_unknown_options_are_refused_at_once(options, message):
+    with pytest.raises(ValueError, match=message):
+        ka.adjoint(built(L.Conv2D(4, 3), 5, 5, 3), **options)
+
+
+@pytest.mark.parametrize("mode", ["repeat", "average", "learned"])
+def test_a_bias_that_starts_from_the_source_needs_one_there(mode):
+    with pytest.raises(ValueError, match=f'use `bias="own"`. Received: bias={mode!r}.*use_bias=False'):
+        ka.adjoint(built(L.Dense(4, use_bias=False), 3), bias=mode)
+
+
+def test_options_that_make_no_sense_for_a_layer_are_refused():
+    for layer, options in (
+        (L.Permute((2, 1)), {"bias": "own"}),
+        (L.ZeroPadding2D(1), {"channels": 3}),
+        (L.UpSampling2D(2), {"output_size": (3, 3)}),
+        (built(L.Dense(3), 2), {"output_size": (3,)}),
+    ):
+        (option,) = options
+        with pytest.raises(ValueError, match=f"takes no `{option}`; it takes .*Received: {option}="):
+            ka.adjoint(layer, **options)
+    for layer in (built(L.BatchNormalization(), 3), built(L.EinsumDense("ab,bc->ac", 4), 3)):
+        with pytest.raises(ValueError, match="none or subtract. Received: bias='own'"):
+            ka.adjoint(layer, bias="own")
+
+
+def test_einsum_that_sums_over_its_input_alone_is_refused():
+    with pytest.raises(ka.NoRuleError, match="sums over b of its input alone.*Received: equation='abc,cd->ad'"):
+        ka.adjoint(built(L.EinsumDense("abc,cd->ad", output_shape=5), 4, 3))
+
+
+def test_other_interpolations_are_refused():
+    with pytest.raises(ka.NoRuleError, match="nearest and bilinear. Received: interpolation='bicubic'"):
+        ka.adjoint(L.UpSampling2D(2, interpolation="bicubic"))
+
+
+class DoubledConv(L.Conv2D):
+    def call(self, inputs):
+        return 2 * super().call(inputs)
+
+
+class RenamedConv(L.Conv2D):
+    """Computes what its parent does."""
+
+
+class DoubledOperation(L.Conv2D):
+    def convolution_op(self, inputs, kernel):
+        return 2 * super().convolution_op(inputs, kernel)
+
+
+@pytest.mark.parametrize("layer_class", [DoubledConv, DoubledOperation])
+def test_a_subclass_that_computes_something_else_does_not_inherit_the_rule(layer_class):
+    with pytest.raises(ka.NoRuleError, match="replaces the computation of `Conv2D`.*does not inherit"):
+        ka.adjoint(built(layer_class(3, 3), 5, 5, 1))
+
+
+def test_a_subclass_that_computes_the_same_inherits_the_rule():
+    layer = built(RenamedConv(3, 3), 5, 5, 1)
+    assert ka.check_adjoint(layer)
+
+
+def test_a_layer_whose_call_was_replaced_does_not_keep_the_rule():
+    layer = built(L.Dense(3), 2)
+    layer.call = lambda x: x
+    with pytest.raises(ka.NoRuleError, match="No adjoint is known for `Dense`"):
+        ka.adjoint(layer)
+
+
+def new_layer_class():
+    class Reverse(L.Layer):
+        def call(self, x):
+            return keras.ops.flip(x, axis=1) * 2.0
+
+    return Reverse
+
+
+def test_a_registered_rule_is_used():
+    reverse = new_layer_class()
+
+    @ka.register_rule(reverse)
+    def rule(source):
+        return reverse()
+
+    layer = built(reverse(), 5, 3)
+    assert isinstance(ka.adjoint(layer), reverse)
+    assert ka.check_adjoint(layer)
+    assert ka.adjoint(ka.adjoint(layer)) is layer
+
+
+@pytest.mark.parametrize(
+    "wrong, reason",
+    [(lambda source: L.Rescaling(2.0), "residual"), (lambda source: L.Flatten(), r"returns shape \(2, 15\)")],
+)
+def test_a_registered_rule_that_fails_its_adjoint_test_is_refused(wrong, reason):
+    reverse = new_layer_class()
+    ka.register_rule(reverse)(wrong)
+    with pytest.raises(ka.NoRuleError, match=f"`Reverse` fails the adjoint test, so it is not used: .*{reason}"):
+        ka.adjoint(built(reverse(), 5, 3))
+
+
+def test_a_registered_rule_cannot_be_tested_without_an_input_shape():
+    reverse = new_layer_class()
+    ka.register_rule(reverse)(lambda source: reverse())
+    with pytest.raises(ka.NoRuleError, match="input shape must be known"):
+        ka.adjoint(reverse())
+
+
+def test_registering_twice_or_for_an_instance_is_refused():
+    with pytest.raises(ValueError, match="`Dense` already has a rule"):
+        ka.register_rule(L.Dense)
+    with pytest.raises(ValueError, match="layer class, not an instance"):
+        ka.register_rule(L.Dense(3))
+
+
+@pytest.mark.parametrize("mode", ["int4", "gptq"])
+def test_a_kernel_quantised_beyond_recovery_is_refused(mode):
+    dense = built(L.Dense(8), 16)
+    if mode == "int4":
+        dense.quantize("int4")
+    else:
+        dense._dtype_policy = keras.dtype_policies.get("gptq/4/-1_from_float32")
+    with pytest.raises(ka.TieError, match=f"quantised to {mode}.*Received: quantization_mode='{mode}'"):
+        ka.adjoint(dense)
+
+
+def test_a_kernel_quantised_after_its_adjoint_was_made_is_noticed():
+    dense = built(L.Dense(8), 16)
+    layer = ka.adjoint(dense)
+    dense.quantize("int4")
+    with pytest.raises(ka.TieError, match="quantised to int4"):
+        layer(np.ones((1, 8), "float32"))
+
+
+def test_all_errors_share_one_base_class():
+    for error in (ka.NoRuleError, ka.TieError, ka.SizeError):
+        assert issubclass(error, ka.KerasAdjointError)

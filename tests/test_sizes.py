@@ -1,0 +1,202 @@
+"""Sizes: recorded, asked for, dynamic, or ambiguous with an error that lists the candidates."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND
+from keras import ops
+
+import keras_adjoint as ka
+
+L = keras.layers
+
+
+def built(layer, *sizes, channels=2):
+    layer.build((None, *sizes, channels))
+    return layer
+
+
+def outputs_of(layer, *sizes, channels=2):
+    return np.ones(layer.compute_output_shape((1, *sizes, channels)), "float32")
+
+
+@pytest.mark.parametrize("padding", ["valid", "same", "causal"])
+@pytest.mark.parametrize("taps", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+def test_recorded_size_comes_back_whatever_the_stride(padding, taps, stride):
+    for size in range(8, 17):
+        conv = built(L.Conv1D(1, taps, strides=stride, padding=padding), size)
+        assert ka.adjoint(conv).compute_output_shape(conv.compute_output_shape((1, size, 2))) == (1, size, 2)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_unknown_size_at_stride_one_is_no_question(padding):
+    conv = built(L.Conv2D(3, 3, padding=padding), None, None)
+    for size in ((5, 6), (9, 4)):
+        assert ka.adjoint(conv)(outputs_of(conv, *size)).shape == (1, *size, 2)
+
+
+def test_unknown_size_at_a_stride_is_refused_with_all_candidates():
+    conv = built(L.Conv2D(3, 3, strides=2, padding="same"), None, None)
+    with pytest.raises(ka.SizeError, match=r"27 or 28 × 13 or 14.*output_size=\(28, 14\).*Received: .*\(14, 7\)"):
+        ka.adjoint(conv)(np.ones((1, 14, 7, 3), "float32"))
+
+
+def test_every_candidate_listed_is_a_size_that_the_source_maps_there():
+    conv = built(L.Conv1D(3, 4, strides=3), None)
+    for size in (10, 11, 12):
+        assert conv.compute_output_shape((1, size, 2)) == (1, 3, 3)
+    with pytest.raises(ka.SizeError, match="10 or 11 or 12"):
+        ka.adjoint(conv)(np.ones((1, 3, 3), "float32"))
+
+
+def test_two_recorded_sizes_that_both_fit_are_ambiguous():
+    conv = L.Conv1D(3, 3, strides=2, padding="same")
+    for size in (27, 28):
+        y = conv(keras.Input((size, 2)))
+    with pytest.raises(ka.SizeError, match="27 or 28"):
+        ka.adjoint(conv)(y)
+
+
+def test_recorded_size_that_does_not_fit_what_arrives_is_not_used():
+    conv = built(L.Conv1D(3, 3, strides=2, padding="same"), 28)
+    with pytest.raises(ka.SizeError, match="9 or 10"):
+        ka.adjoint(conv)(np.ones((1, 5, 3), "float32"))
+
+
+@pytest.mark.parametrize(
+    "size",
+    [(27, 13), [27, 13], (1, 27, 13, 2), np.array([27, 13]), np.zeros((1, 27, 13, 2), "float32")],
+    ids=["tuple", "list", "whole shape", "integer array", "tensor of that size"],
+)
+def test_output_size_is_understood_in_every_form(size):
+    conv = built(L.Conv2D(3, 3, strides=2, padding="same"), None, None)
+    y = np.ones((1, 14, 7, 3), "float32")
+    assert ka.adjoint(conv)(y, output_size=size).shape == (1, 27, 13, 2)
+    assert ka.adjoint(conv)(y, output_size=ops.shape(ops.zeros((27, 13)))).shape == (1, 27, 13, 2)
+
+
+def test_output_size_at_construction_and_a_call_overrides_it():
+    conv = built(L.Conv1D(3, 3, strides=2, padding="same"), 28)
+    y = np.ones((1, 14, 3), "float32")
+    layer = ka.adjoint(conv, output_size=27)
+    assert layer(y).shape == (1, 27, 2)
+    assert layer(y, output_size=(28,)).shape == (1, 28, 2)
+
+
+def test_output_size_at_construction_survives_saving(tmp_path):
+    inputs = keras.Input((28, 2))
+    conv = L.Conv1D(3, 3, strides=2, padding="same")
+    y = conv(inputs)
+    model = keras.Model(inputs, ka.adjoint(conv, output_size=27)(y))
+    model.save(tmp_path / "m.keras")
+    assert keras.saving.load_model(tmp_path / "m.keras").output_shape == (None, 27, 2)
+
+
+def test_impossible_output_size_is_refused_with_what_is_possible():
+    conv = built(L.Conv1D(3, 3, strides=2, padding="same"), 28)
+    with pytest.raises(ka.SizeError, match=r"no input of size \(30,\).*27 to 28.*Received: output_size=\(30,\)"):
+        ka.adjoint(conv)(np.ones((1, 14, 3), "float32"), output_size=(30,))
+
+
+def test_output_size_of_the_wrong_rank_is_refused():
+    conv = built(L.Conv2D(3, 3), 9, 9)
+    with pytest.raises(ka.SizeError, match=r"takes 2 sizes.*Received: output_size=\(1, 2, 3\)"):
+        ka.adjoint(conv, output_size=(1, 2, 3))
+
+
+def test_size_that_no_transposed_convolution_gives_is_refused():
+    layer = built(L.Conv1DTranspose(3, 4, strides=3), 5)
+    with pytest.raises(ka.SizeError, match="gives no output of size 15 .* the nearest are 13 and 16"):
+        ka.adjoint(layer)(np.ones((1, 15, 3), "float32"))
+
+
+def test_up_sampling_refuses_sizes_that_are_no_multiples():
+    with pytest.raises(ka.SizeError, match=r"by 2 gives no output of size 5.*Received"):
+        ka.adjoint(L.UpSampling1D(2))(np.ones((1, 5, 3), "float32"))
+
+
+def test_global_pooling_without_a_recorded_size_asks_for_one():
+    pool = L.GlobalAveragePooling2D()
+    with pytest.raises(ka.SizeError, match="average of inputs of any size.*output_size"):
+        ka.adjoint(pool)(np.ones((1, 3), "float32"))
+    assert ka.adjoint(pool)(np.ones((1, 3), "float32"), output_size=(2, 5)).shape == (1, 2, 5, 3)
+    assert ka.adjoint(pool, output_size=(2, 5))(np.ones((1, 3), "float32")).shape == (1, 2, 5, 3)
+
+
+def test_flatten_without_a_recorded_shape_asks_for_one():
+    with pytest.raises(ka.SizeError, match=r"none recorded.*output_size.*Received: y.shape=\(1, 12\)"):
+        ka.adjoint(L.Flatten())(np.ones((1, 12), "float32"))
+    assert ka.adjoint(L.Flatten())(np.ones((1, 12), "float32"), output_size=(2, 6)).shape == (1, 2, 6)
+    assert ka.adjoint(L.Flatten(), output_size=(4, None))(np.ones((1, 12), "float32")).shape == (1, 4, 3)
+
+
+LAYERS_OF_ANY_SIZE = {
+    "conv": lambda: L.Conv2D(3, 3, strides=2, padding="same"),
+    "valid conv": lambda: L.Conv2D(3, 4, strides=3),
+    "depthwise": lambda: L.DepthwiseConv2D(3, strides=2, padding="same"),
+    "average pooling": lambda: L.AveragePooling2D(3, 2, padding="same"),
+    "max pooling": lambda: L.MaxPooling2D(3, 2, padding="same"),
+    "global average pooling": lambda: L.GlobalAveragePooling2D(),
+    "up-sampling": lambda: L.UpSampling2D(2),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS_OF_ANY_SIZE)
+def test_one_model_serves_images_of_every_size(name, tmp_path):
+    """Batch and spatial sizes are unknown when the model is built; the size comes from the input itself."""
+    inputs = keras.Input((None, None, 2))
+    layer = LAYERS_OF_ANY_SIZE[name]()
+    y = layer(inputs)
+    back = ka.adjoint(layer)
+    wanted = {"max pooling": {"switches": inputs}, "up-sampling": {}}.get(name, {"output_size": inputs})
+    model = keras.Model(inputs, back(y, **wanted))
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    generator = np.random.default_rng(0)
+    for shape in ((1, 9, 8, 2), (3, 12, 11, 2)):
+        x = generator.normal(size=shape).astype("float32")
+        expected = ops.convert_to_numpy(model(x))
+        assert expected.shape == shape
+        # `predict` traces a graph in which TensorFlow knows none of the sizes.
+        np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(loaded.predict(x, verbose=0), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow's graphs have sizes unknown until they run")
+@pytest.mark.parametrize("name", LAYERS_OF_ANY_SIZE)
+def test_a_graph_of_unknown_sizes_computes_what_the_eager_layer_does(name):
+    import tensorflow as tf
+
+    layer = LAYERS_OF_ANY_SIZE[name]()
+    layer.build((None, None, None, 2))
+    back = ka.adjoint(layer)
+    wanted = "switches" if name == "max pooling" else "output_size"
+
+    def autoencode(x):
+        return back(layer(x)) if name == "up-sampling" else back(layer(x), **{wanted: x})
+
+    graph = tf.function(autoencode, input_signature=[tf.TensorSpec((None, None, None, 2))])
+    for shape in ((1, 9, 8, 2), (3, 12, 11, 2), (2, 7, 7, 2)):
+        x = np.random.default_rng(0).normal(size=shape).astype("float32")
+        np.testing.assert_allclose(graph(x), autoencode(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow's graphs have sizes unknown until they run")
+def test_bilinear_collecting_works_in_a_graph_of_unknown_sizes():
+    import tensorflow as tf
+
+    back = ka.adjoint(L.UpSampling2D(2, interpolation="bilinear"))
+    graph = tf.function(lambda y: back(y), input_signature=[tf.TensorSpec((None, None, None, 2))])
+    y = np.random.default_rng(0).normal(size=(2, 8, 6, 2)).astype("float32")
+    np.testing.assert_allclose(graph(y), back(y), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow's graphs have sizes unknown until they run")
+def test_a_graph_of_unknown_sizes_does_not_trust_the_recorded_size():
+    import tensorflow as tf
+
+    conv = built(L.Conv1D(3, 3, strides=2, padding="same"), 28)
+    graph = tf.function(lambda y: ka.adjoint(conv)(y), input_signature=[tf.TensorSpec((None, None, 3))])
+    with pytest.raises(ka.SizeError, match="known only when the graph runs.*output_size"):
+        graph(np.ones((1, 14, 3), "float32"))
