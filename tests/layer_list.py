@@ -1,5 +1,6 @@
 """The one list of layers: a new layer type is one line here, and every property test holds it to account."""
 
+import inspect
 from dataclasses import dataclass, field
 
 import keras
@@ -16,6 +17,7 @@ class Case:
     """A linear layer with the shape of its input, without the batch axis."""
 
     title: str
+    layer_class: type
     make: object
     shape: tuple
     options: dict = field(default_factory=dict)
@@ -36,6 +38,11 @@ class Case:
 
     def adjoint(self, layer):
         return ka.adjoint(layer, **self.options)
+
+    @property
+    def trains(self):
+        """Whether the layer has trainable weights, going by the initializers that its class takes."""
+        return any("initializer" in name for name in inspect.signature(self.layer_class).parameters)
 
     @property
     def input_shape(self):
@@ -63,10 +70,11 @@ def randomize(layer):
 
 def case(title, layer_class, shape, *args, options=None, **kwargs):
     limits = {name: kwargs.pop(name) for name in ("single_on", "no_double_on", "nowhere_on") if name in kwargs}
-    return Case(title, lambda dtype: layer_class(*args, dtype=dtype, **kwargs), shape, options or {}, **limits)
+    return Case(title, layer_class, lambda dtype: layer_class(*args, dtype=dtype, **kwargs), shape, options or {}, **limits)
 
 
 FIRST = "channels_first"
+NO_RANK = str.maketrans("", "", "123")
 TF, JAX, TORCH = ("tensorflow",), ("jax",), ("torch",)
 LAYERS = [
     case("conv1d", L.Conv1D, (9, 3), 4, 3),
@@ -166,4 +174,4 @@ LAYERS = [
     case("linear activation", L.Activation, (4,), "linear"),
     case("identity", L.Identity, (4,)),
 ]
-
+ONE_OF_EACH_FAMILY = list({case.layer_class.__name__.translate(NO_RANK): case for case in reversed(LAYERS)}.values())

@@ -1,6 +1,8 @@
 """Proof instead of promises: the adjoint test with its report, and whether kernels are shared."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,6 +13,8 @@ from keras_adjoint.layers.pooling import AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied, linear_part
 from keras_adjoint.mirror import linear_adjoint, original_of, probe_shape
 from keras_adjoint.residual import derived_tolerance, evaluate, operator_dtype, random_probe, residual_of
+
+Operator = keras.layers.Layer | Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,15 @@ class AdjointReport:
         return "\n".join(lines + ([f"Diagnosis: {self.diagnosis}"] if self.diagnosis else []))
 
 
-def check_adjoint(forward, backward=None, *, input_shape=None, trials=3, seed=0, tolerance=None):
+def check_adjoint(
+    forward: Operator,
+    backward: Operator | None = None,
+    *,
+    input_shape: Sequence[int] | None = None,
+    trials: int = 3,
+    seed: int = 0,
+    tolerance: float | None = None,
+) -> AdjointReport:
     """Test whether one operator is the adjoint of another, on random inputs.
 
     The adjoint Aᵀ is the one operator with ⟨A x, y⟩ = ⟨x, Aᵀ y⟩ for all x and y. Three random pairs show the difference
@@ -115,7 +127,7 @@ def check_adjoint(forward, backward=None, *, input_shape=None, trials=3, seed=0,
     )
 
 
-def assert_adjoint(forward, backward=None, **options):
+def assert_adjoint(forward: Operator, backward: Operator | None = None, **options: Any) -> AdjointReport:
     """Raise an AssertionError with the whole report unless `check_adjoint` passes.
 
     Args:
@@ -142,7 +154,7 @@ def assert_adjoint(forward, backward=None, **options):
     return report
 
 
-def is_tied(a, b=None):
+def is_tied(a: keras.layers.Layer, b: keras.layers.Layer | None = None) -> bool:
     """Whether kernels are shared rather than copied.
 
     Args:

@@ -162,9 +162,9 @@ def kernel_stale(evidence):
     today = keras.ops.convert_to_numpy(read_kernel(source))
     for names in [(), *COMBINATIONS]:
         candidate = rearranged(today, names)
-        if candidate is not None and candidate.shape == tuple(variable.shape):
-            if evidence.passes(_with_kernel(evidence, variable, candidate)):
-                return "stale kernel: B holds a copy that A's kernel has moved away from"
+        fits = candidate is not None and candidate.shape == tuple(variable.shape)
+        if fits and evidence.passes(_with_kernel(evidence, variable, candidate)):
+            return "stale kernel: B holds a copy that A's kernel has moved away from"
     return None
 
 
@@ -181,9 +181,9 @@ def matrix_rearranged(evidence):
         candidate = b
         for name in names:
             candidate = None if candidate is None else _CONJUGATIONS[name](candidate, rank)
-        if candidate is not None and candidate.shape == wanted.shape:
-            if np.abs(candidate - wanted).max() <= 1e3 * evidence.tolerance * np.abs(wanted).max():
-                return f"{' and '.join(names)}: B's kernel is arranged for another operator"
+        fits = candidate is not None and candidate.shape == wanted.shape
+        if fits and np.abs(candidate - wanted).max() <= 1e3 * evidence.tolerance * np.abs(wanted).max():
+            return f"{' and '.join(names)}: B's kernel is arranged for another operator"
     return None
 
 

@@ -1,6 +1,7 @@
 """`adjoint`: from a layer to the layer that computes its transpose."""
 
 import weakref
+from typing import Any
 
 import keras
 import numpy as np
@@ -28,7 +29,16 @@ _DEFAULTS = {
 _UNKNOWN_SIZE = 12  # what an unknown size is tried with
 
 
-def adjoint(source, *, output_size=None, bias="none", channels=None, channel_method="learned", tied=True, name=None):
+def adjoint(
+    source: keras.layers.Layer,
+    *,
+    output_size: Any = None,
+    bias: str = "none",
+    channels: int | None = None,
+    channel_method: str = "learned",
+    tied: bool = True,
+    name: str | None = None,
+) -> keras.layers.Layer:
     """The layer that computes the transpose of a linear layer, reading the source's own kernel.
 
     Args:

@@ -1,6 +1,7 @@
 """The registry of rules: which callable makes the adjoint of which layer type. It knows no concrete layer."""
 
 import inspect
+from collections.abc import Callable
 
 from keras_adjoint.errors import NoRuleError
 
@@ -22,7 +23,7 @@ def rule(*layer_classes):
     return register
 
 
-def register_rule(layer_class):
+def register_rule(layer_class: type) -> Callable[[Callable], Callable]:
     """Teach `adjoint` a layer type of your own.
 
     The decorated function takes a built layer and returns the layer that computes its adjoint. It may declare any of

@@ -5,7 +5,7 @@ import keras
 from keras_adjoint.sharing import copy_with_ties
 
 
-def clone_tied(model, *, copy_weights=True):
+def clone_tied(model: keras.layers.Layer, *, copy_weights: bool = True) -> keras.layers.Layer:
     """A new model with variables of its own, in which adjoint layers read the kernels of the new model's layers.
 
     `keras.models.clone_model` copies layer by layer, so that every adjoint layer gets a kernel of its own. This function

@@ -1,48 +1,58 @@
 """`untie`: the same computation in stock Keras layers, for people who do not have this package."""
 
-import keras
+from collections import Counter
+from functools import partial
 
+import keras
+from keras.src.models.functional import Functional
+from keras.src.utils.naming import to_snake_case
+
+from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.rules import describe
-from keras_adjoint.stock import KINDS, stock_steps
+from keras_adjoint.stock.steps import Call
+from keras_adjoint.stock.write import KINDS, writer_for
 
 
-def untie(layer_or_model, *, to="conv_transpose"):
+def untie(layer_or_model: keras.layers.Layer, *, to: str = "conv_transpose") -> keras.Model:
     """A model of stock Keras layers that computes the same to rounding, with copies of all weights.
 
+    The file that it saves loads without this package. Copied kernels train like any other; scales, means and biases that
+    are subtracted become constants.
+
     Args:
-        layer_or_model: An adjoint layer that has been called, or a Functional or Sequential model with adjoint layers in
-            it, nested models included.
+        layer_or_model: An adjoint layer that has been called on a `keras.Input`, or a Functional or Sequential model with
+            adjoint layers in it, nested models included.
         to: What becomes of an adjoint convolution. "conv_transpose": a transposed convolution with the very same kernel,
-            then crops or zeros to the exact size; the kernel of a grouped one is written out with zeros between its
-            groups. "conv": a plain convolution with the flipped kernel, and at stride s one to s phases per axis, which
-            reshapes and permutations interleave.
+            cropped to the exact size. The kernel of a grouped or dilated one is written out with its zeros. "conv": a
+            plain convolution with the flipped kernel, and at stride s one to s phases per axis, which reshapes and
+            permutations interleave.
 
     Returns:
-        A `keras.Model` without any layer of this package. It is not compiled.
+        A Functional `keras.Model`. It is not compiled. Layers that are not adjoints keep their names; those that an
+        adjoint is written out in begin with the adjoint's name.
 
     Raises:
-        NoRuleError: If a layer cannot be expressed by stock layers: max pooling, which needs its switches, or a layer
-            whose size is unknown.
+        NoRuleError: If stock layers cannot express a layer: max pooling, which reads its switches from elsewhere; an
+            adjoint inside of a wrapper or of a subclassed model; a size that is not known, where it must be.
+        SizeError: If a size is ambiguous.
         ValueError: If `to` is unknown, or the argument is neither a layer that has been called nor such a model.
 
     Example:
 
     >>> inputs = keras.Input((9, 8, 3))
     >>> conv = keras.layers.Conv2D(4, 3, strides=2)
-    >>> model = keras.Model(inputs, ka.adjoint(conv)(conv(inputs)))
+    >>> code = conv(inputs)
+    >>> model = keras.Model(inputs, ka.adjoint(conv)(code))
     >>> [type(layer).__name__ for layer in ka.untie(model).layers]
-    ['InputLayer', 'Conv2D', 'Conv2DTranspose', 'ZeroPadding2D']
+    ['InputLayer', 'Conv2D', 'ZeroPadding2D', 'Conv2DTranspose', 'Cropping2D']
     """
     if to not in KINDS:
         raise ValueError(f"`to` must be one of {', '.join(KINDS)}. Received: to={to!r}")
-    converter = Converter(to)
-    if isinstance(layer_or_model, keras.Model):
-        model = converter.model(layer_or_model)
-    elif isinstance(layer_or_model, keras.layers.Layer):
-        model = converter.single(layer_or_model)
-    else:
+    if not isinstance(layer_or_model, keras.layers.Layer):
         raise ValueError(f"`untie` takes a Keras layer or model. Received: {layer_or_model!r}")
+    converter = Converter(to)
+    model = (converter.model if isinstance(layer_or_model, keras.Model) else converter.single)(layer_or_model)
     converter.copy_weights()
     return model
 
@@ -52,74 +62,91 @@ class Converter:
 
     def __init__(self, to):
         self.to = to
-        self.clones = {}
-        self.stock = {}
+        self.copies = {}  # id of a layer: the layer, its copy
+        self.written = {}  # id of an adjoint layer, fingerprint of a step: the step, its stock layer
+        self.names = Counter()
 
     def model(self, model):
-        """A model with every adjoint layer written out."""
+        """A copy of a model with every adjoint layer written out."""
         if isinstance(model, keras.Sequential):
-            if not model.built:
+            if getattr(model, "inputs", None) is None:
                 raise ValueError(f"Build the model before untying it. Received: {describe(model)}")
-            outputs = inputs = keras.Input(batch_shape=model.input_shape, dtype=model.inputs[0].dtype)
-            for layer in model.layers:
-                outputs = self.layer(layer)(outputs)
-            return keras.Model(inputs, outputs, name=model.name)
-        if not hasattr(model, "_functional") and not model.__class__.__name__ == "Functional":
+            inputs, outputs = model.inputs[0], model.outputs[0]
+        elif isinstance(model, Functional):
+            inputs, outputs = model.input, model.output
+        else:
             raise ValueError(
-                f"`untie` reads the graph of Functional and Sequential models; write a subclassed one as a Functional one. "
-                f"Received: {describe(model)}"
+                f"`untie` reads the graphs of Functional and Sequential models, and a subclassed model has none. Write it as "
+                f"a Functional one, or untie its parts. Received: {describe(model)}"
             )
-        compiled, model.compiled = model.compiled, False  # a compiled model would hand its optimizer to the copy
-        try:
-            return keras.models.clone_model(model, clone_function=self.layer)
-        finally:
-            model.compiled = compiled
+        # The copy of a compiled model would be compiled, with whatever losses that takes; this one is not.
+        graph = keras.Model(inputs, outputs, name=model.name)
+        return keras.models.clone_model(graph, clone_function=self.layer)
 
     def single(self, layer):
-        """A model of one layer, for the shape that it was called with."""
-        nodes = layer._inbound_nodes
-        shape = nodes[0].input_tensors[0].shape if nodes else (layer.get_build_config() or {}).get("input_shape")
+        """A model of one layer, called as it was called first."""
+        calls = layer._inbound_nodes
+        if calls:
+            arguments = calls[0].arguments
+            shape, others, options = calls[0].input_tensors[0].shape, arguments.args[1:], arguments.kwargs
+        else:
+            shape, others, options = (layer.get_build_config() or {}).get("input_shape"), (), {}
         if shape is None:
-            raise ValueError(f"Call the layer before untying it, so that its size is known. Received: {describe(layer)}")
-        inputs = keras.Input(batch_shape=(None, *shape[1:]), dtype=layer.compute_dtype)
-        return keras.Model(inputs, self.layer(layer)(inputs), name=layer.name)
+            raise ValueError(
+                f"The shape of the layer's input is not known. Call the layer on a `keras.Input` before untying it. "
+                f"Received: {describe(layer)}"
+            )
+        inputs = keras.Input(shape[1:], dtype=layer.variable_dtype)
+        return keras.Model(inputs, self.layer(layer)(inputs, *others, **options), name=layer.name)
 
     def layer(self, layer):
         """What takes the place of a layer when the copy is called."""
         if isinstance(layer, Tied):
-            return lambda y, **kwargs: self.write_out(layer, y, **kwargs)
-        if id(layer) not in self.clones:
-            nested = isinstance(layer, keras.Model)
-            self.clones[id(layer)] = layer, self.model(layer) if nested else self.copy(layer)
-        return self.clones[id(layer)][1]
+            return partial(self.write_out, layer, writer_for(layer))
+        if id(layer) not in self.copies:
+            self.copies[id(layer)] = layer, self.copy(layer)
+        return self.copies[id(layer)][1]
 
-    @staticmethod
-    def copy(layer):
+    def copy(self, layer):
+        if isinstance(layer, (keras.Sequential, Functional)):
+            return self.model(layer)
         if not isinstance(layer, keras.layers.Layer):
             return layer  # an operation of `keras.ops`, which holds nothing
+        inner = next((inner for inner in layer._flatten_layers() if isinstance(inner, Tied)), None)
+        if inner is not None:
+            raise NoRuleError(
+                f"`{inner.name}` is inside of `{layer.name}`, where stock layers cannot take its place. Untie it alone, or "
+                f"use it in a Functional or Sequential model. Received: {describe(layer)}"
+            )
         return type(layer).from_config(layer.get_config())
 
-    def write_out(self, tied, y, **kwargs):
-        """Apply the stock layers of an adjoint layer."""
-        key = id(tied), tuple(y.shape), str(kwargs)
-        if key not in self.stock:
-            output = tied.compute_output_spec(y, **kwargs)
-            steps = stock_steps(tied, tuple(y.shape), tuple(output.shape), self.to)
-            for step in steps:
-                step.layer.dtype_policy = tied.dtype_policy
-            self.stock[key] = tied, steps
-        for step in self.stock[key][1]:
-            y = step.layer(y)
+    def write_out(self, tied, write, y, output_size=None):
+        """Apply the stock layers that an adjoint layer is written out in."""
+        options = {} if output_size is None else {"output_size": output_size}
+        output_shape = tied.compute_output_spec(y, **options).shape
+        for step in write(Call(tied, tuple(y.shape), tuple(output_shape), self.to)):
+            y = self.stock_layer(tied, step)(y)
         return y
+
+    def stock_layer(self, tied, step):
+        """The layer of a step; the same one wherever an adjoint layer takes the same step."""
+        key = id(tied), step.fingerprint()
+        if key not in self.written:
+            name = f"{tied.name}_{to_snake_case(step.layer_class.__name__)}"
+            number = self.names[name]
+            self.names[name] += 1
+            layer = step.make(name=f"{name}_{number}" if number else name, dtype=tied.dtype_policy)
+            layer.trainable = layer.trainable and tied.trainable
+            self.written[key] = step, layer
+        return self.written[key][1]
 
     def copy_weights(self):
         """Give the new layers their values, now that all of them are built."""
-        for old, new in self.clones.values():
+        for old, new in self.copies.values():
             if isinstance(old, keras.layers.Layer) and not isinstance(old, keras.Model):
                 for new_variable, old_variable in zip(new.variables, old.variables, strict=True):
                     new_variable.assign(old_variable)
                 if hasattr(new, "finalize_state"):
                     new.finalize_state()
-        for _, steps in self.stock.values():
-            for step in steps:
-                step.layer.set_weights(step.weights)
+        for step, layer in self.written.values():
+            layer.set_weights(step.weights)

@@ -83,7 +83,7 @@ def permute(source, *, name=None):
 )
 def identity(source, *, name=None):
     """What changes nothing at inference is its own adjoint."""
-    return keras.layers.Identity(dtype=source.dtype_policy, name=name)
+    return keras.layers.Identity(dtype=source.dtype_policy.name, name=name)  # a policy itself does not fit in its config
 
 
 @rule(keras.layers.Activation)

@@ -1,0 +1,157 @@
+"""Adjoint convolutions in stock layers: as transposed convolutions, or as plain ones."""
+
+import math
+from dataclasses import replace
+from itertools import chain
+
+import numpy as np
+from keras import ops
+
+from keras_adjoint.kernels import transpose_kernel
+from keras_adjoint.layers.depthwise import AdjointDepthwiseConv, AdjointSeparableConv
+from keras_adjoint.lowerings import subpixel
+from keras_adjoint.lowerings.choose import Convolution
+from keras_adjoint.stock.steps import (
+    L,
+    among_channels_last,
+    array,
+    convolved,
+    kernel_of,
+    multiplied,
+    step,
+    weighted,
+    windowed,
+    with_options,
+)
+
+CONV_TRANSPOSE = {1: L.Conv1DTranspose, 2: L.Conv2DTranspose, 3: L.Conv3DTranspose}
+DEPTHWISE_CONV = {1: L.DepthwiseConv1D, 2: L.DepthwiseConv2D}
+LARGEST_KERNEL = 2**26  # elements of a grouped kernel that is written out with its zeros
+
+
+def conv(call):
+    """The adjoint of a convolution, depthwise or separable ones included: as `to` says."""
+    tied, sizes = call.tied, call.output_sizes
+    if any(window.stride > 1 for window in tied.windows):
+        call.known(sizes)
+    # At stride 1 every size is cut and padded alike, so that the smallest one can stand in for one that is not known.
+    pairs = zip(tied.windows, sizes, strict=True)
+    axes = tuple(window.at(window.reach if size is None else size) for window, size in pairs)
+    kernel, groups, before = forward_kernel(tied)
+
+    def write(bias):
+        return [*before, *WAYS[call.to](call, kernel, Convolution(axes, groups), bias)]
+
+    return among_channels_last(tied, tied.rank, with_options(tied, tied.rank, write))
+
+
+def conv_transpose(call):
+    """The adjoint of a transposed convolution, which is a convolution with the same array, whatever `to` says."""
+    tied = call.tied
+    pairs = zip(tied.windows, call.input_sizes, strict=True)
+    axes = [window.at(window.outputs(1) if size is None else size) for window, size in pairs]
+    pads = [(axis.before, axis.padded_size - axis.before - axis.size) for axis in axes]
+    strides, dilation = tied.source.strides, tied.source.dilation_rate
+
+    def write(bias):
+        return [*windowed(pads), convolved(kernel_of(tied), bias, strides=strides, dilation_rate=dilation)]
+
+    return among_channels_last(tied, len(axes), with_options(tied, len(axes), write))
+
+
+def forward_kernel(tied):
+    """(kernel of shape `(*taps, channels / groups, filters)`, groups, steps that come before it)."""
+    if not isinstance(tied, AdjointDepthwiseConv):
+        return kernel_of(tied), tied.groups, []
+    before = []
+    if isinstance(tied, AdjointSeparableConv):
+        pointwise = kernel_of(tied, "pointwise_kernel")
+        before = [multiplied(pointwise.reshape(pointwise.shape[-2:]).T, tied.rank)]
+    kernel = kernel_of(tied, "depthwise_kernel" if before else "kernel")
+    *taps, channels, multiplier = kernel.shape
+    return kernel.reshape(*taps, 1, channels * multiplier), channels, before
+
+
+def as_transposed(call, kernel, convolution, bias):
+    """A transposed convolution with the very same kernel, cropped to the size.
+
+    Stock layers have no groups, and TensorFlow has no dilation of them on every CPU, so that the kernel of a grouped or
+    dilated one is written out with its zeros. Where a stride leaves input positions behind the last one that it reads,
+    one more output, zero, reaches them: so they get their bias, and the layer does not depend on the size.
+    """
+    rank, groups = len(convolution.axes), convolution.groups
+    if kernel.size * groups > LARGEST_KERNEL:
+        call.refuse(f'{groups} groups make too large a kernel for one transposed convolution; use `to="conv"`')
+    kernel = transpose_kernel(kernel, "conv_transpose", layout="DHW"[-rank:] + "IO", groups=groups)
+    kernel, axes = without_dilation(kernel, convolution.axes)
+    *taps, channels, _ = kernel.shape
+    strides = tuple(axis.stride for axis in axes)
+    missing = [int(axis.before + axis.size > transposed_size(axis, axis.outputs)) for axis in axes]
+    full = [transposed_size(axis, axis.outputs + more) for axis, more in zip(axes, missing, strict=True)]
+    return [
+        *windowed([(0, more) for more in missing]),
+        weighted(CONV_TRANSPOSE[rank], kernel, bias, filters=channels, kernel_size=tuple(taps), strides=strides),
+        *windowed([(-axis.before, axis.before + axis.size - size) for axis, size in zip(axes, full, strict=True)]),
+    ]
+
+
+def transposed_size(axis, inputs):
+    """What a stock "valid" transposed convolution makes of `inputs` positions."""
+    return (inputs - 1) * axis.stride + max(axis.taps, axis.stride)
+
+
+def without_dilation(kernel, axes):
+    """The same convolution with the zeros between its taps written out."""
+    if all(axis.dilation == 1 for axis in axes):
+        return kernel, axes
+    spread = np.zeros((*(axis.reach for axis in axes), *kernel.shape[-2:]), kernel.dtype)
+    spread[tuple(slice(None, None, axis.dilation) for axis in axes)] = kernel
+    return spread, tuple(replace(axis, taps=axis.reach, dilation=1) for axis in axes)
+
+
+def as_plain(call, kernel, convolution, bias):
+    """A plain convolution, at stride s to s phases per axis that are interleaved by reshapes; see `lowerings.subpixel`.
+
+    At stride 1 its kernel is the forward's with the taps in reverse order and the channels exchanged.
+    """
+    if not subpixel.fits(convolution):
+        kernel, axes = without_dilation(kernel, convolution.axes)
+        convolution = replace(convolution, axes=axes)
+    axes, groups = convolution.axes, convolution.groups
+    plan = subpixel.plan(convolution)
+    phases = math.prod(axis.stride for axis in axes)
+    if bias is not None:
+        bias = np.tile(bias.reshape(groups, 1, -1), (1, phases, 1)).reshape(-1)
+    windows = zip(plan.starts, plan.lengths, axes, strict=True)
+    pads = [(-start, start + length - axis.outputs) for start, length, axis in windows]
+    kernel_of_phases = array(subpixel.phase_kernel(ops.convert_to_tensor(kernel), convolution))
+    depthwise = isinstance(call.tied, AdjointDepthwiseConv) and kernel_of_phases.shape[-2] == 1
+    convolve = convolved_by_channel if depthwise else convolved
+    steps = [*windowed(pads), convolve(kernel_of_phases, bias, dilation_rate=plan.dilation, groups=groups)]
+    return steps if phases == 1 else [*steps, *interleaved(axes, plan, kernel.shape[-2], groups)]
+
+
+def convolved_by_channel(kernel, bias, *, groups, **options):
+    """A "valid" depthwise convolution with a kernel of shape `(*taps, 1, filters)`."""
+    *taps, _, filters = kernel.shape
+    kernel = kernel.reshape(*taps, groups, filters // groups)
+    layer_class = DEPTHWISE_CONV[len(taps)]
+    return weighted(layer_class, kernel, bias, kernel_size=tuple(taps), depth_multiplier=filters // groups, **options)
+
+
+def interleaved(axes, plan, channels, groups):
+    """Phases side by side in the channels, put where they belong; see `lowerings.subpixel.interleave`."""
+    rank = len(axes)
+    strides = [axis.stride for axis in axes]
+    sizes = [steps * stride for steps, stride in zip(plan.steps, strides, strict=True)]
+    pairs = chain(*((1 + number, 2 + rank + number) for number in range(rank)))
+    windows = zip(plan.firsts, axes, sizes, strict=True)
+    return [
+        step(L.Reshape, target_shape=(*plan.steps, groups, *strides, channels)),
+        step(L.Permute, dims=(*pairs, 1 + rank, 2 + 2 * rank)),
+        step(L.Reshape, target_shape=(*sizes, groups * channels)),
+        *windowed([(-first, first + axis.size - size) for first, axis, size in windows]),
+    ]
+
+
+WAYS = {"conv_transpose": as_transposed, "conv": as_plain}

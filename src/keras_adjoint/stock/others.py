@@ -1,0 +1,136 @@
+"""The adjoints of all other layers in stock layers: matrix products, scales, shapes and pools."""
+
+import math
+
+from keras import ops
+
+from keras_adjoint.stock.steps import (
+    L,
+    among_channels_last,
+    array,
+    channels_to_first,
+    kernel_of,
+    multiplied,
+    scaled,
+    step,
+    subtracted,
+    windowed,
+    with_options,
+)
+
+AVERAGE_POOLING = {1: L.AveragePooling1D, 2: L.AveragePooling2D, 3: L.AveragePooling3D}
+UP_SAMPLING = {1: L.UpSampling1D, 2: L.UpSampling2D, 3: L.UpSampling3D}
+
+
+# --- matrix products
+
+
+def dense(call):
+    kernel = kernel_of(call.tied)
+    return with_options(call.tied, 0, lambda bias: [multiplied(kernel.T, bias=bias)])
+
+
+def embedding(call):
+    return [multiplied(kernel_of(call.tied).T)]
+
+
+def einsum_dense(call):
+    """The same equation backwards, with the same kernel."""
+    tied = call.tied
+    sizes = call.output_shape
+    front, dots, behind = tied.equation.split("->")[1].partition("...")
+    if dots:  # the axes that the dots stand for are left out, and so is the batch axis
+        sizes = sizes[: len(front)] + sizes[len(sizes) - len(behind) :]
+    named = sizes[1:] if front else sizes
+    product = step(L.EinsumDense, kernel_of(tied), equation=tied.equation, output_shape=named)
+    return [*subtracted(tied, tied.source.bias), product]
+
+
+def along_each_axis(call):
+    """A layer that multiplies each spatial axis with a matrix of its own, which is not trained."""
+    tied = call.tied
+    shape = list(call.input_shape)
+    letters = "abcdefg"[: len(shape)]
+    steps = []
+    for axis, matrix in enumerate(tied.matrices_along(call.known(call.output_sizes)), tied.first_axis):
+        shape[axis] = matrix.shape[1]
+        equation = f"{letters},{letters[axis]}z->{letters.replace(letters[axis], 'z')}"
+        options = {"equation": equation, "output_shape": tuple(shape[1:]), "trainable": False}
+        steps.append(step(L.EinsumDense, array(matrix), **options))
+    return steps
+
+
+# --- scales
+
+
+def scaling(call):
+    """The scale and the shift as they are now: a `Rescaling` keeps them in its config and does not train them."""
+    scale, shift = map(ops.convert_to_tensor, call.tied.scale_and_shift(len(call.input_shape)))
+    return [*subtracted(call.tied, shift), scaled(scale)]
+
+
+# --- shapes
+
+
+def reshape(call):
+    """One size may be unknown."""
+    tied = call.tied
+    sizes = [-1 if size is None else size for size in call.output_shape[1:]]
+    if isinstance(tied.source, L.Flatten) and tied.data_format == "channels_first" and len(sizes) > 1:
+        channels, *sizes = sizes
+        return [step(L.Reshape, target_shape=(*sizes, channels)), channels_to_first(len(sizes))]
+    return [step(L.Reshape, target_shape=tuple(sizes))]
+
+
+def repeat_vector(call):
+    """The sum of the copies, as n times their mean."""
+    copies = call.tied.source.n
+    return [step(L.AveragePooling1D, pool_size=copies), step(L.Flatten), scaled(copies)]
+
+
+def zero_padding_1d(call):
+    """A channels-first cropping, which Keras lacks."""
+    cropping = tuple(call.tied.source.padding)
+    return among_channels_last(call.tied, 1, [step(L.Cropping1D, cropping=cropping)])
+
+
+# --- pools
+
+
+def average_pooling(call):
+    """Every average at all positions that it was taken over, divided by their number."""
+    tied = call.tied
+    pool = tuple(tied.source.pool_size)
+    if tied.source.padding != "valid" or pool != tuple(tied.source.strides):
+        return along_each_axis(call)
+    sizes = zip(call.known(call.output_sizes), call.known(call.input_sizes), pool, strict=True)
+    unread = [(0, size - outputs * taps) for size, outputs, taps in sizes]
+    steps = [repeated(pool), scaled(1 / math.prod(pool)), *windowed(unread)]
+    return among_channels_last(tied, len(pool), steps)
+
+
+def global_average_pooling(call):
+    """The average at every position, divided by their number."""
+    tied = call.tied
+    sizes = call.known(call.output_sizes)
+    channels = math.prod(call.input_shape[1:])
+    steps = [
+        step(L.Reshape, target_shape=(*(1 for _ in sizes), channels)),
+        repeated(sizes),
+        scaled(1 / math.prod(sizes)),
+    ]
+    return steps if tied.data_format == "channels_last" else [*steps, channels_to_first(len(sizes))]
+
+
+def up_sampling(call):
+    """The sum of what an element was spread to: for "nearest", its number times their mean."""
+    tied, factors = call.tied, call.tied.factors
+    if tied.interpolation != "nearest":
+        return along_each_axis(call)
+    pool = step(AVERAGE_POOLING[len(factors)], pool_size=factors)
+    return among_channels_last(tied, len(factors), [pool, scaled(math.prod(factors))])
+
+
+def repeated(sizes):
+    """Every element at as many positions along every spatial axis."""
+    return step(UP_SAMPLING[len(sizes)], size=sizes if len(sizes) > 1 else sizes[0])

@@ -1,0 +1,56 @@
+"""Which function writes out which adjoint layer."""
+
+from keras_adjoint.errors import NoRuleError
+from keras_adjoint.layers.conv import AdjointConv
+from keras_adjoint.layers.conv_transpose import AdjointConvTranspose
+from keras_adjoint.layers.dense import AdjointDense, AdjointEinsumDense, AdjointEmbedding
+from keras_adjoint.layers.depthwise import AdjointDepthwiseConv, AdjointSeparableConv
+from keras_adjoint.layers.norm import (
+    AdjointBatchNormalization,
+    AdjointLayerScale,
+    AdjointNormalization,
+    AdjointRescaling,
+)
+from keras_adjoint.layers.pooling import AdjointAveragePooling, AdjointGlobalAveragePooling, AdjointMaxPooling
+from keras_adjoint.layers.shape import AdjointRepeatVector, AdjointReshape, AdjointZeroPadding1D
+from keras_adjoint.layers.upsampling import AdjointUpSampling
+from keras_adjoint.rules import describe
+from keras_adjoint.stock import conv, others
+
+KINDS = tuple(conv.WAYS)
+
+WRITERS = {
+    AdjointConv: conv.conv,
+    AdjointDepthwiseConv: conv.conv,
+    AdjointSeparableConv: conv.conv,
+    AdjointConvTranspose: conv.conv_transpose,
+    AdjointDense: others.dense,
+    AdjointEmbedding: others.embedding,
+    AdjointEinsumDense: others.einsum_dense,
+    AdjointBatchNormalization: others.scaling,
+    AdjointNormalization: others.scaling,
+    AdjointRescaling: others.scaling,
+    AdjointLayerScale: others.scaling,
+    AdjointReshape: others.reshape,
+    AdjointRepeatVector: others.repeat_vector,
+    AdjointZeroPadding1D: others.zero_padding_1d,
+    AdjointAveragePooling: others.average_pooling,
+    AdjointGlobalAveragePooling: others.global_average_pooling,
+    AdjointUpSampling: others.up_sampling,
+}
+
+REFUSED = {
+    AdjointMaxPooling: "no stock layer finds the switches. Use average pooling or a stride in a model that you will untie",
+}
+
+
+def writer_for(tied):
+    """The function that writes out an adjoint layer.
+
+    Raises:
+        NoRuleError: If there is none.
+    """
+    if type(tied) not in WRITERS:
+        reason = REFUSED.get(type(tied), "no arrangement of them is known that computes it")
+        raise NoRuleError(f"`{tied.name}` cannot be written out in stock layers: {reason}. Received: {describe(tied)}")
+    return WRITERS[type(tied)]

@@ -1,0 +1,191 @@
+"""The adjoint test: what passes, what fails, and the diagnosis of every known mistake."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND
+from keras import ops
+from layer_list import LAYERS
+
+import keras_adjoint as ka
+from keras_adjoint.residual import derived_tolerance
+
+L = keras.layers
+SHAPE = (1, 12, 12, 4)
+
+
+def convolution(**options):
+    conv = L.Conv2D(4, 3, padding="same", use_bias=False, **options)
+    conv.build(SHAPE)
+    return conv
+
+
+def transposed(conv, kernel=None, **options):
+    layer = L.Conv2DTranspose(4, 3, padding="same", use_bias=options.pop("use_bias", False), **options)
+    layer.build(SHAPE)
+    layer.kernel.assign(conv.kernel if kernel is None else kernel)
+    return layer
+
+
+@pytest.mark.parametrize("case", LAYERS, ids=str)
+def test_every_layer_passes_against_its_own_adjoint(case):
+    if BACKEND in case.nowhere_on:
+        pytest.skip("Keras has no forward for it")
+    if BACKEND == "tensorflow" and "channels first" in case.title and "conv" in case.title and "conv3d" not in case.title:
+        pytest.skip("TensorFlow's CPU has no channels-first convolution")
+    layer = case.build("float32")
+    report = ka.check_adjoint(layer)
+    assert report, report
+    assert report.input_shape[1:] == case.input_shape and report.dtype == "float32"
+
+
+def kernel_of(conv):
+    return ops.convert_to_numpy(conv.kernel)
+
+
+WRONG_LAYERS = {
+    "H and W swapped": lambda conv: transposed(conv, kernel_of(conv).swapaxes(0, 1)),
+    "kernel flipped": lambda conv: transposed(conv, kernel_of(conv)[::-1, ::-1]),
+    "channels swapped": lambda conv: transposed(conv, kernel_of(conv).swapaxes(2, 3)),
+    "kernel flipped and channels swapped": lambda conv: transposed(conv, kernel_of(conv)[::-1, ::-1].swapaxes(2, 3)),
+    "stale kernel": lambda conv: transposed(conv, kernel_of(conv) * np.random.default_rng(0).normal(size=(3, 3, 4, 4))),
+    "scaled by a constant: B is 2 times": lambda conv: transposed(conv, 2 * kernel_of(conv)),
+    "wrong size: B returns .1, 24, 24, 4. where x has .1, 12, 12, 4.": lambda conv: transposed(conv, strides=2),
+    "bias left in: B": lambda conv: transposed(conv, use_bias=True, bias_initializer="ones"),
+    "activation left in: B": lambda conv: transposed(conv, activation="relu"),
+}
+
+
+def assign_bias(layer):
+    if getattr(layer, "bias", None) is not None:
+        layer.bias.assign(ops.ones(layer.bias.shape))
+    return layer
+
+
+@pytest.mark.parametrize("diagnosis", WRONG_LAYERS)
+def test_wrong_layer_fails_and_the_mistake_is_named(diagnosis):
+    conv = convolution()
+    report = ka.check_adjoint(conv, assign_bias(WRONG_LAYERS[diagnosis](conv)))
+    assert not report
+    assert re.search(diagnosis, report.diagnosis), report.diagnosis
+
+
+def test_raw_kernel_in_another_convolution_is_named():
+    """The question this library started from: the same kernel in another `Conv2D` is not its transpose."""
+    conv, other = convolution(), convolution()
+    other.kernel.assign(conv.kernel)
+    assert "kernel flipped and channels swapped" in ka.check_adjoint(conv, other).diagnosis
+    other.kernel.assign(ka.transpose_kernel(kernel_of(conv), "conv"))
+    assert ka.check_adjoint(conv, other)
+
+
+def as_functions(conv, kernel):
+    """The same two operators, but as functions whose kernels nobody can see."""
+    layer = transposed(conv, kernel)
+    return (lambda x: conv(x)), (lambda y: layer(y))
+
+
+WRONG_FUNCTIONS = {
+    "H and W swapped": lambda k: k.swapaxes(0, 1),
+    "kernel flipped": lambda k: k[::-1, ::-1],
+    "channels swapped": lambda k: k.swapaxes(2, 3),
+    "scaled by a constant: B is -0.5 times": lambda k: -0.5 * k,
+}
+
+
+@pytest.mark.parametrize("diagnosis", WRONG_FUNCTIONS)
+def test_wrong_function_fails_and_the_mistake_is_named(diagnosis):
+    conv = convolution()
+    forward, backward = as_functions(conv, WRONG_FUNCTIONS[diagnosis](kernel_of(conv)))
+    report = ka.check_adjoint(forward, backward, input_shape=SHAPE)
+    assert not report and diagnosis in report.diagnosis, report.diagnosis
+
+
+@pytest.mark.parametrize("shift, named", [((1, 0), r"\+1 along axis 1"), ((-2, 1), r"-2 along axis 1, \+1 along axis 2")])
+def test_shift_is_named_with_its_pixels_and_axis(shift, named):
+    conv = convolution()
+    layer = ka.adjoint(conv)
+
+    def shifted(y):
+        return ops.roll(layer(y), shift, axis=(1, 2))
+
+    report = ka.check_adjoint(conv, shifted)
+    assert not report
+    assert re.search("shifted by pixels: " + named, report.diagnosis), report.diagnosis
+
+
+def test_bias_or_activation_left_in_the_forward_function_is_named():
+    conv = convolution()
+    layer = ka.adjoint(conv)
+    biased = ka.check_adjoint(lambda x: conv(x) + 1.0, layer, input_shape=SHAPE)
+    bent = ka.check_adjoint(lambda x: ops.relu(conv(x)), layer, input_shape=SHAPE)
+    assert "bias left in: A" in biased.diagnosis and "activation left in: A" in bent.diagnosis
+
+
+def test_unknown_mistake_is_called_that():
+    conv = convolution()
+    report = ka.check_adjoint(lambda x: conv(x), lambda y: ops.flip(y, axis=-1), input_shape=SHAPE)
+    assert "no known mistake" in report.diagnosis
+
+
+def test_bias_and_activation_of_a_forward_layer_do_not_count():
+    conv = L.Conv2D(4, 3, padding="same", activation="relu", bias_initializer="ones")
+    conv.build(SHAPE)
+    assert ka.check_adjoint(conv)
+    assert conv.activation is keras.activations.relu
+
+
+def test_pairs_of_models_and_functions_are_checked():
+    dense = keras.Sequential([keras.Input((6,)), L.Dense(4, use_bias=False)])
+    back = keras.Sequential([keras.Input((4,)), L.Dense(6, use_bias=False)])
+    back.layers[0].kernel.assign(ops.transpose(dense.layers[0].kernel))
+    assert ka.check_adjoint(dense, back)
+    assert ka.check_adjoint(lambda x: ops.cumsum(x, axis=1), lambda y: ops.flip(ops.cumsum(ops.flip(y, 1), 1), 1), input_shape=(2, 9))
+    assert not ka.check_adjoint(lambda x: ops.cumsum(x, axis=1), lambda y: ops.cumsum(y, axis=1), input_shape=(2, 9))
+
+
+def test_report_reads_as_a_sentence():
+    conv = convolution(name="conv")
+    good, bad = ka.check_adjoint(conv), ka.check_adjoint(conv, transposed(conv, kernel_of(conv) * 2, name="back"))
+    assert str(good).startswith("adjoint_conv") and "is the adjoint of conv: residual " in str(good)
+    assert str(bad).startswith("back is not the adjoint of conv: residual")
+    assert str(bad).endswith("Diagnosis: scaled by a constant: B is 2 times the adjoint")
+    assert bool(good) is True and bool(bad) is False
+
+
+def test_assert_adjoint_raises_with_the_report():
+    conv = convolution()
+    assert ka.assert_adjoint(conv).passed
+    with pytest.raises(AssertionError, match="is not the adjoint .*\nDiagnosis: scaled"):
+        ka.assert_adjoint(conv, transposed(conv, kernel_of(conv) * 2))
+
+
+def test_same_seed_gives_the_same_residual_and_another_seed_another():
+    conv = convolution()
+    first, again, other = (ka.check_adjoint(conv, seed=seed).residual for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_unknown_input_shape_is_asked_for():
+    with pytest.raises(ValueError, match="Pass it as `input_shape`.*Received: forward=.*input_shape=None"):
+        ka.check_adjoint(lambda x: x, lambda y: y)
+
+
+def test_tolerance_separates_rounding_from_wrong_operators_at_every_size():
+    """Right operators stay below the tolerance, and a wrong one of random entries scores about 1 / √outputs, far above."""
+    for dtype in ("bfloat16", "float16", "float32", "float64"):
+        for inputs, outputs in ((10, 10), (1_000, 4_000), (10**6, 10**5)):
+            assert derived_tolerance(dtype, inputs, outputs) < 0.2 / np.sqrt(outputs)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_residual_of_right_operators_stays_well_below_the_tolerance(dtype):
+    generator = np.random.default_rng(0)
+    for size in (5, 40, 300):
+        dense = L.Dense(size, use_bias=False, dtype=dtype)
+        dense.build((None, 2 * size))
+        dense.kernel.assign(generator.normal(size=dense.kernel.shape))
+        report = ka.check_adjoint(dense, input_shape=(3, 2 * size), trials=10)
+        assert report.residual < report.tolerance / 2

@@ -1,0 +1,61 @@
+"""Keras' own contract for layers: `run_layer_test` on the adjoint of every layer."""
+
+import functools
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND, build_pair
+from keras import ops
+from keras.src.testing import TestCase
+from layer_list import LAYERS, ONE_OF_EACH_FAMILY
+
+from keras_adjoint.layers.pooling import AdjointMaxPooling
+from keras_adjoint.layers.tied import Tied
+
+TIED = [case for case in ONE_OF_EACH_FAMILY if issubclass(type(case.adjoint(case.build("float32"))), Tied)]
+
+
+def run_layer_test(adjoint, input_shape):
+    """Keras' test utility on an adjoint that exists: its constructor is the class with the same source and options."""
+    config = adjoint.get_config()
+    options = {key: value for key, value in config.items() if key in adjoint.options and key not in ("tied", "name")}
+    make = functools.partial(type(adjoint), adjoint.source)
+    # The utility looks the class up and reads its name.
+    make.__name__ = type(adjoint).__name__
+    with warnings.catch_warnings():
+        # It also takes the layer's config apart, outside of any file: the very thing that a tie does not survive.
+        warnings.filterwarnings("ignore", message=".*was tied to the kernel", category=UserWarning)
+        case = TestCase()
+        case.setUp()
+        case.run_layer_test(make, init_kwargs=options, input_shape=input_shape)
+
+
+@pytest.mark.parametrize("case", TIED, ids=str)
+def test_adjoint_keeps_the_contract_of_keras_layers(case):
+    layer, adjoint = build_pair(case, "float32")
+    if isinstance(adjoint, AdjointMaxPooling):
+        pytest.skip("it is called with two tensors of different shapes, which the utility cannot do")
+    run_layer_test(adjoint, (2, *layer.output.shape[1:]))
+
+
+@pytest.mark.parametrize("case", LAYERS, ids=str)
+def test_symbolic_shape_and_dtype_are_those_of_the_result(case):
+    layer, adjoint = build_pair(case, "float32")
+    y_shape = tuple(layer.output.shape[1:])
+    extra, symbolic = {}, {}
+    if isinstance(adjoint, AdjointMaxPooling):
+        extra = {"switches": np.zeros((2, *case.shape), "float32")}
+        symbolic = {"switches": keras.Input(case.shape)}
+    found = adjoint(keras.Input(y_shape), **symbolic)
+    result = adjoint(ops.zeros((2, *y_shape)), **extra)
+    assert found.shape == (None, *tuple(result.shape)[1:]) == (None, *case.input_shape)
+    assert found.dtype == keras.backend.standardize_dtype(result.dtype)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch counts the parameters of modules by itself")
+def test_torch_sees_every_parameter_once():
+    layer, adjoint = build_pair(LAYERS[0], "float32")
+    model = keras.Model(layer.input, adjoint(layer.output))
+    assert len({id(p) for p in model.parameters()}) == len(list(model.parameters())) == len(layer.weights)
