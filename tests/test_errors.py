@@ -15,7 +15,9 @@ def built(layer, *shape):
 
 
 def test_layer_without_rule_names_the_layer_and_how_to_add_a_rule():
-    with pytest.raises(ka.NoRuleError, match=r"No adjoint is known for `LayerNormalization`.*@keras_adjoint.register_rule"):
+    with pytest.raises(
+        ka.NoRuleError, match=r"No adjoint is known for `LayerNormalization`.*@keras_adjoint.register_rule"
+    ):
         ka.adjoint(built(L.LayerNormalization(), 3))
 
 

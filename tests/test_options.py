@@ -83,7 +83,9 @@ class TestBias:
         source, filters, _ = SOURCES[name]()
         y = output_of(source)
         expected = ka.adjoint(source)(y - along_channels(values(source.bias), source, y.ndim))
-        np.testing.assert_allclose(values(ka.adjoint(source, bias="subtract")(y)), values(expected), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            values(ka.adjoint(source, bias="subtract")(y)), values(expected), rtol=1e-4, atol=1e-5
+        )
 
     def test_average_starts_from_the_means_of_the_source_and_is_trained_apart(self, name):
         source, filters, channels = SOURCES[name]()
@@ -181,18 +183,29 @@ def test_scaling_layers_subtract_their_shift(make):
     source = make()
     x = np.random.default_rng(0).normal(size=(2, 7, 8, 3)).astype("float32")
     scale = values(source(np.ones_like(x))) - values(source(np.zeros_like(x)))
-    np.testing.assert_allclose(values(ka.adjoint(source, bias="subtract")(source(x))), scale**2 * x, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        values(ka.adjoint(source, bias="subtract")(source(x))), scale**2 * x, rtol=1e-4, atol=1e-4
+    )
 
 
 def shifted_batch_norm():
     norm = with_shape(L.BatchNormalization(), 3)
-    for weight, value in zip(norm.weights, ([1.0, -2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0], [1.0, 4.0, 9.0]), strict=True):
+    for weight, value in zip(
+        norm.weights, ([1.0, -2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0], [1.0, 4.0, 9.0]), strict=True
+    ):
         weight.assign(value)
     return norm
 
 
 def test_adjoint_of_the_adjoint_is_the_source_itself():
-    layers = [convolution(), with_shape(L.Dense(4), 3), L.Permute((2, 1)), L.ZeroPadding2D(1), L.MaxPooling2D(), L.Dropout(0.5)]
+    layers = [
+        convolution(),
+        with_shape(L.Dense(4), 3),
+        L.Permute((2, 1)),
+        L.ZeroPadding2D(1),
+        L.MaxPooling2D(),
+        L.Dropout(0.5),
+    ]
     for layer in layers:
         assert ka.adjoint(ka.adjoint(layer)) is layer
     with pytest.raises(ValueError, match="adjoint of an adjoint is its source itself.*bias"):

@@ -67,7 +67,9 @@ def test_possible_sizes_are_exactly_those_that_give_the_outputs(window, size):
         size += window.reach
     outputs = window.outputs(size)
     smallest, largest = window.possible_sizes(outputs)
-    giving = [n for n in range(1, 200) if window.outputs(n) == outputs and (window.padding != "valid" or n >= window.reach)]
+    giving = [
+        n for n in range(1, 200) if window.outputs(n) == outputs and (window.padding != "valid" or n >= window.reach)
+    ]
     assert (smallest, largest) == (giving[0], giving[-1])
 
 

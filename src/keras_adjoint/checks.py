@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ from keras_adjoint.layers.tied import Tied, linear_part
 from keras_adjoint.mirror import linear_adjoint, original_of, probe_shape
 from keras_adjoint.residual import derived_tolerance, evaluate, operator_dtype, random_probe, residual_of
 
-Operator = keras.layers.Layer | Callable[[Any], Any]
+Operator: TypeAlias = Callable[..., Any]  # layers and models are callables, too
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,9 @@ def scaled(evidence):
     factor = found / wanted
     generator = np.random.default_rng(1)
     x, y = (random_probe(array.shape, evidence.dtype, generator) for array in (evidence.x, evidence.y))
-    if residual_of(evidence.pair.forward(x), y, x, evidence.pair.backward(y) / factor) <= evidence.tolerance / abs(factor):
+    if residual_of(evidence.pair.forward(x), y, x, evidence.pair.backward(y) / factor) <= evidence.tolerance / abs(
+        factor
+    ):
         return f"scaled by a constant: B is {factor:.4g} times the adjoint"
     return None
 

@@ -16,7 +16,7 @@ from keras_adjoint.residual import derived_tolerance, evaluate, operator_dtype, 
 from keras_adjoint.rules import REGISTERED_BY_USERS, apply_rule, class_with_rule, describe, rule_for
 
 # Stock layers cannot carry their source, so what they are the adjoint of is remembered here.
-_SOURCES = weakref.WeakKeyDictionary()
+_SOURCES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 _DEFAULTS = {
     "output_size": None,

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from keras_adjoint.errors import NoRuleError
 
-RULES = {}
-REGISTERED_BY_USERS = set()
+RULES: dict[type, Callable] = {}
+REGISTERED_BY_USERS: set[type] = set()
 
 # A subclass that replaces one of these computes something else than its parent, so it needs a rule of its own.
 COMPUTES = frozenset({"call", "__call__", "convolution_op", "stateless_call", "compute_output_shape"})
@@ -89,8 +89,10 @@ def rule_for(layer):
     if layer_class is None:
         name = type(layer).__name__
         parent = next((base.__name__ for base in type(layer).__mro__[1:] if base in RULES), None)
-        reason = f"it replaces the computation of `{parent}`, whose rule it therefore does not inherit" if parent else (
-            "no rule is registered for it"
+        reason = (
+            f"it replaces the computation of `{parent}`, whose rule it therefore does not inherit"
+            if parent
+            else ("no rule is registered for it")
         )
         raise NoRuleError(
             f"No adjoint is known for `{name}`: {reason}. If the layer is linear, write a function that takes the layer "

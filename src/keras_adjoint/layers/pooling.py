@@ -24,11 +24,11 @@ class Pooling(Tied):
         pairs = zip(source.pool_size, source.strides, strict=True)
         return tuple(Window(taps, stride, 1, source.padding) for taps, stride in pairs)
 
-    def placed(self, outputs, sizes):
-        """A full shape with `sizes` in the place of the spatial axes."""
+    def full_shape(self, pooled_shape, sizes):
+        """`sizes` with the batch and the channels of `pooled_shape`, which may have lost its spatial axes."""
         if self.data_format == "channels_last":
-            return (outputs[0], *sizes, outputs[-1])
-        return (*outputs[:2], *sizes)
+            return (pooled_shape[0], *sizes, pooled_shape[-1])
+        return (*pooled_shape[:2], *sizes)
 
     @property
     def first_axis(self):
@@ -118,12 +118,10 @@ class AdjointAveragePooling(Sized, Pooling):
 
     def compute_output_shape(self, input_shape, output_size=None):
         sizes = self.resolve(spatial(tuple(input_shape), self.data_format), output_size)
-        return self.placed(input_shape, sizes)
+        return self.full_shape(input_shape, sizes)
 
 
-@rule(
-    keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D, keras.layers.GlobalAveragePooling3D
-)
+@rule(keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D, keras.layers.GlobalAveragePooling3D)
 @keras.saving.register_keras_serializable(package="keras_adjoint")
 class AdjointGlobalAveragePooling(Pooling):
     """The adjoint of global average pooling: the average, divided by the number of positions, at every position.
@@ -176,15 +174,12 @@ class AdjointGlobalAveragePooling(Pooling):
                 f"`{self.source.name}` was built for inputs of unknown size. Pass `output_size=...` when you call its "
                 f"adjoint. Received: recorded size {sizes}"
             )
-        channels = y.shape[-1] if self.data_format == "channels_last" else y.shape[1]
-        batch = ops.shape(y)[0]
-        share = ops.reshape(y, self.placed((batch, channels, channels), (1,) * self.rank))
+        share = ops.reshape(y, self.full_shape(ops.shape(y), (1,) * self.rank))
         share = share / ops.cast(math.prod(sizes), share.dtype)
-        return ops.broadcast_to(share, self.placed((batch, channels, channels), sizes))
+        return ops.broadcast_to(share, self.full_shape(ops.shape(y), sizes))
 
     def compute_output_shape(self, input_shape, output_size=None):
-        channels = input_shape[-1] if self.data_format == "channels_last" else input_shape[1]
-        return self.placed((input_shape[0], channels, channels), self.resolve(output_size))
+        return self.full_shape(input_shape, self.resolve(output_size))
 
 
 @rule(keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)

@@ -83,7 +83,9 @@ def permute(source, *, name=None):
 )
 def identity(source, *, name=None):
     """What changes nothing at inference is its own adjoint."""
-    return keras.layers.Identity(dtype=source.dtype_policy.name, name=name)  # a policy itself does not fit in its config
+    return keras.layers.Identity(
+        dtype=source.dtype_policy.name, name=name
+    )  # a policy itself does not fit in its config
 
 
 @rule(keras.layers.Activation)
@@ -92,7 +94,7 @@ def activation(source, *, name=None):
     if source.activation is not keras.activations.linear:
         raise NoRuleError(
             "An activation is not linear, so it has no adjoint. Leave it out of what you transpose and choose what stands "
-            f'in its place. Received: activation={source.activation.__name__!r}, {describe(source)}'
+            f"in its place. Received: activation={source.activation.__name__!r}, {describe(source)}"
         )
     return identity(source, name=name)
 
@@ -143,9 +145,11 @@ class AdjointReshape(Tied):
 
     def _shape(self, arriving, output_size):
         if hasattr(output_size, "shape"):
-            output_size = tuple(output_size.shape)[1:] if isinstance(output_size, keras.KerasTensor) else ops.shape(
-                output_size
-            )[1:]
+            output_size = (
+                tuple(output_size.shape)[1:]
+                if isinstance(output_size, keras.KerasTensor)
+                else ops.shape(output_size)[1:]
+            )
         wanted = output_size or self.output_size
         elements = None if any(size is None for size in arriving[1:]) else math.prod(arriving[1:])
         candidates = [tuple(wanted)] if wanted else [shape[1:] for shape in self.recorded_shapes()]

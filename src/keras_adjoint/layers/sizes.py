@@ -110,7 +110,9 @@ def _check_possible(asked, possible, outputs, source):
 
 def _ambiguous(choices, outputs, source):
     known = all(is_known(size) for choice in choices for size in choice)
-    sizes = " × ".join(" or ".join(map(str, choice)) for choice in choices) if known else "known only when the graph runs"
+    sizes = (
+        " × ".join(" or ".join(map(str, choice)) for choice in choices) if known else "known only when the graph runs"
+    )
     example = tuple(choice[-1] for choice in choices) if known else "x"
     return (
         f"`{source.name}` maps several input sizes to the same outputs, so its adjoint cannot know which is meant: {sizes}. "

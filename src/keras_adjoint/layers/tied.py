@@ -29,7 +29,7 @@ class Tied(keras.layers.Layer):
         dtype: A dtype policy; by default the source's.
     """
 
-    options = ("tied", "name")
+    options: tuple[str, ...] = ("tied", "name")
     kernel_name = "kernel"
 
     def __init__(self, source, *, tied=True, recorded=None, dtype=None, **kwargs):

@@ -5,7 +5,6 @@ from dataclasses import replace
 from itertools import chain
 
 import numpy as np
-from keras import ops
 
 from keras_adjoint.kernels import transpose_kernel
 from keras_adjoint.layers.depthwise import AdjointDepthwiseConv, AdjointSeparableConv
@@ -14,7 +13,6 @@ from keras_adjoint.lowerings.choose import Convolution
 from keras_adjoint.stock.steps import (
     L,
     among_channels_last,
-    array,
     convolved,
     kernel_of,
     multiplied,
@@ -26,6 +24,7 @@ from keras_adjoint.stock.steps import (
 
 CONV_TRANSPOSE = {1: L.Conv1DTranspose, 2: L.Conv2DTranspose, 3: L.Conv3DTranspose}
 DEPTHWISE_CONV = {1: L.DepthwiseConv1D, 2: L.DepthwiseConv2D}
+LAYOUT = {1: "WIO", 2: "HWIO", 3: "DHWIO"}
 LARGEST_KERNEL = 2**26  # elements of a grouped kernel that is written out with its zeros
 
 
@@ -82,7 +81,7 @@ def as_transposed(call, kernel, convolution, bias):
     rank, groups = len(convolution.axes), convolution.groups
     if kernel.size * groups > LARGEST_KERNEL:
         call.refuse(f'{groups} groups make too large a kernel for one transposed convolution; use `to="conv"`')
-    kernel = transpose_kernel(kernel, "conv_transpose", layout="DHW"[-rank:] + "IO", groups=groups)
+    kernel = transpose_kernel(kernel, "conv_transpose", layout=LAYOUT[rank], groups=groups)
     kernel, axes = without_dilation(kernel, convolution.axes)
     *taps, channels, _ = kernel.shape
     strides = tuple(axis.stride for axis in axes)
@@ -124,11 +123,25 @@ def as_plain(call, kernel, convolution, bias):
         bias = np.tile(bias.reshape(groups, 1, -1), (1, phases, 1)).reshape(-1)
     windows = zip(plan.starts, plan.lengths, axes, strict=True)
     pads = [(-start, start + length - axis.outputs) for start, length, axis in windows]
-    kernel_of_phases = array(subpixel.phase_kernel(ops.convert_to_tensor(kernel), convolution))
-    depthwise = isinstance(call.tied, AdjointDepthwiseConv) and kernel_of_phases.shape[-2] == 1
+    plain = plain_kernel(kernel, axes, groups)
+    depthwise = isinstance(call.tied, AdjointDepthwiseConv) and plain.shape[-2] == 1
     convolve = convolved_by_channel if depthwise else convolved
-    steps = [*windowed(pads), convolve(kernel_of_phases, bias, dilation_rate=plan.dilation, groups=groups)]
+    steps = [*windowed(pads), convolve(plain, bias, dilation_rate=plan.dilation, groups=groups)]
     return steps if phases == 1 else [*steps, *interleaved(axes, plan, kernel.shape[-2], groups)]
+
+
+def plain_kernel(kernel, axes, groups):
+    """The kernels of all phases side by side: phase r has every s-th tap of the forward's kernel, from tap r on."""
+    strides = [axis.stride for axis in axes]
+    behind = [(0, -axis.taps % axis.stride) for axis in axes]
+    kernel = np.pad(kernel, [*behind, (0, 0), (0, 0)])
+    phases = []
+    for phase in np.ndindex(*strides):
+        taps = kernel[tuple(slice(first, None, stride) for first, stride in zip(phase, strides, strict=True))]
+        taps = transpose_kernel(taps, "conv", layout=LAYOUT[len(axes)], groups=groups)
+        phases.append(taps.reshape(*taps.shape[:-1], groups, 1, -1))
+    phases = np.concatenate(phases, axis=-2)  # a grouped convolution numbers its filters group by group
+    return phases.reshape(*phases.shape[:-3], -1)
 
 
 def convolved_by_channel(kernel, bias, *, groups, **options):
