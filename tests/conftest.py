@@ -4,8 +4,7 @@ import os
 
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Most of JAX's time here goes into optimising programs that run once.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # of programs that run once
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import torch  # noqa: E402, F401  TensorFlow crashes if it is imported before PyTorch

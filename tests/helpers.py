@@ -52,16 +52,18 @@ def forward_of(layer, adjoint):
 
 
 def channels_last_twin(layer):
-    """A as moved axes around a channels-last layer with the same kernel; `None` where the layer itself can run."""
+    """A as moved axes around a channels-last operation with the same kernel; `None` where the layer itself can run."""
     lacking = isinstance(layer, (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv1DTranspose))
     if BACKEND != "tensorflow" or not lacking or layer.data_format == "channels_last":
         return None
-    config = layer.get_config() | {"data_format": "channels_last", "use_bias": False}
-    twin = type(layer).from_config(config)
-    shape = layer.get_build_config()["input_shape"]
-    twin.build((shape[0], *shape[2:], shape[1]))
-    twin.kernel.assign(layer.kernel)
-    return lambda x: ops.moveaxis(twin(ops.moveaxis(x, 1, -1)), -1, 1)
+    operation = ops.conv_transpose if isinstance(layer, keras.layers.Conv1DTranspose) else ops.conv
+    geometry = {"strides": layer.strides, "padding": layer.padding, "dilation_rate": layer.dilation_rate}
+
+    def twin(x):
+        x = operation(ops.moveaxis(x, 1, -1), layer.kernel, data_format="channels_last", **geometry)
+        return ops.moveaxis(x, -1, 1)
+
+    return twin
 
 
 def matrix(operator, shape, dtype):

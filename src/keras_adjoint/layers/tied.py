@@ -34,6 +34,7 @@ class Tied(keras.layers.Layer):
 
     def __init__(self, source, *, tied=True, recorded=None, dtype=None, **kwargs):
         check_readable(source)
+        source.built = True  # a source that passed without being built has nothing to build
         super().__init__(dtype=float_policy(source) if dtype is None else dtype, **kwargs)
         self.source = source
         self.tied = tied
@@ -234,21 +235,20 @@ class linear_part:
         self.layer = layer
 
     def __enter__(self):
-        self.activation = getattr(self.layer, "activation", None)
-        if self.activation is not None:
-            self.layer.activation = keras.activations.linear
+        # Written past Keras' attribute tracking, which would take a new value for a new part of the layer.
+        self.own = vars(self.layer)
+        self.kept = {name: self.own[name] for name in ("activation", "bias") if self.own.get(name) is not None}
+        if "activation" in self.kept:
+            self.own["activation"] = keras.activations.linear
+        if "bias" in self.kept:
+            self.own["bias"] = ops.zeros(self.kept["bias"].shape, self.layer.compute_dtype)
         return self
 
     def __exit__(self, *exception):
-        if self.activation is not None:
-            self.layer.activation = self.activation
+        self.own.update(self.kept)
 
     def __call__(self, x):
-        bias = getattr(self.layer, "bias", None)
-        if not isinstance(bias, keras.Variable):
-            return self._apply(x) - self._apply(ops.zeros_like(x))
-        with keras.StatelessScope(state_mapping=[(bias, ops.zeros(bias.shape, bias.dtype))]):
-            return self._apply(x)
+        return self._apply(x) - self._apply(ops.zeros_like(x))
 
     def _apply(self, x):
         return self.layer(x, training=False) if self.layer._call_has_training_arg else self.layer(x)
