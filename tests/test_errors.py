@@ -90,7 +90,7 @@ def test_options_that_make_no_sense_for_a_layer_are_refused():
         with pytest.raises(ValueError, match=f"takes no `{option}`; it takes .*Received: {option}="):
             ka.adjoint(layer, **options)
     for layer in (built(L.BatchNormalization(), 3), built(L.EinsumDense("ab,bc->ac", 4), 3)):
-        with pytest.raises(ValueError, match="none or subtract. Received: bias='own'"):
+        with pytest.raises(ValueError, match="a bias of none or subtract. Received: bias='own'"):
             ka.adjoint(layer, bias="own")
 
 

@@ -11,7 +11,7 @@ from keras import ops
 from keras.src.testing import TestCase
 from layer_list import LAYERS, ONE_OF_EACH_FAMILY
 
-from keras_adjoint.layers.pooling import AdjointMaxPooling
+from keras_adjoint.layers.switches import AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied
 
 TIED = [case for case in ONE_OF_EACH_FAMILY if issubclass(type(case.adjoint(case.build("float32"))), Tied)]

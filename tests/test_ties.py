@@ -150,18 +150,11 @@ class TestRoundTrips:
         np.testing.assert_allclose(predictions(other, x), predictions(model, x), rtol=1e-6, atol=1e-6)
         assert_still_tied(other, x)
 
-    def test_pickle_and_deepcopy_keep_the_tie(self, make):
+    @pytest.mark.parametrize("copied", [lambda m: pickle.loads(pickle.dumps(m)), copy.deepcopy, ka.clone_tied])
+    def test_copies_keep_the_tie_and_the_values(self, make, copied):
         model = make()
         x = batch_for(model)
-        for twin in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
-            np.testing.assert_allclose(predictions(twin, x), predictions(model, x), rtol=1e-6, atol=1e-6)
-            assert not ka.is_tied(twin, model)
-            assert_still_tied(twin, x)
-
-    def test_clone_tied_keeps_the_tie_and_the_values(self, make):
-        model = make()
-        x = batch_for(model)
-        twin = ka.clone_tied(model)
+        twin = copied(model)
         np.testing.assert_allclose(predictions(twin, x), predictions(model, x), rtol=1e-6, atol=1e-6)
         assert not ka.is_tied(twin, model)
         assert_still_tied(twin, x)

@@ -145,7 +145,8 @@ class Converter:
         for old, new in self.copies.values():
             if isinstance(old, keras.layers.Layer) and not isinstance(old, keras.Model):
                 for new_variable, old_variable in zip(new.variables, old.variables, strict=True):
-                    new_variable.assign(old_variable)
+                    # By way of NumPy, since in JAX an assigned variable shares its buffer, which training then deletes.
+                    new_variable.assign(keras.ops.convert_to_numpy(old_variable))
                 if hasattr(new, "finalize_state"):
                     new.finalize_state()
         for step, layer in self.written.values():

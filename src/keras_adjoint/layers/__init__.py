@@ -8,5 +8,6 @@ from keras_adjoint.layers import (  # noqa: F401
     norm,
     pooling,
     shape,
+    switches,
     upsampling,
 )

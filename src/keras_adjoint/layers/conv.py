@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_adjoint.geometry import Window
-from keras_adjoint.layers.tied import Sized, TiedChannels
+from keras_adjoint.layers.options import Sized, TiedChannels
 from keras_adjoint.lowerings.choose import Convolution, adjoint_convolution
 from keras_adjoint.rules import rule
 

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_adjoint.errors import SizeError
 from keras_adjoint.geometry import TransposedWindow, is_known
-from keras_adjoint.layers.tied import TiedChannels
+from keras_adjoint.layers.options import TiedChannels
 from keras_adjoint.lowerings.window import window
 from keras_adjoint.rules import rule
 

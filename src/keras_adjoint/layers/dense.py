@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.layers.tied import Tied, TiedChannels
+from keras_adjoint.layers.options import TiedChannels, TiedShift
+from keras_adjoint.layers.tied import Tied
 from keras_adjoint.rules import rule
 
 
@@ -84,7 +85,7 @@ class AdjointEmbedding(Tied):
 
 @rule(keras.layers.EinsumDense)
 @keras.saving.register_keras_serializable(package="keras_adjoint")
-class AdjointEinsumDense(Tied):
+class AdjointEinsumDense(TiedShift):
     """The transpose of an `EinsumDense` layer, sharing its kernel: the equation read backwards.
 
     If the forward is `"X,K->Y"`, its transpose is `"Y,K->X"`, since the sum over the axes of X, K and Y together is the
@@ -110,17 +111,8 @@ class AdjointEinsumDense(Tied):
     ((1, 5, 2, 4), (1, 5, 8))
     """
 
-    options = ("bias", *Tied.options)
-    bias_modes = ("none", "subtract")
-
-    def __init__(self, source, *, bias="none", **kwargs):
-        if bias not in self.bias_modes:
-            raise ValueError(
-                f"The bias of an `EinsumDense` may have several axes, so its adjoint takes {' or '.join(self.bias_modes)}. "
-                f"Received: bias={bias!r}"
-            )
+    def __init__(self, source, **kwargs):
         super().__init__(source, **kwargs)
-        self.bias_mode = bias
         self.equation = backward_equation(source.equation)
 
     def apply_adjoint(self, y):
@@ -139,9 +131,6 @@ class AdjointEinsumDense(Tied):
         middle = input_shape[len(before) : len(before) + elided]
         start, dots, end = inputs.partition("...")
         return tuple(sizes[a] for a in start) + tuple(middle if dots else ()) + tuple(sizes[a] for a in end)
-
-    def get_config(self):
-        return {**super().get_config(), "bias": self.bias_mode}
 
 
 def backward_equation(equation):

@@ -4,11 +4,11 @@ import keras
 from keras import ops
 from keras.src.applications.convnext import LayerScale
 
-from keras_adjoint.layers.tied import Tied
+from keras_adjoint.layers.options import TiedShift
 from keras_adjoint.rules import rule
 
 
-class AdjointScaling(Tied):
+class AdjointScaling(TiedShift):
     """The adjoint of x ↦ a·x + b: y ↦ a·y, or with `bias="subtract"` y ↦ a·(y − b).
 
     Args:
@@ -19,18 +19,6 @@ class AdjointScaling(Tied):
     Input shape: Any that the source accepts.
     Output shape: The same.
     """
-
-    options = ("bias", *Tied.options)
-    bias_modes = ("none", "subtract")
-
-    def __init__(self, source, *, bias="none", **kwargs):
-        if bias not in self.bias_modes:
-            raise ValueError(
-                f"The adjoint of `{type(source).__name__}` scales, so that its bias is {' or '.join(self.bias_modes)}. "
-                f"Received: bias={bias!r}"
-            )
-        super().__init__(source, **kwargs)
-        self.bias_mode = bias
 
     def scale_and_shift(self, rank):
         """a and b of the source, as they are now, each able to broadcast to a tensor of `rank` axes."""
@@ -44,9 +32,6 @@ class AdjointScaling(Tied):
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
-
-    def get_config(self):
-        return {**super().get_config(), "bias": self.bias_mode}
 
 
 @rule(keras.layers.BatchNormalization)

@@ -11,8 +11,9 @@ from keras_adjoint.layers.norm import (
     AdjointNormalization,
     AdjointRescaling,
 )
-from keras_adjoint.layers.pooling import AdjointAveragePooling, AdjointGlobalAveragePooling, AdjointMaxPooling
+from keras_adjoint.layers.pooling import AdjointAveragePooling, AdjointGlobalAveragePooling
 from keras_adjoint.layers.shape import AdjointRepeatVector, AdjointReshape, AdjointZeroPadding1D
+from keras_adjoint.layers.switches import AdjointMaxPooling
 from keras_adjoint.layers.upsampling import AdjointUpSampling
 from keras_adjoint.rules import describe
 from keras_adjoint.stock import conv, others

@@ -1,0 +1,77 @@
+"""The adjoint of max pooling: maxima go back to where they came from."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_adjoint.layers.pooling import Pooling
+from keras_adjoint.layers.sizes import spatial
+from keras_adjoint.lowerings.frames import cut_frames, overlap_add
+from keras_adjoint.rules import rule
+
+
+@rule(keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class AdjointMaxPooling(Pooling):
+    """The adjoint of max pooling, as the linear map that it is for a given input (Zeiler et al. 2011).
+
+    Max pooling picks one position in every window. Which one, the switches, depends on the input; once they are fixed,
+    picking is linear, and its transpose puts every value back where the pick was made, adding up where windows overlap.
+    Among equal maxima the first one in row-major order is the switch.
+
+    Args:
+        source: A max pooling layer.
+
+    Call arguments:
+        y: Tensor of the shape of the source's output.
+        switches: The tensor that the source pooled; its maxima are the switches, and its size is the output's.
+
+    Input shape: `(batch, *outputs, channels)`, or with the channels first.
+    Output shape: That of `switches`.
+
+    Example:
+
+    >>> pool = keras.layers.MaxPooling1D(2)
+    >>> x = np.array([[[1.0], [3.0], [5.0], [4.0]]])
+    >>> np.array(AdjointMaxPooling(pool)(pool(x), switches=x))[0, :, 0].tolist()
+    [0.0, 3.0, 5.0, 0.0]
+    """
+
+    def call(self, y, switches):
+        sizes = spatial(ops.shape(switches), self.data_format)
+        axes = [window.at(size) for window, size in zip(self.windows, sizes, strict=True)]
+        selected = self._selected(switches, axes)
+        frames = ops.reshape(y, (*ops.shape(y), *(1 for _ in axes))) * ops.cast(selected, y.dtype)
+        for number, along in reversed(list(enumerate(axes))):
+            frames = overlap_add(frames, self.first_axis + number, along)
+        return frames
+
+    def apply_forward(self, x, switches):
+        """A x: what the switches pick from `x`."""
+        sizes = spatial(ops.shape(switches), self.data_format)
+        axes = [window.at(size) for window, size in zip(self.windows, sizes, strict=True)]
+        picked = self._frames(x, axes, 0.0) * ops.cast(self._selected(switches, axes), x.dtype)
+        return ops.sum(picked, axis=tuple(range(-len(axes), 0)))
+
+    def _frames(self, x, axes, fill):
+        """`x` cut along every axis: the shape of the pool's output, then one axis of taps per spatial axis."""
+        for number, along in enumerate(axes):
+            x = cut_frames(x, self.first_axis + number, along, fill)
+        return x
+
+    def _selected(self, switches, axes):
+        """True at one tap of every window: its first maximum. Padding is never the maximum."""
+        lowest = -ops.convert_to_tensor(float("inf"), switches.dtype)
+        frames = self._frames(switches, axes, lowest)
+        shape = ops.shape(frames)
+        taps = math.prod(along.taps for along in axes)
+        flat = ops.reshape(frames, (*shape[: -len(axes)], taps))
+        first = ops.one_hot(ops.argmax(flat, axis=-1), taps, dtype="bool")
+        return ops.reshape(first, shape)
+
+    def compute_output_spec(self, y, switches):
+        return keras.KerasTensor(switches.shape, dtype=self.compute_dtype)
+
+    def compute_output_shape(self, y_shape, switches_shape):
+        return switches_shape
