@@ -201,6 +201,31 @@ def test_a_kernel_quantised_after_its_adjoint_was_made_is_noticed():
         layer(np.ones((1, 8), "float32"))
 
 
+@pytest.mark.parametrize(
+    "layer, shape",
+    [
+        (lambda: L.Conv2D(4, 3, strides=2), (7, 7, 2)),
+        (lambda: L.Conv2D(4, 3, groups=2), (7, 7, 2)),
+        (lambda: L.Conv2DTranspose(4, 3), (7, 7, 2)),
+        (lambda: L.DepthwiseConv2D(3, depth_multiplier=2), (7, 7, 2)),
+        (lambda: L.SeparableConv2D(4, 3), (7, 7, 2)),
+        (lambda: L.Dense(4), (2,)),
+    ],
+)
+def test_input_with_another_number_of_channels_is_refused_by_name(layer, shape):
+    layer = built(layer(), *shape)
+    wrong = (*layer.compute_output_shape((1, *shape))[:-1], 5)
+    with pytest.raises(ValueError, match=r"of layer 'back' is incompatible.*have value 4.*shape \(1, .*5\)"):
+        ka.adjoint(layer, name="back")(np.ones(wrong, "float32"))
+
+
+def test_switches_of_another_size_are_refused():
+    with pytest.raises(
+        ka.SizeError, match=r"tensor that the source pooled. Received: y.shape=\(1, 3, 2\), switches.shape"
+    ):
+        ka.adjoint(L.MaxPooling1D(2))(np.ones((1, 3, 2), "float32"), switches=np.ones((1, 9, 2), "float32"))
+
+
 def test_all_errors_share_one_base_class():
     for error in (ka.NoRuleError, ka.TieError, ka.SizeError):
         assert issubclass(error, ka.KerasAdjointError)

@@ -38,6 +38,9 @@ class AdjointDense(TiedChannels):
     def source_channels(self):
         return self.source.input_spec.axes[-1]
 
+    def source_filters(self):
+        return self.source.units
+
     def apply_adjoint(self, y):
         return y @ ops.transpose(self.read())
 

@@ -33,6 +33,9 @@ class AdjointDepthwiseConv(AdjointConv):
     def groups(self):
         return self.source_channels() * self.source.depth_multiplier
 
+    def source_filters(self):
+        return self.groups
+
     def apply_adjoint(self, y, sizes):
         return self.filter_back(y, self.read(), sizes)
 
@@ -65,6 +68,9 @@ class AdjointSeparableConv(AdjointDepthwiseConv):
     >>> AdjointSeparableConv(separable)(features).shape
     (1, 9, 4)
     """
+
+    def source_filters(self):
+        return self.source.filters
 
     def apply_adjoint(self, y, sizes):
         pointwise = self.read("pointwise_kernel")

@@ -1,5 +1,6 @@
 """What the options of `adjoint` add to a tied layer: biases, other numbers of channels, and sizes."""
 
+import keras
 from keras import ops
 
 from keras_adjoint.channels import adapter_matrix
@@ -61,12 +62,18 @@ class TiedChannels(Tied):
         self.channels = channels
         self.channel_method = channel_method
         self._bias = self._channel_map = None
+        channel_axis = 1 if self.data_format == "channels_first" else -1
+        self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={channel_axis: self.source_filters()})
         if channels is not None:
             self._channel_start()
 
     def source_channels(self):
         """Channels of the source's input, which Aᵀ y has by default. To be written by the subclass."""
         raise NotImplementedError
+
+    def source_filters(self):
+        """Channels of the source's output, which y must have."""
+        return self.source.filters
 
     def _channel_start(self):
         size = self.source_channels()

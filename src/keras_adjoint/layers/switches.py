@@ -5,6 +5,8 @@ import math
 import keras
 from keras import ops
 
+from keras_adjoint.errors import SizeError
+from keras_adjoint.geometry import is_known
 from keras_adjoint.layers.pooling import Pooling
 from keras_adjoint.layers.sizes import spatial
 from keras_adjoint.lowerings.frames import cut_frames, overlap_add
@@ -39,8 +41,13 @@ class AdjointMaxPooling(Pooling):
     """
 
     def call(self, y, switches):
-        sizes = spatial(ops.shape(switches), self.data_format)
-        axes = [window.at(size) for window, size in zip(self.windows, sizes, strict=True)]
+        axes = self._axes(switches)
+        for along, count in zip(axes, spatial(ops.shape(y), self.data_format), strict=True):
+            if is_known(count) and is_known(along.outputs) and count != along.outputs:
+                raise SizeError(
+                    f"`{self.source.name}` does not pool inputs like `switches` to outputs like `y`. Pass the tensor that the "
+                    f"source pooled. Received: y.shape={tuple(y.shape)}, switches.shape={tuple(switches.shape)}"
+                )
         selected = self._selected(switches, axes)
         frames = ops.reshape(y, (*ops.shape(y), *(1 for _ in axes))) * ops.cast(selected, y.dtype)
         for number, along in reversed(list(enumerate(axes))):
@@ -49,10 +56,13 @@ class AdjointMaxPooling(Pooling):
 
     def apply_forward(self, x, switches):
         """A x: what the switches pick from `x`."""
-        sizes = spatial(ops.shape(switches), self.data_format)
-        axes = [window.at(size) for window, size in zip(self.windows, sizes, strict=True)]
+        axes = self._axes(switches)
         picked = self._frames(x, axes, 0.0) * ops.cast(self._selected(switches, axes), x.dtype)
         return ops.sum(picked, axis=tuple(range(-len(axes), 0)))
+
+    def _axes(self, x):
+        sizes = spatial(ops.shape(x), self.data_format)
+        return [window.at(size) for window, size in zip(self.windows, sizes, strict=True)]
 
     def _frames(self, x, axes, fill):
         """`x` cut along every axis: the shape of the pool's output, then one axis of taps per spatial axis."""
