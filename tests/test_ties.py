@@ -157,6 +157,10 @@ class TestRoundTrips:
         twin = copied(model)
         np.testing.assert_allclose(predictions(twin, x), predictions(model, x), rtol=1e-6, atol=1e-6)
         assert not ka.is_tied(twin, model)
+        expected = predictions(model, x)
+        twin.compile(optimizer="sgd", loss="mse")
+        twin.fit(x, x, epochs=1, verbose=0)
+        np.testing.assert_array_equal(predictions(model, x), expected)
         assert_still_tied(twin, x)
 
     def test_clone_tied_can_start_afresh(self, make):
@@ -291,6 +295,16 @@ def test_a_copied_adjoint_freezes_with_its_own_kernel_and_leaves_the_source_alon
     conv.kernel.assign(conv.kernel * 2)
     np.testing.assert_array_equal(predictions(layer, y), before)
     assert [v.path.split("/")[-1] for v in layer.weights] == ["kernel"]
+
+
+def test_training_a_copied_adjoint_leaves_the_source_alone():
+    conv = L.Conv2D(3, 3)
+    y = conv(keras.Input((9, 9, 2)))
+    copied = keras.Sequential([keras.Input(y.shape[1:]), ka.adjoint(conv, tied=False)])
+    kernel = ops.convert_to_numpy(conv.kernel)
+    copied.compile(optimizer="sgd", loss="mse")
+    copied.fit(np.ones((2, 7, 7, 3)), X[:2], verbose=0)
+    np.testing.assert_array_equal(ops.convert_to_numpy(conv.kernel), kernel)
 
 
 def test_a_copied_adjoint_saves_and_loads_its_own_kernel(tmp_path):

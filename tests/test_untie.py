@@ -1,98 +1,33 @@
-"""Untied models: stock layers alone, the same numbers, and files that load where this package does not exist."""
+"""Untied layers: stock layers alone, the same numbers, and clear words where that cannot be."""
 
-import subprocess
-import sys
-
-import jax
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND
-from keras import ops
-from layer_list import LAYERS, randomize
+from layer_list import LAYERS
+from untied import (  # noqa: F401  a fixture among them
+    KINDS,
+    LINEAR,
+    assert_same,
+    assert_stock,
+    both_kinds,
+    built,
+    called,
+    classes,
+    features_shape,
+    layers,
+    numbers,
+    quick_initializers,
+    random_input,
+    randomized,
+)
 
 import keras_adjoint as ka
-from keras_adjoint.precision import epsilon
 
 L = keras.layers
-KINDS = ("conv_transpose", "conv")
-LINEAR = [case for case in LAYERS if not case.title.startswith("max")]
 ZEROS_WRITTEN_OUT = ("transpose", "group", "dilated")
 CONVOLUTIONS = [
     c for c in LINEAR if c.title.startswith("conv") and not any(word in c.title for word in ZEROS_WRITTEN_OUT)
 ]
-
-both_kinds = pytest.mark.parametrize("to", KINDS)
-
-
-@pytest.fixture(autouse=True)
-def quick_initializers(monkeypatch):
-    """JAX compiles a random generator for every shape, which would take most of the time of these tests."""
-    generator = np.random.default_rng(0)
-
-    def initialize(self, shape, dtype=None):
-        return ops.convert_to_tensor(generator.normal(size=shape), dtype=dtype)
-
-    monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", initialize)
-
-
-def numbers(tensor):
-    return ops.convert_to_numpy(tensor)
-
-
-def values(functions, inputs):
-    """What several models make of the same inputs."""
-
-    def run(inputs):
-        return [function(inputs) for function in functions]
-
-    run = jax.jit(run) if BACKEND == "jax" else run  # compiled as a whole, JAX takes a tenth of the time
-    return [numbers(ops.cast(output, "float64")) for output in run(inputs)]
-
-
-def random_input(shape, dtype="float32"):
-    return ops.convert_to_tensor(np.random.default_rng(1).normal(size=(2, *shape)), dtype=dtype)
-
-
-def assert_same(pairs, inputs, dtype="float32"):
-    """The two of each pair give the same to rounding, that is, to a few dozen roundings of their largest number."""
-    results = values([function for pair in pairs for function in pair], inputs)
-    for expected, result in zip(results[::2], results[1::2], strict=True):
-        assert result.shape == expected.shape
-        assert np.abs(expected).max() > 0
-        np.testing.assert_allclose(result, expected, rtol=0, atol=64 * epsilon(dtype) * np.abs(expected).max())
-
-
-def layers(model):
-    """All layers of a model, those of nested models included."""
-    return [layer for layer in model._flatten_layers(include_self=False) if not isinstance(layer, keras.Model)]
-
-
-def classes(model):
-    return [type(layer).__name__ for layer in layers(model) if not isinstance(layer, L.InputLayer)]
-
-
-def assert_stock(model):
-    assert {type(layer).__module__.partition(".")[0] for layer in model._flatten_layers()} == {"keras"}
-    assert "keras_adjoint" not in model.to_json()
-
-
-def called(source, shape, dtype="float32", **options):
-    """The adjoint of a layer, called on a symbolic tensor, with random numbers in all weights."""
-    features = source(keras.Input(shape, dtype=dtype))
-    tied = ka.adjoint(source, **options)
-    tied(keras.Input(features.shape[1:], dtype=dtype))
-    randomize(tied)
-    return tied
-
-
-def built(layer, shape):
-    layer.build((None, *shape))
-    return layer
-
-
-def features_shape(tied):
-    return tied.input.shape[1:]
 
 
 # --- every layer
@@ -188,163 +123,6 @@ def test_shift_of_a_scale_is_subtracted(make):
     assert_same([(tied, ka.untie(tied))], random_input(features_shape(tied)))
 
 
-# --- models
-
-
-def encoder_layers():
-    return [
-        L.Conv2D(4, 3, strides=2, padding="same", name="first"),
-        L.Activation("tanh", name="bend"),
-        L.SeparableConv2D(6, 3, strides=2, name="second"),
-        L.ZeroPadding2D(name="widen"),
-        L.Flatten(name="flatten"),
-        L.Dense(5, name="last"),
-    ]
-
-
-def decoder_layers(sources):
-    return [
-        L.Activation("tanh", name="bend_back")
-        if source.name == "bend"
-        else ka.adjoint(source, name=f"{source.name}_back", **({"bias": "own"} if source.weights else {}))
-        for source in reversed(sources)
-    ]
-
-
-def chain(layers, x):
-    for layer in layers:
-        x = layer(x)
-    return x
-
-
-def built_encoder_layers():
-    sources = encoder_layers()
-    chain(sources, keras.Input((9, 10, 2)))
-    return sources
-
-
-def flat():
-    sources, inputs = built_encoder_layers(), keras.Input((9, 10, 2))
-    return keras.Model(inputs, chain(decoder_layers(sources), chain(sources, inputs)))
-
-
-def sequential():
-    sources = built_encoder_layers()
-    return keras.Sequential([keras.Input((9, 10, 2)), *sources, *decoder_layers(sources)])
-
-
-def parts():
-    sources, inputs, code = built_encoder_layers(), keras.Input((9, 10, 2)), keras.Input((5,))
-    encoder = keras.Model(inputs, chain(sources, inputs), name="encoder")
-    return encoder, keras.Model(code, chain(decoder_layers(sources), code), name="decoder")
-
-
-def nested():
-    encoder, decoder = parts()
-    inputs = keras.Input((9, 10, 2))
-    return keras.Model(inputs, decoder(encoder(inputs)))
-
-
-def nested_sequential():
-    sources = built_encoder_layers()
-    encoder = keras.Sequential([keras.Input((9, 10, 2)), *sources], name="encoder")
-    decoder = keras.Sequential([keras.Input((5,)), *decoder_layers(sources)], name="decoder")
-    return keras.Sequential([keras.Input((9, 10, 2)), encoder, decoder])
-
-
-def called_twice():
-    """Encoder and decoder go round twice, and an operation of `keras.ops` adds up the two."""
-    encoder, decoder = parts()
-    inputs = keras.Input((9, 10, 2))
-    once = decoder(encoder(inputs))
-    return keras.Model(inputs, once + decoder(encoder(once)))
-
-
-MODELS = {make.__name__: make for make in (flat, sequential, nested, nested_sequential, called_twice)}
-
-
-def randomized(model):
-    randomize(model)
-    return model
-
-
-@both_kinds
-@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
-def test_untied_model_computes_the_same_with_stock_layers_alone(make, to):
-    model = randomized(make())
-    untied = ka.untie(model, to=to)
-    assert_stock(untied)
-    assert untied.name == model.name and not ka.is_tied(untied, model)
-    assert_same([(model, untied)], random_input((9, 10, 2)))
-
-
-def test_layers_keep_their_names_and_stock_layers_begin_with_the_name_of_their_adjoint():
-    names = {layer.name for layer in ka.untie(flat()).layers}
-    assert {"first", "bend", "second", "widen", "flatten", "last", "bend_back", "widen_back"} < names
-    assert {"last_back_dense", "second_back_conv2d_transpose", "first_back_cropping2d"} < names
-
-
-def test_names_do_not_collide_with_those_in_a_file(tmp_path):
-    inputs = keras.Input((9, 8, 3))
-    conv, pad = L.Conv2D(4, 3, padding="same"), L.ZeroPadding2D()
-    code = pad(conv(inputs))
-    model = keras.Model(inputs, ka.adjoint(conv)(ka.adjoint(pad)(code)))
-    model.save(tmp_path / "m.keras")
-    keras.utils.clear_session(free_memory=False)
-    loaded = keras.saving.load_model(tmp_path / "m.keras")  # has a "cropping2d", as a new cropping would be named
-    assert_same([(model, ka.untie(loaded))], random_input((9, 8, 3)))
-
-
-# --- sharing
-
-
-def test_layers_of_a_shared_model_stay_shared():
-    once, twice = ka.untie(nested()), ka.untie(called_twice())
-    assert once.count_params() == twice.count_params()
-    assert len([layer for layer in twice.layers if layer.name == "decoder"]) == 1
-
-
-@both_kinds
-def test_an_adjoint_called_for_several_sizes_has_one_kernel(to):
-    conv = L.Conv2D(4, 3, strides=2, padding="same")
-    inputs = keras.Input((4, 4, 4))
-    conv.build((None, None, None, 3))
-    tied = ka.adjoint(conv, bias="own")
-    odd, even = tied(inputs, output_size=(7, 8)), tied(inputs, output_size=(8, 7))
-    total = L.Concatenate()([L.Flatten()(odd), L.Flatten()(even)])
-    model = randomized(keras.Model(inputs, total))
-    untied = ka.untie(model, to=to)
-    assert len([layer for layer in layers(untied) if layer.weights]) == 1
-    assert_same([(model, untied)], random_input((4, 4, 4)))
-
-
-def test_size_may_be_that_of_a_tensor():
-    inputs = keras.Input((9, 8, 3))
-    conv = L.Conv2D(4, 3, strides=2)
-    conv.build((None, None, None, 3))
-    model = keras.Model(inputs, ka.adjoint(conv)(conv(inputs), output_size=inputs))
-    untied = ka.untie(model)
-    assert untied.output_shape == (None, 9, 8, 3)
-    assert_same([(model, untied)], random_input((9, 8, 3)))
-
-
-def test_sizes_given_in_the_call_hold_for_a_single_layer_too():
-    conv = L.Conv2D(4, 3, strides=2)
-    conv.build((None, None, None, 3))
-    tied = ka.adjoint(conv)
-    tied(keras.Input((3, 3, 4)), output_size=(8, 7))
-    untied = ka.untie(tied)
-    assert untied.output_shape == (None, 8, 7, 3)
-    assert_same([(lambda y: tied(y, output_size=(8, 7)), untied)], random_input((3, 3, 4)))
-
-
-def test_a_layer_called_on_numbers_is_untied_for_their_shape():
-    tied = ka.adjoint(built(L.Conv2D(4, 3), (9, 8, 3)))
-    y = random_input((7, 6, 4))
-    tied(y)
-    assert_same([(tied, ka.untie(tied))], y)
-
-
 # --- sources
 
 
@@ -359,7 +137,7 @@ def test_copied_adjoints_are_written_out_like_tied_ones():
 def test_lora_is_merged_into_the_untied_kernel():
     dense = built(L.Dense(4), (6,))
     dense.enable_lora(2)
-    randomize(dense)
+    randomized(dense)
     inputs = keras.Input((6,))
     model = keras.Model(inputs, ka.adjoint(dense)(dense(inputs)))
     untied = ka.untie(model)
@@ -407,94 +185,6 @@ def test_matrices_of_layers_without_weights_are_not_trained(make):
     assert untied.weights and not untied.trainable_weights
 
 
-# --- copies
-
-
-def test_weights_are_copies():
-    model = nested()
-    untied = ka.untie(model)
-    x = random_input((9, 10, 2))
-    before = numbers(untied(x))
-    for weight in model.weights:
-        weight.assign(weight * 2)
-    np.testing.assert_array_equal(numbers(untied(x)), before)
-
-
-@both_kinds
-def test_untied_weights_train_and_leave_the_original_alone(to):
-    model = nested()
-    untied = ka.untie(model, to=to)
-    kept = [numbers(weight) for weight in model.weights]
-    started = [numbers(weight) for weight in untied.trainable_weights]
-    untied.compile(optimizer=keras.optimizers.SGD(1e-3), loss="mse")
-    x = numbers(random_input((9, 10, 2)))
-    untied.fit(x, x + 1, epochs=1, verbose=0)
-    for weight, value in zip(untied.trainable_weights, started, strict=True):
-        assert np.abs(numbers(weight) - value).max() > 0, weight.path
-    for weight, value in zip(model.weights, kept, strict=True):
-        np.testing.assert_array_equal(numbers(weight), value)
-
-
-def test_frozen_layers_stay_frozen():
-    model = nested()
-    model.get_layer("decoder").trainable = False
-    untied = ka.untie(model)
-    assert untied.get_layer("decoder").trainable_weights == []
-    assert len(untied.get_layer("encoder").trainable_weights) == len(model.get_layer("encoder").trainable_weights)
-
-
-def test_compiled_models_are_untied_uncompiled():
-    model = flat()
-    model.compile(loss=lambda y_true, y_pred: ops.sum(y_pred))  # nothing that a copy could be compiled with
-    untied = ka.untie(model)
-    assert not untied.compiled and model.compiled
-
-
-# --- files
-
-WITHOUT_THE_PACKAGE = """
-import sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "keras_adjoint":
-            raise ModuleNotFoundError(name)
-
-sys.meta_path.insert(0, Absent())
-import torch  # TensorFlow crashes if it is imported before PyTorch
-import keras
-import numpy as np
-
-for name in sys.argv[1:]:
-    model = keras.saving.load_model(name + ".keras")
-    inputs, outputs = (list(np.load(name + kind).values()) for kind in (".in.npz", ".out.npz"))
-    results = model.predict_on_batch(inputs)
-    for result, output in zip(results, outputs, strict=True):
-        np.testing.assert_allclose(result, output, rtol=0, atol=1e-5 * np.abs(output).max())
-print("same:", *sys.argv[1:])
-"""
-
-
-def test_files_load_in_a_process_without_this_package_and_predict_the_same(tmp_path):
-    """The nested model and one half of the list, side by side, for either kind."""
-    for half, to in enumerate(KINDS):
-        encoder, decoder = parts()
-        inputs = [keras.Input((9, 10, 2))]
-        outputs = [decoder(encoder(inputs[0]))]
-        for case in LINEAR[half::2]:
-            source = case.build("float32")
-            inputs.append(keras.Input(source.output.shape[1:]))
-            outputs.append(case.adjoint(source)(inputs[-1]))
-        model = keras.Model(inputs, outputs)
-        x = [numbers(random_input(y.shape[1:])) for y in inputs]
-        ka.untie(model, to=to).save(tmp_path / f"{to}.keras")
-        np.savez(tmp_path / f"{to}.in.npz", *x)
-        np.savez(tmp_path / f"{to}.out.npz", *model.predict_on_batch(x))
-    command = [sys.executable, "-c", WITHOUT_THE_PACKAGE, *KINDS]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert "same: conv_transpose conv" in run.stdout, run.stderr
-
-
 # --- sizes that are not known
 
 
@@ -522,7 +212,7 @@ def test_a_size_that_a_stride_needs_must_be_known(to):
     inputs = keras.Input((None, None, 4))
     model = keras.Model(inputs, ka.adjoint(conv, name="back")(inputs))
     message = (
-        r"`back` cannot .* takes known sizes, and they are \(None, None\); build .* Received: source='back' of type Adj"
+        r"`back` cannot .* takes known sizes, and they are \(None, None\); build .* Received: layer='back' of type Adj"
     )
     with pytest.raises(ka.NoRuleError, match=message):
         ka.untie(model, to=to)
@@ -533,11 +223,11 @@ def test_a_size_that_a_stride_needs_must_be_known(to):
 
 def test_unknown_kinds_are_refused():
     with pytest.raises(ValueError, match=r"`to` must be one of conv_transpose, conv. Received: to='deconv'"):
-        ka.untie(flat(), to="deconv")
+        ka.untie(called(L.Dense(4), (3,)), to="deconv")
 
 
 def test_only_layers_and_models_are_untied():
-    with pytest.raises(ValueError, match=r"takes a Keras layer or model. Received: 3"):
+    with pytest.raises(ValueError, match=r"takes a Keras layer or model. Received: layer_or_model=3"):
         ka.untie(3)
 
 
@@ -556,14 +246,14 @@ def test_max_pooling_is_refused(case):
 def test_a_layer_that_was_never_called_is_refused():
     conv = built(L.Conv2D(4, 3), (9, 8, 3))
     with pytest.raises(
-        ValueError, match=r"Call the layer on a `keras.Input` before untying it. Received: source='back'"
+        ValueError, match=r"Call the layer on a `keras.Input` before untying it. Received: layer='back'"
     ):
         ka.untie(ka.adjoint(conv, name="back"))
 
 
 def test_an_unbuilt_sequential_is_refused():
     conv = built(L.Conv2D(4, 3), (9, 8, 3))
-    with pytest.raises(ValueError, match=r"Build the model before untying it. Received: source='s' of type Sequential"):
+    with pytest.raises(ValueError, match=r"Build the model before untying it. Received: layer='s' of type Sequential"):
         ka.untie(keras.Sequential([ka.adjoint(conv)], name="s"))
 
 

@@ -98,7 +98,9 @@ def check_adjoint(
     >>> print(ka.check_adjoint(conv, other).diagnosis)
     wrong size: B returns (1, 4, 4, 4) where x has (1, 8, 8, 4)
     """
-    if backward is None:
+    if backward is None and isinstance(forward, AdjointMaxPooling):
+        forward, backward = forward.source, forward  # its switches need an input of the source
+    elif backward is None:
         backward = original_of(forward) or linear_adjoint(forward)
     shape = tuple(input_shape) if input_shape is not None else _known_shape(forward, backward)
     dtype = operator_dtype(forward, backward)
@@ -216,7 +218,7 @@ def _pair(forward, backward, shape, dtype, generator):
     if isinstance(backward, Tied) and backward.source is forward:
         linear = backward.apply_forward
     elif isinstance(forward, Tied) and backward is forward.source:
-        linear, backward = forward, forward.apply_forward
+        linear, backward = _linear(forward), forward.apply_forward
     elif isinstance(forward, keras.layers.Layer) and not isinstance(forward, keras.Model):
         linear = _linear(forward)
 

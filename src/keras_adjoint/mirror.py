@@ -14,6 +14,7 @@ from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.tied import Tied, linear_part
 from keras_adjoint.residual import derived_tolerance, evaluate, operator_dtype, random_probe, residual_of
 from keras_adjoint.rules import REGISTERED_BY_USERS, apply_rule, class_with_rule, describe, rule_for
+from keras_adjoint.sharing import copy_value
 
 # Stock layers cannot carry their source, so what they are the adjoint of is remembered here.
 _SOURCES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -133,7 +134,7 @@ def copied(source, *, keep_bias):
     copy.build_from_config(source.get_build_config())
     values = {variable.name: variable for variable in source.weights}
     for variable in copy.weights:
-        variable.assign(values[variable.name])
+        copy_value(variable, values[variable.name])
     if hasattr(copy, "finalize_state"):
         copy.finalize_state()
     return copy

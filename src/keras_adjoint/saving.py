@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_adjoint.sharing import copy_with_ties
+from keras_adjoint.sharing import copy_value, copy_with_ties
 
 
 def clone_tied(model: keras.layers.Layer, *, copy_weights: bool = True) -> keras.layers.Layer:
@@ -36,5 +36,5 @@ def clone_tied(model: keras.layers.Layer, *, copy_weights: bool = True) -> keras
     clone = copy_with_ties(model)
     if copy_weights:
         for new, old in zip(clone.variables, model.variables, strict=True):
-            new.assign(old)
+            copy_value(new, old)
     return clone

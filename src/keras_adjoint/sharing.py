@@ -48,3 +48,11 @@ def copy_with_ties(layer):
         config = keras.saving.serialize_keras_object(layer)
     with ObjectSharingScope():
         return keras.saving.deserialize_keras_object(config)
+
+
+def copy_value(new, old):
+    """Give one variable the value of another, in memory of its own.
+
+    JAX would let the two share a buffer, which training either of them gives up.
+    """
+    new.assign(keras.ops.convert_to_numpy(old))

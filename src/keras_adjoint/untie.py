@@ -9,16 +9,15 @@ from keras.src.utils.naming import to_snake_case
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.rules import describe
-from keras_adjoint.stock.steps import Call
+from keras_adjoint.stock.steps import Call, received
 from keras_adjoint.stock.write import KINDS, writer_for
 
 
 def untie(layer_or_model: keras.layers.Layer, *, to: str = "conv_transpose") -> keras.Model:
     """A model of stock Keras layers that computes the same to rounding, with copies of all weights.
 
-    The file that it saves loads without this package. Copied kernels train like any other; scales, means and biases that
-    are subtracted become constants.
+    The file that it saves loads without this package. Kernels and biases train on their own from then on, unless they were
+    frozen; scales, and biases that are subtracted, become constants.
 
     Args:
         layer_or_model: An adjoint layer that has been called on a `keras.Input`, or a Functional or Sequential model with
@@ -50,7 +49,7 @@ def untie(layer_or_model: keras.layers.Layer, *, to: str = "conv_transpose") -> 
     if to not in KINDS:
         raise ValueError(f"`to` must be one of {', '.join(KINDS)}. Received: to={to!r}")
     if not isinstance(layer_or_model, keras.layers.Layer):
-        raise ValueError(f"`untie` takes a Keras layer or model. Received: {layer_or_model!r}")
+        raise ValueError(f"`untie` takes a Keras layer or model. Received: layer_or_model={layer_or_model!r}")
     converter = Converter(to)
     model = (converter.model if isinstance(layer_or_model, keras.Model) else converter.single)(layer_or_model)
     converter.copy_weights()
@@ -70,14 +69,14 @@ class Converter:
         """A copy of a model with every adjoint layer written out."""
         if isinstance(model, keras.Sequential):
             if getattr(model, "inputs", None) is None:
-                raise ValueError(f"Build the model before untying it. Received: {describe(model)}")
+                raise ValueError(f"Build the model before untying it. Received: {received(model)}")
             inputs, outputs = model.inputs[0], model.outputs[0]
         elif isinstance(model, Functional):
             inputs, outputs = model.input, model.output
         else:
             raise ValueError(
                 f"`untie` reads the graphs of Functional and Sequential models, and a subclassed model has none. Write it as "
-                f"a Functional one, or untie its parts. Received: {describe(model)}"
+                f"a Functional one, or untie its parts. Received: {received(model)}"
             )
         # The copy of a compiled model would be compiled, with whatever losses that takes; this one is not.
         graph = keras.Model(inputs, outputs, name=model.name)
@@ -94,7 +93,7 @@ class Converter:
         if shape is None:
             raise ValueError(
                 f"The shape of the layer's input is not known. Call the layer on a `keras.Input` before untying it. "
-                f"Received: {describe(layer)}"
+                f"Received: {received(layer)}"
             )
         inputs = keras.Input(shape[1:], dtype=layer.variable_dtype)
         return keras.Model(inputs, self.layer(layer)(inputs, *others, **options), name=layer.name)
@@ -116,12 +115,12 @@ class Converter:
         if inner is not None:
             raise NoRuleError(
                 f"`{inner.name}` is inside of `{layer.name}`, where stock layers cannot take its place. Untie it alone, or "
-                f"use it in a Functional or Sequential model. Received: {describe(layer)}"
+                f"use it in a Functional or Sequential model. Received: {received(layer)}"
             )
         return type(layer).from_config(layer.get_config())
 
-    def write_out(self, tied, write, y, output_size=None):
-        """Apply the stock layers that an adjoint layer is written out in."""
+    def write_out(self, tied, write, y, output_size=None, training=None, mask=None):
+        """Apply the stock layers that an adjoint layer is written out in, called as it was called."""
         options = {} if output_size is None else {"output_size": output_size}
         output_shape = tied.compute_output_spec(y, **options).shape
         for step in write(Call(tied, tuple(y.shape), tuple(output_shape), self.to)):
@@ -136,7 +135,7 @@ class Converter:
             number = self.names[name]
             self.names[name] += 1
             layer = step.make(name=f"{name}_{number}" if number else name, dtype=tied.dtype_policy)
-            layer.trainable = layer.trainable and tied.trainable
+            layer.trainable = layer.trainable and tied.trainable and bool(tied.trainable_weights)
             self.written[key] = step, layer
         return self.written[key][1]
 

@@ -74,12 +74,12 @@ def forward_kernel(tied):
 def as_transposed(call, kernel, convolution, bias):
     """A transposed convolution with the very same kernel, cropped to the size.
 
-    Stock layers have no groups, and TensorFlow has no dilation of them on every CPU, so that the kernel of a grouped or
-    dilated one is written out with its zeros. Where a stride leaves input positions behind the last one that it reads,
-    one more output, zero, reaches them: so they get their bias, and the layer does not depend on the size.
+    Stock transposed layers have no groups, and do not dilate on every CPU, so that a grouped or dilated kernel is written
+    out with its zeros. Where a stride leaves input positions unread, a zero behind the outputs makes the layer reach
+    them, so that they get their bias, and so that the layer is the same for every size.
     """
     rank, groups = len(convolution.axes), convolution.groups
-    if kernel.size * groups > LARGEST_KERNEL:
+    if groups > 1 and kernel.size * groups > LARGEST_KERNEL:
         call.refuse(f'{groups} groups make too large a kernel for one transposed convolution; use `to="conv"`')
     kernel = transpose_kernel(kernel, "conv_transpose", layout=LAYOUT[rank], groups=groups)
     kernel, axes = without_dilation(kernel, convolution.axes)

@@ -2,8 +2,6 @@
 
 import math
 
-from keras import ops
-
 from keras_adjoint.stock.steps import (
     L,
     among_channels_last,
@@ -65,7 +63,7 @@ def along_each_axis(call):
 
 def scaling(call):
     """The scale and the shift as they are now: a `Rescaling` keeps them in its config and does not train them."""
-    scale, shift = map(ops.convert_to_tensor, call.tied.scale_and_shift(len(call.input_shape)))
+    scale, shift = call.tied.scale_and_shift(len(call.input_shape))
     return [*subtracted(call.tied, shift), scaled(scale)]
 
 

@@ -13,7 +13,6 @@ from keras import ops
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.kernel import read_kernel
 from keras_adjoint.layers.sizes import spatial
-from keras_adjoint.rules import describe
 
 L = keras.layers
 CONV = {1: L.Conv1D, 2: L.Conv2D, 3: L.Conv3D}
@@ -52,9 +51,17 @@ class Call:
         return tuple(sizes)
 
     def refuse(self, reason):
-        """Raise a NoRuleError."""
-        name = self.tied.name
-        raise NoRuleError(f"`{name}` cannot be written out in stock layers: {reason}. Received: {describe(self.tied)}")
+        refuse(self.tied, reason)
+
+
+def refuse(tied, reason):
+    """Raise a NoRuleError."""
+    raise NoRuleError(f"`{tied.name}` cannot be written out in stock layers: {reason}. Received: {received(tied)}")
+
+
+def received(layer):
+    """A layer as error messages name it."""
+    return f"layer={layer.name!r} of type {type(layer).__name__}"
 
 
 @dataclass(frozen=True)

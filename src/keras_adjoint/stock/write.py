@@ -1,6 +1,5 @@
 """Which function writes out which adjoint layer."""
 
-from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.conv_transpose import AdjointConvTranspose
 from keras_adjoint.layers.dense import AdjointDense, AdjointEinsumDense, AdjointEmbedding
@@ -15,8 +14,8 @@ from keras_adjoint.layers.pooling import AdjointAveragePooling, AdjointGlobalAve
 from keras_adjoint.layers.shape import AdjointRepeatVector, AdjointReshape, AdjointZeroPadding1D
 from keras_adjoint.layers.switches import AdjointMaxPooling
 from keras_adjoint.layers.upsampling import AdjointUpSampling
-from keras_adjoint.rules import describe
 from keras_adjoint.stock import conv, others
+from keras_adjoint.stock.steps import refuse
 
 KINDS = tuple(conv.WAYS)
 
@@ -52,6 +51,5 @@ def writer_for(tied):
         NoRuleError: If there is none.
     """
     if type(tied) not in WRITERS:
-        reason = REFUSED.get(type(tied), "no arrangement of them is known that computes it")
-        raise NoRuleError(f"`{tied.name}` cannot be written out in stock layers: {reason}. Received: {describe(tied)}")
+        refuse(tied, REFUSED.get(type(tied), "no arrangement of them is known that computes it"))
     return WRITERS[type(tied)]
