@@ -159,7 +159,7 @@ class TestRoundTrips:
         assert not ka.is_tied(twin, model)
         expected = predictions(model, x)
         twin.compile(optimizer="sgd", loss="mse")
-        twin.fit(x, x, epochs=1, verbose=0)
+        twin.fit(x, expected * 0, epochs=1, verbose=0)
         np.testing.assert_array_equal(predictions(model, x), expected)
         assert_still_tied(twin, x)
 

@@ -10,6 +10,7 @@ from keras.src.utils.naming import to_snake_case
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.stock.steps import Call, received
+from keras_adjoint.sharing import copy_value
 from keras_adjoint.stock.write import KINDS, writer_for
 
 
@@ -145,7 +146,7 @@ class Converter:
             if isinstance(old, keras.layers.Layer) and not isinstance(old, keras.Model):
                 for new_variable, old_variable in zip(new.variables, old.variables, strict=True):
                     # By way of NumPy, since in JAX an assigned variable shares its buffer, which training then deletes.
-                    new_variable.assign(keras.ops.convert_to_numpy(old_variable))
+                    copy_value(new_variable, old_variable)
                 if hasattr(new, "finalize_state"):
                     new.finalize_state()
         for step, layer in self.written.values():
