@@ -9,8 +9,8 @@ from keras.src.utils.naming import to_snake_case
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.stock.steps import Call, received
 from keras_adjoint.sharing import copy_value
+from keras_adjoint.stock.steps import Call, received
 from keras_adjoint.stock.write import KINDS, writer_for
 
 

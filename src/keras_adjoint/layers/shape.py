@@ -83,9 +83,8 @@ def permute(source, *, name=None):
 )
 def identity(source, *, name=None):
     """What changes nothing at inference is its own adjoint."""
-    return keras.layers.Identity(
-        dtype=source.dtype_policy.name, name=name
-    )  # a policy itself does not fit in its config
+    # `Identity` cannot put a policy into its config, only the name of one.
+    return keras.layers.Identity(dtype=source.dtype_policy.name, name=name)
 
 
 @rule(keras.layers.Activation)

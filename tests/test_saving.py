@@ -1,0 +1,28 @@
+"""Every kind of adjoint survives its file: a model of a layer and its adjoint loads and predicts the same."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND, build_pair
+from keras import ops
+from layer_list import ONE_OF_EACH_FAMILY
+
+import keras_adjoint as ka
+from keras_adjoint.layers.switches import AdjointMaxPooling
+from keras_adjoint.layers.tied import Tied
+
+
+@pytest.mark.parametrize("case", ONE_OF_EACH_FAMILY, ids=str)
+def test_model_of_a_layer_and_its_adjoint_loads_and_predicts_the_same(case, tmp_path):
+    layer, adjoint = build_pair(case, "float32")
+    if BACKEND == "tensorflow" and getattr(layer, "data_format", "") == "channels_first" and layer.weights:
+        pytest.skip("TensorFlow's CPU has no channels-first convolution")
+    extra = {"switches": layer.input} if isinstance(adjoint, AdjointMaxPooling) else {}
+    model = keras.Model(layer.input, adjoint(layer.output, **extra))
+    x = np.random.default_rng(0).integers(0, 7, (2, *case.shape)).astype(layer.input.dtype)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    found, expected = (ops.convert_to_numpy(m(x)) for m in (loaded, model))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    if isinstance(adjoint, Tied) and layer.weights:
+        assert ka.is_tied(loaded) and loaded.count_params() == layer.count_params()
