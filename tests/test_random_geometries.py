@@ -45,7 +45,7 @@ def convolutions(draw):
 
 
 @given(convolutions(), st.integers(0, 2**31))
-@settings(max_examples=40)
+@settings(max_examples=80)
 def test_matrix_of_the_adjoint_is_the_transpose_for_random_convolutions(drawn, seed):
     layer, shape = drawn
     layer.build((None, *shape))

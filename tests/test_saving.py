@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from helpers import BACKEND, build_pair
 from keras import ops
-from layer_list import ONE_OF_EACH_FAMILY
+from layer_list import LAYERS
 
 import keras_adjoint as ka
 from keras_adjoint.layers.switches import AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied
 
 
-@pytest.mark.parametrize("case", ONE_OF_EACH_FAMILY, ids=str)
+@pytest.mark.parametrize("case", LAYERS, ids=str)
 def test_model_of_a_layer_and_its_adjoint_loads_and_predicts_the_same(case, tmp_path):
     layer, adjoint = build_pair(case, "float32")
     if BACKEND == "tensorflow" and getattr(layer, "data_format", "") == "channels_first" and layer.weights:

@@ -1,0 +1,262 @@
+"""The command line: what it says of good, wrong and broken model files, and with which exit status."""
+
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from typer.testing import CliRunner
+
+import keras_adjoint as ka
+from keras_adjoint.cli.app import app
+from keras_adjoint.layers.conv import AdjointConv
+from keras_adjoint.rules import REGISTERED_BY_USERS, RULES
+
+WRONG_LAYER = """
+import keras
+from keras_adjoint.layers.conv import AdjointConv
+
+@keras.saving.register_keras_serializable(package="wrong_layer")
+class Swapped(AdjointConv):
+    def carry_back(self, y, kernel, sizes):
+        return super().carry_back(y, keras.ops.swapaxes(kernel, 0, 1), sizes)
+"""
+
+
+@keras.saving.register_keras_serializable(package="test_cli")
+class SwappedAdjointConv(AdjointConv):
+    """The mistake that articles make: H and W of the kernel swapped."""
+
+    def carry_back(self, y, kernel, sizes):
+        return super().carry_back(y, ops.swapaxes(kernel, 0, 1), sizes)
+
+
+def run(*arguments):
+    """The command in this process."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def run_in_new_process(*command, without=(), **environment):
+    """A Python in a process of its own; variables in `without` are unset there."""
+    known = {name: value for name, value in os.environ.items() if name not in without}
+    return subprocess.run([sys.executable, *map(str, command)], env=known | environment, capture_output=True, text=True)
+
+
+def saved(model, folder):
+    file = folder / "model.keras"
+    model.save(file)
+    return file
+
+
+def autoencoder(back=lambda conv: ka.adjoint(conv, bias="own")):
+    """A nested model with a fused activation, pooling, layers that have no adjoint, and a tied decoder with a bias."""
+    image = keras.Input((9, 8, 2))
+    conv = layers.Conv2D(3, 3, strides=2, padding="same", activation="relu", name="conv")
+    features = conv(image)
+    pooled = layers.MaxPooling2D(2, name="pool")(features)
+    joined = layers.Concatenate(name="join")([layers.LayerNormalization(name="norm")(pooled), pooled])
+    encoder = keras.Model(image, [features, joined], name="encoder")
+    code = keras.Input(features.shape[1:])
+    adjoint = back(conv)
+    decoder = keras.Model(code, adjoint(code), name="decoder")
+    whole = keras.Input((9, 8, 2))
+    features, joined = encoder(whole)
+    model = keras.Model(whole, [decoder(features), layers.Dense(4, name="dense")(joined)])
+    for weight in model.trainable_weights:  # biases too
+        weight.assign(np.random.default_rng(0).standard_normal(weight.shape))
+    return model
+
+
+# --- models that can be checked
+
+
+def test_every_layer_of_a_good_model_passes(tmp_path):
+    result = run("check", saved(autoencoder(), tmp_path), "--json")
+    assert result.exit_code == 0
+    data = json.loads(result.stdout)
+    assert data["passed"] and data["backend"] == keras.backend.backend()
+    verdicts = {layer["layer"]: layer["verdict"] for layer in data["layers"]}
+    names = [layer["layer"] for layer in data["layers"]]
+    assert len(names) == len(verdicts) == 6
+    assert verdicts == {
+        "encoder/conv": "ok",
+        "encoder/pool": "ok",
+        "encoder/norm": "not linear",
+        "encoder/join": "no rule",
+        "decoder/adjoint_conv": "ok",
+        "dense": "ok",
+    }
+    for layer in data["layers"]:
+        if layer["verdict"] == "ok":
+            assert 0 <= layer["residual"] <= layer["tolerance"]
+    by_name = {layer["layer"]: layer for layer in data["layers"]}
+    assert by_name["encoder/conv"]["adjoint"] == "AdjointConv"
+    assert by_name["decoder/adjoint_conv"]["adjoint"] == "of conv"
+    assert by_name["encoder/conv"]["input_shape"][1:] == [9, 8, 2]
+
+
+def test_the_table_has_a_line_per_layer_and_no_colours_outside_of_a_terminal(tmp_path):
+    result = run("check", saved(autoencoder(), tmp_path))
+    assert result.exit_code == 0
+    for words in ("encoder/conv", "AdjointMaxPooling", "9×8×2", "not linear", "6 layers: 4 ok"):
+        assert words in result.stdout
+    assert "no rule Concatenate: No adjoint is known" in result.stdout
+    assert "\x1b[" not in result.stdout
+
+
+def test_a_wrong_adjoint_fails_and_is_diagnosed(tmp_path):
+    result = run("check", saved(autoencoder(SwappedAdjointConv), tmp_path))
+    assert result.exit_code == 1
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("FAILED")]
+    assert "decoder/swapped_adjoint_conv" in line
+    assert "H and W swapped" in line
+
+
+def test_a_rule_that_fails_its_own_test_fails(tmp_path):
+    @keras.saving.register_keras_serializable(package="test_cli")
+    class Twice(layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    @ka.register_rule(Twice)
+    def half(source):
+        return layers.Rescaling(0.5)
+
+    try:
+        result = run("check", saved(keras.Sequential([keras.Input((4,)), Twice(name="twice")]), tmp_path))
+    finally:
+        del RULES[Twice]
+        REGISTERED_BY_USERS.remove(Twice)
+    assert result.exit_code == 1
+    assert "FAILED twice: The rule registered for `Twice` fails the adjoint test" in result.stdout
+
+
+def test_layers_that_are_shared_or_wrapped_are_checked_once(tmp_path):
+    dense = layers.Dense(5, name="dense")
+    inputs = keras.Input((3, 5))
+    model = keras.Model(inputs, layers.TimeDistributed(layers.Dense(2, name="inner"), name="each")(dense(dense(inputs))))
+    result = run("check", saved(model, tmp_path), "--json")
+    verdicts = [(layer["layer"], layer["verdict"]) for layer in json.loads(result.stdout)["layers"]]
+    assert verdicts == [("dense", "ok"), ("each", "no rule"), ("each/inner", "ok")]
+
+
+def test_an_odd_activation_is_not_taken_for_linear(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), layers.Activation("tanh")])
+    result = run("check", saved(model, tmp_path), "--json")
+    assert result.exit_code == 0
+    assert [layer["verdict"] for layer in json.loads(result.stdout)["layers"]] == ["not linear"]
+
+
+# --- files that cannot
+
+
+def test_a_missing_file(tmp_path):
+    complains(run("check", tmp_path / "none.keras"), "There is no file")
+
+
+def test_a_file_that_is_no_archive(tmp_path):
+    file = tmp_path / "model.keras"
+    file.write_text("kernels")
+    complains(run("check", file), "is not a Keras model")
+
+
+def test_a_truncated_file(tmp_path):
+    file = saved(autoencoder(), tmp_path)
+    file.write_bytes(file.read_bytes()[:-100])
+    complains(run("check", file), "is not a Keras model")
+
+
+def test_a_damaged_file(tmp_path):
+    file = saved(autoencoder(), tmp_path)
+    data = bytearray(file.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 400] = bytes(400)
+    file.write_bytes(data)
+    complains(run("check", file), "cannot be loaded")
+
+
+def test_a_lambda_is_not_run(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), layers.Lambda(lambda x: 2 * x)])
+    complains(run("check", saved(model, tmp_path)), "Lambda")
+
+
+def test_wrong_arguments():
+    result = run("check")
+    assert result.exit_code == 2
+    assert "MODEL.keras" in result.stderr
+
+
+def test_debug_shows_where_an_error_comes_from(tmp_path):
+    result = run("check", tmp_path / "none.keras", "--debug")
+    assert "There is no file" in str(result.exception)
+
+
+def complains(result, about):
+    """One line on standard error, nothing on standard output, exit status 2."""
+    assert result.exit_code == 2
+    assert about in result.stderr
+    assert result.stderr.startswith("keras-adjoint: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+
+
+# --- the command as it is called
+
+
+def test_custom_layers_come_from_modules(tmp_path):
+    """A new process does not know the model's custom layer until it imports the module that registers it."""
+    (tmp_path / "wrong_layer.py").write_text(WRONG_LAYER)
+    script = """
+import keras
+from wrong_layer import Swapped
+conv = keras.layers.Conv2D(2, 3, name="conv")
+inputs = keras.Input((6, 6, 2))
+features = conv(inputs)
+keras.Model(inputs, Swapped(conv, name="swapped")(features)).save("model.keras")
+"""
+    options = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    made = run_in_new_process("-c", f"import os; os.chdir({str(tmp_path)!r}){script}", **options)
+    assert made.returncode == 0, made.stderr
+    file = tmp_path / "model.keras"
+
+    unknown = run_in_new_process("-m", "keras_adjoint", "check", file)
+    assert unknown.returncode == 2
+    assert "Could not locate class 'Swapped'" in unknown.stderr and "--import" in unknown.stderr
+    assert "Traceback" not in unknown.stderr
+
+    found = run_in_new_process("-m", "keras_adjoint", "check", file, "--json", "--import", "wrong_layer", **options)
+    assert found.returncode == 1, found.stderr
+    layers_found = json.loads(found.stdout)["layers"]
+    assert [layer["verdict"] for layer in layers_found] == ["ok", "FAILED"]
+    assert "H and W swapped" in layers_found[1]["reason"]
+
+
+def test_version_and_help():
+    assert run("--version").stdout == f"keras-adjoint {ka.__version__}\n"
+    assert "keras-adjoint check model.keras --json" in run("check", "--help").stdout
+    assert "keras-adjoint demo" in run("demo", "--help").stdout
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_its_packages_the_command_says_what_to_install(missing):
+    script = f"import sys; sys.modules[{missing!r}] = None; from keras_adjoint.cli import main; main()"
+    result = run_in_new_process("-c", script)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].endswith('pip install "keras-adjoint[cli]"')
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("missing", ["skimage", "matplotlib"])
+def test_without_its_packages_the_demo_says_what_to_install(missing, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    complains(run("demo"), 'pip install "keras-adjoint[demo]"')
+
+
+def test_an_installed_backend_is_found_where_the_default_one_is_missing(tmp_path):
+    script = "import sys; sys.modules['tensorflow'] = None; import keras_adjoint, keras; print(keras.backend.backend())"
+    result = run_in_new_process("-c", script, without=["KERAS_BACKEND"], KERAS_HOME=str(tmp_path))
+    assert result.stdout.split() == ["jax"], result.stderr
