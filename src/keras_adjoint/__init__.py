@@ -1,5 +1,10 @@
 """Exact, tied adjoints of Keras layers."""
 
+# ruff: noqa: E402  the backend is settled before the first import of Keras
+from keras_adjoint.default_backend import settle_backend
+
+settle_backend()
+
 from keras_adjoint.checks import AdjointReport, assert_adjoint, check_adjoint, is_tied
 from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError, TieError
 from keras_adjoint.kernels import adapt_bias, adapt_channels, convert_layout, transpose_kernel

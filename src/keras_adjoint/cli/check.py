@@ -1,0 +1,154 @@
+"""`keras-adjoint check`: the adjoint test of every layer of a saved model."""
+
+import importlib
+import math
+import sys
+import zipfile
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+import keras_adjoint as ka
+from keras_adjoint.cli.errors import Unusable
+from keras_adjoint.layers.tied import Tied
+from keras_adjoint.mirror import linear_adjoint, probe_shape
+from keras_adjoint.precision import epsilon
+from keras_adjoint.residual import evaluate, operator_dtype, random_probe
+from keras_adjoint.rules import REGISTERED_BY_USERS, class_with_rule
+
+OK, FAILED, NO_RULE, NOT_LINEAR, NOT_RUN = "ok", "FAILED", "no rule", "not linear", "not run"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found about one layer."""
+
+    layer: str  # with the names of the models around it
+    type: str
+    verdict: str
+    adjoint: str = ""  # its type, or what the layer is the adjoint of
+    input_shape: tuple = ()
+    residual: float | None = None
+    tolerance: float | None = None
+    reason: str = ""
+
+    @property
+    def failed(self):
+        return self.verdict == FAILED
+
+
+def import_modules(names):
+    """Import modules that register custom layers, also from the current folder."""
+    sys.path.insert(0, "")
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise Unusable(f"Cannot import {name}: {error}") from error
+
+
+def load(file):
+    """The model in a file, or an `Unusable` that says what is wrong with the file."""
+    if not file.is_file():
+        raise Unusable(f"There is no file {file}.")
+    if file.suffix not in (".h5", ".hdf5") and not zipfile.is_zipfile(file):
+        raise Unusable(f"{file} is not a Keras model: .keras files are zip archives, and this is none, or only a part.")
+    try:
+        return keras.saving.load_model(file, compile=False)
+    except Exception as error:
+        innermost = str(error).rpartition("Exception encountered:")[2]  # Keras wraps one error into the other
+        reason = innermost.strip().partition("\n")[0]
+        hint = " To import a module that registers it, use --import." if "Could not locate" in reason else ""
+        raise Unusable(f"{file} cannot be loaded: {reason}{hint}") from error
+
+
+def examine(model):
+    """A `Finding` for every layer of a model."""
+    return [examine_layer(name, layer) for name, layer in layers_of(model)]
+
+
+def layers_of(root, prefix="", seen=None):
+    """(name, layer) of every layer, nested models included, each layer once."""
+    seen = set() if seen is None else seen
+    for layer in root._flatten_layers(include_self=False, recursive=False):
+        if isinstance(layer, keras.layers.InputLayer) or id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        name = prefix + layer.name
+        if not isinstance(layer, keras.Model):
+            yield name, layer
+        # The source in an adjoint layer is tested with it, and the parts of a layer with a rule are that rule's business.
+        if not isinstance(layer, Tied) and class_with_rule(layer) is None:
+            yield from layers_of(layer, f"{name}/", seen)
+
+
+def examine_layer(name, layer):
+    """The finding for one layer, whatever happens to it."""
+    known = {"layer": name, "type": type(layer).__name__}
+    try:
+        known["adjoint"], report = run_test(layer)
+    except ka.NoRuleError as error:
+        if class_with_rule(layer) in REGISTERED_BY_USERS:  # a rule that was refused, for it failed the adjoint test
+            return Finding(**known, verdict=FAILED, reason=str(error))
+        return Finding(**known, verdict=NO_RULE if may_be_linear(layer) else NOT_LINEAR, reason=str(error))
+    except ka.TieError as error:
+        return Finding(**known, verdict=NO_RULE, reason=str(error))
+    except Exception as error:
+        own = runs(layer)
+        reason = f"{'' if own else 'the layer itself does not run here: '}{type(error).__name__}: {error}"
+        return Finding(**known, verdict=FAILED if own else NOT_RUN, reason=reason)
+    return Finding(
+        **known,
+        verdict=OK if report else FAILED,
+        input_shape=tuple(report.input_shape),
+        residual=report.residual if math.isfinite(report.residual) else None,
+        tolerance=report.tolerance,
+        reason=report.diagnosis,
+    )
+
+
+def run_test(layer):
+    """(the adjoint in words, the report of the adjoint test)."""
+    if isinstance(layer, Tied):
+        return f"of {layer.source.name}", ka.check_adjoint(layer) or without_bias(layer)
+    adjoint = linear_adjoint(layer)
+    return type(adjoint).__name__, ka.check_adjoint(layer, adjoint)
+
+
+def without_bias(layer):
+    """The failed test of an adjoint layer once more, as that of its source, which can find mistakes in the kernel's use.
+
+    It takes the layer's bias for a mistake, so the model, which nobody else uses, loses it.
+    """
+    for variable in layer.weights:
+        if "bias" in variable.name and all(variable is not other for other in layer.source.weights):
+            variable.assign(keras.ops.zeros_like(variable))
+    return ka.check_adjoint(layer.source, layer)
+
+
+def may_be_linear(layer):
+    """Whether f(x + y) + f(0) = f(x) + f(y) for random x and y, or cannot be tried."""
+    try:
+        shape, dtype = probe_shape(layer), operator_dtype(layer)
+        if shape is None:
+            return True
+        x, y = random_probe((2, *shape), dtype, np.random.default_rng(0))
+        both, zero, one, other = (evaluate(inference(layer), probe, dtype) for probe in (x + y, 0 * x, x, y))
+    except Exception:
+        return True
+    return abs(both + zero - one - other).max() <= math.sqrt(epsilon(dtype)) * (abs(both).max() + abs(one).max())
+
+
+def runs(layer):
+    """Whether the layer itself can be called on this backend."""
+    try:
+        shape, dtype = probe_shape(layer), operator_dtype(layer)
+        evaluate(inference(layer), 0 * random_probe(shape, dtype, np.random.default_rng(0)), dtype)
+    except Exception:
+        return False
+    return True
+
+
+def inference(layer):
+    return lambda x: layer(x, training=False) if layer._call_has_training_arg else layer(x)

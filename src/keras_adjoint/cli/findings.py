@@ -1,0 +1,67 @@
+"""The findings of `keras-adjoint check`, as a table for people and as data for programs."""
+
+from collections import Counter
+
+import keras
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from keras_adjoint.cli.check import FAILED, NO_RULE, NOT_LINEAR, NOT_RUN, OK
+from keras_adjoint.cli.console import make_console
+
+COLOURS = {OK: "green", FAILED: "bold red", NO_RULE: "yellow", NOT_LINEAR: "dim", NOT_RUN: "yellow"}
+
+
+def as_data(file, findings):
+    """A dictionary for JSON; a residual that is not finite is null."""
+    return {
+        "file": str(file),
+        "backend": keras.backend.backend(),
+        "passed": not any(finding.failed for finding in findings),
+        "layers": [vars(finding) for finding in findings],
+    }
+
+
+def show(findings):
+    """Print the table, then what is to be said about failures and missing rules, then the sum."""
+    console = make_console()
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("layer", "type", "adjoint", "input"):
+        table.add_column(column, overflow="fold")
+    for column in ("residual", "tolerance"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for finding in findings:
+        words = (finding.layer, finding.type, finding.adjoint, "×".join(map(str, finding.input_shape[1:])))
+        colour = COLOURS[finding.verdict]
+        verdict = f"[{colour}]{finding.verdict}[/{colour}]"
+        table.add_row(*map(escape, words), number(finding.residual), number(finding.tolerance), verdict)
+    console.print(table)
+    for line in explanations(findings):
+        console.print(line, soft_wrap=True)
+    counts = Counter(finding.verdict for finding in findings)
+    console.print(f"{len(findings)} layers: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+
+
+def explanations(findings):
+    """Each failure with its whole diagnosis, and once per layer type why others were not tested."""
+    for finding in findings:
+        if finding.failed:
+            yield f"[bold red]FAILED[/bold red] {escape(finding.layer)}: {escape(finding.reason)}"
+    untested = Counter(
+        (finding.verdict, finding.type, first_sentence(finding.reason))
+        for finding in findings
+        if finding.verdict in (NO_RULE, NOT_RUN)
+    )
+    for (verdict, kind, reason), count in untested.items():
+        times = f" ({count} layers)" if count > 1 else ""
+        yield f"[yellow]{verdict}[/yellow] {escape(kind)}{times}: {escape(reason)}"
+
+
+def first_sentence(text):
+    return text.split(". ")[0].rstrip(".") + "."
+
+
+def number(value):
+    return "" if value is None else f"{value:.1e}"
