@@ -14,6 +14,7 @@ from layer_list import LAYERS
 from keras_adjoint.layers.switches import AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied
 
+
 def run_layer_test(adjoint, input_shape):
     """Keras' test utility on an adjoint that exists: its constructor is the class with the same source and options."""
     config = adjoint.get_config()
