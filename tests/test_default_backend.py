@@ -20,7 +20,7 @@ def settled(monkeypatch, tmp_path):
         if configured is not None:
             (tmp_path / "keras.json").write_text(f'{{"backend": "{configured}"}}')
         monkeypatch.setattr(default_backend, "is_installed", lambda name: name in installed)
-        monkeypatch.delitem(sys.modules, "keras")
+        monkeypatch.delitem(sys.modules, "keras", raising=False)
         default_backend.settle_backend()
         return os.environ.get("KERAS_BACKEND")
 
