@@ -362,3 +362,14 @@ def test_a_subclassed_model_trains_saves_and_loads_tied(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "m.keras")
     np.testing.assert_allclose(predictions(loaded, X), predictions(model, X), rtol=1e-5, atol=1e-6)
     assert ka.is_tied(loaded)
+
+
+def test_a_compiled_model_reads_the_kernel_of_today():
+    """A compiled function that kept the kernel as a constant would not notice."""
+    model = nested()
+    before = model.predict(X, verbose=0)
+    for source in sources(model):
+        source.kernel.assign(source.kernel * 0.5)
+    after = model.predict(X, verbose=0)
+    assert np.abs(after - before).max() > 1e-3
+    np.testing.assert_allclose(after, predictions(model, X), rtol=1e-5, atol=1e-6)
