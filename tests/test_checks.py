@@ -131,6 +131,13 @@ def test_bias_or_activation_left_in_the_forward_function_is_named():
     assert "bias left in: A" in biased.diagnosis and "activation left in: A" in bent.diagnosis
 
 
+def test_quantised_layer_is_said_to_be_linear_up_to_its_rounding():
+    dense = L.Dense(4)
+    dense.build((3, 6))
+    dense.quantize("int8")
+    assert "quantised: `dense" in ka.check_adjoint(dense, input_shape=(3, 6)).diagnosis
+
+
 def test_unknown_mistake_is_called_that():
     conv = convolution()
     report = ka.check_adjoint(lambda x: conv(x), lambda y: ops.flip(y, axis=-1), input_shape=SHAPE)

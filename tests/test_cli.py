@@ -152,6 +152,15 @@ def test_an_odd_activation_is_not_taken_for_linear(tmp_path):
     assert [layer["verdict"] for layer in json.loads(result.stdout)["layers"]] == ["not linear"]
 
 
+def test_a_quantised_layer_is_linear_only_up_to_its_rounding(tmp_path):
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(4, name="dense")])
+    model.quantize("int8")
+    result = run("check", saved(model, tmp_path), "--json")
+    assert result.exit_code == 0
+    (found,) = json.loads(result.stdout)["layers"]
+    assert found["verdict"] == "not linear" and "int8" in found["reason"]
+
+
 # --- files that cannot
 
 

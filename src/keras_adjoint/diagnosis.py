@@ -66,6 +66,16 @@ def diagnose(pair, shape, output_shape, dtype, tolerance, generator):
     return "no known mistake explains it: B uses another kernel (a stale copy?) or another operator"
 
 
+def quantised(evidence):
+    """An int8 layer rounds its inputs, and its adjoint, which reads the dequantised kernel, does not."""
+    for layer in (evidence.pair.forward_layer, evidence.pair.backward_layer):
+        owner = layer.source if isinstance(layer, Tied) else layer
+        mode = getattr(owner, "quantization_mode", None)
+        if mode is not None:
+            return f"quantised: `{owner.name}` rounds to {mode}, so it is linear only up to that"
+    return None
+
+
 def not_linear(evidence):
     """An activation breaks additivity, a bias moves zero."""
     for name, operator, x in (("A", evidence.pair.forward, evidence.x), ("B", evidence.pair.backward, evidence.y)):
@@ -203,4 +213,4 @@ def _matrix(operator, shape):
     return operator(np.eye(size).reshape(size, *shape))
 
 
-MISTAKES = (not_linear, scaled, kernel_rearranged, kernel_stale, matrix_rearranged, shifted)
+MISTAKES = (quantised, not_linear, scaled, kernel_rearranged, kernel_stale, matrix_rearranged, shifted)

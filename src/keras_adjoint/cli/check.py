@@ -98,13 +98,16 @@ def examine_layer(name, layer):
         own = runs(layer)
         reason = f"{'' if own else 'the layer itself does not run here: '}{type(error).__name__}: {error}"
         return Finding(**known, verdict=FAILED if own else NOT_RUN, reason=reason)
+    verdict, reason = OK if report else FAILED, report.diagnosis
+    if not report and quantisation(layer):
+        verdict, reason = NOT_LINEAR, f"it rounds its inputs to {quantisation(layer)}, so it is linear only up to that"
     return Finding(
         **known,
-        verdict=OK if report else FAILED,
+        verdict=verdict,
         input_shape=tuple(report.input_shape),
         residual=report.residual if math.isfinite(report.residual) else None,
         tolerance=report.tolerance,
-        reason=report.diagnosis,
+        reason=reason,
     )
 
 
@@ -125,6 +128,11 @@ def without_bias(layer):
         if "bias" in variable.name and all(variable is not other for other in layer.source.weights):
             variable.assign(keras.ops.zeros_like(variable))
     return ka.check_adjoint(layer.source, layer)
+
+
+def quantisation(layer):
+    """The numbers that a quantised layer, or the source of an adjoint layer, computes with; else `None`."""
+    return getattr(layer.source if isinstance(layer, Tied) else layer, "quantization_mode", None)
 
 
 def may_be_linear(layer):
