@@ -99,6 +99,12 @@ def test_impossible_output_size_is_refused_with_what_is_possible():
         ka.adjoint(conv)(np.ones((1, 14, 3), "float32"), output_size=(30,))
 
 
+def test_impossible_output_size_is_refused_in_numpy_integers_too():
+    conv = built(L.Conv1D(3, 3, strides=2, padding="same"), 28)
+    with pytest.raises(ka.SizeError, match="27 to 28"):
+        ka.adjoint(conv)(np.ones((1, 14, 3), "float32"), output_size=np.array([30]))
+
+
 def test_output_size_of_the_wrong_rank_is_refused():
     conv = built(L.Conv2D(3, 3), 9, 9)
     with pytest.raises(ka.SizeError, match=r"takes 2 sizes.*Received: output_size=\(1, 2, 3\)"):

@@ -1,5 +1,7 @@
 """Which size an adjoint's output has: asked for, recorded by the source, or the only one possible."""
 
+import operator
+
 import keras
 from keras import ops
 
@@ -40,12 +42,20 @@ def standardize_output_size(size, rank, data_format):
         size = [size[i] for i in range(size.shape[0])] if integers else _shape_of(size)
     elif is_known(size):
         size = (size,) * rank
-    size = tuple(s if s is None or is_known(s) or hasattr(s, "dtype") else int(s) for s in size)
+    size = tuple(_as_integer(s) for s in size)
     if len(size) == rank + 2:
         size = spatial(size, data_format)
     if len(size) != rank or any(is_known(s) and s < 0 for s in size):
         raise SizeError(f"`output_size` takes {rank} sizes, or a whole shape. Received: output_size={size}")
     return size
+
+
+def _as_integer(size):
+    """A plain integer wherever the number is known: Keras turns an array of integers into a tensor on its way here."""
+    try:
+        return operator.index(size)
+    except (TypeError, AttributeError, NotImplementedError):
+        return size
 
 
 def _shape_of(tensor):
