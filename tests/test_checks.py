@@ -210,3 +210,18 @@ def test_residual_of_right_operators_stays_well_below_the_tolerance(dtype):
         dense.kernel.assign(generator.normal(size=dense.kernel.shape))
         report = ka.check_adjoint(dense, input_shape=(3, 2 * size), trials=10)
         assert report.residual < report.tolerance / 2
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="only PyTorch's CPU has a setting for the precision of products")
+@pytest.mark.parametrize("setting, epsilon", [("highest", 2.0**-23), ("high", 2.0**-10), ("medium", 2.0**-7)])
+def test_tolerance_follows_the_precision_that_the_backend_is_set_to(setting, epsilon):
+    import torch
+
+    kept = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(setting)
+    try:
+        assert derived_tolerance("float32", 100, 100) >= epsilon
+        assert derived_tolerance("float32", 100, 100) == pytest.approx(epsilon + 10 * 2.0**-23)
+        assert derived_tolerance("float64", 100, 100) < 1e-13
+    finally:
+        torch.set_float32_matmul_precision(kept)
