@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from helpers import BACKEND
 from keras import ops
-from layer_list import LAYERS
+from layer_list import LAYERS, ONE_OF_EACH_FAMILY
 
 import keras_adjoint as ka
+from keras_adjoint.layers.tied import Tied
 from keras_adjoint.residual import derived_tolerance
 
 L = keras.layers
@@ -44,6 +45,17 @@ def test_every_layer_passes_against_its_own_adjoint(case):
     report = ka.check_adjoint(layer)
     assert report, report
     assert report.input_shape[1:] == case.input_shape and report.dtype == "float32"
+
+
+@pytest.mark.parametrize("case", ONE_OF_EACH_FAMILY, ids=str)
+def test_every_adjoint_passes_against_its_own_source(case):
+    layer = case.build("float32")
+    adjoint = case.adjoint(layer)
+    known = (
+        {} if isinstance(adjoint, Tied) else {"input_shape": (2, *layer.output.shape[1:])}
+    )  # stock layers record none
+    report = ka.check_adjoint(adjoint, **known)
+    assert report, report
 
 
 def kernel_of(conv):

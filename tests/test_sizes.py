@@ -79,6 +79,8 @@ def test_output_size_is_understood_in_every_form(size):
 def test_output_size_at_construction_and_a_call_overrides_it():
     conv = built(L.Conv1D(3, 3, strides=2, padding="same"), 28)
     y = np.ones((1, 14, 3), "float32")
+    for size in (27, (27,), np.array([27])):
+        assert ka.adjoint(conv, output_size=size)(y).shape == (1, 27, 2)
     layer = ka.adjoint(conv, output_size=27)
     assert layer(y).shape == (1, 27, 2)
     assert layer(y, output_size=(28,)).shape == (1, 28, 2)

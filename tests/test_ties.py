@@ -28,6 +28,12 @@ def encoder_layers():
     ]
 
 
+def encode(layers, x):
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
 def decode(layers, code):
     first, bend, second = layers
     x = ka.adjoint(second, bias="own", name="second_back")(code)
@@ -38,18 +44,14 @@ def decode(layers, code):
 def flat():
     inputs = keras.Input((9, 9, 2))
     layers = encoder_layers()
-    code = inputs
-    for layer in layers:
-        code = layer(code)
+    code = encode(layers, inputs)
     return keras.Model(inputs, decode(layers, code))
 
 
 def nested():
     inputs = keras.Input((9, 9, 2))
     layers = encoder_layers()
-    code = inputs
-    for layer in layers:
-        code = layer(code)
+    code = encode(layers, inputs)
     encoder = keras.Model(inputs, code, name="encoder")
     codes = keras.Input(code.shape[1:])
     decoder = keras.Model(codes, decode(layers, codes), name="decoder")
@@ -79,9 +81,7 @@ def decoder_first():
     """The decoder comes before the encoder in the file."""
     layers = encoder_layers()
     probe = keras.Input((9, 9, 2))
-    code = probe
-    for layer in layers:
-        code = layer(code)
+    code = encode(layers, probe)
     codes = keras.Input(code.shape[1:])
     decoder = keras.Model(codes, decode(layers, codes), name="decoder")
     encoder = keras.Model(probe, code, name="encoder")

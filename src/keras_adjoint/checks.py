@@ -248,11 +248,10 @@ def _linear(layer):
 
 def _known_shape(forward, backward):
     if isinstance(backward, Tied) and backward.source is forward:
-        shape = probe_shape(forward, backward.recorded_shapes())
-        if shape is not None and type(backward).__name__ == "AdjointEmbedding":
-            return (*shape, forward.input_dim)
+        shape = _shape_of_x(backward)
     elif isinstance(forward, Tied):
-        shape = tuple(forward.apply_forward(np.zeros(probe_shape(forward.source, forward.recorded_shapes()))).shape)
+        x = _shape_of_x(forward)
+        shape = x and tuple(forward.apply_forward(keras.ops.zeros(x, forward.compute_dtype)).shape)
     elif isinstance(forward, keras.Model) and forward.inputs and len(forward.inputs) == 1:
         shape = probe_shape(forward, [forward.inputs[0].shape])
     else:
@@ -263,6 +262,11 @@ def _known_shape(forward, backward):
             f"Received: forward={_name(forward)}, input_shape=None"
         )
     return shape
+
+
+def _shape_of_x(adjoint):
+    recorded = probe_shape(adjoint.source, adjoint.recorded_shapes())
+    return recorded and adjoint.shape_of_x(recorded)
 
 
 def _name(operator):

@@ -77,8 +77,7 @@ def adjoint(
     )
     if not isinstance(source, keras.layers.Layer):
         raise ValueError(f"`adjoint` takes a Keras layer. Received: source={source!r} of type {type(source).__name__}")
-    options = {option: value for option, value in given.items() if value is not _DEFAULTS[option]}
-    options = {option: value for option, value in options.items() if value != _DEFAULTS[option]}
+    options = {option: value for option, value in given.items() if not _is_default(option, value)}
     original = original_of(source)
     if original is not None:
         if options:
@@ -89,6 +88,11 @@ def adjoint(
         return original
     check_linear(source)
     return linear_adjoint(source, **options)
+
+
+def _is_default(option, value):
+    default = _DEFAULTS[option]
+    return value is default or (type(value) is type(default) and value == default)  # an array has no one answer to ==
 
 
 def linear_adjoint(source, **options):

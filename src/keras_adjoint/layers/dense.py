@@ -82,6 +82,9 @@ class AdjointEmbedding(Tied):
     def apply_forward(self, x):
         return x @ self.read()
 
+    def shape_of_x(self, recorded):
+        return (*recorded, self.source.input_dim)  # one-hot vectors in the place of words
+
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.source.input_dim)
 

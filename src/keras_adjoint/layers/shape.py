@@ -127,7 +127,8 @@ class AdjointReshape(Tied):
 
     def __init__(self, source, *, output_size=None, **kwargs):
         super().__init__(source, **kwargs)
-        self.output_size = None if output_size is None else tuple(output_size)
+        sizes = () if output_size is None else output_size
+        self.output_size = tuple(None if size is None else int(size) for size in sizes) or None
 
     def call(self, y, output_size=None):
         shape = self._shape(tuple(y.shape), output_size)

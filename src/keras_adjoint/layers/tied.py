@@ -67,6 +67,10 @@ class Tied(keras.layers.Layer):
         """Input shapes of the source, those of earlier lives included."""
         return list(dict.fromkeys((*recorded_shapes(self.source), *self._recorded)))
 
+    def shape_of_x(self, recorded):
+        """Shape of x in A x, for an input shape of the source."""
+        return recorded
+
     def compute_output_spec(self, y, **kwargs):
         return keras.KerasTensor(self.compute_output_shape(tuple(y.shape), **kwargs), dtype=self.compute_dtype)
 

@@ -8,11 +8,15 @@ from keras_adjoint.layers.tied import Tied
 from keras_adjoint.rules import describe, rule
 
 
+def blocks_of(y, axis, factor):
+    """`axis` as two axes: which block, and where in it."""
+    shape = ops.shape(y)
+    return ops.reshape(y, (*shape[:axis], shape[axis] // factor, factor, *shape[axis + 1 :]))
+
+
 def collect_nearest(y, axis, factor):
     """The transpose of repeating every element `factor` times along `axis`: sums over blocks."""
-    shape = ops.shape(y)
-    blocks = ops.reshape(y, (*shape[:axis], shape[axis] // factor, factor, *shape[axis + 1 :]))
-    return ops.sum(blocks, axis=axis + 1)
+    return ops.sum(blocks_of(y, axis, factor), axis=axis + 1)
 
 
 def collect_bilinear(y, axis, factor):
@@ -21,12 +25,11 @@ def collect_bilinear(y, axis, factor):
     Sample r of block q lies at q + t with t = (r + ½) / factor − ½, between −½ and ½. It is (1 − |t|) of element q and
     |t| of its neighbour on the side of t; where that neighbour lies beyond the edge, element q stands in for it.
     """
-    shape = ops.shape(y)
-    blocks = ops.reshape(y, (*shape[:axis], shape[axis] // factor, factor, *shape[axis + 1 :]))
+    blocks = blocks_of(y, axis, factor)
     offsets = [(r + 0.5) / factor - 0.5 for r in range(factor)]
 
     def weighted(weights):
-        weights = ops.reshape(ops.convert_to_tensor(weights, y.dtype), (factor,) + (1,) * (len(shape) - axis - 1))
+        weights = ops.reshape(ops.convert_to_tensor(weights, y.dtype), (factor,) + (1,) * (len(y.shape) - axis - 1))
         return ops.sum(blocks * weights, axis=axis + 1)
 
     own = weighted([1 - abs(t) for t in offsets])
