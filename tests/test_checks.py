@@ -182,7 +182,7 @@ def test_pairs_of_models_and_functions_are_checked():
 def test_report_reads_as_a_sentence():
     conv = convolution(name="conv")
     good, bad = ka.check_adjoint(conv), ka.check_adjoint(conv, transposed(conv, kernel_of(conv) * 2, name="back"))
-    assert str(good).startswith("adjoint_conv") and "is the adjoint of conv: residual " in str(good)
+    assert str(good).startswith("conv_adjoint") and "is the adjoint of conv: residual " in str(good)
     assert str(bad).startswith("back is not the adjoint of conv: residual")
     assert str(bad).endswith("Diagnosis: scaled by a constant: B is 2 times the adjoint")
     assert bool(good) is True and bool(bad) is False

@@ -87,7 +87,7 @@ def test_every_layer_of_a_good_model_passes(tmp_path):
         "encoder/pool": "ok",
         "encoder/norm": "not linear",
         "encoder/join": "no rule",
-        "decoder/adjoint_conv": "ok",
+        "decoder/conv_adjoint": "ok",
         "dense": "ok",
     }
     for layer in data["layers"]:
@@ -95,7 +95,7 @@ def test_every_layer_of_a_good_model_passes(tmp_path):
             assert 0 <= layer["residual"] <= layer["tolerance"]
     by_name = {layer["layer"]: layer for layer in data["layers"]}
     assert by_name["encoder/conv"]["adjoint"] == "AdjointConv"
-    assert by_name["decoder/adjoint_conv"]["adjoint"] == "of conv"
+    assert by_name["decoder/conv_adjoint"]["adjoint"] == "of conv"
     assert by_name["encoder/conv"]["input_shape"][1:] == [9, 8, 2]
 
 
@@ -112,7 +112,7 @@ def test_a_wrong_adjoint_fails_and_is_diagnosed(tmp_path):
     result = run("check", saved(autoencoder(SwappedAdjointConv), tmp_path))
     assert result.exit_code == 1
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("FAILED")]
-    assert "decoder/swapped_adjoint_conv" in line
+    assert "decoder/conv_adjoint" in line
     assert "H and W swapped" in line
 
 

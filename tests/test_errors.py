@@ -49,12 +49,6 @@ def test_what_is_no_layer_is_refused():
         ka.adjoint(np.zeros((3, 3)))
 
 
-def test_a_whole_model_is_refused():
-    model = keras.Sequential([keras.Input((3,)), L.Dense(2)])
-    with pytest.raises(ka.NoRuleError, match="takes single layers.*Received: source='sequential'"):
-        ka.adjoint(model)
-
-
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -5,10 +5,12 @@ from keras_adjoint.default_backend import settle_backend
 
 settle_backend()
 
+from keras_adjoint.adjoints import adjoint
 from keras_adjoint.checks import AdjointReport, assert_adjoint, check_adjoint, is_tied
 from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError, TieError
 from keras_adjoint.kernels import adapt_bias, adapt_channels, convert_layout, transpose_kernel
-from keras_adjoint.mirror import adjoint
+from keras_adjoint.mirroring.deconvnet import deconvnet
+from keras_adjoint.mirroring.mirror import autoencoder, mirror
 from keras_adjoint.rules import register_rule
 from keras_adjoint.saving import clone_tied
 from keras_adjoint.untie import untie
@@ -25,10 +27,13 @@ __all__ = [
     "adapt_channels",
     "adjoint",
     "assert_adjoint",
+    "autoencoder",
     "check_adjoint",
     "clone_tied",
     "convert_layout",
+    "deconvnet",
     "is_tied",
+    "mirror",
     "register_rule",
     "transpose_kernel",
     "untie",

@@ -7,11 +7,11 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
+from keras_adjoint.adjoints import linear_adjoint, original_of, probe_shape
 from keras_adjoint.diagnosis import Pair, diagnose
 from keras_adjoint.errors import SizeError
 from keras_adjoint.layers.switches import AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied, linear_part
-from keras_adjoint.mirror import linear_adjoint, original_of, probe_shape
 from keras_adjoint.residual import derived_tolerance, evaluate, operator_dtype, random_probe, residual_of
 
 Operator: TypeAlias = Callable[..., Any]  # layers and models are callables, too

@@ -69,10 +69,15 @@ def register_rule(layer_class: type) -> Callable[[Callable], Callable]:
 
 def class_with_rule(layer):
     """The class whose rule holds for `layer`: its own, or the nearest parent whose computation it inherits; or None."""
+    return nearest_class(layer, RULES)
+
+
+def nearest_class(layer, classes):
+    """Of some classes that of `layer`, or its nearest parent, as long as nothing in between computes something else."""
     if COMPUTES & vars(layer).keys():
         return None
     for layer_class in type(layer).__mro__:
-        if layer_class in RULES:
+        if layer_class in classes:
             return layer_class
         if COMPUTES & vars(layer_class).keys():
             return None
@@ -110,7 +115,7 @@ def apply_rule(source, options):
         ValueError: If the rule does not take one of the options.
     """
     make = rule_for(source)
-    accepted = getattr(make, "options", None) or inspect.signature(make).parameters.keys()
+    accepted, _ = options_of(source)
     for option, value in options.items():
         if option not in accepted:
             names = sorted(set(accepted) - {"source"})
@@ -119,6 +124,14 @@ def apply_rule(source, options):
                 f"Received: {option}={value!r}, {describe(source)}"
             )
     return make(source, **options)
+
+
+def options_of(source):
+    """(names of the options that the rule for `source` takes, its modes of `bias` or `None` for all of them)."""
+    make = rule_for(source)
+    return getattr(make, "options", None) or inspect.signature(make).parameters.keys(), getattr(
+        make, "bias_modes", None
+    )
 
 
 def describe(layer):

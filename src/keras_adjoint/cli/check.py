@@ -10,9 +10,9 @@ import keras
 import numpy as np
 
 import keras_adjoint as ka
+from keras_adjoint.adjoints import linear_adjoint, probe_shape
 from keras_adjoint.cli.errors import Unusable
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.mirror import linear_adjoint, probe_shape
 from keras_adjoint.precision import epsilon
 from keras_adjoint.residual import evaluate, operator_dtype, random_probe
 from keras_adjoint.rules import REGISTERED_BY_USERS, class_with_rule

@@ -5,20 +5,32 @@ from keras import ops
 from keras.src.applications.convnext import LayerScale
 
 from keras_adjoint.layers.options import TiedShift
+from keras_adjoint.precision import epsilon
 from keras_adjoint.rules import rule
 
 
 class AdjointScaling(TiedShift):
-    """The adjoint of x ↦ a·x + b: y ↦ a·y, or with `bias="subtract"` y ↦ a·(y − b).
+    """The adjoint of x ↦ a·x + b: y ↦ a·y, or with `bias="subtract"` y ↦ a·(y − b); or its inverse, y ↦ (y − b) / a.
+
+    Where a is zero up to rounding, the inverse gives zero, as the pseudo-inverse does.
 
     Args:
         source: A built layer.
         bias: "none" or "subtract".
+        inverse: Whether to divide by a instead of multiplying; then `bias` plays no part.
         tied: See `Tied`.
 
     Input shape: Any that the source accepts.
     Output shape: The same.
     """
+
+    def __init__(self, source, *, inverse=False, **kwargs):
+        super().__init__(source, **kwargs)
+        self.inverse = inverse
+
+    @property
+    def exact(self):
+        return not self.inverse
 
     def scale_and_shift(self, rank):
         """a and b of the source, as they are now, each able to broadcast to a tensor of `rank` axes."""
@@ -26,12 +38,24 @@ class AdjointScaling(TiedShift):
 
     def apply_adjoint(self, y):
         scale, shift = self.scale_and_shift(len(y.shape))
+        if self.inverse:
+            return (y - ops.cast(shift, y.dtype)) * ops.cast(pseudo_inverse(scale), y.dtype)
         if self.bias_mode == "subtract":
             y = y - ops.cast(shift, y.dtype)
         return y * ops.cast(scale, y.dtype)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
+
+    def get_config(self):
+        return {**super().get_config(), "inverse": self.inverse}
+
+
+def pseudo_inverse(scale):
+    """1 / scale, and 0 where scale is lost in the rounding of the largest one."""
+    size = ops.absolute(scale)
+    lost = size <= epsilon(keras.backend.standardize_dtype(scale.dtype)) * ops.max(size)
+    return ops.where(lost, ops.zeros_like(scale), 1 / ops.where(lost, ops.ones_like(scale), scale))
 
 
 @rule(keras.layers.BatchNormalization)

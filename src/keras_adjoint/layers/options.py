@@ -153,5 +153,15 @@ class Sized:
             source=self.source,
         )
 
+    @property
+    def size_is_free(self):
+        """Whether inputs of several sizes give the same number of outputs."""
+        return any(window.stride > 1 for window in self.windows)
+
+    def size_like(self, x):
+        """The `output_size` that makes the output as large as the symbolic tensor `x`; `None` if that is not known."""
+        sizes = spatial(x.shape, self.data_format)
+        return None if None in sizes else sizes
+
     def get_config(self):
         return {**super().get_config(), "output_size": self.output_size}

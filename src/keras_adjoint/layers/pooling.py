@@ -1,23 +1,37 @@
 """The adjoints of average pooling: every average is shared out among the positions it was taken from."""
 
-import math
 from dataclasses import replace
 
 import keras
 from keras import ops
 
 from keras_adjoint.backends import current
-from keras_adjoint.errors import SizeError
 from keras_adjoint.geometry import Window, positive_part
 from keras_adjoint.layers.options import Sized
-from keras_adjoint.layers.sizes import spatial, standardize_output_size
+from keras_adjoint.layers.sizes import spatial
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.lowerings.frames import cut_frames, overlap_add
 from keras_adjoint.rules import rule
 
+AVERAGES = (
+    keras.layers.AveragePooling1D,
+    keras.layers.AveragePooling2D,
+    keras.layers.AveragePooling3D,
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalAveragePooling3D,
+)
+
+
+def computes_averages(pool):
+    """Whether a pool takes averages, rather than maxima for which averages may stand in."""
+    return isinstance(pool, AVERAGES)
+
 
 class Pooling(Tied):
     """What the pools have in common: windows, and axes that depend on the data format."""
+
+    needs_switches = False
 
     @property
     def windows(self):
@@ -97,6 +111,10 @@ class AdjointAveragePooling(Sized, Pooling):
 
     options = ("output_size", *Pooling.options)
 
+    @property
+    def exact(self):
+        return computes_averages(self.source)
+
     def call(self, y, output_size=None):
         sizes = self.resolve(spatial(ops.shape(y), self.data_format), output_size)
         axes = [window.at(size) for window, size in zip(self.windows, sizes, strict=True)]
@@ -120,64 +138,3 @@ class AdjointAveragePooling(Sized, Pooling):
     def compute_output_shape(self, input_shape, output_size=None):
         sizes = self.resolve(spatial(tuple(input_shape), self.data_format), output_size)
         return self.full_shape(input_shape, sizes)
-
-
-@rule(keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D, keras.layers.GlobalAveragePooling3D)
-@keras.saving.register_keras_serializable(package="keras_adjoint")
-class AdjointGlobalAveragePooling(Pooling):
-    """The adjoint of global average pooling: the average, divided by the number of positions, at every position.
-
-    Args:
-        source: A global average pooling layer.
-        output_size: The sizes of the output's spatial axes; by default what the source recorded.
-
-    Call arguments:
-        y: Tensor of the shape of the source's output.
-        output_size: The size wanted in this call: integers, a whole shape, or a tensor whose size is meant.
-
-    Input shape: `(batch, channels)`, or with axes of size 1 if the source keeps them.
-    Output shape: `(batch, *sizes, channels)`, or with the channels first.
-
-    Raises:
-        SizeError: If neither the source nor the caller says which size is meant.
-
-    Example:
-
-    >>> pool = keras.layers.GlobalAveragePooling2D()
-    >>> AdjointGlobalAveragePooling(pool, output_size=(2, 2))(np.ones((1, 3))).shape
-    (1, 2, 2, 3)
-    """
-
-    options = ("output_size", *Pooling.options)
-
-    def __init__(self, source, *, output_size=None, **kwargs):
-        super().__init__(source, **kwargs)
-        self.rank = source.input_spec.ndim - 2
-        self.output_size = standardize_output_size(output_size, self.rank, self.data_format)
-
-    def resolve(self, output_size=None):
-        """The spatial size of the output: any will do, so it must be asked for or recorded."""
-        asked = standardize_output_size(output_size, self.rank, self.data_format) or self.output_size
-        recorded = [spatial(shape, self.data_format) for shape in self.recorded_shapes()]
-        choices = [asked] if asked is not None else list(dict.fromkeys(recorded))
-        if len(choices) == 1:
-            return choices[0]
-        raise SizeError(
-            f"`{self.source.name}` takes the average of inputs of any size, so its adjoint cannot know which is meant"
-            f"{': ' + ' or '.join(map(str, choices)) if choices else ''}. Pass it as `output_size=...`, to `adjoint` or "
-            f"when you call the layer. Received: source={self.source.name!r}"
-        )
-
-    def call(self, y, output_size=None):
-        sizes = self.resolve(output_size)
-        if any(size is None for size in sizes):
-            raise SizeError(
-                f"`{self.source.name}` was built for inputs of unknown size. Pass `output_size=...` when you call its "
-                f"adjoint. Received: recorded size {sizes}"
-            )
-        share = ops.reshape(y, self.full_shape(ops.shape(y), (1,) * self.rank))
-        share = share / ops.cast(math.prod(sizes), share.dtype)
-        return ops.broadcast_to(share, self.full_shape(ops.shape(y), sizes))
-
-    def compute_output_shape(self, input_shape, output_size=None):
-        return self.full_shape(input_shape, self.resolve(output_size))

@@ -5,8 +5,10 @@ import math
 import keras
 import numpy as np
 from keras import ops
+from keras.src.applications.convnext import StochasticDepth
 
 from keras_adjoint.errors import NoRuleError, SizeError
+from keras_adjoint.layers.sizes import shape_of
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.lowerings.window import window
 from keras_adjoint.rules import describe, rule
@@ -80,6 +82,7 @@ def permute(source, *, name=None):
     keras.layers.GaussianDropout,
     keras.layers.GaussianNoise,
     keras.layers.ActivityRegularization,
+    StochasticDepth,
 )
 def identity(source, *, name=None):
     """What changes nothing at inference is its own adjoint."""
@@ -145,11 +148,7 @@ class AdjointReshape(Tied):
 
     def _shape(self, arriving, output_size):
         if hasattr(output_size, "shape"):
-            output_size = (
-                tuple(output_size.shape)[1:]
-                if isinstance(output_size, keras.KerasTensor)
-                else ops.shape(output_size)[1:]
-            )
+            output_size = shape_of(output_size)[1:]
         wanted = output_size or self.output_size
         elements = None if any(size is None for size in arriving[1:]) else math.prod(arriving[1:])
         candidates = [tuple(wanted)] if wanted else [shape[1:] for shape in self.recorded_shapes()]
@@ -176,6 +175,16 @@ class AdjointReshape(Tied):
             return shape
         rest = elements // math.prod(size for size in shape if size is not None)
         return tuple(rest if size is None else size for size in shape)
+
+    @property
+    def size_is_free(self):
+        """Whether the arriving tensor does not say which shape to go back to."""
+        return True
+
+    def size_like(self, x):
+        """The `output_size` that makes the output as large as the symbolic tensor `x`; `None` if that is not known."""
+        shape = tuple(x.shape[1:])
+        return shape if shape.count(None) < 2 else None
 
     def get_config(self):
         return {**super().get_config(), "output_size": self.output_size}

@@ -39,7 +39,7 @@ def standardize_output_size(size, rank, data_format):
         return None
     if hasattr(size, "shape") and hasattr(size, "dtype"):
         integers = "int" in keras.backend.standardize_dtype(size.dtype) and len(size.shape) == 1
-        size = [size[i] for i in range(size.shape[0])] if integers else _shape_of(size)
+        size = [size[i] for i in range(size.shape[0])] if integers else shape_of(size)
     elif is_known(size):
         size = (size,) * rank
     size = tuple(_as_integer(s) for s in size)
@@ -58,7 +58,8 @@ def _as_integer(size):
         return size
 
 
-def _shape_of(tensor):
+def shape_of(tensor):
+    """The shape of a tensor, with `None` where it is symbolic, and with scalar tensors where only the graph knows it."""
     return tuple(tensor.shape) if isinstance(tensor, keras.KerasTensor) else ops.shape(tensor)
 
 

@@ -40,6 +40,8 @@ class AdjointMaxPooling(Pooling):
     [0.0, 3.0, 5.0, 0.0]
     """
 
+    needs_switches = True
+
     def call(self, y, switches):
         axes = self._axes(switches)
         for along, count in zip(axes, spatial(ops.shape(y), self.data_format), strict=True):
@@ -77,8 +79,66 @@ class AdjointMaxPooling(Pooling):
         shape = ops.shape(frames)
         taps = math.prod(along.taps for along in axes)
         flat = ops.reshape(frames, (*shape[: -len(axes)], taps))
-        first = ops.one_hot(ops.argmax(flat, axis=-1), taps, dtype="bool")
-        return ops.reshape(first, shape)
+        return ops.reshape(first_maximum(flat), shape)
+
+    def compute_output_spec(self, y, switches):
+        return keras.KerasTensor(switches.shape, dtype=self.compute_dtype)
+
+    def compute_output_shape(self, y_shape, switches_shape):
+        return switches_shape
+
+
+def first_maximum(x):
+    """True at the first maximum along the last axis."""
+    return ops.one_hot(ops.argmax(x, axis=-1), ops.shape(x)[-1], dtype="bool")
+
+
+@rule(keras.layers.GlobalMaxPooling1D, keras.layers.GlobalMaxPooling2D, keras.layers.GlobalMaxPooling3D)
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class AdjointGlobalMaxPooling(Pooling):
+    """The adjoint of global max pooling: every maximum goes back to where it came from, and nothing to anywhere else.
+
+    Args:
+        source: A global max pooling layer.
+
+    Call arguments:
+        y: Tensor of the shape of the source's output.
+        switches: The tensor that the source pooled.
+
+    Input shape: `(batch, channels)`, or with axes of size 1 if the source keeps them.
+    Output shape: That of `switches`.
+
+    Example:
+
+    >>> pool = keras.layers.GlobalMaxPooling1D()
+    >>> x = np.array([[[1.0], [3.0], [2.0]]])
+    >>> np.array(AdjointGlobalMaxPooling(pool)(pool(x), switches=x))[0, :, 0].tolist()
+    [0.0, 3.0, 0.0]
+    """
+
+    needs_switches = True
+
+    def call(self, y, switches):
+        selected = self._selected(switches)
+        return ops.reshape(y, self._kept(selected)) * ops.cast(selected, y.dtype)
+
+    def apply_forward(self, x, switches):
+        """A x: what the switches pick from `x`."""
+        picked = ops.sum(x * ops.cast(self._selected(switches), x.dtype), axis=self._axes(x), keepdims=True)
+        return picked if self.source.keepdims else ops.squeeze(picked, self._axes(x))
+
+    def _axes(self, x):
+        rank = len(x.shape) - 2
+        return tuple(range(self.first_axis, self.first_axis + rank))
+
+    def _kept(self, x):
+        return [1 if axis in self._axes(x) else size for axis, size in enumerate(ops.shape(x))]
+
+    def _selected(self, switches):
+        last = ops.moveaxis(switches, -1, 1) if self.first_axis == 1 else switches
+        flat = ops.reshape(last, (*ops.shape(last)[:2], -1))
+        first = ops.reshape(first_maximum(flat), ops.shape(last))
+        return ops.moveaxis(first, 1, -1) if self.first_axis == 1 else first
 
     def compute_output_spec(self, y, switches):
         return keras.KerasTensor(switches.shape, dtype=self.compute_dtype)

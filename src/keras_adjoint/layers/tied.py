@@ -1,5 +1,6 @@
 """The base of all tied layers: it holds the source, reads its kernel at call, and keeps the tie through a model's life."""
 
+import math
 import warnings
 
 import keras
@@ -31,6 +32,7 @@ class Tied(keras.layers.Layer):
     def __init__(self, source, *, tied=True, recorded=None, dtype=None, **kwargs):
         check_readable(source)
         source.built = True  # a source that passed without being built has nothing to build
+        kwargs["name"] = kwargs.get("name") or name_after(source)
         super().__init__(dtype=float_policy(source) if dtype is None else dtype, **kwargs)
         self.source = source
         self.tied = tied
@@ -76,6 +78,11 @@ class Tied(keras.layers.Layer):
 
     # --- the tie
 
+    def count_params(self):
+        """Number of parameters of this layer, without those of a source that is somebody else's."""
+        theirs = {id(weight) for weight in self.source.weights} if self.tied else ()
+        return sum(math.prod(weight.shape) for weight in self.weights if id(weight) not in theirs)
+
     @property
     def trainable(self):
         """Whether this layer's own weights are trained. The source has a switch of its own, unless it is a copy."""
@@ -110,6 +117,13 @@ class Tied(keras.layers.Layer):
             )
         config["source"] = keras.saving.deserialize_keras_object(config["source"])
         return cls(**config)
+
+
+def name_after(source):
+    """A name for an adjoint that says what it is the adjoint of, in every table that shows names."""
+    name = f"{source.name}_adjoint"
+    number = keras.backend.get_uid(name)
+    return name if number == 1 else f"{name}_{number - 1}"
 
 
 class linear_part:

@@ -4,13 +4,14 @@ from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.conv_transpose import AdjointConvTranspose
 from keras_adjoint.layers.dense import AdjointDense, AdjointEinsumDense, AdjointEmbedding
 from keras_adjoint.layers.depthwise import AdjointDepthwiseConv, AdjointSeparableConv
+from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling
 from keras_adjoint.layers.norm import (
     AdjointBatchNormalization,
     AdjointLayerScale,
     AdjointNormalization,
     AdjointRescaling,
 )
-from keras_adjoint.layers.pooling import AdjointAveragePooling, AdjointGlobalAveragePooling
+from keras_adjoint.layers.pooling import AdjointAveragePooling
 from keras_adjoint.layers.shape import AdjointRepeatVector, AdjointReshape, AdjointZeroPadding1D
 from keras_adjoint.layers.switches import AdjointMaxPooling
 from keras_adjoint.layers.upsampling import AdjointUpSampling

@@ -1,4 +1,4 @@
-"""`adjoint`: from a layer to the layer that computes its transpose."""
+"""`adjoint`: from a layer to the layer that computes its transpose, from a linear model to the model that does."""
 
 import weakref
 from typing import Any
@@ -7,14 +7,17 @@ import keras
 import numpy as np
 
 from keras_adjoint import layers as _layers  # noqa: F401  fills the registry
-from keras_adjoint.errors import NoRuleError
+from keras_adjoint.errors import KerasAdjointError, NoRuleError
+from keras_adjoint.graph import graph_of, trace, zeros
 from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.kernel import check_readable
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.tied import Tied, linear_part
+from keras_adjoint.operations import is_symbolic, operation_back
 from keras_adjoint.residual import derived_tolerance, evaluate, operator_dtype, random_probe, residual_of
 from keras_adjoint.rules import REGISTERED_BY_USERS, apply_rule, class_with_rule, describe, rule_for
 from keras_adjoint.sharing import copy_value
+from keras_adjoint.way_back import WayBack
 
 # Stock layers cannot carry their source, so what they are the adjoint of is remembered here.
 _SOURCES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -40,10 +43,11 @@ def adjoint(
     tied: bool = True,
     name: str | None = None,
 ) -> keras.layers.Layer:
-    """The layer that computes the transpose of a linear layer, reading the source's own kernel.
+    """The layer that computes the transpose of a linear layer or model, reading the source's own kernels.
 
     Args:
-        source: A built, linear Keras layer. Its bias is not part of what is transposed.
+        source: A built, linear Keras layer, or a Functional or Sequential model of such layers. Biases are not part of what
+            is transposed.
         output_size: Sizes of the output's spatial axes. By default the size that the source was built with.
         bias: What to do with biases: "none"; "own", a new trainable bias; "subtract", Aᵀ(y − b) with the source's bias
             b; "repeat" or "average", a new trainable bias that starts from the source's, adapted in size; "learned", a
@@ -55,10 +59,12 @@ def adjoint(
         name: Name of the new layer.
 
     Returns:
-        A Keras layer, for `Cropping`, `Permute` and the like a stock one. The adjoint of an adjoint is its source.
+        A Keras layer, for `Cropping`, `Permute` and the like a stock one; for a model a Functional model, which takes
+        `tied` and `name` alone of the options. The adjoint of an adjoint is its source.
 
     Raises:
-        NoRuleError: If no adjoint is known, because the layer or its activation is not linear or its type has no rule.
+        NoRuleError: If no adjoint is known, because the layer or its activation is not linear or its type has no rule. In a
+            model, the message names the layer's place; `mirror` makes decoders of models that are not linear.
         TieError: If the source is not built, or its kernel is quantised beyond recovery.
         ValueError: If an option is unknown, or makes no sense for this layer.
 
@@ -86,6 +92,8 @@ def adjoint(
                 f"{describe(source)}"
             )
         return original
+    if graph_of(source) is not None and class_with_rule(source) is None:
+        return _adjoint_of_model(source, options)
     check_linear(source)
     return linear_adjoint(source, **options)
 
@@ -93,6 +101,69 @@ def adjoint(
 def _is_default(option, value):
     default = _DEFAULTS[option]
     return value is default or (type(value) is type(default) and value == default)  # an array has no one answer to ==
+
+
+def _adjoint_of_model(model, options):
+    refused = options.keys() - {"tied", "name"}
+    if refused:
+        raise ValueError(
+            f"The adjoint of a model takes `tied` and `name` alone; `keras_adjoint.mirror` makes decoders with other options. "
+            f"Received: {', '.join(sorted(refused))}, {describe(model)}"
+        )
+    graph = trace(model)
+    result = ExactWayBack(graph, tied=options.get("tied", True)).model(options.get("name") or f"{model.name}_adjoint")
+    _SOURCES[result] = model
+    return result
+
+
+class ExactWayBack(WayBack):
+    """The way back through linear layers alone, by their adjoints.
+
+    Args:
+        graph: A `Graph`.
+        tied: Whether the adjoints read the kernels of the graph's layers or copies of them.
+        **options: See `WayBack`.
+    """
+
+    def __init__(self, graph, *, tied=True, **options):
+        super().__init__(graph, **options)
+        self.tied = tied
+
+    def carry_back(self, call, backs):
+        backs = [
+            y if y is not None else zeros(x.shape[1:], next(filter(is_symbolic, backs)))
+            for x, y in zip(call.outputs, backs, strict=True)
+        ]
+        if not isinstance(call.operation, keras.layers.Layer):
+            return operation_back(call, *backs)
+        with told_where(call):
+            layer = self.layer(call, "adjoint", lambda name: self.adjoint_of(call, name))
+            if getattr(layer, "needs_switches", False):
+                raise NoRuleError(
+                    "Max pooling is linear only once its switches are fixed, so a model with it has no adjoint. "
+                    f"`mirror` and `autoencoder` have policies for it. Received: {describe(call.operation)}"
+                )
+            return self.apply(layer, call, backs)
+
+    def adjoint_of(self, call, name):
+        """The layer that undoes the layer of a call."""
+        if original_of(call.operation) is not None:
+            return adjoint(call.operation)
+        return adjoint(call.operation, tied=self.tied, name=name)
+
+
+class told_where:
+    """Context manager that puts the place of a call into errors about its layer."""
+
+    def __init__(self, call):
+        self.call = call
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if isinstance(error, KerasAdjointError) and f"`{self.call.place}`" not in str(error):
+            raise kind(f"At `{self.call.place}`: {error}") from error
 
 
 def linear_adjoint(source, **options):
@@ -113,12 +184,7 @@ def linear_adjoint(source, **options):
 
 
 def check_linear(source):
-    """Raise a NoRuleError if `source` ends in an activation, or is a whole model."""
-    if isinstance(source, keras.Model):
-        raise NoRuleError(
-            f"`adjoint` takes single layers; take the adjoints of the model's layers one by one, last layer first. "
-            f"Received: {describe(source)}"
-        )
+    """Raise a NoRuleError if `source` ends in an activation."""
     activation = getattr(source, "activation", None)
     if activation not in (None, keras.activations.linear) and not isinstance(source, keras.layers.Activation):
         name = getattr(activation, "__name__", activation)

@@ -1,0 +1,121 @@
+"""Back from global pooling: one number for all positions, handed to each of them."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_adjoint.errors import SizeError
+from keras_adjoint.layers.pooling import Pooling, computes_averages
+from keras_adjoint.layers.sizes import spatial, standardize_output_size
+from keras_adjoint.rules import rule
+
+
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class BroadcastGlobalPooling(Pooling):
+    """What global pooling made one number of, that number at every position.
+
+    Pooling the result gives back what was broadcast, so this is a right inverse of average and of max pooling, and no
+    adjoint of either.
+
+    Args:
+        source: A global pooling layer.
+        output_size: The sizes of the output's spatial axes; by default what the source recorded.
+
+    Call arguments:
+        y: Tensor of the shape of the source's output.
+        output_size: The size wanted in this call: integers, a whole shape, or a tensor whose size is meant.
+
+    Input shape: `(batch, channels)`, or with axes of size 1 if the source keeps them.
+    Output shape: `(batch, *sizes, channels)`, or with the channels first.
+
+    Raises:
+        SizeError: If neither the source nor the caller says which size is meant.
+
+    Example:
+
+    >>> pool = keras.layers.GlobalMaxPooling2D()
+    >>> BroadcastGlobalPooling(pool, output_size=(2, 2))(np.ones((1, 3))).shape
+    (1, 2, 2, 3)
+    """
+
+    options = ("output_size", *Pooling.options)
+
+    def __init__(self, source, *, output_size=None, **kwargs):
+        super().__init__(source, **kwargs)
+        self.rank = source.input_spec.ndim - 2
+        self.output_size = standardize_output_size(output_size, self.rank, self.data_format)
+
+    def resolve(self, output_size=None):
+        """The spatial size of the output: any will do, so it must be asked for or recorded."""
+        asked = standardize_output_size(output_size, self.rank, self.data_format) or self.output_size
+        recorded = [spatial(shape, self.data_format) for shape in self.recorded_shapes()]
+        choices = [asked] if asked is not None else list(dict.fromkeys(recorded))
+        if len(choices) == 1:
+            return choices[0]
+        raise SizeError(
+            f"`{self.source.name}` pools inputs of any size, so nobody knows which is meant on the way back"
+            f"{': ' + ' or '.join(map(str, choices)) if choices else ''}. Pass it as `output_size=...`, to `adjoint` or "
+            f"when you call the layer. Received: source={self.source.name!r}"
+        )
+
+    def call(self, y, output_size=None):
+        sizes = self.resolve(output_size)
+        if any(size is None for size in sizes):
+            raise SizeError(
+                f"`{self.source.name}` was built for inputs of unknown size. Pass `output_size=...` when you call "
+                f"`{self.name}`. Received: recorded size {sizes}"
+            )
+        share = ops.reshape(y, self.full_shape(ops.shape(y), (1,) * self.rank))
+        return ops.broadcast_to(self.share(share, sizes), self.full_shape(ops.shape(y), sizes))
+
+    def share(self, y, sizes):
+        """What each position gets of `y`."""
+        return y
+
+    @property
+    def exact(self):
+        return False
+
+    @property
+    def size_is_free(self):
+        return True
+
+    def size_like(self, x):
+        """The `output_size` that makes the output as large as the symbolic tensor `x`; `None` if that is not known."""
+        sizes = spatial(x.shape, self.data_format)
+        return None if None in sizes else sizes
+
+    def compute_output_shape(self, input_shape, output_size=None):
+        return self.full_shape(input_shape, self.resolve(output_size))
+
+    def get_config(self):
+        return {**super().get_config(), "output_size": self.output_size}
+
+
+@rule(keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D, keras.layers.GlobalAveragePooling3D)
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class AdjointGlobalAveragePooling(BroadcastGlobalPooling):
+    """The adjoint of global average pooling: the average, divided by the number of positions, at every position.
+
+    Args:
+        source: A global average pooling layer.
+        output_size: The sizes of the output's spatial axes; by default what the source recorded.
+
+    Call arguments:
+        y: Tensor of the shape of the source's output.
+        output_size: See `BroadcastGlobalPooling`.
+
+    Example:
+
+    >>> pool = keras.layers.GlobalAveragePooling2D()
+    >>> float(AdjointGlobalAveragePooling(pool, output_size=(2, 2))(np.ones((1, 3)))[0, 0, 0, 0])
+    0.25
+    """
+
+    def share(self, y, sizes):
+        return y / ops.cast(math.prod(sizes), y.dtype)
+
+    @property
+    def exact(self):
+        return computes_averages(self.source)

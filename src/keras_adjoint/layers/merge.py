@@ -1,0 +1,155 @@
+"""The adjoints of layers that merge several tensors into one: what came together is handed out again."""
+
+import keras
+from keras import ops
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
+
+from keras_adjoint.errors import SizeError
+from keras_adjoint.geometry import is_known
+from keras_adjoint.layers.sizes import shape_of
+from keras_adjoint.layers.tied import Tied
+from keras_adjoint.rules import rule
+
+
+def shapes_of_inputs(source):
+    """The shapes, without the batch axis, of the tensors that a merging layer was first called with; () if unknown."""
+    shapes = (source.get_build_config() or {}).get("input_shape") or ()
+    return tuple(tuple(shape[1:]) for shape in shapes if isinstance(shape, (tuple, list)))
+
+
+def sum_to(y, shape):
+    """The transpose of broadcasting a tensor of `shape`, without its batch axis, to the shape of `y`.
+
+    Keras aligns the batch axes first and the others from behind, so the axes that `shape` lacks follow the batch axis.
+    """
+    missing = len(y.shape) - 1 - len(shape)
+    if missing:
+        y = ops.sum(y, axis=tuple(range(1, missing + 1)))
+    spread = tuple(axis for axis, size in enumerate(shape, 1) if is_known(size) and size == 1 and y.shape[axis] != 1)
+    return ops.sum(y, axis=spread, keepdims=True) if spread else y
+
+
+class AdjointMerge(Tied):
+    """The adjoint of a layer that merges several tensors: one tensor comes, and one for each of the source's inputs goes.
+
+    Args:
+        source: A merging layer that has been called.
+        output_size: Shapes of the source's inputs, without the batch axis; by default those that it was called with first.
+
+    Call arguments:
+        y: Tensor of the shape of the source's output.
+        output_size: The shapes wanted in this call, or tensors that have them.
+
+    Raises:
+        SizeError: If the source has not been called and no shapes are given.
+    """
+
+    options = ("output_size", "name")
+
+    def __init__(self, source, *, output_size=None, **kwargs):
+        super().__init__(source, **kwargs)
+        self.output_size = tuple(map(tuple, output_size or shapes_of_inputs(source)))
+
+    def hand_out(self, y, shapes):
+        """The adjoint: one tensor per shape. To be written by the subclass."""
+        raise NotImplementedError
+
+    def call(self, y, output_size=None):
+        return self.hand_out(y, self.resolve(output_size))
+
+    def resolve(self, output_size=None):
+        if output_size is None:
+            shapes = self.output_size
+        else:
+            shapes = tuple(tuple(shape_of(x)[1:] if hasattr(x, "shape") else x) for x in output_size)
+        if not shapes:
+            raise SizeError(
+                f"`{self.source.name}` has not been called, so nobody knows how many inputs it has. Call it, or pass their "
+                f"shapes without the batch axis as `output_size=[(...), ...]`. Received: source={self.source.name!r}"
+            )
+        return shapes
+
+    @property
+    def size_is_free(self):
+        return True
+
+    def size_like(self, *xs):
+        shapes = tuple(tuple(x.shape[1:]) for x in xs)
+        return None if any(None in shape for shape in shapes) else shapes
+
+    def compute_output_spec(self, y, output_size=None):
+        shapes = self.compute_output_shape(tuple(y.shape), output_size)
+        return [keras.KerasTensor(shape, dtype=self.compute_dtype) for shape in shapes]
+
+    def compute_output_shape(self, input_shape, output_size=None):
+        return [(input_shape[0], *shape) for shape in self.resolve(output_size)]
+
+    def get_config(self):
+        return {**super().get_config(), "output_size": self.output_size}
+
+
+# A weighted sum of its inputs: what each of them is multiplied by.
+WEIGHTS = {
+    keras.layers.Add: lambda source, count: (1,) * count,
+    keras.layers.Subtract: lambda source, count: (1, -1),
+    keras.layers.Average: lambda source, count: (1 / count,) * count,
+    CustomScaleLayer: lambda source, count: (1, source.scale),
+}
+
+
+@rule(*WEIGHTS)
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class AdjointSum(AdjointMerge):
+    """The adjoint of a weighted sum, as in `Add`, `Subtract` and `Average`: every input gets y times its weight.
+
+    An input that was broadcast collects the sum over what it was broadcast to.
+
+    Args:
+        source: A merging layer that has been called.
+        output_size: See `AdjointMerge`.
+
+    Input shape: That of the source's output.
+    Output shape: A list, with the shape of each of the source's inputs.
+
+    Example:
+
+    >>> subtract = keras.layers.Subtract()
+    >>> difference = subtract([np.ones((1, 2)), np.zeros((1, 2))])
+    >>> [np.array(x).tolist() for x in AdjointSum(subtract)(difference)]
+    [[[1.0, 1.0]], [[-1.0, -1.0]]]
+    """
+
+    def hand_out(self, y, shapes):
+        weights_of = next(WEIGHTS[base] for base in type(self.source).__mro__ if base in WEIGHTS)
+        weights = weights_of(self.source, len(shapes))
+        return [sum_to(y if weight == 1 else y * weight, shape) for weight, shape in zip(weights, shapes, strict=True)]
+
+
+@rule(keras.layers.Concatenate)
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class AdjointConcatenate(AdjointMerge):
+    """The adjoint of `Concatenate`: every input gets back its own part.
+
+    Args:
+        source: A `keras.layers.Concatenate` that has been called.
+        output_size: See `AdjointMerge`.
+
+    Input shape: That of the source's output.
+    Output shape: A list, with the shape of each of the source's inputs.
+
+    Example:
+
+    >>> concatenate = keras.layers.Concatenate()
+    >>> both = concatenate([np.ones((1, 2)), np.zeros((1, 3))])
+    >>> [x.shape for x in AdjointConcatenate(concatenate)(both)]
+    [(1, 2), (1, 3)]
+    """
+
+    def hand_out(self, y, shapes):
+        axis = self.source.axis % len(y.shape)
+        parts, start = [], 0
+        for shape in shapes:
+            cut = slice(start, start + shape[axis - 1])
+            parts.append(y[(slice(None),) * axis + (cut,)])
+            start += shape[axis - 1]
+        return parts
