@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_adjoint.packing import packed
 from keras_adjoint.precision import epsilon
 
 BACKEND = keras.backend.backend()
@@ -33,7 +34,7 @@ def operators(case, layer, adjoint):
     """(A, Aᵀ) as functions of one tensor; A is the source without its bias."""
     switches = case.switches()
     if switches is None:
-        return forward_of(layer, adjoint), adjoint
+        return packed(forward_of(layer, adjoint), case.packing, None), packed(adjoint, None, case.packing)
 
     def for_each(x):
         return ops.repeat(ops.convert_to_tensor(switches, x.dtype), x.shape[0], axis=0)

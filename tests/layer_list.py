@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 
 import keras
 import numpy as np
-from keras.src.applications.convnext import LayerScale
+from keras.src.applications.convnext import LayerScale, StochasticDepth
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 import keras_adjoint as ka
+from keras_adjoint.packing import Packing
 
 L = keras.layers
 
@@ -19,7 +21,7 @@ class Case:
     title: str
     layer_class: type
     make: object
-    shape: tuple
+    shape: tuple  # or a list of shapes, for layers that merge several tensors
     options: dict = field(default_factory=dict)
     single_on: tuple = ()  # backends whose own forward of a float64 layer rounds to float32
     no_double_on: tuple = ()  # backends without a float64 forward
@@ -31,10 +33,22 @@ class Case:
     def build(self, dtype="float64"):
         """The layer, built, with random numbers in all of its weights."""
         layer = self.make(dtype)
-        inputs = keras.Input(self.shape, dtype="int32" if isinstance(layer, L.Embedding) else dtype)
-        layer(inputs)
+        layer(self.inputs("int32" if isinstance(layer, L.Embedding) else dtype))
         randomize(layer)
         return layer
+
+    @property
+    def merges(self):
+        return isinstance(self.shape, list)
+
+    def inputs(self, dtype):
+        """Symbolic tensors for a call of the layer."""
+        return [keras.Input(s, dtype=dtype) for s in self.shape] if self.merges else keras.Input(self.shape, dtype=dtype)
+
+    @property
+    def packing(self):
+        """How the operator reads several inputs as one; `None` if there is one."""
+        return Packing([(None, *shape) for shape in self.shape]) if self.merges else None
 
     def adjoint(self, layer):
         return ka.adjoint(layer, **self.options)
@@ -46,7 +60,9 @@ class Case:
 
     @property
     def input_shape(self):
-        """The shape of x, which for an embedding is the shape of one-hot vectors."""
+        """The shape of x, which for an embedding is the shape of one-hot vectors, and several inputs packed into one."""
+        if self.merges:
+            return self.packing.shape[1:]
         return (*self.shape, 7) if self.title.startswith("embedding") else self.shape
 
     def switches(self, dtype="float64"):
@@ -141,6 +157,9 @@ LAYERS = [
     case("max pooling 2d, overlapping", L.MaxPooling2D, (8, 7, 2), 3, 2, padding="same"),
     case("max pooling 2d, channels first", L.MaxPooling2D, (2, 7, 6), 3, 2, data_format=FIRST),
     case("max pooling 3d", L.MaxPooling3D, (4, 5, 4, 1), 2),
+    case("max, global pooling 1d", L.GlobalMaxPooling1D, (5, 2)),
+    case("max, global pooling 2d, channels first", L.GlobalMaxPooling2D, (2, 3, 4), data_format=FIRST),
+    case("max, global pooling 3d, axes kept", L.GlobalMaxPooling3D, (2, 3, 2, 2), keepdims=True),
     case("up-sampling 1d", L.UpSampling1D, (4, 2), 3),
     case("up-sampling 2d", L.UpSampling2D, (4, 3, 2), (2, 3)),
     case("up-sampling 2d, bilinear", L.UpSampling2D, (4, 3, 2), (2, 3), interpolation="bilinear", single_on=TF),
@@ -171,6 +190,15 @@ LAYERS = [
     case("dropout", L.Dropout, (4,), 0.5),
     case("spatial dropout", L.SpatialDropout2D, (3, 3, 2), 0.5),
     case("gaussian noise", L.GaussianNoise, (4,), 0.5),
+    case("stochastic depth", StochasticDepth, (3, 4), 0.5),
+    case("add", L.Add, [(3, 2), (3, 2)]),
+    case("add, three inputs, broadcast", L.Add, [(3, 4, 2), (1, 1, 2), (3, 1, 2)]),
+    case("add, ranks differ", L.Add, [(3, 4, 2), (4, 2), (2,)]),
+    case("subtract", L.Subtract, [(3, 2), (3, 2)]),
+    case("average", L.Average, [(3,), (3,), (3,)]),
+    case("concatenate", L.Concatenate, [(3, 2), (3, 4)]),
+    case("concatenate, axis 1", L.Concatenate, [(3, 2, 2), (1, 2, 2), (2, 2, 2)], axis=1),
+    case("scaled residual", CustomScaleLayer, [(3, 2), (3, 2)], 0.3),
     case("linear activation", L.Activation, (4,), "linear"),
     case("identity", L.Identity, (4,)),
 ]

@@ -32,6 +32,7 @@ HOUSE = [
     "rules",
     "layers",
     "residual",
+    "packing",
     "graph",
     "operations",
     "way_back",

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_adjoint import layers as _layers  # noqa: F401  fills the registry
 from keras_adjoint.errors import KerasAdjointError, NoRuleError
-from keras_adjoint.graph import graph_of, trace, zeros
+from keras_adjoint.graph import trace, zeros
 from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.kernel import check_readable
 from keras_adjoint.layers.sizes import recorded_shapes
@@ -92,7 +92,7 @@ def adjoint(
                 f"{describe(source)}"
             )
         return original
-    if graph_of(source) is not None and class_with_rule(source) is None:
+    if isinstance(source, keras.Model) and class_with_rule(source) is None:
         return _adjoint_of_model(source, options)
     check_linear(source)
     return linear_adjoint(source, **options)

@@ -7,12 +7,17 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from keras_adjoint.adjoints import linear_adjoint, original_of, probe_shape
+from keras_adjoint.adjoints import adjoint, linear_adjoint, original_of, probe_shape
 from keras_adjoint.diagnosis import Pair, diagnose
 from keras_adjoint.errors import SizeError
-from keras_adjoint.layers.switches import AdjointMaxPooling
+from keras_adjoint.layers.merge import AdjointMerge
+from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied, linear_part
+from keras_adjoint.packing import Packing, packed
 from keras_adjoint.residual import derived_tolerance, evaluate, operator_dtype, random_probe, residual_of
+from keras_adjoint.way_back import unpacked
+
+UNPOOLING = (AdjointMaxPooling, AdjointGlobalMaxPooling)  # they are called with switches
 
 Operator: TypeAlias = Callable[..., Any]  # layers and models are callables, too
 
@@ -29,8 +34,8 @@ class AdjointReport:
         diagnosis: What is probably wrong, or "".
         forward: Name of A.
         backward: Name of B.
-        input_shape: Shape of x.
-        output_shape: Shape of A x.
+        input_shape: Shape of x; a tuple of shapes if there are several.
+        output_shape: Shape of A x; a tuple of shapes if there are several.
     """
 
     passed: bool
@@ -59,7 +64,7 @@ def check_adjoint(
     forward: Operator,
     backward: Operator | None = None,
     *,
-    input_shape: Sequence[int] | None = None,
+    input_shape: Sequence[Any] | None = None,
     trials: int = 3,
     seed: int = 0,
     tolerance: float | None = None,
@@ -70,12 +75,12 @@ def check_adjoint(
     between it and any other operator, unless the other one is so close that rounding could explain it.
 
     Args:
-        forward: A layer, a model, or a function of one tensor. Of a single layer only the linear part A counts,
-            without its bias and activation.
+        forward: A layer, a model, or a function, of one tensor or of a list of tensors. Of a layer, and of a model of which
+            `adjoint` makes the adjoint, only the linear part A counts, without biases and activation.
         backward: The operator B to test: a layer, a model, or a function. By default `adjoint(forward)`, whatever the
             activation of `forward`.
-        input_shape: Shape of x, batch axis included. By default the shape that `forward` was built with, with a small
-            size where it is unknown.
+        input_shape: Shape of x, batch axis included, or a list of shapes if A takes several tensors. By default the shape
+            that `forward` was built with, with a small size where it is unknown.
         trials: Number of random pairs.
         seed: Seed of the random numbers.
         tolerance: The largest residual that passes. By default what rounding explains, see `derived_tolerance`.
@@ -84,7 +89,7 @@ def check_adjoint(
         An `AdjointReport`.
 
     Raises:
-        ValueError: If the input shape is not known, or an operator does not return one tensor.
+        ValueError: If the input shape is not known, or an operator returns no tensor.
         KerasAdjointError: If `backward` is not given and `forward` has no adjoint.
 
     Example:
@@ -98,14 +103,17 @@ def check_adjoint(
     >>> print(ka.check_adjoint(conv, other).diagnosis)
     wrong size: B returns (1, 4, 4, 4) where x has (1, 8, 8, 4)
     """
-    if backward is None and isinstance(forward, AdjointMaxPooling):
+    if backward is None and isinstance(forward, UNPOOLING):
         forward, backward = forward.source, forward  # its switches need an input of the source
     elif backward is None:
-        backward = original_of(forward) or linear_adjoint(forward)
-    shape = tuple(input_shape) if input_shape is not None else _known_shape(forward, backward)
+        whole = isinstance(forward, keras.Model)
+        backward = original_of(forward) or (adjoint(forward) if whole else linear_adjoint(forward))
+    given = tuple(input_shape) if input_shape is not None else _known_shape(forward, backward)
     dtype = operator_dtype(forward, backward)
     generator = np.random.default_rng(seed)
-    pair = _pair(forward, backward, shape, dtype, generator)
+    inputs = None if all(isinstance(size, int) for size in given) else Packing(given)
+    pair, outputs = _pair(forward, backward, given, inputs, dtype, generator)
+    shape = given if inputs is None else inputs.shape
     x = random_probe(shape, dtype, generator)
     output_shape = pair.forward(x).shape
     if tolerance is None:
@@ -124,8 +132,8 @@ def check_adjoint(
         diagnosis="" if passed else diagnose(pair, shape, output_shape, dtype, tolerance, generator),
         forward=_name(forward),
         backward=_name(backward),
-        input_shape=shape,
-        output_shape=output_shape,
+        input_shape=shape if inputs is None else inputs.shapes,
+        output_shape=output_shape if outputs is None else outputs.shapes,
     )
 
 
@@ -206,36 +214,48 @@ def _own_variables(root):
     return owned
 
 
-def _pair(forward, backward, shape, dtype, generator):
-    """Both operators as functions of float64 arrays."""
-    if isinstance(backward, AdjointMaxPooling):
+def _pair(forward, backward, shape, inputs, dtype, generator):
+    """(both operators as functions of float64 arrays, the `Packing` of the outputs)."""
+    if isinstance(backward, UNPOOLING):
         switches = keras.ops.convert_to_tensor(random_probe(shape, dtype, generator), dtype)
         return Pair(
             forward=lambda x: evaluate(lambda t: backward.apply_forward(t, switches), x, dtype),
             backward=lambda y: evaluate(lambda t: backward(t, switches=switches), y, dtype),
-        )
+        ), None
     linear = forward
     if isinstance(backward, Tied) and backward.source is forward:
         linear = backward.apply_forward
     elif isinstance(forward, Tied) and backward is forward.source:
         linear, backward = _linear(forward), forward.apply_forward
-    elif isinstance(forward, keras.layers.Layer) and not isinstance(forward, keras.Model):
+    elif isinstance(forward, keras.layers.Layer) and (
+        not isinstance(forward, keras.Model) or (isinstance(backward, keras.Model) and original_of(backward) is forward)
+    ):
         linear = _linear(forward)
 
     def apply_backward(y):
         if not isinstance(backward, Tied) or getattr(backward, "output_size", ()) is not None:
             return backward(y)
         try:
-            return backward(y, output_size=keras.ops.zeros(shape))
+            return backward(y, output_size=_zeros(shape, dtype))
         except SizeError:  # then its own idea of the size is what the test shall show
             return backward(y)
 
-    return Pair(
-        forward=lambda x: evaluate(linear, x, dtype),
-        backward=lambda y: evaluate(apply_backward, y, dtype),
+    result = linear(_zeros(shape, dtype))
+    outputs = Packing([tuple(y.shape) for y in result]) if isinstance(result, (list, tuple)) else None
+    pair = Pair(
+        forward=lambda x: evaluate(packed(linear, inputs, outputs), x, dtype),
+        backward=lambda y: evaluate(packed(apply_backward, outputs, inputs), y, dtype),
         forward_layer=forward if isinstance(forward, keras.layers.Layer) else None,
         backward_layer=backward if isinstance(backward, keras.layers.Layer) else None,
     )
+    return pair, outputs
+
+
+def _zeros(shape, dtype):
+    """Zeros of a shape, or a list of zeros of several shapes."""
+    if isinstance(shape[0], int):
+        return keras.ops.zeros(shape, dtype)
+    return [keras.ops.zeros(one, dtype) for one in shape]
 
 
 def _linear(layer):
@@ -251,9 +271,10 @@ def _known_shape(forward, backward):
         shape = _shape_of_x(backward)
     elif isinstance(forward, Tied):
         x = _shape_of_x(forward)
-        shape = x and tuple(forward.apply_forward(keras.ops.zeros(x, forward.compute_dtype)).shape)
-    elif isinstance(forward, keras.Model) and forward.inputs and len(forward.inputs) == 1:
-        shape = probe_shape(forward, [forward.inputs[0].shape])
+        shape = x and tuple(forward.apply_forward(_zeros(x, forward.compute_dtype)).shape)
+    elif isinstance(forward, keras.Model) and forward.inputs:
+        shapes = [probe_shape(forward, [x.shape]) for x in forward.inputs]
+        shape = unpacked(shapes)
     else:
         shape = probe_shape(forward) if isinstance(forward, keras.layers.Layer) else None
     if shape is None:
@@ -265,6 +286,8 @@ def _known_shape(forward, backward):
 
 
 def _shape_of_x(adjoint):
+    if isinstance(adjoint, AdjointMerge):
+        return [probe_shape(adjoint.source, [(None, *shape)]) for shape in adjoint.output_size] or None
     recorded = probe_shape(adjoint.source, adjoint.recorded_shapes())
     return recorded and adjoint.shape_of_x(recorded)
 

@@ -15,6 +15,7 @@ from keras import ops, tree
 from keras.src.models.functional import Functional
 
 from keras_adjoint.errors import NoRuleError
+from keras_adjoint.precision import epsilon
 from keras_adjoint.rules import REGISTERED_BY_USERS, class_with_rule, describe
 
 
@@ -156,7 +157,8 @@ def total(tensors):
     """The sum of symbolic tensors; `None` if there are none."""
     if len(tensors) < 2:
         return tensors[0] if tensors else None
-    return keras.layers.Add(dtype=tensors[0].dtype)(tensors)
+    finest = min((tensor.dtype for tensor in tensors), key=epsilon)  # Keras' own choice knows no float64
+    return keras.layers.Add(dtype=finest)(tensors)
 
 
 def zeros(shape, like):

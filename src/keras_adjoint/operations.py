@@ -98,7 +98,7 @@ def operation_back(call, back):
     if kind not in OPERATIONS:
         names = ", ".join(operation.__name__ for operation in OPERATIONS)
         raise NoRuleError(
-            f"No adjoint is known for the operation `{kind.__name__}` at `{call.place}`; known are {names}. Write it as a layer, "
-            f"and, if it is linear, teach its adjoint with `@keras_adjoint.register_rule`. Received: {kind.__name__}"
+            f"No adjoint is known for the operation `{kind.__name__}` at `{call.place}`; known are {names}. Write it as a "
+            f"layer, and, if it is linear, teach its adjoint with `@keras_adjoint.register_rule`. Received: {kind.__name__}"
         )
     return OPERATIONS[kind](call, back)

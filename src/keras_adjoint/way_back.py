@@ -36,7 +36,10 @@ class WayBack:
 
     def model(self, name):
         """A Functional model from the graph's outputs to its inputs."""
-        starts = [keras.Input(batch_shape=y.shape, dtype=y.dtype, name=f"from_{_word(y)}") for y in self.graph.outputs]
+        starts = [
+            keras.Input(batch_shape=y.shape, dtype=y.dtype, name=self._name(f"from_{y._keras_history.operation.name}"))
+            for y in self.graph.outputs
+        ]
         return keras.Model(unpacked(starts), unpacked(self.run(starts)), name=name)
 
     def layer(self, call, role, make):
@@ -81,8 +84,8 @@ class WayBack:
         if not self.remembers:
             raise ValueError(
                 f"To undo {what}, a decoder needs memory, that is, it must know what happened in the encoder at "
-                f"`{call.place}`, and `mirror` builds one from the code alone. Use `keras_adjoint.autoencoder`, which wires it, "
-                f"choose a policy that needs no memory, or give the encoder an input of known size: "
+                f"`{call.place}`, and `mirror` builds one from the code alone. Use `keras_adjoint.autoencoder`, which wires "
+                f"it, choose a policy that needs no memory, or give the encoder an input of known size: "
                 f"`keras.Model(x, encoder(x))` with `x = keras.Input(...)`. Received: {describe(call.operation)}"
             )
         self.recalled.append(tensor)
@@ -100,8 +103,3 @@ class WayBack:
 def unpacked(tensors):
     """The one tensor of a list that has one, else the list."""
     return tensors[0] if len(tensors) == 1 else list(tensors)
-
-
-def _word(tensor):
-    history = tensor._keras_history
-    return history.operation.name if history.operation is not None else "code"

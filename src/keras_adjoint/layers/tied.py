@@ -146,7 +146,8 @@ class linear_part:
         self.own.update(self.kept)
 
     def __call__(self, x):
-        return self._apply(x) - self._apply(ops.zeros_like(x))
+        at_zero = self._apply(keras.tree.map_structure(ops.zeros_like, x))
+        return keras.tree.map_structure(lambda y, y0: y - y0, self._apply(x), at_zero)
 
     def _apply(self, x):
         return self.layer(x, training=False) if self.layer._call_has_training_arg else self.layer(x)

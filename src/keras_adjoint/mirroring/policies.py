@@ -120,11 +120,10 @@ class Policies:
         A dictionary that mentions a layer or its class decides about it, whatever its type. That is how a layer that this
         table does not know is declared to be an activation or a normalisation.
         """
-        for policy in NAMES:
-            value = getattr(self, policy)
-            if policy != "bias" and isinstance(value, Mapping) and _mentioned(value, operation, predicates=False):
-                if not (policy == "activation" and has_own_activation(operation)):
-                    return policy
+        for policy in NAMES.keys() - ({"bias", "activation"} if has_own_activation(operation) else {"bias"}):
+            choices = getattr(self, policy)
+            if isinstance(choices, Mapping) and _mentioned(choices, operation, predicates=False):
+                return policy
         if isinstance(operation, ACTIVATION_OPERATIONS):
             return "activation"
         decided = DECIDES.get(nearest_class(operation, DECIDES))
