@@ -1,6 +1,9 @@
 """What the way back through a graph is made of: layers, each made once, named after what they undo, told their sizes."""
 
+from collections import defaultdict
+
 import keras
+from keras.src.backend.common import global_state
 
 from keras_adjoint.graph import reverse, zeros
 from keras_adjoint.rules import describe
@@ -23,6 +26,7 @@ class WayBack:
         self.recalled = []  # the tensors of the way forth that were used
         self._made = {}
         self._taken = set(taken)
+        pass_over([*taken, *(call.operation.name for call in graph.calls)])
 
     def carry_back(self, call, backs):
         """What goes back to each input of a call, for what came back for its outputs."""
@@ -98,6 +102,19 @@ class WayBack:
             name = f"{wanted}_{number}"
         self._taken.add(name)
         return name
+
+
+def pass_over(names):
+    """Let Keras not give these names to the layers and operations that it names itself, such as the sums of a way back.
+
+    It counts what it has named so far, and a model from a file has names that it did not count.
+    """
+    counts = global_state.get_global_attribute("object_name_uids", default=defaultdict(int), set_to_default=True)
+    for name in names:
+        stem, _, number = name.rpartition("_")
+        counts[name] = max(counts[name], 1)
+        if number.isdecimal():
+            counts[stem] = max(counts[stem], int(number) + 1)
 
 
 def unpacked(tensors):

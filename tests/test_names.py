@@ -1,0 +1,35 @@
+"""New layers do not take the names of a model's own, also where the model comes from a file and Keras counts from zero."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_adjoint as ka
+
+L = keras.layers
+
+
+def with_sums(tmp_path):
+    """A model from a file, whose sums have names that Keras would give next."""
+    x = keras.Input((6, 5, 2))
+    y = L.ReLU()(L.Conv2D(3, 3, padding="same")(x))
+    y = L.Add(name="add_1")([L.Conv2D(3, 1)(y), y])
+    y = L.Add(name="add_2")([L.Conv2D(3, 1)(y), y])
+    keras.Model(x, y).save(tmp_path / "model.keras")
+    keras.utils.clear_session()
+    return keras.models.load_model(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        lambda model: ka.autoencoder(model),
+        lambda model: ka.autoencoder(model, activation="gradient", output_activation="relu"),
+        lambda model: ka.deconvnet(model, "add_2", strongest=2),
+        lambda model: keras.Model(model.inputs, ka.mirror(model)(model.outputs)),
+    ],
+)
+def test_sums_of_the_way_back_have_names_of_their_own(tmp_path, back):
+    model = with_sums(tmp_path)
+    x = np.ones((1, 6, 5, 2), "float32")
+    assert back(model)(x).shape[-3:] == (6, 5, 2)
