@@ -9,6 +9,7 @@ from keras_adjoint.adjoints import adjoint
 from keras_adjoint.checks import AdjointReport, assert_adjoint, check_adjoint, is_tied
 from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError, TieError
 from keras_adjoint.kernels import adapt_bias, adapt_channels, convert_layout, transpose_kernel
+from keras_adjoint.lowerings.exporting import exporting
 from keras_adjoint.mirroring.deconvnet import deconvnet
 from keras_adjoint.mirroring.mirror import autoencoder, mirror
 from keras_adjoint.rules import register_rule
@@ -32,6 +33,7 @@ __all__ = [
     "clone_tied",
     "convert_layout",
     "deconvnet",
+    "exporting",
     "is_tied",
     "mirror",
     "register_rule",

@@ -162,7 +162,8 @@ class told_where:
         return self
 
     def __exit__(self, kind, error, traceback):
-        if isinstance(error, KerasAdjointError) and f"`{self.call.place}`" not in str(error):
+        ours = isinstance(error, KerasAdjointError) or kind is ValueError
+        if ours and f"`{self.call.place}`" not in str(error):
             raise kind(f"At `{self.call.place}`: {error}") from error
 
 

@@ -72,7 +72,7 @@ def trace(model):
     if functional is None:
         raise NoRuleError(_no_graph(model, model.name))
     calls: list[Call] = []
-    outputs = _follow(functional, list(functional.inputs), model.name, None, calls)
+    outputs = _follow(functional, list(functional.inputs), model.name, calls)
     return Graph(list(functional.inputs), outputs, calls)
 
 
@@ -85,7 +85,7 @@ def graph_of(layer):
     return None
 
 
-def _follow(model, inputs, place, training, calls):
+def _follow(model, inputs, place, calls):
     """Append the calls of `model` on `inputs`, and return its outputs.
 
     As long as the tensors are those that the model was made with, its own record of the call is taken. Inside of nested
@@ -98,16 +98,13 @@ def _follow(model, inputs, place, training, calls):
         arguments, keywords = node.arguments.fill_in(current)
         nested = graph_of(layer) if class_with_rule(layer) not in REGISTERED_BY_USERS else None
         if nested is not None:
-            mode = keywords.get("training", training)
-            outputs = _follow(nested, tree.flatten(arguments[0]), here, mode, calls)
+            outputs = _follow(nested, tree.flatten(arguments[0]), here, calls)
         else:
             if isinstance(layer, keras.Model) and class_with_rule(layer) is None:
                 raise NoRuleError(_no_graph(layer, here))
             if all(current[id(tensor)] is tensor for tensor in node.input_tensors):
                 outputs = list(node.output_tensors)
             else:
-                if training is not None and getattr(layer, "_call_has_training_arg", False):
-                    keywords = {"training": training, **keywords}
                 outputs = tree.flatten(layer(*arguments, **keywords))
             read = [current[id(tensor)] for tensor in node.input_tensors]
             calls.append(Call(layer, here, arguments, read, outputs))

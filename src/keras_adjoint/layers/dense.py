@@ -9,6 +9,13 @@ from keras_adjoint.layers.tied import Tied
 from keras_adjoint.rules import rule
 
 
+def times_transpose(y, kernel):
+    """y Wᵀ, computed as (W yᵀ)ᵀ: converters to other formats store a transposed kernel as a second one."""
+    rows = y if len(y.shape) == 2 else ops.reshape(y, (-1, kernel.shape[-1]))
+    x = ops.transpose(kernel @ ops.transpose(rows))
+    return x if len(y.shape) == 2 else ops.reshape(x, (*ops.shape(y)[:-1], kernel.shape[0]))
+
+
 @rule(keras.layers.Dense)
 @keras.saving.register_keras_serializable(package="keras_adjoint")
 class AdjointDense(TiedChannels):
@@ -42,7 +49,7 @@ class AdjointDense(TiedChannels):
         return self.source.units
 
     def apply_adjoint(self, y):
-        return y @ ops.transpose(self.read())
+        return times_transpose(y, self.read())
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.channels or self.source_channels())
@@ -77,7 +84,7 @@ class AdjointEmbedding(Tied):
     kernel_name = "embeddings"
 
     def apply_adjoint(self, y):
-        return y @ ops.transpose(self.read())
+        return times_transpose(y, self.read())
 
     def apply_forward(self, x):
         return x @ self.read()

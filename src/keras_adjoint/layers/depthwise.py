@@ -3,8 +3,9 @@
 import keras
 from keras import ops
 
+from keras_adjoint.geometry import Window
 from keras_adjoint.layers.conv import AdjointConv
-from keras_adjoint.lowerings.correlate import correlate
+from keras_adjoint.lowerings.choose import Convolution, adjoint_convolution
 from keras_adjoint.rules import rule
 
 
@@ -74,5 +75,6 @@ class AdjointSeparableConv(AdjointDepthwiseConv):
 
     def apply_adjoint(self, y, sizes):
         pointwise = self.read("pointwise_kernel")
-        y = correlate(y, ops.swapaxes(pointwise, -1, -2), (1,) * self.rank)
+        one_tap = tuple(Window(1).at(size) for size in ops.shape(y)[1:-1])
+        y = adjoint_convolution(y, pointwise, Convolution(one_tap))
         return self.filter_back(y, self.read("depthwise_kernel"), sizes)

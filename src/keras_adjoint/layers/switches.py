@@ -89,8 +89,14 @@ class AdjointMaxPooling(Pooling):
 
 
 def first_maximum(x):
-    """True at the first maximum along the last axis."""
-    return ops.one_hot(ops.argmax(x, axis=-1), ops.shape(x)[-1], dtype="bool")
+    """True at the first maximum along the last axis.
+
+    It is made of comparisons and minima, which every export format has. `argmax` and `one_hot` are not in all of them.
+    """
+    size = ops.shape(x)[-1]
+    positions = ops.arange(size, dtype="int32")
+    maxima = x == ops.max(x, axis=-1, keepdims=True)
+    return positions == ops.min(ops.where(maxima, positions, size), axis=-1, keepdims=True)
 
 
 @rule(keras.layers.GlobalMaxPooling1D, keras.layers.GlobalMaxPooling2D, keras.layers.GlobalMaxPooling3D)

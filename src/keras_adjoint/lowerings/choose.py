@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from keras_adjoint.geometry import Axis
-from keras_adjoint.lowerings import stuffed, subpixel
+from keras_adjoint.lowerings import native, stuffed, subpixel
+from keras_adjoint.lowerings.exporting import is_exporting
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,14 @@ LOWERINGS = (
     Lowering("stuffed", stuffed.fits, stuffed.apply),
 )
 
+# In a file that is exported, the operator that every format knows comes first.
+EXPORTED = (Lowering("native", native.fits, native.apply), *LOWERINGS)
+
 
 def choose(convolution):
     """The first lowering of the table that fits; the last one fits everything."""
-    return next(lowering for lowering in LOWERINGS if lowering.fits(convolution))
+    table = EXPORTED if is_exporting() else LOWERINGS
+    return next(lowering for lowering in table if lowering.fits(convolution))
 
 
 def adjoint_convolution(y, kernel, convolution):

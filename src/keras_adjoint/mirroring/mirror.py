@@ -8,7 +8,7 @@ from keras_adjoint.adjoints import ExactWayBack, linear_adjoint, original_of, to
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.graph import graph_of, trace
 from keras_adjoint.layers.bias import MODES, READS_SOURCE
-from keras_adjoint.mirroring.policies import Policies, describe_call, has_own_activation
+from keras_adjoint.mirroring.policies import DECIDES, Policies, describe_call, has_own_activation
 from keras_adjoint.mirroring.undo import UNDO, activated
 from keras_adjoint.rules import class_with_rule, options_of
 from keras_adjoint.way_back import unpacked
@@ -227,11 +227,19 @@ class MirroredWayBack(ExactWayBack):
         return seen
 
 
-MOVES = (keras.layers.Flatten, keras.layers.Reshape, keras.layers.Permute, keras.layers.Identity, keras.layers.Dropout)
+# Layers behind which numbers are what they were before, so that what passed an activation still has.
+MOVES = (
+    keras.layers.Flatten,
+    keras.layers.Reshape,
+    keras.layers.Permute,
+    keras.layers.Identity,
+    keras.layers.Dropout,
+    *(pool for pool, policy in DECIDES.items() if policy == "pooling" and "Max" in pool.__name__),
+)
 
 
 def code_tensors(graph):
-    """Identities of the tensors that are the code, or become it by moving numbers alone."""
+    """Identities of the tensors that are the code, or become it by moving and choosing numbers alone."""
     readers = graph.readers()
     code = {id(tensor) for tensor in graph.outputs if not readers[id(tensor)]}
     for call in reversed(graph.calls):

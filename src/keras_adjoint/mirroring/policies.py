@@ -45,6 +45,7 @@ DECIDES = {
     keras.layers.GlobalAveragePooling2D: "pooling",
     keras.layers.GlobalAveragePooling3D: "pooling",
     keras.layers.Multiply: "gates",
+    numpy_operations.Multiply: "gates",
     keras.layers.Dropout: "dropout",
     keras.layers.SpatialDropout1D: "dropout",
     keras.layers.SpatialDropout2D: "dropout",

@@ -45,10 +45,13 @@ SQUEEZING = {"sigmoid", "hard_sigmoid", "softmax", "tanh", "hard_tanh"}
 
 def new_one_like(way, call, role):
     """A new layer from the config of the one that was called, trained on its own."""
-    layer = call.operation
-    return way.layer(
-        call, role, lambda name: type(layer).from_config({**layer.get_config(), "name": name, "trainable": True})
-    )
+
+    def make(name):
+        layer = type(call.operation).from_config({**call.operation.get_config(), "name": name})
+        layer.trainable = True  # even if the encoder is frozen
+        return layer
+
+    return way.layer(call, role, make)
 
 
 def reading(way, call, role, layer_class, **options):
