@@ -5,6 +5,7 @@ from collections import defaultdict
 import keras
 from keras.src.backend.common import global_state
 
+from keras_adjoint.errors import SizeError
 from keras_adjoint.graph import reverse, zeros
 from keras_adjoint.rules import describe
 
@@ -67,11 +68,11 @@ class WayBack:
             One symbolic tensor for each of the call's inputs.
         """
         y = backs if len(backs) > 1 else backs[0]
-        result = layer(y, **self._size(layer, call))
+        result = layer(y, **self._size(layer, call, y))
         return list(result) if isinstance(result, (list, tuple)) else [result]
 
-    def _size(self, layer, call):
-        if not getattr(layer, "size_is_free", False):
+    def _size(self, layer, call, y):
+        if not getattr(layer, "size_is_free", False) or knows_size(layer, y, call.inputs):
             return {}
         size = layer.size_like(*call.inputs)
         if size is None:
@@ -102,6 +103,17 @@ class WayBack:
             name = f"{wanted}_{number}"
         self._taken.add(name)
         return name
+
+
+def knows_size(layer, y, xs):
+    """Whether a layer makes tensors of the sizes of `xs` without being told, because its source recorded them."""
+    try:
+        found = layer.compute_output_shape(tuple(y.shape))
+    except SizeError:
+        return False
+    found = found if isinstance(found, list) else [found]
+    wanted = [tuple(x.shape[1:]) for x in xs]
+    return [tuple(shape[1:]) for shape in found] == wanted and not any(None in shape for shape in wanted)
 
 
 def pass_over(names):
