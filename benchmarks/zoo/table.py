@@ -1,0 +1,127 @@
+"""The zoo's table, for a terminal and as Markdown."""
+
+import statistics
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from benchmarks.zoo.networks import cases
+from benchmarks.zoo.rows import NOT_BUILT, OK
+from keras_adjoint.demo.files import moved_into_place
+
+HEAD = (
+    "network",
+    "top",
+    "size",
+    "layers",
+    "kernels",
+    "tied",
+    "own",
+    "Keras, s",
+    "mirror, s",
+    "ratio",
+    "residual",
+    "share",
+    "verdict",
+)
+
+INTRODUCTION = """# The zoo
+
+<!-- Written by `python -m benchmarks.zoo`. Changes made by hand are lost. -->
+
+The smallest network of each family of `keras.applications`, with random weights, is mirrored by `ka.mirror` with its
+default policies, and once more by `ka.autoencoder` with `pooling="switches"`, `gates="recall"` and
+`activation="gradient"`, with and without the classifier on top, at the size that it was designed for and at 225 × 219.
+A verdict of "ok" says that both decoders predict finite values of exactly the input's shape; that every
+kernel of the network, but those of layers that compute gates, is read by the decoder and is the same object there; that
+the decoder owns as many parameters as the policies state, counted from the network alone, and no kernel; and that after
+saving and loading both models are tied, have as many parameters and predict the same. *Layers* are those of the network
+and of the mirror. *Kernels* counts those that both read, of all that the network has; with "+ n gates" the network has n
+more, which compute gates and get nothing back. *Tied* are the numbers in the shared kernels, *own* the parameters that
+the decoder adds: one bias per channel of a kernel's input, and a normalisation for each of the network's. *Keras* and
+*mirror* are the seconds that building the network and building its mirror took, each the median of three, and *ratio* is
+the second over the first. *Residual* is the largest of all adjoints on the way back, each tested at its own size in the
+network, and *share* the largest quotient of a residual and its tolerance, which is what rounding explains in that layer;
+above 1 the row fails.
+"""
+
+
+def row_of(case, row):
+    """The cells of one row."""
+    place = [case.network, "with" if case.top else "without", f"{case.size[0]} × {case.size[1]}"]
+    if "ratio" not in row or "residuals" not in row:
+        return [*place, *[""] * (len(HEAD) - 4), verdict(row)]
+    kernels, seconds = row["kernels"], row["seconds"]
+    gates = kernels["left_out_with_gates"]
+    return [
+        *place,
+        f"{row['layers']['network']} / {row['layers']['mirror']}",
+        f"{kernels['shared']} / {kernels['all'] - gates}" + (f" + {gates} gates" if gates else ""),
+        f"{row['parameters']['tied']:,}",
+        f"{row['parameters']['own']:,}",
+        f"{statistics.median(seconds['network']):.2f}",
+        f"{statistics.median(seconds['mirror']):.2f}",
+        f"{row['ratio']:.2f}",
+        f"{row['residuals']['residual']:.1e}",
+        f"{row['residuals']['over_tolerance']:.3f}",
+        verdict(row),
+    ]
+
+
+def verdict(row):
+    """One word, or what went wrong."""
+    return ": ".join([row["verdict"], "; ".join(row["problems"])] if row["problems"] else [row["verdict"]])
+
+
+def summary(rows):
+    """One sentence on all rows of a backend."""
+    rows = list(rows)
+    measured = [row for row in rows if "ratio" in row and "residuals" in row]
+    verdicts = [row["verdict"] for row in rows]
+    counts = [f"{verdicts.count(OK)} of {len(rows)} rows ok", f"{verdicts.count(NOT_BUILT)} not built by Keras"]
+    if measured:
+        ratios = [row["ratio"] for row in measured]
+        slowest = max(measured, key=lambda row: row["ratio"])
+        worst = max(measured, key=lambda row: row["residuals"]["over_tolerance"])
+        counts += [
+            f"a mirror is built in {statistics.median(ratios):.2f} times the time that Keras takes for the network (median; at "
+            f"most {slowest['ratio']:.2f}, {slowest['network']})",
+            f"the worst residual is {worst['residuals']['over_tolerance']:.3f} of its tolerance ({worst['network']})",
+        ]
+    return "; ".join(counts) + "."
+
+
+def terminal(rows):
+    """A table for a terminal, without the words on what went wrong."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0))
+    for column in HEAD:
+        words = column in ("network", "top", "verdict")
+        table.add_column(column, justify="left" if words else "right", overflow="fold")
+    for case in cases():
+        if case.key in rows:
+            cells = row_of(case, rows[case.key])
+            table.add_row(*map(escape, [*cells[:-1], rows[case.key]["verdict"]]))
+    return table
+
+
+def markdown(sections):
+    """The whole page: one section for each backend."""
+    parts = [INTRODUCTION]
+    for section in sections:
+        versions = ", ".join(f"{name} {number}" for name, number in section["versions"].items())
+        rows = section["rows"]
+        lines = ["| " + " | ".join(HEAD) + " |", "|" + "|".join(" --- " for _ in HEAD) + "|"]
+        for case in cases():
+            if case.key in rows:
+                cells = (cell.replace("|", "\\|") for cell in row_of(case, rows[case.key]))
+                lines.append("| " + " | ".join(cells) + " |")
+        parts.append(f"## {section['backend']}\n\n{section['date']}; {versions}. {summary(rows.values())}\n")
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def write_page(path, sections):
+    """Replace the page."""
+    with moved_into_place(path) as beside:
+        beside.write_text(markdown(sections), encoding="utf-8")
