@@ -58,7 +58,8 @@ def autoencoder(back=lambda conv: ka.adjoint(conv, bias="own")):
     conv = layers.Conv2D(3, 3, strides=2, padding="same", name="conv")
     features = conv(image)
     pooled = layers.MaxPooling2D(2, name="pool")(features)
-    joined = layers.Concatenate(name="join")([layers.LayerNormalization(name="norm")(pooled), pooled])
+    joined = layers.Add(name="join")([layers.LayerNormalization(name="norm")(pooled), pooled])
+    joined = layers.CenterCrop(1, 1, name="crop")(joined)
     encoder = keras.Model(image, [features, joined], name="encoder")
     code = keras.Input(features.shape[1:])
     adjoint = back(conv)
@@ -81,12 +82,13 @@ def test_every_layer_of_a_good_model_passes(tmp_path):
     assert data["passed"] and data["backend"] == keras.backend.backend()
     verdicts = {layer["layer"]: layer["verdict"] for layer in data["layers"]}
     names = [layer["layer"] for layer in data["layers"]]
-    assert len(names) == len(verdicts) == 6
+    assert len(names) == len(verdicts) == 7
     assert verdicts == {
         "encoder/conv": "ok",
         "encoder/pool": "ok",
         "encoder/norm": "not linear",
-        "encoder/join": "no rule",
+        "encoder/join": "ok",
+        "encoder/crop": "no rule",
         "decoder/conv_adjoint": "ok",
         "dense": "ok",
     }
@@ -102,9 +104,9 @@ def test_every_layer_of_a_good_model_passes(tmp_path):
 def test_the_table_has_a_line_per_layer_and_no_colours_outside_of_a_terminal(tmp_path):
     result = run("check", saved(autoencoder(), tmp_path))
     assert result.exit_code == 0
-    for words in ("encoder/conv", "AdjointMaxPooling", "9×8×2", "not linear", "6 layers: 4 ok"):
+    for words in ("encoder/conv", "AdjointMaxPooling", "9×8×2", "not linear", "7 layers: 5 ok"):
         assert words in result.stdout
-    assert "no rule Concatenate: No adjoint is known" in result.stdout
+    assert "no rule CenterCrop: No adjoint is known" in result.stdout
     assert "\x1b[" not in result.stdout
 
 

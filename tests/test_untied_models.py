@@ -274,3 +274,53 @@ def test_files_load_in_a_process_without_this_package_and_predict_the_same(tmp_p
     command = [sys.executable, "-c", WITHOUT_THE_PACKAGE, *KINDS]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert "same: conv_transpose conv" in run.stdout, run.stderr
+
+
+# --- mirrored models
+
+
+def mirrored(**policies):
+    x = keras.Input((11, 9, 3))
+    y = L.MaxPooling2D(2, name="pool")(
+        L.Conv2D(4, 3, strides=2, padding="same", activation="relu")(L.Rescaling(0.5)(x))
+    )
+    y = L.Concatenate()([y, L.BatchNormalization()(L.SeparableConv2D(5, 3, padding="same")(y)), L.Subtract()([y, y])])
+    y = L.MaxPooling2D(3, 1, padding="same")(L.LayerNormalization()(y))
+    return ka.autoencoder(keras.Model(x, [L.GlobalAveragePooling2D()(y), L.Dense(3)(L.Flatten()(y))]), **policies)
+
+
+@pytest.mark.parametrize(
+    "policies", [{}, {"norm": "inverse"}, {"norm": "adjoint", "bias": "subtract", "preprocessing": "adjoint"}]
+)
+def test_a_mirrored_model_in_stock_layers(policies):
+    model = mirrored(**policies)
+    for layer in layers(model):
+        if layer.weights and not hasattr(layer, "source"):
+            randomized(layer)
+    untied = ka.untie(model)
+    assert_stock(untied)
+    assert_same([(model, untied)], random_input((11, 9, 3)))
+
+
+def test_what_a_mirrored_model_remembers_cannot_be_written_in_stock_layers():
+    with pytest.raises(ka.NoRuleError, match="no stock layer finds the switches"):
+        ka.untie(mirrored(pooling="switches"))
+    with pytest.raises(ka.NoRuleError, match="_gradient` cannot be written out in stock layers"):
+        ka.untie(mirrored(activation="gradient"))
+
+
+def test_sums_over_what_was_broadcast_cannot_be_written_in_stock_layers():
+    x, z = keras.Input((4, 3)), keras.Input((3,))
+    model = keras.Model([x, z], L.Add(name="sum")([x, z]))
+    with pytest.raises(ka.NoRuleError, match="it adds up what was broadcast"):
+        ka.untie(ka.adjoint(model))
+
+
+def test_the_adjoint_of_a_concatenation_along_any_axis_in_stock_layers():
+    parts = [keras.Input((4, size, 3)) for size in (2, 1, 3)]
+    model = ka.adjoint(keras.Model(parts, L.Concatenate(axis=2)(parts)))
+    untied = ka.untie(model)
+    assert_stock(untied)
+    x = random_input((4, 6, 3))
+    for found, expected in zip(untied(x), model(x), strict=True):
+        np.testing.assert_array_equal(numbers(found), numbers(expected))

@@ -10,8 +10,8 @@ from keras.src.utils.naming import to_snake_case
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.sharing import copy_value
-from keras_adjoint.stock.steps import Call, received
-from keras_adjoint.stock.write import KINDS, writer_for
+from keras_adjoint.stock.steps import Branches, Call, received, refuse
+from keras_adjoint.stock.write import KINDS, OTHERS, writer_for
 
 
 def untie(layer_or_model: keras.layers.Layer, *, to: str = "conv_transpose") -> keras.Model:
@@ -112,6 +112,8 @@ class Converter:
             return self.model(layer)
         if not isinstance(layer, keras.layers.Layer):
             return layer  # an operation of `keras.ops`, which holds nothing
+        if type(layer) in OTHERS:
+            refuse(layer, "no arrangement of them is known that computes it")
         inner = next((inner for inner in layer._flatten_layers() if isinstance(inner, Tied)), None)
         if inner is not None:
             raise NoRuleError(
@@ -123,8 +125,15 @@ class Converter:
     def write_out(self, tied, write, y, output_size=None, training=None, mask=None):
         """Apply the stock layers that an adjoint layer is written out in, called as it was called."""
         options = {} if output_size is None else {"output_size": output_size}
-        output_shape = tied.compute_output_spec(y, **options).shape
-        for step in write(Call(tied, tuple(y.shape), tuple(output_shape), self.to)):
+        output_shape = keras.tree.map_structure(lambda x: tuple(x.shape), tied.compute_output_spec(y, **options))
+        written = write(Call(tied, tuple(y.shape), output_shape, self.to))
+        if isinstance(written, Branches):
+            return [self.follow(tied, steps, y) for steps in written.chains]
+        return self.follow(tied, written, y)
+
+    def follow(self, tied, steps, y):
+        """`y` after all steps."""
+        for step in steps:
             y = self.stock_layer(tied, step)(y)
         return y
 

@@ -26,7 +26,7 @@ class AdjointAffinePart(AdjointScaling):
 
     >>> norm = keras.layers.LayerNormalization(gamma_initializer="ones", beta_initializer="ones")
     >>> norm.build((None, 3))
-    >>> np.array(AdjointAffinePart(norm, inverse=True)(np.ones((1, 3)))).tolist()
+    >>> keras.ops.convert_to_numpy(AdjointAffinePart(norm, inverse=True)(np.ones((1, 3)))).tolist()
     [[0.0, 0.0, 0.0]]
     """
 

@@ -97,6 +97,11 @@ WEIGHTS = {
 }
 
 
+def weights_of(source, count):
+    """What a merging layer multiplies each of `count` inputs by."""
+    return next(WEIGHTS[base] for base in type(source).__mro__ if base in WEIGHTS)(source, count)
+
+
 @rule(*WEIGHTS)
 @keras.saving.register_keras_serializable(package="keras_adjoint")
 class AdjointSum(AdjointMerge):
@@ -120,7 +125,6 @@ class AdjointSum(AdjointMerge):
     """
 
     def hand_out(self, y, shapes):
-        weights_of = next(WEIGHTS[base] for base in type(self.source).__mro__ if base in WEIGHTS)
         weights = weights_of(self.source, len(shapes))
         return [sum_to(y if weight == 1 else y * weight, shape) for weight, shape in zip(weights, shapes, strict=True)]
 

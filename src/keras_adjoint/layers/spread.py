@@ -51,6 +51,11 @@ class SpreadPooling(Sized, Pooling):
             y = spread(y, axis, along)
         return y
 
+    def matrices_along(self, sizes):
+        """What is done along each spatial axis, as `(outputs, size)` matrices that y is multiplied by."""
+        axes = [window.at(size) for window, size in zip(self.windows, sizes, strict=True)]
+        return [ops.convert_to_numpy(spread(ops.eye(a.outputs, dtype=self.compute_dtype), 1, a)) for a in axes]
+
     def compute_output_shape(self, input_shape, output_size=None):
         sizes = self.resolve(spatial(tuple(input_shape), self.data_format), output_size)
         return self.full_shape(input_shape, sizes)

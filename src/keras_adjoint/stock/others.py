@@ -2,11 +2,13 @@
 
 import math
 
+from keras_adjoint.layers.norm import pseudo_inverse
 from keras_adjoint.stock.steps import (
     L,
     among_channels_last,
     array,
     channels_to_first,
+    constant,
     kernel_of,
     multiplied,
     scaled,
@@ -64,6 +66,8 @@ def along_each_axis(call):
 def scaling(call):
     """The scale and the shift as they are now: a `Rescaling` keeps them in its config and does not train them."""
     scale, shift = call.tied.scale_and_shift(len(call.input_shape))
+    if call.tied.inverse:
+        return [step(L.Rescaling, scale=1.0, offset=-constant(shift)), scaled(pseudo_inverse(scale))]
     return [*subtracted(call.tied, shift), scaled(scale)]
 
 
@@ -107,17 +111,29 @@ def average_pooling(call):
     return among_channels_last(tied, len(pool), steps)
 
 
-def global_average_pooling(call):
-    """The average at every position, divided by their number."""
+def spread_pooling(call):
+    """Every value over its stride, cut to size; where the last one reaches farther, matrices say so."""
     tied = call.tied
+    sizes, outputs = call.known(call.output_sizes), call.known(call.input_sizes)
+    axes = [window.at(size) for window, size in zip(tied.windows, sizes, strict=True)]
+    surplus = [(-a.before, a.size + a.before - n * a.stride) for a, n in zip(axes, outputs, strict=True)]
+    if any(behind > 0 for _, behind in surplus):
+        return along_each_axis(call)
+    steps = [repeated(tuple(along.stride for along in axes)), *windowed(surplus)]
+    return among_channels_last(tied, len(axes), steps)
+
+
+def broadcast_global_pooling(call):
+    """The number at every position."""
     sizes = call.known(call.output_sizes)
     channels = math.prod(call.input_shape[1:])
-    steps = [
-        step(L.Reshape, target_shape=(*(1 for _ in sizes), channels)),
-        repeated(sizes),
-        scaled(1 / math.prod(sizes)),
-    ]
-    return steps if tied.data_format == "channels_last" else [*steps, channels_to_first(len(sizes))]
+    steps = [step(L.Reshape, target_shape=(*(1 for _ in sizes), channels)), repeated(sizes)]
+    return steps if call.tied.data_format == "channels_last" else [*steps, channels_to_first(len(sizes))]
+
+
+def global_average_pooling(call):
+    """The average at every position, divided by their number."""
+    return [scaled(1 / math.prod(call.known(call.output_sizes))), *broadcast_global_pooling(call)]
 
 
 def up_sampling(call):

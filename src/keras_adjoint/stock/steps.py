@@ -27,7 +27,7 @@ class Call:
     Args:
         tied: The layer, built.
         input_shape: Shape of its input, batch axis included.
-        output_shape: Shape of its output.
+        output_shape: Shape of its output, or a list of shapes.
         to: "conv_transpose" or "conv".
     """
 
@@ -78,6 +78,13 @@ class Step:
     def fingerprint(self):
         """The same for steps that do the same, so that one layer can serve them."""
         return hashlib.sha256(pickle.dumps((self.layer_class, self.options, self.weights))).digest()
+
+
+@dataclass(frozen=True)
+class Branches:
+    """What an adjoint that returns several tensors is written out in: a chain of steps for each."""
+
+    chains: list
 
 
 def step(layer_class, *weights, **options):

@@ -1,10 +1,12 @@
 """Which function writes out which adjoint layer."""
 
+from keras_adjoint.layers.affine import AdjointAffinePart
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.conv_transpose import AdjointConvTranspose
 from keras_adjoint.layers.dense import AdjointDense, AdjointEinsumDense, AdjointEmbedding
 from keras_adjoint.layers.depthwise import AdjointDepthwiseConv, AdjointSeparableConv
-from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling
+from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
+from keras_adjoint.layers.merge import AdjointConcatenate, AdjointSum
 from keras_adjoint.layers.norm import (
     AdjointBatchNormalization,
     AdjointLayerScale,
@@ -12,10 +14,13 @@ from keras_adjoint.layers.norm import (
     AdjointRescaling,
 )
 from keras_adjoint.layers.pooling import AdjointAveragePooling
+from keras_adjoint.layers.selection import SelectedFeatures
 from keras_adjoint.layers.shape import AdjointRepeatVector, AdjointReshape, AdjointZeroPadding1D
-from keras_adjoint.layers.switches import AdjointMaxPooling
+from keras_adjoint.layers.sign import RecordedSign
+from keras_adjoint.layers.spread import SpreadPooling
+from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.upsampling import AdjointUpSampling
-from keras_adjoint.stock import conv, others
+from keras_adjoint.stock import conv, merge, others
 from keras_adjoint.stock.steps import refuse
 
 KINDS = tuple(conv.WAYS)
@@ -38,11 +43,20 @@ WRITERS = {
     AdjointAveragePooling: others.average_pooling,
     AdjointGlobalAveragePooling: others.global_average_pooling,
     AdjointUpSampling: others.up_sampling,
+    AdjointAffinePart: others.scaling,
+    SpreadPooling: others.spread_pooling,
+    BroadcastGlobalPooling: others.broadcast_global_pooling,
+    AdjointSum: merge.weighted_sum,
+    AdjointConcatenate: merge.concatenation,
 }
 
 REFUSED = {
-    AdjointMaxPooling: "no stock layer finds the switches. Use average pooling or a stride in a model that you will untie",
+    unpooling: "no stock layer finds the switches. Use average pooling or a stride in a model that you will untie"
+    for unpooling in (AdjointMaxPooling, AdjointGlobalMaxPooling)
 }
+
+
+OTHERS = (RecordedSign, SelectedFeatures)  # layers of ours that are no adjoints, and no arrangement of stock layers
 
 
 def writer_for(tied):
