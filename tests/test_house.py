@@ -49,10 +49,10 @@ HOUSE = [
     "__main__",
 ]
 
-# The contract of the design page, and `deconvnet`.
+# The contract of the design page, `deconvnet`, and `exporting`.
 API = {
-    "adjoint", "deconvnet", "mirror", "autoencoder", "untie", "is_tied", "clone_tied", "convert_layout", "transpose_kernel",
-    "adapt_channels", "adapt_bias", "check_adjoint", "assert_adjoint", "AdjointReport", "register_rule",
+    "adjoint", "deconvnet", "exporting", "mirror", "autoencoder", "untie", "is_tied", "clone_tied", "convert_layout",
+    "transpose_kernel", "adapt_channels", "adapt_bias", "check_adjoint", "assert_adjoint", "AdjointReport", "register_rule",
     "KerasAdjointError", "NoRuleError", "TieError", "SizeError",
 }  # fmt: skip
 

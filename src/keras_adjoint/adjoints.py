@@ -198,7 +198,7 @@ def check_linear(source):
 
 def copied(source, *, keep_bias):
     """A copy of a layer with its own variables, without the bias if nobody will read it."""
-    config = source.get_config()
+    config = {**source.get_config(), "name": f"{source.name}_copy"}  # in PyTorch parameters of equal paths would be one
     if not keep_bias and "use_bias" in config:
         config["use_bias"] = False
     copy = type(source).from_config(config)

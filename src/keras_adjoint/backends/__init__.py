@@ -3,7 +3,7 @@
 `coarse_epsilon()` is the machine epsilon of float32 products as the backend is set to compute them, 0 if they are exact
 to float32. `average_pooling_edges(before, after)` says what average pooling with "same" padding takes its means over
 beyond the edge, for zeros `before` and `after` every axis: "inside" (only over positions inside) or "replicated" (also
-over copies of the edge).
+over copies of the edge). `known_size(size)` is the integer behind a size that tracing has made a tensor of.
 """
 
 import importlib

@@ -12,3 +12,7 @@ def coarse_epsilon():
 
 def average_pooling_edges(before, after):
     return "inside"
+
+
+def known_size(size):
+    return size

@@ -14,3 +14,8 @@ def coarse_epsilon():
 def average_pooling_edges(before, after):
     # Keras pads uneven edges itself here, and repeats the edge instead of leaving it out of the mean.
     return "inside" if all(b == a for b, a in zip(before, after, strict=True)) else "replicated"
+
+
+def known_size(size):
+    # `torch.jit.trace` makes a tensor of every size. Asked for its integer, it says the size of its example.
+    return int(size) if isinstance(size, torch.Tensor) else size

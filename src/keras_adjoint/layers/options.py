@@ -3,9 +3,11 @@
 import keras
 from keras import ops
 
+from keras_adjoint.backends import current
 from keras_adjoint.channels import adapter_matrix
+from keras_adjoint.geometry import is_known
 from keras_adjoint.layers import bias as biases
-from keras_adjoint.layers.sizes import resolve, spatial, standardize_output_size
+from keras_adjoint.layers.sizes import recorded_shapes, resolve, spatial, standardize_output_size
 from keras_adjoint.layers.tied import Tied
 
 CHANNEL_METHODS = ("repeat", "average", "truncate", "pad", "learned")
@@ -143,6 +145,7 @@ class Sized:
 
     def resolve(self, outputs, output_size=None):
         """The spatial size of Aᵀ y for `y` of spatial size `outputs`."""
+        outputs = self._known(outputs)
         asked = standardize_output_size(output_size, self.rank, self.data_format) or self.output_size
         pairs = zip(self.windows, outputs, strict=True)
         return resolve(
@@ -152,6 +155,19 @@ class Sized:
             recorded=[spatial(shape, self.data_format) for shape in self.recorded_shapes()],
             source=self.source,
         )
+
+    def _known(self, outputs):
+        """`outputs` as integers along axes that this layer was never called with an unknown size of.
+
+        PyTorch's tracer hands out tensors for sizes that it knows. They are taken for what they are only where the model
+        says that they are fixed, so that the others stay free in the file.
+        """
+        if all(size is None or is_known(size) for size in outputs):
+            return outputs
+        calls = [spatial(shape, self.data_format) for shape in recorded_shapes(self)]
+        fixed = [bool(sizes) and None not in sizes for sizes in zip(*calls, strict=True)] or [False] * self.rank
+        known = current().known_size
+        return tuple(known(size) if is_fixed else size for size, is_fixed in zip(outputs, fixed, strict=True))
 
     @property
     def size_is_free(self):

@@ -94,7 +94,7 @@ def first_maximum(x):
     It is made of comparisons and minima, which every export format has. `argmax` and `one_hot` are not in all of them.
     """
     size = ops.shape(x)[-1]
-    positions = ops.arange(size, dtype="int32")
+    positions = ops.arange(0, size, dtype="int32")
     maxima = x == ops.max(x, axis=-1, keepdims=True)
     return positions == ops.min(ops.where(maxima, positions, size), axis=-1, keepdims=True)
 

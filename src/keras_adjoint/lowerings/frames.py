@@ -51,16 +51,14 @@ def overlap_add(frames, axis, geometry):
     """
     stride = geometry.stride
     shifts = -(-geometry.taps // stride)
-    rank = len(frames.shape) - 1
-    pads = [(0, 0)] * rank + [(0, shifts * stride - geometry.taps)]
-    frames = ops.moveaxis(ops.pad(frames, pads), axis, 0)
-    blocks = ops.shape(frames)[0]
+    frames = ops.moveaxis(frames, axis, 0)
+    blocks, *others, _ = ops.shape(frames)
+    frames = ops.reshape(frames, (blocks, -1, geometry.taps))  # LiteRT pads and cuts tensors of up to five axes
+    frames = window(frames, [0], [shifts * stride], first_axis=2)
     total = 0
     for shift in range(shifts):
         part = frames[..., shift * stride : (shift + 1) * stride]
-        total = total + ops.pad(part, [(shift, shifts - 1 - shift)] + [(0, 0)] * rank)
-    total = ops.moveaxis(total, -1, 1)
-    shape = ops.shape(total)
-    x = ops.reshape(total, ((blocks + shifts - 1) * stride, *shape[2:]))
+        total = total + window(part, [-shift], [blocks + shifts - 1], first_axis=0)
+    x = ops.reshape(ops.transpose(total, (0, 2, 1)), ((blocks + shifts - 1) * stride, -1))
     x = window(x, [geometry.before], [geometry.size], first_axis=0)
-    return ops.moveaxis(x, 0, axis)
+    return ops.moveaxis(ops.reshape(x, (geometry.size, *others)), 0, axis)

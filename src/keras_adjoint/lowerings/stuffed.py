@@ -39,7 +39,7 @@ def stuff(y, strides):
 
 def flipped_kernel(kernel, groups):
     """Taps in reverse order and channels exchanged within each group: `(*taps, filters / groups, channels)`."""
-    *taps, channels, filters = kernel.shape
+    *taps, channels, filters = map(int, kernel.shape)
     rank = len(taps)
     kernel = ops.flip(ops.reshape(kernel, (*taps, channels, groups, filters // groups)), axis=tuple(range(rank)))
     kernel = ops.transpose(kernel, (*range(rank), rank + 2, rank + 1, rank))

@@ -56,7 +56,7 @@ def apply(y, kernel, convolution):
     wanted = plan(convolution)
     y = window(y, wanted.starts, wanted.lengths)
     phases = correlate(y, phase_kernel(kernel, convolution), wanted.dilation)
-    x = interleave(phases, wanted.steps, [axis.stride for axis in axes], kernel.shape[-2] * groups, groups)
+    x = interleave(phases, wanted.steps, [axis.stride for axis in axes], int(kernel.shape[-2]) * groups, groups)
     return window(x, wanted.firsts, [axis.size for axis in axes])
 
 
@@ -67,7 +67,7 @@ def phase_kernel(kernel, convolution):
     """
     axes, groups = convolution.axes, convolution.groups
     rank = len(axes)
-    *taps, channels, filters = kernel.shape
+    *taps, channels, filters = map(int, kernel.shape)
     behind = [-size % axis.stride for axis, size in zip(axes, taps, strict=True)]
     if any(behind):
         kernel = ops.pad(kernel, [(0, extra) for extra in behind] + [(0, 0), (0, 0)])
@@ -81,7 +81,7 @@ def phase_kernel(kernel, convolution):
 
 def last_tap_first(kernel, split):
     """Reverse the taps of every phase, but not the phases. One axis at a time: TensorFlow reverses up to 8 axes."""
-    shape = kernel.shape
+    shape = tuple(map(int, kernel.shape))
     for axis, (taps, phases) in enumerate(split):
         if taps > 1:
             kernel = ops.reshape(kernel, (math.prod(shape[:axis]), taps, phases, math.prod(shape[axis + 1 :])))
