@@ -34,10 +34,10 @@ class Expected:
 
 
 def expected_of(network):
-    """What must be true of every mirror of a flat Functional model."""
+    """What must be true of every mirror of a Functional model."""
     reached = reached_layers(network)
     own, shared, left_out = 0, [], []
-    for layer in network.layers:
+    for layer in leaves(network):
         kernels = [variable for variable in layer.variables if is_kernel(variable)]
         if layer not in reached:
             left_out += kernels
@@ -57,6 +57,8 @@ def reached_layers(network):
         operation = waiting.pop()
         if operation not in reached:
             reached.add(operation)
+            if isinstance(operation, keras.Model):
+                reached |= reached_layers(operation)
             tensors = operation._inbound_nodes[0].input_tensors
             if isinstance(operation, keras.layers.Multiply):
                 tensors = [signal_of(operation, tensors)]
@@ -70,6 +72,15 @@ def signal_of(operation, tensors):
     if first.shape == second.shape:
         raise ValueError(f"Two factors of one shape do not say which of them is the gate. Received: {operation.name!r}")
     return first
+
+
+def leaves(model):
+    """The layers of a model and of the models in it."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from leaves(layer)
+        else:
+            yield layer
 
 
 def is_kernel(variable):

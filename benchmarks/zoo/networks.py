@@ -1,5 +1,6 @@
 """Which networks, at which sizes, with and without their classifiers."""
 
+import math
 from dataclasses import dataclass
 
 import keras
@@ -50,6 +51,20 @@ class Case:
         """The network with random weights, as Keras makes it."""
         make = getattr(keras.applications, self.network)
         return make(weights=None, include_top=self.top, input_shape=(*self.size, 3))
+
+
+def let_signals_through(network):
+    """Scale depthwise kernels up to where they keep the size of what passes them.
+
+    Keras initialises a kernel of shape `(*taps, channels, 1)` as if each output summed over all channels. After the
+    thirteen such layers of a MobileNet nothing is left that float32 can hold, and every decoder would predict zeros.
+    """
+    for layer in network.layers:
+        depthwise = isinstance(layer, (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D))
+        if depthwise:
+            kernel = getattr(layer, "depthwise_kernel", None)
+            kernel = layer.kernel if kernel is None else kernel
+            kernel.assign(kernel * math.sqrt(kernel.shape[-2] + 1))
 
 
 def cases(families=FAMILIES):
