@@ -220,7 +220,6 @@ def test_several_inputs_and_outputs():
         ({"norm": {"nrm": "own"}}, "has no layer of the name 'nrm'"),
         ({"gates": lambda layer: "maybe"}, '`gates` must be one of "skip", "recall"'),
     ],
-    ids=str,
 )
 def test_policies_that_do_not_exist_are_refused(policies, message):
     x = keras.Input((8, 8, 2))

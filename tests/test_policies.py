@@ -41,7 +41,6 @@ def through(encoder, code, function):
         ({lambda layer: "activation" in layer.name: "softsign"}, ops.softsign),
         ({L.ReLU: "linear"}, ops.tanh),
     ],
-    ids=str,
 )
 def test_activation_in_the_mirrored_place(policy, function):
     encoder, code = two_stages(), features(13, 11, 5)
@@ -284,6 +283,13 @@ def test_policies_can_be_functions_and_names_win_over_classes():
     )
     assert_close(back(encoder, code, norm=lambda layer: "adjoint" if layer.name == "c" else "skip"), code * scales["c"])
     assert_close(back(encoder, code, norm={"b": "adjoint", "default": "skip"}), code * scales["b"])
+
+
+def test_a_policy_about_layers_that_have_no_such_thing_changes_nothing():
+    encoder = chain(L.Conv2D(4, 3, activation="relu"), L.Conv2D(4, 3))
+    code = features(9, 7, 4)
+    expected = back(encoder, code, activation="linear")
+    assert_close(back(encoder, code, activation={L.Conv2D: "linear"}, norm={L.Conv2D: "skip"}), expected)
 
 
 def test_a_layer_that_nobody_knows_can_be_declared_an_activation_or_a_norm():

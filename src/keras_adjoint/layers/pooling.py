@@ -80,16 +80,11 @@ def in_equal_frames(y, taps):
 SHARE_OUT = {"inside": share_out_inside, "replicated": share_out_replicated}
 
 
-@rule(keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D)
-@keras.saving.register_keras_serializable(package="keras_adjoint")
-class AdjointAveragePooling(Sized, Pooling):
-    """The adjoint of average pooling: every average is shared out among the positions it was taken from.
-
-    With "same" padding a mean at the edge is taken over the positions inside, or, on PyTorch where the two edges differ,
-    over copies of the edge as well. Either way it is a mean along one axis after the other.
+class PoolingAlongAxes(Sized, Pooling):
+    """The way back through windows, done along one spatial axis after the other.
 
     Args:
-        source: An average pooling layer.
+        source: A max or average pooling layer.
         output_size: See `Sized`.
 
     Call arguments:
@@ -101,6 +96,46 @@ class AdjointAveragePooling(Sized, Pooling):
 
     Raises:
         SizeError: If a stride merges several sizes and neither the source nor the caller says which is meant.
+    """
+
+    options = ("output_size", *Pooling.options)
+
+    def step(self, axes):
+        """What is done along each of `axes`: a function of a tensor, the number of its axis, and its `Axis`."""
+        raise NotImplementedError
+
+    def call(self, y, output_size=None):
+        axes = self._axes(self.resolve(spatial(ops.shape(y), self.data_format), output_size))
+        step = self.step(axes)
+        for number, along in enumerate(axes, self.first_axis):
+            y = step(y, number, along)
+        return y
+
+    def matrices_along(self, sizes):
+        """What is done along each spatial axis, as `(outputs, size)` matrices that y is multiplied by."""
+        axes = self._axes(sizes)
+        step = self.step(axes)
+        return [ops.convert_to_numpy(step(ops.eye(a.outputs, dtype=self.compute_dtype), 1, a)) for a in axes]
+
+    def compute_output_shape(self, input_shape, output_size=None):
+        sizes = self.resolve(spatial(tuple(input_shape), self.data_format), output_size)
+        return self.full_shape(input_shape, sizes)
+
+    def _axes(self, sizes):
+        return [window.at(size) for window, size in zip(self.windows, sizes, strict=True)]
+
+
+@rule(keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D)
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class AdjointAveragePooling(PoolingAlongAxes):
+    """The adjoint of average pooling: every average is shared out among the positions it was taken from.
+
+    With "same" padding a mean at the edge is taken over the positions inside, or, on PyTorch where the two edges differ,
+    over copies of the edge as well. Either way it is a mean along one axis after the other.
+
+    Args:
+        source: An average pooling layer; or a max pooling layer, for which averages stand in.
+        output_size: See `PoolingAlongAxes`.
 
     Example:
 
@@ -109,32 +144,12 @@ class AdjointAveragePooling(Sized, Pooling):
     (1, 7, 6, 2)
     """
 
-    options = ("output_size", *Pooling.options)
-
     @property
     def exact(self):
         return computes_averages(self.source)
 
-    def call(self, y, output_size=None):
-        sizes = self.resolve(spatial(ops.shape(y), self.data_format), output_size)
-        axes = [window.at(size) for window, size in zip(self.windows, sizes, strict=True)]
-        share_out = SHARE_OUT[self._edges(axes)]
-        for axis, along in enumerate(axes, self.first_axis):
-            y = share_out(y, axis, along)
-        return y
-
-    def _edges(self, axes):
+    def step(self, axes):
         if self.source.padding == "valid":
-            return "inside"
+            return SHARE_OUT["inside"]
         after = [along.padded_size - along.before - along.size for along in axes]
-        return current().average_pooling_edges([along.before for along in axes], after)
-
-    def matrices_along(self, sizes):
-        """What is done along each spatial axis, as `(outputs, size)` matrices that y is multiplied by."""
-        axes = [window.at(size) for window, size in zip(self.windows, sizes, strict=True)]
-        share_out = SHARE_OUT[self._edges(axes)]
-        return [ops.convert_to_numpy(share_out(ops.eye(a.outputs, dtype=self.compute_dtype), 1, a)) for a in axes]
-
-    def compute_output_shape(self, input_shape, output_size=None):
-        sizes = self.resolve(spatial(tuple(input_shape), self.data_format), output_size)
-        return self.full_shape(input_shape, sizes)
+        return SHARE_OUT[current().average_pooling_edges([along.before for along in axes], after)]

@@ -4,13 +4,11 @@ import keras
 from keras import ops
 
 from keras_adjoint.geometry import is_known, positive_part
-from keras_adjoint.layers.options import Sized
-from keras_adjoint.layers.pooling import Pooling
-from keras_adjoint.layers.sizes import spatial
+from keras_adjoint.layers.pooling import PoolingAlongAxes
 
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")
-class SpreadPooling(Sized, Pooling):
+class SpreadPooling(PoolingAlongAxes):
     """Every value repeated over its stride, which undoes max pooling up to what pooling forgot.
 
     Position p of the output takes the value of window ⌊(p + before) / stride⌋, or of the last one. Where windows do not
@@ -18,17 +16,7 @@ class SpreadPooling(Sized, Pooling):
 
     Args:
         source: A max or average pooling layer.
-        output_size: See `Sized`.
-
-    Call arguments:
-        y: Tensor of the shape of the source's output.
-        output_size: The size wanted in this call: integers, a whole shape, or a tensor whose size is meant.
-
-    Input shape: `(batch, *outputs, channels)`, or with the channels first.
-    Output shape: `(batch, *sizes, channels)`, or with the channels first.
-
-    Raises:
-        SizeError: If a stride merges several sizes and neither the source nor the caller says which is meant.
+        output_size: See `PoolingAlongAxes`.
 
     Example:
 
@@ -38,27 +26,12 @@ class SpreadPooling(Sized, Pooling):
     [1.0, 1.0, 2.0, 2.0, 2.0]
     """
 
-    options = ("output_size", *Pooling.options)
-
     @property
     def exact(self):
         return False
 
-    def call(self, y, output_size=None):
-        sizes = self.resolve(spatial(ops.shape(y), self.data_format), output_size)
-        axes = [window.at(size) for window, size in zip(self.windows, sizes, strict=True)]
-        for axis, along in enumerate(axes, self.first_axis):
-            y = spread(y, axis, along)
-        return y
-
-    def matrices_along(self, sizes):
-        """What is done along each spatial axis, as `(outputs, size)` matrices that y is multiplied by."""
-        axes = [window.at(size) for window, size in zip(self.windows, sizes, strict=True)]
-        return [ops.convert_to_numpy(spread(ops.eye(a.outputs, dtype=self.compute_dtype), 1, a)) for a in axes]
-
-    def compute_output_shape(self, input_shape, output_size=None):
-        sizes = self.resolve(spatial(tuple(input_shape), self.data_format), output_size)
-        return self.full_shape(input_shape, sizes)
+    def step(self, axes):
+        return spread
 
 
 def spread(y, axis, along):

@@ -10,7 +10,7 @@ from keras.src.ops import nn as operations
 from keras.src.ops import numpy as numpy_operations
 
 from keras_adjoint.layers.bias import MODES
-from keras_adjoint.rules import nearest_class
+from keras_adjoint.rules import class_with_rule, nearest_class
 
 NAMES = {
     "bias": MODES,
@@ -118,18 +118,21 @@ class Policies:
     def about(self, operation):
         """The name of the policy that decides about a layer or operation; `None` if its adjoint does.
 
-        A dictionary that mentions a layer or its class decides about it, whatever its type. That is how a layer that this
-        table does not know is declared to be an activation or a normalisation.
+        A layer that has neither a policy nor an adjoint is what the dictionary that mentions it, or its class, is about. That
+        is how an unknown layer is declared to be an activation or a normalisation.
         """
-        for policy in NAMES.keys() - ({"bias", "activation"} if has_own_activation(operation) else {"bias"}):
-            choices = getattr(self, policy)
-            if isinstance(choices, Mapping) and _mentioned(choices, operation, predicates=False):
-                return policy
         if isinstance(operation, ACTIVATION_OPERATIONS):
             return "activation"
         decided = DECIDES.get(nearest_class(operation, DECIDES))
-        linear = decided == "activation" and getattr(operation, "activation", None) is keras.activations.linear
-        return None if linear else decided
+        if decided == "activation" and getattr(operation, "activation", None) is keras.activations.linear:
+            return None
+        if decided is None and class_with_rule(operation) is None:
+            return next((policy for policy in NAMES if self._mentions(policy, operation)), None)
+        return decided
+
+    def _mentions(self, policy, operation):
+        choices = getattr(self, policy)
+        return policy != "bias" and isinstance(choices, Mapping) and _mentioned(choices, operation, predicates=False)
 
     def choose(self, policy, layer):
         """What a policy says about one layer."""
