@@ -22,7 +22,8 @@ class exporting:
 
     >>> inputs = keras.Input((9, 8, 3))
     >>> conv = keras.layers.Conv2D(4, 3, strides=2)
-    >>> model = keras.Model(inputs, ka.adjoint(conv)(conv(inputs)))
+    >>> features = conv(inputs)
+    >>> model = keras.Model(inputs, ka.adjoint(conv)(features))
     >>> with ka.exporting():
     ...     model.export("model.onnx", format="onnx")  # doctest: +SKIP
     """
