@@ -1,0 +1,46 @@
+"""Times of several functions side by side: interleaved, so that a drift of the machine meets all of them alike."""
+
+import statistics
+import time
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of the best and the median repeat, and the spread: the distance of the quartiles over the median."""
+
+    best: float
+    median: float
+    spread: float
+
+
+def interleaved(functions, *, seconds=1.0, fewest=5):
+    """Time functions in turns until each has run for about `seconds`, and at least `fewest` times.
+
+    Args:
+        functions: A dictionary of functions without arguments.
+        seconds: Time for each of them.
+        fewest: Least number of repeats.
+
+    Returns:
+        A dictionary of `Times`.
+    """
+    samples = {name: [] for name in functions}
+    once = {name: _time(function) for name, function in functions.items()}
+    rounds = max(fewest, min(200, int(seconds * len(functions) / max(sum(once.values()), 1e-9))))
+    for turn in range(rounds):
+        names = list(functions) if turn % 2 else list(reversed(functions))
+        for name in names:
+            samples[name].append(_time(functions[name]))
+    return {name: _summary(found) for name, found in samples.items()}
+
+
+def _time(function):
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def _summary(samples):
+    low, median, high = statistics.quantiles(samples, n=4)
+    return Times(min(samples), median, (high - low) / median)
