@@ -247,6 +247,13 @@ def test_a_subclassed_encoder_is_refused():
         ka.mirror(Encoder())
 
 
+def test_a_policy_of_another_name_is_refused():
+    encoder = chain(L.Dense(3))
+    for make in (ka.autoencoder, lambda model, **policies: ka.deconvnet(model, model.layers[1], **policies)):
+        with pytest.raises(ValueError, match="The policies are called bias, activation.*Received: norms='own'"):
+            make(encoder, norms="own")
+
+
 def test_a_single_layer_is_refused():
     with pytest.raises(ValueError, match="of a single layer take the `adjoint`. Received: encoder=<Dense"):
         ka.mirror(L.Dense(3))

@@ -42,7 +42,7 @@ class WayBack:
     def model(self, name):
         """A Functional model from the graph's outputs to its inputs."""
         starts = [
-            keras.Input(batch_shape=y.shape, dtype=y.dtype, name=self._name(f"from_{y._keras_history.operation.name}"))
+            keras.Input(batch_shape=y.shape, dtype=y.dtype, name=self.name(f"from_{y._keras_history.operation.name}"))
             for y in self.graph.outputs
         ]
         return keras.Model(unpacked(starts), unpacked(self.run(starts)), name=name)
@@ -57,7 +57,7 @@ class WayBack:
         """
         key = id(call.operation), role
         if key not in self._made:
-            name = self._name("_".join([*call.place.split("/")[1:], role]))
+            name = self.name("_".join([*call.place.split("/")[1:], role]))
             self._made[key] = make(name)
         return self._made[key]
 
@@ -96,7 +96,8 @@ class WayBack:
         self.recalled.append(tensor)
         return tensor
 
-    def _name(self, wanted):
+    def name(self, wanted):
+        """A name that nothing else has here: the wanted one, or with a number behind it."""
         name, number = wanted, 0
         while name in self._taken:
             number += 1

@@ -13,6 +13,16 @@ from keras_adjoint.mirroring.undo import UNDO, activated
 from keras_adjoint.rules import class_with_rule, options_of
 from keras_adjoint.way_back import unpacked
 
+# Layers behind which numbers are what they were before, so that what passed an activation still has.
+MOVES = (
+    keras.layers.Flatten,
+    keras.layers.Reshape,
+    keras.layers.Permute,
+    keras.layers.Identity,
+    keras.layers.Dropout,
+    *(pool for pool, policy in DECIDES.items() if policy == "pooling" and "Max" in pool.__name__),
+)
+
 
 def mirror(
     encoder: keras.Model,
@@ -109,7 +119,7 @@ def autoencoder(
     (1, 45, 38, 3)
     """
     tied = policies.pop("tied", True)
-    way = way_back_of(encoder, Policies(**policies), tied=tied, remembers=True)
+    way = way_back_of(encoder, Policies.named(policies), tied=tied, remembers=True)
     return around(way, encoder, name or f"{encoder.name}_autoencoder")
 
 
@@ -213,7 +223,9 @@ class MirroredWayBack(ExactWayBack):
 
     def _output_activation(self, y):
         choice = self.policies.output_activation
-        return y if choice is None else keras.layers.Activation(choice, dtype=y.dtype)(y)
+        if choice is None:
+            return y
+        return keras.layers.Activation(choice, dtype=y.dtype, name=self.name("output_activation"))(y)
 
     def _after_preprocessing(self):
         """Identities of the tensors behind the preprocessing, one for each input: what the network proper sees."""
@@ -225,17 +237,6 @@ class MirroredWayBack(ExactWayBack):
                 seen.remove(id(x))
                 seen.add(id(call.outputs[0]))
         return seen
-
-
-# Layers behind which numbers are what they were before, so that what passed an activation still has.
-MOVES = (
-    keras.layers.Flatten,
-    keras.layers.Reshape,
-    keras.layers.Permute,
-    keras.layers.Identity,
-    keras.layers.Dropout,
-    *(pool for pool, policy in DECIDES.items() if policy == "pooling" and "Max" in pool.__name__),
-)
 
 
 def code_tensors(graph):

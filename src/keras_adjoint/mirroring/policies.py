@@ -98,6 +98,16 @@ class Policies:
     dropout: Any = "drop"
     preprocessing: Any = "undo"
 
+    @classmethod
+    def named(cls, given):
+        """The policies in a dictionary of them."""
+        names = [field.name for field in fields(cls)]
+        strange = given.keys() - set(names)
+        if strange:
+            received = ", ".join(f"{name}={given[name]!r}" for name in sorted(strange))
+            raise ValueError(f"The policies are called {', '.join(names)}. Received: {received}")
+        return cls(**given)
+
     def check(self, layers):
         """Raise a ValueError for policies that do not exist, and for names of layers that the model does not have."""
         known = {layer.name for layer in layers}
