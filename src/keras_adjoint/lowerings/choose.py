@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from keras_adjoint.geometry import Axis
 from keras_adjoint.lowerings import native, stuffed, subpixel
-from keras_adjoint.lowerings.exporting import is_exporting
+from keras_adjoint.lowerings.exporting import may_share
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,8 @@ LOWERINGS = (
 EXPORTED = (Lowering("native", native.fits, native.apply), *LOWERINGS)
 
 
-def choose(convolution):
+def choose(convolution, table=LOWERINGS):
     """The first lowering of the table that fits; the last one fits everything."""
-    table = EXPORTED if is_exporting() else LOWERINGS
     return next(lowering for lowering in table if lowering.fits(convolution))
 
 
@@ -52,4 +51,5 @@ def adjoint_convolution(y, kernel, convolution):
     Returns:
         A tensor of shape `(batch, *sizes, channels)`.
     """
-    return choose(convolution).apply(y, kernel, convolution)
+    table = EXPORTED if may_share(kernel) else LOWERINGS
+    return choose(convolution, table).apply(y, kernel, convolution)

@@ -17,7 +17,7 @@ def correlate(x, kernel, dilation):
         A tensor of shape `(batch, *(sizes − reach + 1), filters)`.
     """
     *taps, in_channels, filters = map(int, kernel.shape)
-    channels = x.shape[-1]
+    channels = int(x.shape[-1])
     if in_channels == 1 and channels > 1 and len(taps) in DEPTHWISE_RANKS:
         # One input channel per group is a depthwise convolution, which has a much faster kernel on TensorFlow.
         kernel = ops.reshape(kernel, (*taps, channels, filters // channels))

@@ -2,12 +2,16 @@
 
 from contextvars import ContextVar
 
-_EXPORTING = ContextVar("exporting", default=False)
+FORMATS = ("tf_saved_model", "onnx", "openvino", "litert", "torch")
+_FORMAT: ContextVar[str | None] = ContextVar("format", default=None)
 
 
-def is_exporting():
-    """Whether the adjoints called now are to be written to a file."""
-    return _EXPORTING.get()
+def may_share(kernel):
+    """Whether a convolution and its adjoint are to read one kernel in the file that is being written."""
+    *_, channels, filters = map(int, kernel.shape)
+    # OpenVINO 2026.4 computes wrong outputs where a convolution and a transposed one share a constant whose shape does
+    # not tell the two apart.
+    return _FORMAT.get() is not None and not (_FORMAT.get() == "openvino" and channels == filters)
 
 
 class exporting:
@@ -18,19 +22,27 @@ class exporting:
     OpenVINO files then hold it once. Adjoints of grouped and dilated convolutions, which Keras has no transposed
     convolution for on every backend, are written as they are computed outside of the context.
 
+    Args:
+        format: What `model.export` is told: "tf_saved_model", "onnx", "openvino", "litert" or "torch".
+
     Example:
 
     >>> inputs = keras.Input((9, 8, 3))
     >>> conv = keras.layers.Conv2D(4, 3, strides=2)
     >>> features = conv(inputs)
     >>> model = keras.Model(inputs, ka.adjoint(conv)(features))
-    >>> with ka.exporting():
+    >>> with ka.exporting("onnx"):
     ...     model.export("model.onnx", format="onnx")  # doctest: +SKIP
     """
 
+    def __init__(self, format: str) -> None:
+        if format not in FORMATS:
+            raise ValueError(f"`format` must be one of {', '.join(FORMATS)}. Received: format={format!r}")
+        self.format = format
+
     def __enter__(self):
-        self._token = _EXPORTING.set(True)
+        self._token = _FORMAT.set(self.format)
         return self
 
     def __exit__(self, *exception):
-        _EXPORTING.reset(self._token)
+        _FORMAT.reset(self._token)

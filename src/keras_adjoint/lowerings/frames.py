@@ -5,7 +5,7 @@ These two carry the adjoints of pooling. They use slices and sums only, so they 
 
 from keras import ops
 
-from keras_adjoint.geometry import positive_part
+from keras_adjoint.geometry import is_known, positive_part
 from keras_adjoint.lowerings.window import window
 
 
@@ -24,7 +24,8 @@ def cut_frames(x, axis, geometry, fill=0.0):
     behind = geometry.padded_size - geometry.before - geometry.size
     pads = [(0, 0)] * len(x.shape)
     pads[axis] = (geometry.before, positive_part(behind))
-    x = ops.pad(x, pads, constant_values=fill)
+    if any(not is_known(pad) or pad for pad in pads[axis]):
+        x = ops.pad(x, pads, constant_values=fill)
     last = (geometry.outputs - 1) * geometry.stride + 1
     cuts = []
     for tap in range(geometry.taps):

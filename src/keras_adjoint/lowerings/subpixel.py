@@ -94,7 +94,8 @@ def interleave(phases, steps, strides, channels, groups=1):
     rank = len(strides)
     if all(stride == 1 for stride in strides):
         return phases
-    x = ops.reshape(phases, (-1, *steps, groups, *strides, channels // groups))
-    pairs = [(1 + i, 2 + rank + i) for i in range(rank)]
-    x = ops.transpose(x, (0, *chain(*pairs), 1 + rank, 2 + 2 * rank))
+    # The first axis of blocks follows the batch before and after, so that the two move as one.
+    x = ops.reshape(phases, (-1, *steps[1:], groups, *strides, channels // groups))
+    pairs = [(i, 1 + rank + i) for i in range(rank)]
+    x = ops.transpose(x, (*chain(*pairs), rank, 1 + 2 * rank))
     return ops.reshape(x, (-1, *(step * stride for step, stride in zip(steps, strides, strict=True)), channels))
