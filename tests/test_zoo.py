@@ -53,7 +53,7 @@ def test_every_family_has_four_rows():
 
 def test_what_follows_from_a_network_with_a_gate():
     picture = keras.Input((8, 8, 3))
-    features = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(picture))
+    features = keras.Sequential([keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()])(picture)
     pooled = keras.layers.GlobalAveragePooling2D(keepdims=True)(features)
     gate = keras.layers.Conv2D(4, 1, activation="sigmoid")(pooled)
     network = keras.Model(picture, keras.layers.Conv2D(5, 1)(keras.layers.Multiply()([gate, features])))

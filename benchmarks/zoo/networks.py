@@ -54,17 +54,17 @@ class Case:
 
 
 def let_signals_through(network):
-    """Scale depthwise kernels up to where they keep the size of what passes them.
+    """Scale depthwise kernels to where a ReLU behind them keeps the size of what passes both.
 
-    Keras initialises a kernel of shape `(*taps, channels, 1)` as if each output summed over all channels. After the
-    thirteen such layers of a MobileNet nothing is left that float32 can hold, and every decoder would predict zeros.
+    Keras' default initialises a kernel of shape `(*taps, channels, 1)` as if each output summed over all channels. After
+    the thirteen such layers of a MobileNet nothing is left that float32 can hold, and every decoder would predict zeros.
     """
     for layer in network.layers:
-        depthwise = isinstance(layer, (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D))
-        if depthwise:
+        if isinstance(layer, (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)):
             kernel = getattr(layer, "depthwise_kernel", None)
             kernel = layer.kernel if kernel is None else kernel
-            kernel.assign(kernel * math.sqrt(kernel.shape[-2] + 1))
+            taps = math.prod(kernel.shape[:-2])
+            kernel.assign(kernel * (math.sqrt(2 / taps) / keras.ops.std(kernel)))
 
 
 def cases(families=FAMILIES):
