@@ -141,10 +141,11 @@ class AdjointGlobalMaxPooling(Pooling):
         return [1 if axis in self._axes(x) else size for axis, size in enumerate(ops.shape(x))]
 
     def _selected(self, switches):
-        last = ops.moveaxis(switches, -1, 1) if self.first_axis == 1 else switches
+        behind = len(switches.shape) - 1  # not -1, which PyTorch's exporter to ONNX writes into the file
+        last = ops.moveaxis(switches, behind, 1) if self.first_axis == 1 else switches
         flat = ops.reshape(last, (*ops.shape(last)[:2], -1))
         first = ops.reshape(first_maximum(flat), ops.shape(last))
-        return ops.moveaxis(first, 1, -1) if self.first_axis == 1 else first
+        return ops.moveaxis(first, 1, behind) if self.first_axis == 1 else first
 
     def compute_output_spec(self, y, switches):
         return keras.KerasTensor(switches.shape, dtype=self.compute_dtype)
