@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.zoo.networks import cases
-from benchmarks.zoo.rows import NOT_BUILT, OK
+from benchmarks.zoo.rows import FAILED, NOT_BUILT, OK
 from keras_adjoint.demo.files import moved_into_place
 
 HEAD = (
@@ -25,6 +25,8 @@ HEAD = (
     "share",
     "verdict",
 )
+
+NOT_MEASURED = {"verdict": "not measured yet", "problems": []}
 
 INTRODUCTION = """# The zoo
 
@@ -78,8 +80,9 @@ def summary(rows):
     """One sentence on all rows of a backend."""
     rows = list(rows)
     measured = [row for row in rows if "ratio" in row and "residuals" in row]
-    verdicts = [row["verdict"] for row in rows]
-    counts = [f"{verdicts.count(OK)} of {len(rows)} rows ok", f"{verdicts.count(NOT_BUILT)} not built by Keras"]
+    verdicts = [row["verdict"] for row in rows] + [NOT_MEASURED["verdict"]] * (len(cases()) - len(rows))
+    others = [verdict for verdict in (FAILED, NOT_BUILT, NOT_MEASURED["verdict"]) if verdict in verdicts]
+    counts = [f"{verdicts.count(OK)} of {len(cases())} rows ok", *(f"{verdicts.count(each)} {each}" for each in others)]
     if measured:
         ratios = [row["ratio"] for row in measured]
         slowest = max(measured, key=lambda row: row["ratio"])
@@ -99,9 +102,8 @@ def terminal(rows):
         words = column in ("network", "top", "verdict")
         table.add_column(column, justify="left" if words else "right", overflow="fold")
     for case in cases():
-        if case.key in rows:
-            cells = row_of(case, rows[case.key])
-            table.add_row(*map(escape, [*cells[:-1], rows[case.key]["verdict"]]))
+        row = rows.get(case.key, NOT_MEASURED)
+        table.add_row(*map(escape, [*row_of(case, row)[:-1], row["verdict"]]))
     return table
 
 
@@ -113,9 +115,8 @@ def markdown(sections):
         rows = section["rows"]
         lines = ["| " + " | ".join(HEAD) + " |", "|" + "|".join(" --- " for _ in HEAD) + "|"]
         for case in cases():
-            if case.key in rows:
-                cells = (cell.replace("|", "\\|") for cell in row_of(case, rows[case.key]))
-                lines.append("| " + " | ".join(cells) + " |")
+            cells = (cell.replace("|", "\\|") for cell in row_of(case, rows.get(case.key, NOT_MEASURED)))
+            lines.append("| " + " | ".join(cells) + " |")
         parts.append(f"## {section['backend']}\n\n{section['date']}; {versions}. {summary(rows.values())}\n")
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts)
