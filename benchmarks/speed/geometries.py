@@ -44,7 +44,9 @@ class Geometry:
 
     @property
     def convolution(self):
-        windows = [Window(t, s, self.dilation, self.padding) for t, s in zip(self.kernel_size, self.strides, strict=True)]
+        windows = [
+            Window(t, s, self.dilation, self.padding) for t, s in zip(self.kernel_size, self.strides, strict=True)
+        ]
         return Convolution(tuple(w.at(size) for w, size in zip(windows, self.sizes, strict=True)), self.groups)
 
     @property
