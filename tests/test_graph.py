@@ -220,6 +220,14 @@ def test_the_adjoint_reads_the_kernels_of_today():
     np.testing.assert_allclose(b, a.T, rtol=0, atol=tolerance(model) * np.abs(a).max())
 
 
+def test_operations_that_change_the_shape_of_a_tensor_of_one_unknown_size():
+    keras.config.set_floatx("float32")
+    x = keras.Input((None, 3))
+    model = keras.Model(x, ops.expand_dims(L.Dense(4)(x), 1))
+    report = ka.check_adjoint(model, input_shape=(2, 5, 3))
+    assert report, report
+
+
 # --- what is refused
 
 

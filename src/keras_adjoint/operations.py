@@ -57,9 +57,8 @@ def _to_shape_of_input(call, y):
             f"`{call.place}` takes tensors with several unknown sizes, so nobody knows which shape to go back to. Use a "
             f"`keras.layers.Reshape`, or an input of known size. Received: input shape {shape}"
         )
-    return [
-        ops.reshape(y, (-1, *(-1 if size is None else size for size in shape)) if None not in shape else (-1, *shape))
-    ]
+    target = tuple(-1 if size is None else size for size in shape)
+    return [keras.layers.Reshape(target, dtype=y.dtype)(y)]  # besides the batch, it leaves one size to be found out
 
 
 def _transposed(call, y):

@@ -8,8 +8,8 @@ from keras_adjoint.adjoints import ExactWayBack, linear_adjoint, original_of, to
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.graph import graph_of, trace
 from keras_adjoint.layers.bias import MODES, READS_SOURCE
-from keras_adjoint.mirroring.policies import DECIDES, Policies, describe_call, has_own_activation
-from keras_adjoint.mirroring.undo import UNDO, activated
+from keras_adjoint.mirroring.policies import Policies, describe_call, has_own_activation
+from keras_adjoint.mirroring.undo import GLOBAL_MAX_POOLS, MAX_POOLS, UNDO, activated
 from keras_adjoint.rules import class_with_rule, options_of
 from keras_adjoint.way_back import unpacked
 
@@ -20,7 +20,8 @@ MOVES = (
     keras.layers.Permute,
     keras.layers.Identity,
     keras.layers.Dropout,
-    *(pool for pool, policy in DECIDES.items() if policy == "pooling" and "Max" in pool.__name__),
+    *MAX_POOLS,
+    *GLOBAL_MAX_POOLS,
 )
 
 

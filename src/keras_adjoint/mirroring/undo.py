@@ -154,7 +154,7 @@ def gates(way, call, y, choice):
     """Back through the signal alone. What computed the gates gets nothing back."""
     if len(call.inputs) < 2:
         return operation_back(call, y)
-    signal = signal_among(way, call.inputs)
+    signal = signal_among(call.inputs)
     if choice == "recall":
         recalled = [
             way.recall(x, call, 'a gate by "recall"') for number, x in enumerate(call.inputs) if number != signal
@@ -163,7 +163,7 @@ def gates(way, call, y, choice):
     return [y if number == signal else None for number in range(len(call.inputs))]
 
 
-def signal_among(way, tensors):
+def signal_among(tensors):
     """Which factor is the signal: the largest one; among equals one that was not squeezed; among those the first."""
 
     def elements(x):
