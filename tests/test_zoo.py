@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import keras
+import pytest
 
 sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks are no part of the package
 
@@ -82,3 +83,10 @@ def test_the_page_and_the_files(tmp_path):
     assert "1 of 56 rows ok; 1 failed; 54 not measured yet; " in page
     columns = page.count("\n| network")
     assert columns == 1 and good_line.count(" | ") == bad_line.replace("\\|", "").count(" | ")
+
+
+@pytest.mark.parametrize("backend", files.BACKENDS)
+def test_the_documented_table_has_every_network_and_none_that_fails(backend):
+    found = files.read(Path(__file__).parents[1] / "docs", backend)
+    assert set(found) == {case.key for case in cases()}
+    assert {row["verdict"] for row in found.values()} <= {rows.OK, rows.NOT_BUILT}
