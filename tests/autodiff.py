@@ -1,4 +1,6 @@
-"""The three backends' automatic differentiation and compilers, behind the same three functions."""
+"""The three backends' automatic differentiation, maps and compilers, behind the same functions."""
+
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -17,7 +19,25 @@ def _jax():
 
         return jax.jit(jax.grad(of_values))([variable.value for variable in variables])
 
-    return gradients, kernel_gradients, jax.jit
+    def all_gradients(function):
+        return jax.grad(function, argnums=(0, 1))
+
+    def hessian_product(function, primals, tangents):
+        return jax.jvp(all_gradients(function), tuple(primals), tuple(tangents))[1]
+
+    def mapped_gradients(function, axes):
+        return jax.jit(jax.vmap(all_gradients(function), axes))
+
+    return SimpleNamespace(
+        gradients=gradients,
+        kernel_gradients=kernel_gradients,
+        compiled=jax.jit,
+        compiled_gradients=lambda function: jax.jit(all_gradients(function)),
+        forward_derivative=lambda function, primals, tangents: jax.jvp(function, tuple(primals), tuple(tangents)),
+        hessian_product=hessian_product,
+        mapped=lambda function, axes: jax.jit(jax.vmap(function, axes)),
+        mapped_gradients=mapped_gradients,
+    )
 
 
 def _tensorflow():
@@ -34,7 +54,41 @@ def _tensorflow():
             result = function()
         return tape.gradient(result, [variable.value for variable in variables])
 
-    return gradients, kernel_gradients, lambda function: tf.function(function, jit_compile=True)
+    def forward_derivative(function, primals, tangents):
+        with tf.autodiff.ForwardAccumulator(list(primals), list(tangents)) as accumulator:
+            result = function(*primals)
+        return result, accumulator.jvp(result)
+
+    def hessian_product(function, primals, tangents):
+        with tf.autodiff.ForwardAccumulator(list(primals), list(tangents)) as accumulator:
+            found = gradients(function, list(primals))
+        return [accumulator.jvp(gradient) for gradient in found]
+
+    def mapped(function, axes):
+        def run(*tensors):
+            stacked = [tensor for tensor, axis in zip(tensors, axes, strict=True) if axis == 0]
+
+            def one(values):
+                values = iter(values)
+                return function(*(next(values) if axis == 0 else t for t, axis in zip(tensors, axes, strict=True)))
+
+            return tf.vectorized_map(one, stacked)
+
+        return run
+
+    def compiled(function):
+        return tf.function(function, jit_compile=True)
+
+    return SimpleNamespace(
+        gradients=gradients,
+        kernel_gradients=kernel_gradients,
+        compiled=compiled,
+        compiled_gradients=lambda function: compiled(lambda *tensors: gradients(function, tensors)),
+        forward_derivative=forward_derivative,
+        hessian_product=hessian_product,
+        mapped=mapped,
+        mapped_gradients=None,
+    )
 
 
 def _torch():
@@ -47,7 +101,27 @@ def _torch():
     def kernel_gradients(function, variables):
         return torch.autograd.grad(function(), [variable.value for variable in variables])
 
-    return gradients, kernel_gradients, lambda function: torch.compile(function, backend="eager", dynamic=False)
+    def all_gradients(function):
+        return torch.func.grad(function, argnums=(0, 1))
+
+    def hessian_product(function, primals, tangents):
+        return torch.func.jvp(all_gradients(function), tuple(primals), tuple(tangents))[1]
+
+    def compiled(function):
+        return torch.compile(function, backend="eager", dynamic=False)
+
+    return SimpleNamespace(
+        gradients=gradients,
+        kernel_gradients=kernel_gradients,
+        compiled=compiled,
+        compiled_gradients=lambda function: lambda *tensors: gradients(compiled(function), tensors),
+        forward_derivative=lambda function, primals, tangents: torch.func.jvp(
+            function, tuple(primals), tuple(tangents)
+        ),
+        hessian_product=hessian_product,
+        mapped=lambda function, axes: torch.func.vmap(function, axes),
+        mapped_gradients=lambda function, axes: torch.func.vmap(all_gradients(function), axes),
+    )
 
 
 _BACKEND = {"jax": _jax, "tensorflow": _tensorflow, "torch": _torch}[keras.backend.backend()]()
@@ -59,14 +133,42 @@ def _as_numpy(tensors):
 
 def gradients(function, tensors):
     """Gradients of a scalar function with respect to tensors."""
-    return _as_numpy(_BACKEND[0](function, tensors))
+    return _as_numpy(_BACKEND.gradients(function, tensors))
 
 
 def kernel_gradients(function, variables):
     """Gradients of a scalar function without arguments with respect to variables that it reads."""
-    return _as_numpy(_BACKEND[1](function, variables))
+    return _as_numpy(_BACKEND.kernel_gradients(function, variables))
 
 
 def compiled(function):
     """The function, compiled as its backend compiles: `jit`, XLA, or `torch.compile`."""
-    return _BACKEND[2](function)
+    return _BACKEND.compiled(function)
+
+
+def compiled_gradients(function):
+    """The gradients of a scalar function of two tensors, compiled."""
+    return lambda *tensors: _as_numpy(_BACKEND.compiled_gradients(function)(*tensors))
+
+
+def forward_derivative(function, primals, tangents):
+    """(value, derivative along the tangents) in forward mode."""
+    return _as_numpy(_BACKEND.forward_derivative(function, primals, tangents))
+
+
+def hessian_product(function, primals, tangents):
+    """The Hessian of a scalar function of two tensors times tangents: forward mode over reverse mode."""
+    return _as_numpy(_BACKEND.hessian_product(function, primals, tangents))
+
+
+def mapped(function, axes):
+    """The function mapped over a first axis of those tensors whose axis is 0 and not `None`."""
+    return lambda *tensors: _as_numpy(_BACKEND.mapped(function, axes)(*tensors))
+
+
+def _mapped_gradients(function, axes):
+    return lambda *tensors: _as_numpy(_BACKEND.mapped_gradients(function, axes)(*tensors))
+
+
+# The gradients of a scalar function for every element of a map; `None` where a map does not nest with gradients.
+mapped_gradients = _mapped_gradients if _BACKEND.mapped_gradients is not None else None

@@ -25,12 +25,14 @@ HOUSE = [
     "arrays",
     "channels",
     "kernels",
+    "window",
     "backends",
     "precision",
     "lowerings",
     "sharing",
     "rules",
     "layers",
+    "autotune",
     "residual",
     "packing",
     "graph",
@@ -49,11 +51,11 @@ HOUSE = [
     "__main__",
 ]
 
-# The contract of the design page, `deconvnet`, and `exporting`.
+# The contract of the design page, `autotune`, `deconvnet`, and `exporting`.
 API = {
-    "adjoint", "deconvnet", "exporting", "mirror", "autoencoder", "untie", "is_tied", "clone_tied", "convert_layout",
-    "transpose_kernel", "adapt_channels", "adapt_bias", "check_adjoint", "assert_adjoint", "AdjointReport", "register_rule",
-    "KerasAdjointError", "NoRuleError", "TieError", "SizeError",
+    "adjoint", "autotune", "deconvnet", "exporting", "mirror", "autoencoder", "untie", "is_tied", "clone_tied",
+    "convert_layout", "transpose_kernel", "adapt_channels", "adapt_bias", "check_adjoint", "assert_adjoint",
+    "AdjointReport", "register_rule", "KerasAdjointError", "NoRuleError", "TieError", "SizeError",
 }  # fmt: skip
 
 FRAMEWORKS = {"jax", "jaxlib", "tensorflow", "torch"}

@@ -6,6 +6,7 @@ from keras_adjoint.default_backend import settle_backend
 settle_backend()
 
 from keras_adjoint.adjoints import adjoint
+from keras_adjoint.autotune import autotune
 from keras_adjoint.checks import AdjointReport, assert_adjoint, check_adjoint, is_tied
 from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError, TieError
 from keras_adjoint.kernels import adapt_bias, adapt_channels, convert_layout, transpose_kernel
@@ -29,6 +30,7 @@ __all__ = [
     "adjoint",
     "assert_adjoint",
     "autoencoder",
+    "autotune",
     "check_adjoint",
     "clone_tied",
     "convert_layout",

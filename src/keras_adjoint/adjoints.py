@@ -27,6 +27,7 @@ _DEFAULTS = {
     "bias": "none",
     "channels": None,
     "channel_method": "learned",
+    "lowering": None,
     "tied": True,
     "name": None,
 }
@@ -40,6 +41,7 @@ def adjoint(
     bias: str = "none",
     channels: int | None = None,
     channel_method: str = "learned",
+    lowering: str | None = None,
     tied: bool = True,
     name: str | None = None,
 ) -> keras.layers.Layer:
@@ -55,6 +57,9 @@ def adjoint(
         channels: Number of output channels, if it shall differ from the source's input channels. The result is then no
             longer the adjoint, and its `exact` is `False`.
         channel_method: How the channels are adapted: "repeat", "average", "truncate", "pad", or "learned".
+        lowering: The way to compute the adjoint of a convolution: "native" (the backend's transposed convolution),
+            "subpixel", "phases", "columns", "fold" or "shifts". By default the one that is expected to be fastest;
+            `keras_adjoint.autotune` measures.
         tied: Whether to read the source's kernel at every call. With `False` the result owns a copy.
         name: Name of the new layer.
 
@@ -79,7 +84,13 @@ def adjoint(
     (True, True)
     """
     given = dict(
-        output_size=output_size, bias=bias, channels=channels, channel_method=channel_method, tied=tied, name=name
+        output_size=output_size,
+        bias=bias,
+        channels=channels,
+        channel_method=channel_method,
+        lowering=lowering,
+        tied=tied,
+        name=name,
     )
     if not isinstance(source, keras.layers.Layer):
         raise ValueError(f"`adjoint` takes a Keras layer. Received: source={source!r} of type {type(source).__name__}")

@@ -127,3 +127,25 @@ class Axis:
     def padded_size(self):
         """Positions of the zero-extended input that some output reads, from the first zero in front."""
         return (self.outputs - 1) * self.stride + self.reach
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A forward convolution: one `Axis` per spatial axis, and the number of groups."""
+
+    axes: tuple[Axis, ...]
+    groups: int = 1
+
+    def each(self, name):
+        """One property of every axis: `each("stride")` is the tuple of strides."""
+        return tuple(getattr(axis, name) for axis in self.axes)
+
+    @property
+    def pads(self):
+        """Zeros (in front, behind) that every axis is padded with; negative where positions behind are never read."""
+        return tuple((axis.before, axis.padded_size - axis.before - axis.size) for axis in self.axes)
+
+    @property
+    def is_known(self):
+        """Whether every size is a plain integer."""
+        return all(map(is_known, self.each("size")))

@@ -27,9 +27,9 @@ def register_rule(layer_class: type) -> Callable[[Callable], Callable]:
     """Teach `adjoint` a layer type of your own.
 
     The decorated function takes a built layer and returns the layer that computes its adjoint. It may declare any of
-    the options of `adjoint` (`output_size`, `bias`, `channels`, `channel_method`, `tied`, `name`) as keyword arguments;
-    options that it does not declare are refused when given. Every time the rule is used, its result must pass the
-    adjoint test on random inputs, or `adjoint` raises.
+    the options of `adjoint` (`output_size`, `bias`, `channels`, `channel_method`, `lowering`, `tied`, `name`) as keyword
+    arguments; options that it does not declare are refused when given. Every time the rule is used, its result must pass
+    the adjoint test on random inputs, or `adjoint` raises.
 
     Args:
         layer_class: The `keras.layers.Layer` subclass that the rule is for. Subclasses that replace `call` do not

@@ -1,8 +1,20 @@
 """JAX."""
 
 import jax
+from jax import lax
 
 from keras_adjoint.backends import BFLOAT16, TF32
+from keras_adjoint.backends.jax_form import gradient_of_form
+
+NAME = "jax"
+OFFERED = {
+    "dense": ("subpixel", "phases", "columns", "shifts"),
+    "dilated": ("subpixel", "shifts"),
+    "volume": ("subpixel", "phases", "columns", "shifts"),
+    "grouped": ("subpixel",),
+    "depthwise": ("shifts", "subpixel"),
+}
+FOLDED_RANKS = ()
 
 
 def coarse_epsilon():
@@ -15,5 +27,51 @@ def average_pooling_edges(before, after):
     return "inside"
 
 
+def device_of(tensor):
+    return "cpu" if jax.default_backend() == "cpu" else "gpu"
+
+
+def compiled(function):
+    return jax.jit(function)
+
+
+def wait(tensor):
+    jax.block_until_ready(tensor)
+
+
 def known_size(size):
     return size
+
+
+def convolve(x, kernel, pads, strides, dilation):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        pads,
+        rhs_dilation=dilation,
+        dimension_numbers=_layout(kernel),
+        feature_group_count=x.shape[-1] // kernel.shape[-2],
+    )
+
+
+def transposed_convolve(y, kernel, convolution):
+    channels = kernel.shape[-2] * convolution.groups
+    x = jax.ShapeDtypeStruct((y.shape[0], *convolution.each("size"), channels), y.dtype)
+    pads = convolution.pads
+    strides, dilation = convolution.each("stride"), convolution.each("dilation")
+    (x,) = jax.linear_transpose(lambda x: convolve(x, kernel, pads, strides, dilation), x)(y)
+    return x
+
+
+def can_transpose(convolution, kind):
+    return True
+
+
+def with_derivatives(form, kernel, y):
+    return gradient_of_form("x", form, kernel=kernel, y=y) if form.convolution.is_known else form.x(kernel, y)
+
+
+def _layout(kernel):
+    axes = "DHW"[-(kernel.ndim - 2) :]
+    return f"N{axes}C", f"{axes}IO", f"N{axes}C"

@@ -1,8 +1,24 @@
 """TensorFlow."""
 
+from functools import cache
+
 import tensorflow as tf
+from keras import ops
 
 from keras_adjoint.backends import TF32
+from keras_adjoint.geometry import is_known
+from keras_adjoint.window import window
+
+NAME = "tensorflow"
+OFFERED = {
+    "dense": ("native", "subpixel", "columns"),
+    "dilated": ("subpixel", "shifts"),
+    "volume": ("native", "subpixel", "columns"),
+    "grouped": ("subpixel",),
+    "depthwise": ("native", "subpixel"),
+}
+FOLDED_RANKS = ()
+DEPTHWISE_RANKS = (1, 2)  # what `ops.depthwise_conv` knows
 
 
 def coarse_epsilon():
@@ -14,5 +30,114 @@ def average_pooling_edges(before, after):
     return "inside"
 
 
+def device_of(tensor):
+    return "gpu" if _gpus() else "cpu"
+
+
+@cache
+def _gpus():
+    return tf.config.list_physical_devices("GPU")
+
+
+def compiled(function):
+    return tf.function(function)
+
+
+def wait(tensor):
+    tf.identity(tensor[..., :1]).numpy()
+
+
 def known_size(size):
     return size
+
+
+def convolve(x, kernel, pads, strides, dilation):
+    *taps, in_channels, filters = kernel.shape
+    padding = "valid"
+    if any(not is_known(zeros) or zeros != 0 for pair in pads for zeros in pair):
+        reaches = [(size - 1) * step + 1 for size, step in zip(taps, dilation, strict=True)]
+        padding = "same" if _is_same(x.shape[1:-1], reaches, strides, pads) else "valid"
+        x = x if padding == "same" else window(x, *_windows(x, pads))
+    channels = x.shape[-1]
+    if in_channels == 1 and channels > 1 and len(taps) in DEPTHWISE_RANKS and len(set(strides)) == 1:
+        # One input channel per group is a depthwise convolution, which has a much faster kernel.
+        kernel = tf.reshape(kernel, (*taps, channels, filters // channels))
+        return ops.depthwise_conv(x, kernel, strides, padding, "channels_last", dilation)
+    return ops.conv(x, kernel, strides, padding, "channels_last", dilation)
+
+
+def can_transpose(convolution, kind):
+    if kind in ("dilated", "grouped") or any(dilation > 1 for dilation in convolution.each("dilation")):
+        return False  # neither has a kernel on the CPU
+    strides = convolution.each("stride")
+    return kind != "depthwise" or (len(strides) in DEPTHWISE_RANKS and len(set(strides)) == 1)
+
+
+def transposed_convolve(y, kernel, convolution):
+    *taps, in_channels, _ = kernel.shape
+    strides, rank = list(convolution.each("stride")), len(taps)
+    # oneDNN has "SAME" and "VALID", and does not take explicit pads.
+    same = _is_same(convolution.each("size"), taps, strides, convolution.pads)
+    sizes = list(convolution.each("size" if same else "padded_size"))
+    channels = in_channels * convolution.groups
+    depthwise = in_channels == 1 and convolution.groups > 1
+    if depthwise:
+        kernel = tf.reshape(kernel, (*taps, channels, -1))
+    if rank == 1:  # an axis of one position, on which a depthwise kernel has the stride of the other
+        y, kernel = tf.expand_dims(y, 1), tf.expand_dims(kernel, 0)
+        sizes, strides = [1, *sizes], [strides[0] if depthwise else 1, *strides]
+    operation = _TRANSPOSED["depthwise" if depthwise else rank]
+    x = operation(
+        input_sizes=tf.stack([tf.shape(y)[0], *sizes, channels]),
+        filter=kernel,
+        out_backprop=y,
+        strides=[1, *strides, 1],
+        padding="SAME" if same else "VALID",
+    )
+    x = tf.squeeze(x, 1) if rank == 1 else x
+    return x if same else window(x, convolution.each("before"), convolution.each("size"))
+
+
+_TRANSPOSED = {
+    1: tf.raw_ops.Conv2DBackpropInput,
+    2: tf.raw_ops.Conv2DBackpropInput,
+    3: tf.raw_ops.Conv3DBackpropInputV2,
+    "depthwise": tf.raw_ops.DepthwiseConv2dNativeBackpropInput,
+}
+
+
+def with_derivatives(form, kernel, y):
+    convolution = form.convolution
+    has_forward = set(convolution.each("stride")) == {1} or set(convolution.each("dilation")) == {1}
+    if form.lowering.is_native or not convolution.is_known or not has_forward:
+        return form.x(kernel, y)  # every operation in it has its own derivatives
+
+    @tf.custom_gradient
+    def carry_back(kernel, y):
+        def gradients(cotangent):
+            with tf.GradientTape() as tape:
+                tape.watch(kernel)
+                forward = form.y(cotangent, kernel)
+            return tape.gradient(forward, kernel, output_gradients=y), forward
+
+        return form.x(kernel, y), gradients
+
+    return carry_back(tf.convert_to_tensor(kernel), tf.convert_to_tensor(y))
+
+
+def _windows(x, pads):
+    sizes = ops.shape(x)[1:-1]
+    return [-front for front, _ in pads], [
+        front + size + behind for size, (front, behind) in zip(sizes, pads, strict=True)
+    ]
+
+
+def _is_same(sizes, reaches, strides, pads):
+    """Whether TensorFlow's "SAME" pads like this."""
+    for size, reach, stride, pair in zip(sizes, reaches, strides, pads, strict=True):
+        if not all(map(is_known, (size, *pair))):
+            return False
+        zeros = max((-(-size // stride) - 1) * stride + reach - size, 0)
+        if pair != (zeros // 2, zeros - zeros // 2):
+            return False
+    return True

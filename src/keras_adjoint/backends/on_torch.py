@@ -1,8 +1,19 @@
 """PyTorch."""
 
 import torch
+from torch.nn import functional
 
 from keras_adjoint.backends import BFLOAT16, TF32
+
+NAME = "torch"
+OFFERED = {
+    "dense": ("native", "subpixel", "columns", "fold"),
+    "dilated": ("native", "subpixel"),
+    "volume": ("native", "subpixel", "columns"),
+    "grouped": ("native",),
+    "depthwise": ("native",),
+}
+FOLDED_RANKS = (1, 2)
 
 
 def coarse_epsilon():
@@ -16,6 +27,87 @@ def average_pooling_edges(before, after):
     return "inside" if all(b == a for b, a in zip(before, after, strict=True)) else "replicated"
 
 
+def device_of(tensor):
+    return "cpu" if tensor.device.type in ("cpu", "meta") else "gpu"
+
+
+def compiled(function):
+    return torch.no_grad()(function)  # as most people run PyTorch, operation by operation
+
+
+def wait(tensor):
+    if tensor.is_cuda:
+        torch.cuda.synchronize()
+
+
 def known_size(size):
     # `torch.jit.trace` makes a tensor of every size. Asked for its integer, it says the size of its example.
     return int(size) if isinstance(size, torch.Tensor) else size
+
+
+def convolve(x, kernel, pads, strides, dilation):
+    rank = len(pads)
+    x, weight = torch.movedim(x, -1, 1), _weight(kernel)
+    if any(front != behind for front, behind in pads) or any(front < 0 for front, _ in pads):
+        x = _padded(x, pads)
+        pads = [(0, 0)] * rank
+    operation = getattr(functional, f"conv{rank}d")
+    padding = [front for front, _ in pads]
+    groups = x.shape[1] // weight.shape[1]
+    return torch.movedim(operation(x, weight, None, strides, padding, dilation, groups), 1, -1)
+
+
+def transposed_convolve(y, kernel, convolution):
+    # PyTorch crops both ends alike and adds zeros behind; what neither can do is left to the last line.
+    rank = len(convolution.axes)
+    crops = [max(0, min(front, behind)) for front, behind in convolution.pads]
+    behind = [
+        extra if 0 < (extra := crop - after) < max(axis.stride, axis.dilation) else 0
+        for axis, crop, (_, after) in zip(convolution.axes, crops, convolution.pads, strict=True)
+    ]
+    operation = getattr(functional, f"conv_transpose{rank}d")
+    strides, dilation = convolution.each("stride"), convolution.each("dilation")
+    y = torch.movedim(y, -1, 1)
+    x = operation(y, _weight(kernel), None, strides, crops, behind, convolution.groups, dilation)
+    missing = []
+    for axis, crop, length in zip(convolution.axes, crops, x.shape[2:], strict=True):
+        front = crop - axis.before
+        missing.append((front, axis.size - length - front))
+    return torch.movedim(_padded(x, missing), 1, -1)
+
+
+def fold(columns, convolution):
+    one = [1] * (2 - len(convolution.axes))  # `fold` is for two axes
+    sizes, taps, dilation, strides = (
+        [*one, *convolution.each(name)] for name in ("padded_size", "taps", "dilation", "stride")
+    )
+    x = functional.fold(columns, sizes, taps, dilation=dilation, stride=strides)
+    x = x.squeeze(2) if one else x
+    crops = [(-front, -behind) for front, behind in convolution.pads]
+    return torch.movedim(_padded(x, crops), 1, -1)
+
+
+def can_transpose(convolution, kind):
+    return True
+
+
+def with_derivatives(form, kernel, y):
+    return form.x(kernel, y)
+
+
+def _padded(x, pads):
+    """Zeros (in front, behind) of every spatial axis; fewer than none are cut off, which copies nothing."""
+    for axis, (front, behind) in enumerate(pads, 2):
+        if front < 0 or behind < 0:
+            start = max(-front, 0)
+            x = x.narrow(axis, start, x.shape[axis] - start - max(-behind, 0))
+    if any(zeros > 0 for pair in pads for zeros in pair):
+        x = functional.pad(x, [max(zeros, 0) for pair in reversed(pads) for zeros in pair])
+    return x
+
+
+def _weight(kernel):
+    rank = kernel.ndim - 2
+    weight = kernel.permute(rank + 1, rank, *range(rank))
+    # What PyTorch falls back on in float64 cannot differentiate by a weight that lies otherwise in memory.
+    return weight.contiguous() if weight.dtype == torch.float64 else weight

@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
-from keras_adjoint.geometry import Window
+from keras_adjoint.geometry import Convolution, Window
 from keras_adjoint.layers.options import Sized, TiedChannels
-from keras_adjoint.lowerings.choose import Convolution, adjoint_convolution
+from keras_adjoint.lowerings.choose import adjoint_convolution, check_name
 from keras_adjoint.rules import rule
 
 
@@ -23,6 +23,8 @@ class AdjointConv(Sized, TiedChannels):
         bias: See `TiedChannels`.
         channels: See `TiedChannels`.
         channel_method: See `TiedChannels`.
+        lowering: The way to compute it, one of the names in `lowerings/choose.py`; by default the one that is expected to
+            be fastest.
         tied: See `Tied`.
 
     Call arguments:
@@ -44,7 +46,13 @@ class AdjointConv(Sized, TiedChannels):
     (1, 27, 28, 3)
     """
 
-    options = ("output_size", *TiedChannels.options)
+    options = ("output_size", "lowering", *TiedChannels.options)
+
+    def __init__(self, source, *, lowering=None, **kwargs):
+        if lowering is not None:
+            check_name(lowering)
+        super().__init__(source, **kwargs)
+        self.lowering = lowering
 
     @property
     def windows(self):
@@ -67,9 +75,20 @@ class AdjointConv(Sized, TiedChannels):
 
     def carry_back(self, y, kernel, sizes):
         """Aᵀ y for a forward kernel of shape `(*taps, channels / groups, filters)`."""
+        return adjoint_convolution(y, kernel, self.convolution(sizes), self.lowering)
+
+    def convolution(self, sizes):
+        """The geometry of the forward for inputs of spatial sizes `sizes`."""
         axes = tuple(window.at(size) for window, size in zip(self.windows, sizes, strict=True))
-        return adjoint_convolution(y, kernel, Convolution(axes, self.groups))
+        return Convolution(axes, self.groups)
+
+    def convolved_channels(self):
+        """(channels, filters) of the convolution that is carried back."""
+        return self.source_channels(), self.source_filters()
 
     def compute_output_shape(self, input_shape, output_size=None):
         outputs = input_shape[1:-1] if self.data_format == "channels_last" else input_shape[2:]
         return self.with_channels(input_shape[0], self.resolve(tuple(outputs), output_size))
+
+    def get_config(self):
+        return {**super().get_config(), "lowering": self.lowering}

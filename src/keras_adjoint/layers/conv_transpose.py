@@ -6,8 +6,8 @@ from keras import ops
 from keras_adjoint.errors import SizeError
 from keras_adjoint.geometry import TransposedWindow, is_known
 from keras_adjoint.layers.options import TiedChannels
-from keras_adjoint.lowerings.window import window
 from keras_adjoint.rules import rule
+from keras_adjoint.window import window
 
 
 @rule(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)

@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
-from keras_adjoint.geometry import Window
+from keras_adjoint.geometry import Convolution, Window
 from keras_adjoint.layers.conv import AdjointConv
-from keras_adjoint.lowerings.choose import Convolution, adjoint_convolution
+from keras_adjoint.lowerings.choose import adjoint_convolution
 from keras_adjoint.rules import rule
 
 
@@ -36,6 +36,9 @@ class AdjointDepthwiseConv(AdjointConv):
 
     def source_filters(self):
         return self.groups
+
+    def convolved_channels(self):
+        return self.groups, self.groups
 
     def apply_adjoint(self, y, sizes):
         return self.filter_back(y, self.read(), sizes)

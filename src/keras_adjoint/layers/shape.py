@@ -10,8 +10,8 @@ from keras.src.applications.convnext import StochasticDepth
 from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.layers.sizes import shape_of
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.lowerings.window import window
 from keras_adjoint.rules import describe, rule
+from keras_adjoint.window import window
 
 _PADDINGS = {
     keras.layers.ZeroPadding1D: keras.layers.Cropping1D,

@@ -1,55 +1,99 @@
-"""Which lowering computes an adjoint convolution: a table that can be read, in order of preference."""
+"""Which lowering computes an adjoint convolution: a table that can be read, and the cheapest of it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cache
 
-from keras_adjoint.geometry import Axis
-from keras_adjoint.lowerings import native, stuffed, subpixel
-from keras_adjoint.lowerings.exporting import may_share
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """The forward whose adjoint is wanted: one `Axis` per spatial axis, and the number of groups."""
-
-    axes: tuple[Axis, ...]
-    groups: int = 1
-
-
-@dataclass(frozen=True)
-class Lowering:
-    """One way to compute Aᵀ y: `apply(y, kernel, convolution)`, for convolutions that it `fits`."""
-
-    name: str
-    fits: Callable
-    apply: Callable
-
+from keras_adjoint.backends import current
+from keras_adjoint.lowerings import columns, fold, native, phases, shifts, subpixel
+from keras_adjoint.lowerings.exporting import is_exporting, may_share
+from keras_adjoint.lowerings.form import Form
+from keras_adjoint.lowerings.rates import seconds
+from keras_adjoint.lowerings.table import Lowering, Problem
 
 LOWERINGS = (
-    #        name        can it do this convolution?   how
-    Lowering("subpixel", subpixel.fits, subpixel.apply),
-    Lowering("stuffed", stuffed.fits, stuffed.apply),
+    #        name        can it do this problem?   how             how much work
+    Lowering("subpixel", subpixel.fits, subpixel.apply, subpixel.work),
+    Lowering("phases", phases.fits, phases.apply, phases.work),
+    Lowering("columns", columns.fits, columns.apply, columns.work),
+    Lowering("fold", fold.fits, fold.apply, fold.work),
+    Lowering("shifts", shifts.fits, shifts.apply, shifts.work),
+    Lowering("native", native.fits, native.apply, native.work),
 )
-
-# In a file that is exported, the operator that every format knows comes first.
-EXPORTED = (Lowering("native", native.fits, native.apply), *LOWERINGS)
-
-
-def choose(convolution, table=LOWERINGS):
-    """The first lowering of the table that fits; the last one fits everything."""
-    return next(lowering for lowering in table if lowering.fits(convolution))
+MOST_ROOM = 4  # how much a lowering may hold beside x and y, over the larger of them, unless a user asks for it
+PROMISE = 1.15  # about how far the expected times are off
+UNMEASURED = ("native", "subpixel")  # where there are no rates, what the vendor made comes first
+BY_NAME = {lowering.name: lowering for lowering in LOWERINGS}
 
 
-def adjoint_convolution(y, kernel, convolution):
+def choose(problem, backend=None):
+    """The cheapest lowering that fits, among those that the backend offers; nothing is timed here.
+
+    Args:
+        problem: A `Problem`.
+        backend: The backend's file, by default that of the backend that Keras runs on.
+    """
+    backend = backend or current()
+    offered = [BY_NAME[name] for name in (backend.OFFERED[problem.kind] if problem.device == "cpu" else UNMEASURED)]
+    fitting = [lowering for lowering in offered if lowering.fits(problem) and has_room(lowering, problem)]
+    if problem.device != "cpu":
+        return next(iter(fitting), BY_NAME["phases"])
+    return min(fitting, key=lambda lowering: expected(lowering, problem, backend), default=BY_NAME["phases"])
+
+
+def has_room(lowering, problem):
+    """Whether a lowering holds no more than a few times the larger of x and y beside them."""
+    return lowering.work(problem).room <= MOST_ROOM * max(problem.inputs, problem.outputs)
+
+
+def expected(lowering, problem, backend):
+    """The seconds that a lowering is expected to take; what is not the backend's own has to promise something."""
+    return seconds(lowering, problem, backend) * (1 if lowering.is_native else PROMISE)
+
+
+_chosen = cache(choose)
+
+
+def adjoint_convolution(y, kernel, convolution, lowering=None):
     """Aᵀ y, where A is the convolution with `kernel`.
 
     Args:
         y: Tensor of shape `(batch, *outputs, filters)`.
         kernel: The forward's kernel, of shape `(*taps, channels / groups, filters)`.
         convolution: The forward's geometry.
+        lowering: The name of a lowering, by default the cheapest.
 
     Returns:
         A tensor of shape `(batch, *sizes, channels)`.
     """
-    table = EXPORTED if may_share(kernel) else LOWERINGS
-    return choose(convolution, table).apply(y, kernel, convolution)
+    problem = problem_of(y, kernel, convolution)
+    if is_exporting():  # converters know operations, not primitives, and no lowering is faster than another in a file
+        way = BY_NAME["native"] if may_share(kernel) and native.fits(problem) else choose(problem)
+        return way.apply(y, kernel, convolution)
+    way = named(lowering, problem) if lowering else (_chosen if convolution.is_known else choose)(problem)
+    return current().with_derivatives(Form(convolution, way), kernel, y)
+
+
+def named(name, problem):
+    """The lowering that a user asks for, if it can compute the problem."""
+    check_name(name)
+    way = BY_NAME[name]
+    if not way.fits(problem):
+        able = ", ".join(repr(other.name) for other in LOWERINGS if other.fits(problem))
+        raise ValueError(
+            f"This lowering cannot compute this convolution; those that can are {able}. "
+            f"Received: lowering={name!r}, {problem.convolution}"
+        )
+    return way
+
+
+def check_name(name):
+    """Raise a ValueError if no lowering is called `name`."""
+    if name not in BY_NAME:
+        raise ValueError(f"`lowering` must be one of {', '.join(map(repr, BY_NAME))}. Received: lowering={name!r}")
+
+
+def problem_of(y, kernel, convolution):
+    """The `Problem` of tensors."""
+    *_, channels, filters = map(int, kernel.shape)
+    batch = y.shape[0]
+    batch = batch if isinstance(batch, int) else None
+    return Problem(convolution, batch, channels * convolution.groups, filters, current().device_of(y))

@@ -1,25 +1,30 @@
-"""The stride-1 convolution that the lowerings are made of."""
+"""The convolutions that the lowerings are made of, and the forward itself."""
 
 from keras import ops
 
-DEPTHWISE_RANKS = (1, 2)  # what `ops.depthwise_conv` knows
+from keras_adjoint.backends import current
 
 
-def correlate(x, kernel, dilation):
-    """A stride-1 "valid" convolution, grouped where the kernel has fewer input channels than `x`.
+def correlate(x, kernel, starts, lengths, dilation):
+    """A stride-1 convolution over a window of `x`, grouped where the kernel has fewer input channels than `x`.
 
     Args:
-        x: Tensor of shape `(batch, *sizes, channels)`.
+        x: Tensor of shape `(batch, *sizes, channels)`, thought to go on with zeros in both directions.
         kernel: Tensor of shape `(*taps, channels / groups, filters)`.
+        starts: The first position to read, one per axis.
+        lengths: The number of positions to read, one per axis.
         dilation: One distance between taps per axis.
 
     Returns:
-        A tensor of shape `(batch, *(sizes − reach + 1), filters)`.
+        A tensor of shape `(batch, *(lengths − reach + 1), filters)`.
     """
-    *taps, in_channels, filters = map(int, kernel.shape)
-    channels = int(x.shape[-1])
-    if in_channels == 1 and channels > 1 and len(taps) in DEPTHWISE_RANKS:
-        # One input channel per group is a depthwise convolution, which has a much faster kernel on TensorFlow.
-        kernel = ops.reshape(kernel, (*taps, channels, filters // channels))
-        return ops.depthwise_conv(x, kernel, 1, "valid", "channels_last", dilation)
-    return ops.conv(x, kernel, 1, "valid", "channels_last", dilation)
+    pads = [
+        (-start, start + length - size) for start, length, size in zip(starts, lengths, ops.shape(x)[1:-1], strict=True)
+    ]
+    return current().convolve(x, kernel, pads, (1,) * len(pads), dilation)
+
+
+def forward(x, kernel, convolution):
+    """A x for `x` of shape `(batch, *sizes, channels)` and `kernel` of shape `(*taps, channels / groups, filters)`."""
+    strides, dilation = convolution.each("stride"), convolution.each("dilation")
+    return current().convolve(x, kernel, convolution.pads, strides, dilation)

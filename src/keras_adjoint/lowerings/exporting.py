@@ -6,12 +6,17 @@ FORMATS = ("tf_saved_model", "onnx", "openvino", "litert", "torch")
 _FORMAT: ContextVar[str | None] = ContextVar("format", default=None)
 
 
+def is_exporting():
+    """Whether what is traced now is for a file."""
+    return _FORMAT.get() is not None
+
+
 def may_share(kernel):
     """Whether a convolution and its adjoint are to read one kernel in the file that is being written."""
     *_, channels, filters = map(int, kernel.shape)
     # OpenVINO 2026.4 computes wrong outputs where a convolution and a transposed one share a constant whose shape does
     # not tell the two apart.
-    return _FORMAT.get() is not None and not (_FORMAT.get() == "openvino" and channels == filters)
+    return is_exporting() and not (_FORMAT.get() == "openvino" and channels == filters)
 
 
 class exporting:

@@ -6,7 +6,7 @@ These two carry the adjoints of pooling. They use slices and sums only, so they 
 from keras import ops
 
 from keras_adjoint.geometry import is_known, positive_part
-from keras_adjoint.lowerings.window import window
+from keras_adjoint.window import window
 
 
 def cut_frames(x, axis, geometry, fill=0.0):

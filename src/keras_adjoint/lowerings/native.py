@@ -4,19 +4,25 @@ It is what other formats have an operator for. ONNX and OpenVINO lay out the ker
 of the convolution, so that one copy in the file serves both.
 """
 
-from keras import ops
+from keras_adjoint.backends import current
+from keras_adjoint.lowerings.table import Work
 
-from keras_adjoint.lowerings.window import window
 
-
-def fits(convolution):
-    """Not groups, for which Keras has no transposed convolution; nor dilation, which TensorFlow has not on CPUs."""
-    return convolution.groups == 1 and all(axis.dilation == 1 for axis in convolution.axes)
+def fits(problem):
+    """What the backend has a transposed convolution for."""
+    return current().can_transpose(problem.convolution, problem.kind)
 
 
 def apply(y, kernel, convolution):
     """Aᵀ y for `y` of shape `(batch, *outputs, filters)` and `kernel` of shape `(*taps, channels, filters)`."""
-    axes = convolution.axes
-    strides = tuple(axis.stride for axis in axes)
-    padded = ops.conv_transpose(y, kernel, strides, "valid", data_format="channels_last")
-    return window(padded, [axis.before for axis in axes], [axis.size for axis in axes])
+    return current().transposed_convolve(y, kernel, convolution)
+
+
+def work(problem):
+    """Seen from x: every position sums over the taps that meet it."""
+    channels, filters = problem.group
+    depth = max(1, problem.positions("taps") // problem.positions("stride")) * filters
+    elements = problem.inputs + problem.outputs + problem.kernel
+    return Work(
+        problem.blocks * problem.positions("stride"), depth, channels, elements, repeats=problem.convolution.groups
+    )

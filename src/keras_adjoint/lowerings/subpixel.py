@@ -1,14 +1,11 @@
-"""The adjoint at stride s as one stride-1 convolution to s phases, which are then interleaved.
+"""The adjoint at stride s as one stride-1 convolution to all s phases (see `polyphase`), which are then interleaved.
 
-Along one axis, output j of the forward reads input position j·s + t − before with weight K[t]. The adjoint therefore
-collects x[p − before] = Σ_j Σ_t [j·s + t = p] K[t] y[j]. Write the position as p = q·s + r with a phase r < s. Only
-the taps t = r + u·s can meet it, from the outputs j = q − u, so that
+Without dilation, phase r has the taps r + u·s, and every phase reads the same window of y:
 
-    x[q·s + r − before] = Σ_u K[r + u·s] y[q − u].
+    x[q·s + r − before] = Σ_u K[r + u·s] y[q − u],
 
-For every phase this is a stride-1 convolution over q with the phase's own taps, last tap first. All phases share one
-window of y, hence one convolution with s times the filters. At stride 1 there is one phase, it is the flipped
-convolution, and the taps may be any distance apart.
+last tap first. So one convolution with s times the filters computes them all. At stride 1 there is one phase, it is the
+flipped convolution, and the taps may be any distance apart.
 """
 
 import math
@@ -17,13 +14,21 @@ from itertools import chain
 
 from keras import ops
 
+from keras_adjoint.geometry import is_known
 from keras_adjoint.lowerings.correlate import correlate
-from keras_adjoint.lowerings.window import window
+from keras_adjoint.lowerings.interleave import interleave
+from keras_adjoint.lowerings.polyphase import blocks_of
+from keras_adjoint.lowerings.table import Work
 
 
-def fits(convolution):
-    """A dilated tap would meet the phases out of step; along an axis of stride 1 there is nothing to meet."""
+def in_step(convolution):
+    """Whether all phases read the same window: a dilated tap would meet them out of step."""
     return all(axis.stride == 1 or axis.dilation == 1 for axis in convolution.axes)
+
+
+def fits(problem):
+    """Every convolution whose phases are in step."""
+    return in_step(problem.convolution)
 
 
 @dataclass(frozen=True)
@@ -42,25 +47,38 @@ def plan(convolution):
     rows = []
     for axis in convolution.axes:
         spacing = axis.dilation if axis.stride == 1 else 1
-        taps_beyond_one = (-(-axis.taps // axis.stride) - 1) * spacing
-        first = axis.before // axis.stride
-        steps = (axis.before + axis.size - 1) // axis.stride - first + 1
-        position = axis.before - first * axis.stride
-        rows.append((first - taps_beyond_one, steps + taps_beyond_one, steps, position, spacing))
+        span = (-(-axis.taps // axis.stride) - 1) * spacing
+        blocks = blocks_of(axis)
+        rows.append((blocks.first - span, blocks.count + span, blocks.count, blocks.position, spacing))
     return Plan(*zip(*rows, strict=True))
 
 
 def apply(y, kernel, convolution):
     """Aᵀ y for `y` of shape `(batch, *outputs, filters)` and `kernel` of shape `(*taps, channels / groups, filters)`."""
-    axes, groups = convolution.axes, convolution.groups
     wanted = plan(convolution)
-    y = window(y, wanted.starts, wanted.lengths)
-    phases = correlate(y, phase_kernel(kernel, convolution), wanted.dilation)
-    x = interleave(phases, wanted.steps, [axis.stride for axis in axes], int(kernel.shape[-2]) * groups, groups)
-    return window(x, wanted.firsts, [axis.size for axis in axes])
+    starts, lengths = wanted.starts, wanted.lengths
+    mirrored = is_heavy(kernel, y, convolution)
+    axes = tuple(range(1, len(starts) + 1))
+    if mirrored:
+        sizes = ops.shape(y)[1:-1]
+        starts = [size - start - length for size, start, length in zip(sizes, starts, lengths, strict=True)]
+        y = ops.flip(y, axes)
+    phases = correlate(y, phase_kernel(kernel, convolution, flip=not mirrored), starts, lengths, wanted.dilation)
+    phases = ops.flip(phases, axes) if mirrored else phases
+    return interleave(phases, convolution, convolution.groups)
 
 
-def phase_kernel(kernel, convolution):
+def is_heavy(kernel, y, convolution):
+    """Whether it moves fewer numbers to read x and y from behind than to reverse the taps of the kernel."""
+    sizes = (*y.shape[1:-1], *convolution.each("size"))
+    if not all(map(is_known, (y.shape[0], *sizes))):
+        return False
+    *taps, channels, filters = map(int, kernel.shape)
+    x = y.shape[0] * math.prod(convolution.each("size")) * channels * convolution.groups
+    return max(taps) > 1 and math.prod(taps) * channels * filters > math.prod(y.shape) + x
+
+
+def phase_kernel(kernel, convolution, *, flip=True):
     """The kernel of the convolution to all phases, of shape `(*taps of a phase, filters / groups, groups·∏s·channels)`.
 
     Keras numbers the filters of a grouped convolution group by group, so that the group leads in both channel axes.
@@ -72,30 +90,21 @@ def phase_kernel(kernel, convolution):
     if any(behind):
         kernel = ops.pad(kernel, [(0, extra) for extra in behind] + [(0, 0), (0, 0)])
     split = [((size + extra) // axis.stride, axis.stride) for axis, size, extra in zip(axes, taps, behind, strict=True)]
-    kernel = last_tap_first(kernel, split)
+    kernel = ops.reshape(kernel, (*chain(*split), channels, filters))
+    longer = tuple(2 * axis for axis, (count, _) in enumerate(split) if count > 1)
+    if flip and longer:
+        kernel = ops.flip(kernel, axis=longer)
     kernel = ops.reshape(kernel, (*chain(*split), channels, groups, filters // groups))
     order = (*range(0, 2 * rank, 2), 2 * rank + 2, 2 * rank + 1, *range(1, 2 * rank, 2), 2 * rank)
     kernel = ops.transpose(kernel, order)
-    return ops.reshape(kernel, (*(taps for taps, _ in split), filters // groups, -1))
+    return ops.reshape(kernel, (*(count for count, _ in split), filters // groups, -1))
 
 
-def last_tap_first(kernel, split):
-    """Reverse the taps of every phase, but not the phases. One axis at a time: TensorFlow reverses up to 8 axes."""
-    shape = tuple(map(int, kernel.shape))
-    for axis, (taps, phases) in enumerate(split):
-        if taps > 1:
-            kernel = ops.reshape(kernel, (math.prod(shape[:axis]), taps, phases, math.prod(shape[axis + 1 :])))
-            kernel = ops.reshape(ops.flip(kernel, axis=1), shape)
-    return kernel
-
-
-def interleave(phases, steps, strides, channels, groups=1):
-    """Phases side by side in the channels, `(batch, *steps, groups·∏s·channels/groups)`, to `(batch, *steps·s, channels)`."""
-    rank = len(strides)
-    if all(stride == 1 for stride in strides):
-        return phases
-    # The first axis of blocks follows the batch before and after, so that the two move as one.
-    x = ops.reshape(phases, (-1, *steps[1:], groups, *strides, channels // groups))
-    pairs = [(i, 1 + rank + i) for i in range(rank)]
-    x = ops.transpose(x, (*chain(*pairs), rank, 1 + 2 * rank))
-    return ops.reshape(x, (-1, *(step * stride for step, stride in zip(steps, strides, strict=True)), channels))
+def work(problem):
+    """Every phase is computed with as many taps as the longest one, and then moved."""
+    channels, filters = problem.group
+    phases = problem.positions("stride")
+    moved = problem.outputs + problem.inputs * (2 if phases > 1 else 1) + 2 * problem.kernel
+    depth, width = problem.taps_per_phase * filters, phases * channels
+    room = problem.outputs + problem.inputs  # the window of y and the phases
+    return Work(problem.blocks, depth, width, moved, repeats=problem.convolution.groups, room=room)

@@ -6,10 +6,10 @@ from itertools import chain
 
 import numpy as np
 
+from keras_adjoint.geometry import Convolution
 from keras_adjoint.kernels import transpose_kernel
 from keras_adjoint.layers.depthwise import AdjointDepthwiseConv, AdjointSeparableConv
 from keras_adjoint.lowerings import subpixel
-from keras_adjoint.lowerings.choose import Convolution
 from keras_adjoint.stock.steps import (
     L,
     among_channels_last,
@@ -113,7 +113,7 @@ def as_plain(call, kernel, convolution, bias):
 
     At stride 1 its kernel is the forward's with the taps in reverse order and the channels exchanged.
     """
-    if not subpixel.fits(convolution):
+    if not subpixel.in_step(convolution):
         kernel, axes = without_dilation(kernel, convolution.axes)
         convolution = replace(convolution, axes=axes)
     axes, groups = convolution.axes, convolution.groups

@@ -1,0 +1,36 @@
+"""Blocks of positions to positions: the last step of every lowering at stride s."""
+
+import math
+from itertools import chain
+
+from keras import ops
+
+from keras_adjoint.lowerings.polyphase import blocks_of
+from keras_adjoint.window import window
+
+
+def interleave(phases, convolution, groups=1):
+    """Put phases that lie side by side in the channels where they belong.
+
+    Args:
+        phases: Tensor of shape `(batch, *blocks, groups·∏s·channels/groups)`.
+        convolution: The forward's geometry.
+        groups: What leads in the channels, ahead of the phases.
+
+    Returns:
+        A tensor of shape `(batch, *sizes, channels)`.
+    """
+    axes = convolution.axes
+    blocks = [blocks_of(axis) for axis in axes]
+    x = phases
+    strides = convolution.each("stride")
+    if any(stride > 1 for stride in strides):
+        rank = len(axes)
+        channels = int(x.shape[-1]) // math.prod(strides)
+        counts = [block.count for block in blocks]
+        # The first axis of blocks follows the batch before and after, so that the two move as one.
+        x = ops.reshape(x, (-1, *counts[1:], groups, *strides, channels // groups))
+        pairs = [(i, 1 + rank + i) for i in range(rank)]
+        x = ops.transpose(x, (*chain(*pairs), rank, 1 + 2 * rank))
+        x = ops.reshape(x, (-1, *(count * stride for count, stride in zip(counts, strides, strict=True)), channels))
+    return window(x, [block.position for block in blocks], convolution.each("size"))

@@ -1,0 +1,150 @@
+"""Every way to compute an adjoint convolution computes the transpose, within the memory that it may take."""
+
+import keras
+import numpy as np
+import pytest
+from geometries import forward_matrix, kernel_shape, label, problems, random, y_shape
+from helpers import BACKEND
+from keras import ops
+
+import keras_adjoint as ka
+from keras_adjoint.backends import current
+from keras_adjoint.lowerings.choose import BY_NAME, LOWERINGS, choose
+from keras_adjoint.lowerings.rates import rates
+
+PROBLEMS = list(problems())
+KINDS = ("dense", "dilated", "volume", "grouped", "depthwise")
+
+
+def matrix_of(lowering, problem, kernel):
+    """The matrix of Aᵀ: its values on the identity basis, as columns."""
+    shape = y_shape(problem)[1:]
+    basis = np.eye(int(np.prod(shape))).reshape(-1, *shape).astype("float32")
+    x = lowering.apply(ops.convert_to_tensor(basis), ops.convert_to_tensor(kernel), problem.convolution)
+    return ops.convert_to_numpy(x).reshape(len(basis), -1).T
+
+
+@pytest.mark.parametrize("lowering", LOWERINGS, ids=lambda lowering: lowering.name)
+@pytest.mark.parametrize("problem", PROBLEMS, ids=label)
+def test_lowering_is_the_transpose(problem, lowering):
+    if not lowering.fits(problem):
+        pytest.skip("it says that it cannot")
+    kernel = random(kernel_shape(problem), 0, "float32")
+    expected = forward_matrix(problem, kernel).T
+    found = matrix_of(lowering, problem, kernel)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=64 * np.finfo("float32").eps * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=label)
+def test_some_lowering_is_chosen_for_every_convolution(problem):
+    assert choose(problem).fits(problem)
+
+
+def test_every_lowering_computes_something():
+    """So that none of the tests above is skipped for all problems, but where a backend has no such operation."""
+    for lowering in LOWERINGS:
+        lacking = lowering.name == "fold" and not current().FOLDED_RANKS
+        assert lacking or sum(map(lowering.fits, PROBLEMS)) > 20, lowering.name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rates_know_what_the_backend_offers(kind):
+    assert set(rates()[BACKEND][kind]) == set(current().OFFERED[kind])
+    assert set(current().OFFERED) == set(KINDS)
+
+
+def test_no_lowering_is_chosen_by_timing(monkeypatch):
+    monkeypatch.setattr("time.perf_counter", None)
+    monkeypatch.setattr("time.monotonic", None)
+    for problem in PROBLEMS[::20]:
+        choose(problem)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_lowering_that_was_asked_for_is_used_and_saved(name, tmp_path, monkeypatch):
+    inputs = keras.Input((9, 8, 2))
+    conv = keras.layers.Conv2D(3, 3, strides=2, padding="same")
+    features = conv(inputs)
+    if name == "fold" and not current().FOLDED_RANKS:
+        pytest.skip("the backend does not fold")
+    decode = ka.adjoint(conv, lowering=name)
+    model = keras.Model(inputs, decode(features))
+    used = []
+    _record(monkeypatch, used)
+    y = random((1, 5, 4, 3), 0, "float32")
+    found = ops.convert_to_numpy(decode(y))
+    assert used == [name]
+    np.testing.assert_allclose(found, ops.convert_to_numpy(ka.adjoint(conv)(y)), rtol=1e-4, atol=1e-5)
+    model.save(tmp_path / "model.keras")
+    assert keras.models.load_model(tmp_path / "model.keras").get_layer(decode.name).lowering == name
+
+
+def _record(monkeypatch, used):
+    """Write down the names of the lowerings that are asked for."""
+    from keras_adjoint.lowerings import choose as module
+
+    original = module.named
+    monkeypatch.setattr(module, "named", lambda name, problem: used.append(name) or original(name, problem))
+
+
+def test_an_unknown_lowering_is_refused_by_name():
+    conv = keras.layers.Conv1D(3, 3)
+    conv(keras.Input((9, 2)))
+    with pytest.raises(ValueError, match=r"'subpixel'.*Received: lowering='winograd'"):
+        ka.adjoint(conv, lowering="winograd")
+
+
+def test_a_lowering_that_does_not_fit_says_which_do():
+    conv = keras.layers.Conv1D(4, 3, groups=2)
+    features = conv(keras.Input((9, 2)))
+    decode = ka.adjoint(conv, lowering="columns")
+    with pytest.raises(ValueError, match=r"those that can are .*'subpixel'.*Received: lowering='columns'"):
+        decode(np.ones((1, *features.shape[1:])))
+
+
+def test_autotune_keeps_the_fastest_of_those_that_fit():
+    conv = keras.layers.Conv2D(8, 3, strides=2)
+    conv(keras.Input((17, 17, 4)))
+    decode = ka.adjoint(conv)
+    times = ka.autotune(decode, (2, 8, 8, 8), seconds=0.01)
+    assert decode.lowering == min(times, key=times.get) == next(iter(times))
+    assert {"subpixel", "phases", "columns", "shifts", "native"} <= set(times)
+    copy = type(decode).from_config(decode.get_config() | {"tied": False})
+    assert copy.lowering == decode.lowering
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_autotune_takes_separable_layers_and_both_data_formats(data_format):
+    separable = keras.layers.SeparableConv2D(6, 3, depth_multiplier=2, data_format=data_format)
+    shape = (9, 8, 3) if data_format == "channels_last" else (3, 9, 8)
+    if data_format == "channels_first" and BACKEND == "tensorflow":
+        pytest.skip("TensorFlow's CPU has no channels-first convolution")
+    separable.build((None, *shape))
+    decode = ka.adjoint(separable, output_size=(9, 8))
+    times = ka.autotune(decode, (1, 7, 6, 6) if data_format == "channels_last" else (1, 6, 7, 6), seconds=0.01)
+    assert decode.lowering in times
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((None, 8, 8, 8), "needs every size"), ((2, 8, 8), "4 with the batch"), ((2, 3, 3, 8), "size")],
+)
+def test_autotune_refuses_shapes_that_are_not_the_layers(shape, message):
+    conv = keras.layers.Conv2D(8, 3, strides=2)
+    conv(keras.Input((17, 17, 4)))
+    with pytest.raises((ValueError, ka.SizeError), match=message):
+        ka.autotune(ka.adjoint(conv, output_size=(17, 17)), shape)
+
+
+def test_autotune_refuses_layers_without_lowerings():
+    with pytest.raises(ValueError, match="adjoint of a convolution.*Received: layer=.*Dense"):
+        ka.autotune(keras.layers.Dense(3), (1, 2))
+
+
+def test_unknown_sizes_are_lowered_too():
+    inputs = keras.Input((None, None, 2))
+    conv = keras.layers.Conv2D(3, 3)
+    features = conv(inputs)
+    model = keras.Model(inputs, ka.adjoint(conv)(features))
+    x = random((1, 9, 8, 2), 0, "float32")
+    assert model.predict(x, verbose=0).shape == x.shape
