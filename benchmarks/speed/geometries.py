@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from keras_adjoint.geometry import Window
-from keras_adjoint.lowerings.choose import Convolution
+from keras_adjoint.geometry import Convolution, Window
 
 
 @dataclass(frozen=True)

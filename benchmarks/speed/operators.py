@@ -50,17 +50,22 @@ def operators(geometry, dtype="float32"):
     def adjoint(y, kernel):
         return adjoint_convolution(y, kernel, convolution)
 
-    ways = _BACKENDS[keras.backend.backend()]()
+    backend = ways()
     functions = Operators(
-        forward=ways.timed(forward, x, kernel),
-        adjoint=ways.timed(adjoint, y, kernel),
-        native=ways.timed(ways.native(forward, x, convolution, kernel), y, kernel),
-        forward_gradients=ways.timed(ways.gradients(forward, y), x, kernel),
-        adjoint_gradients=ways.timed(ways.gradients(adjoint, x), y, kernel),
+        forward=backend.timed(forward, x, kernel),
+        adjoint=backend.timed(adjoint, y, kernel),
+        native=backend.timed(backend.native(forward, x, convolution, kernel), y, kernel),
+        forward_gradients=backend.timed(backend.gradients(forward, y), x, kernel),
+        adjoint_gradients=backend.timed(backend.gradients(adjoint, x), y, kernel),
     )
     for function in vars(functions).values():
         function()
     return functions
+
+
+def ways():
+    """How the backend compiles, differentiates and waits."""
+    return _BACKENDS[keras.backend.backend()]()
 
 
 class _Jax:

@@ -1,0 +1,125 @@
+"""`python -m benchmarks.calibrate`: what the work of every lowering costs on this machine, for `lowerings/rates.json`.
+
+Convolutions are drawn at random, none of them taken from the networks that `benchmarks.speed` times, and every lowering
+that fits is timed on each. Its rates are those that explain its times with the least relative error.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+from scipy.optimize import least_squares
+
+from benchmarks.speed.geometries import Geometry
+from benchmarks.speed.operators import ways
+from benchmarks.speed.timing import interleaved
+from keras_adjoint.backends import current
+from keras_adjoint.cli.console import make_console
+from keras_adjoint.lowerings import rates
+from keras_adjoint.lowerings.choose import BY_NAME, has_room, problem_of
+from keras_adjoint.lowerings.rates import nanoseconds
+
+SIDES = {1: (32, 64, 128, 512, 2048, 8192), 2: (7, 14, 28, 56, 112), 3: (7, 14, 28)}
+TAPS = (1, 2, 3, 3, 3, 4, 4, 5, 7, 8, 16, 32, 64, 256)
+STRIDES = (1, 1, 2, 2, 4, 8, 16)
+CHANNELS = (1, 3, 16, 32, 64, 128, 256, 512)
+DRAWS = {"dense": 120, "dilated": 40, "volume": 40, "grouped": 30, "depthwise": 30}
+RATES = ("product", "element", "call", "rows", "depth", "width")
+FEWEST, MOST = 1e6, 1.5e9  # multiply-adds
+LARGEST = 2**24  # numbers in a tensor
+
+
+def main():
+    """Time, fit and save."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.calibrate", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path(rates.__file__).with_name("rates.json"))
+    parser.add_argument("--seconds", type=float, default=0.05, help="time for each lowering of each convolution")
+    given = parser.parse_args()
+    console = make_console()
+    generator = np.random.default_rng(0)
+    found = {}
+    for kind, draws in DRAWS.items():
+        samples = {}
+        for geometry in (draw(kind, generator) for _ in range(draws)):
+            for name, (work, seconds) in times(geometry, given.seconds).items():
+                samples.setdefault(name, []).append((work, seconds))
+        found[kind] = {name: fit(rows) for name, rows in samples.items()}
+        for name, rows in samples.items():
+            console.print(
+                f"{kind} {name}: {found[kind][name]}, off by a factor of {error(rows, found[kind][name]):.2f}"
+            )
+    known = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
+    known[keras.backend.backend()] = found
+    given.out.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+
+
+def draw(kind, generator):
+    """A convolution of a kind, of a size that networks have."""
+    while True:
+        rank = 3 if kind == "volume" else int(generator.choice((1, 2, 2)))
+        stride = int(generator.choice(STRIDES))
+        taps = int(generator.choice(TAPS))
+        channels, filters = map(int, generator.choice(CHANNELS, 2))
+        groups = 1
+        if kind in ("grouped", "depthwise"):
+            channels = filters = max(channels, filters, 16)
+            groups = channels if kind == "depthwise" else channels // int(generator.choice((2, 4, 8)))
+        dilation = int(generator.choice((2, 4, 12))) if kind == "dilated" else 1
+        stride = 1 if kind == "dilated" else stride
+        size = int(generator.choice(SIDES[rank]))
+        batch = int(generator.choice((1, 2, 8, 32)))
+        padding = str(generator.choice(("same", "valid")))
+        if not stride <= taps or (taps - 1) * dilation >= size or taps**rank > 512:
+            continue
+        geometry = Geometry("drawn", (size,) * rank, channels, filters, taps, stride, batch, padding, dilation, groups)
+        products = np.prod(geometry.y_shape) * np.prod(geometry.kernel_shape[:-1])
+        numbers = max(np.prod(geometry.x_shape), np.prod(geometry.y_shape))
+        if FEWEST <= products <= MOST and numbers <= LARGEST:
+            return geometry
+
+
+def times(geometry, seconds):
+    """Work and best time of every lowering that fits, by name."""
+    generator = np.random.default_rng(0)
+    y = ops.convert_to_tensor(generator.standard_normal(geometry.y_shape).astype("float32"))
+    kernel = ops.convert_to_tensor(generator.standard_normal(geometry.kernel_shape).astype("float32"))
+    problem = problem_of(y, kernel, geometry.convolution)
+    offered = [BY_NAME[name] for name in current().OFFERED[problem.kind]]
+    fitting = [lowering for lowering in offered if lowering.fits(problem) and has_room(lowering, problem)]
+    runs = {}
+    for lowering in fitting:
+        runs[lowering.name] = ways().timed(
+            lambda y, kernel, way=lowering: way.apply(y, kernel, geometry.convolution), y, kernel
+        )
+        runs[lowering.name]()
+    best = interleaved(runs, seconds=seconds)
+    return {lowering.name: (lowering.work(problem), best[lowering.name].best) for lowering in fitting}
+
+
+def fit(rows):
+    """The six numbers that explain the times of one lowering, with the least sum of relative errors."""
+
+    def errors(logarithms):
+        rate = dict(zip(RATES, np.exp(logarithms), strict=True))
+        return np.log([nanoseconds(work, rate) * 1e-9 / seconds for work, seconds in rows])
+
+    starts = np.log([[0.006, 0.2, 3e4, *halves] for halves in ((1, 1, 1), (20, 20, 20), (200, 20, 5))])
+    bounds = np.log([[1e-4, 1e-4, 100, 0.01, 0.01, 0.01], [10, 10, 1e7, 1e4, 1e4, 1e4]])
+    found = min(
+        (least_squares(errors, start, loss="soft_l1", f_scale=0.3, bounds=bounds) for start in starts),
+        key=lambda result: result.cost,
+    )
+    return {name: float(f"{number:.3g}") for name, number in zip(RATES, np.exp(found.x), strict=True)}
+
+
+def error(rows, rate):
+    """The typical factor between what the rates say and what was measured."""
+    logarithms = [np.log(nanoseconds(work, rate) * 1e-9 / seconds) for work, seconds in rows]
+    return float(np.exp(np.sqrt(np.mean(np.square(logarithms)))))
+
+
+if __name__ == "__main__":
+    main()

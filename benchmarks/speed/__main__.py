@@ -1,0 +1,56 @@
+"""`python -m benchmarks.speed`: measure one backend, save the figures, and write `docs/speed.md` from all of them."""
+
+import argparse
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Keras may import TensorFlow beside another backend
+
+import keras
+from rich.progress import track
+
+from benchmarks.speed import convolutions, files, overhead, page, room, training
+from benchmarks.speed.geometries import GEOMETRIES
+from keras_adjoint.cli.console import make_console
+
+PARTS = ("float32", "bfloat16", "training", "overhead", "room")
+
+
+def main():
+    """Measure the parts that are asked for; the others stay as they were."""
+    given = arguments()
+    console = make_console()
+    backend = keras.backend.backend()
+    figures = files.read(given.out, backend, "cpu")
+    for part in given.parts:
+        figures[part] = measure(part, given.seconds, console)
+        files.write(given.out, backend, "cpu", figures)
+    page.write(given.out)
+    console.print(page.summary([files.read(given.out, backend, "cpu")]), soft_wrap=True, markup=False)
+
+
+def measure(part, seconds, console):
+    """The figures of one part."""
+    if part in ("float32", "bfloat16"):
+        rows = convolutions.rows(part, seconds)
+        return dict(track(rows, part, total=len(GEOMETRIES), console=console))
+    if part == "training":
+        return {name: training.measure(name, 5 * seconds) for name in track(training.ENCODERS, part, console=console)}
+    return overhead.measure(seconds) if part == "overhead" else room.measure()
+
+
+def arguments():
+    """What the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
+    parser.add_argument("parts", nargs="*", default=PARTS, help=f"of {', '.join(PARTS)}; all of them by default")
+    parser.add_argument("--seconds", type=float, default=0.5, help="time for every function that is timed")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for speed.md, speed.png and speed/")
+    given = parser.parse_args()
+    for part in given.parts:
+        if part not in PARTS:
+            parser.error(f"there is no part {part!r}; there are {', '.join(PARTS)}")
+    return given
+
+
+if __name__ == "__main__":
+    main()

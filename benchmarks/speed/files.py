@@ -1,0 +1,59 @@
+"""What was measured on each backend, in a JSON file of its own, written in full or not at all."""
+
+import datetime
+import json
+import os
+import platform
+from importlib import metadata
+
+import keras
+
+import keras_adjoint as ka
+from keras_adjoint.demo.files import moved_into_place
+
+BACKENDS = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
+
+
+def file_of(folder, backend, device):
+    """Where the figures of a backend on a device are."""
+    return folder / "speed" / f"{backend}-{device}.json"
+
+
+def read(folder, backend, device):
+    """The figures of a backend; none if it has not been run."""
+    file = file_of(folder, backend, device)
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def write(folder, backend, device, figures):
+    """Replace the file of a backend."""
+    data = {
+        "backend": backend,
+        "device": device,
+        "date": datetime.date.today().isoformat(),
+        "processor": f"{processor()}, {os.cpu_count()} cores",
+        "versions": {
+            "keras-adjoint": ka.__version__,
+            "Keras": keras.__version__,
+            BACKENDS[backend]: metadata.version(backend),
+            "Python": platform.python_version(),
+        },
+        **figures,
+    }
+    with moved_into_place(file_of(folder, backend, device)) as beside:
+        beside.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def processor():
+    """The processor's name, as far as the system says."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def everything(folder):
+    """The figures of all backends that have been run, in the order of the page."""
+    found = [read(folder, backend, "cpu") for backend in BACKENDS]
+    return [figures for figures in found if figures]

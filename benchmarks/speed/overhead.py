@@ -1,0 +1,59 @@
+"""What the library costs beside the arithmetic: its import, and one eager call of a small layer."""
+
+import statistics
+import subprocess
+import sys
+
+import keras
+import numpy as np
+
+import keras_adjoint as ka
+from benchmarks.speed.timing import interleaved
+from keras_adjoint.backends import current
+
+IMPORT = """
+import sys, time
+import keras
+start = time.perf_counter()
+import keras_adjoint
+print(time.perf_counter() - start)
+"""
+
+
+def measure(seconds):
+    """Milliseconds of the import beyond Keras' own, and an eager call beside one of a layer that calls the operation."""
+    imports = [
+        float(subprocess.run([sys.executable, "-c", IMPORT], check=True, capture_output=True, text=True).stdout)
+        for _ in range(7)
+    ]
+    return {"import_ms": 1e3 * statistics.median(imports), **eager(seconds)}
+
+
+class Direct(keras.layers.Layer):
+    """The least that a Keras layer can be: it calls the backend's operation on a kernel."""
+
+    def __init__(self, tied, y):
+        super().__init__()
+        sizes = tied.resolve(tuple(y.shape[1:-1]))
+        self.convolution = tied.convolution(sizes)
+        self.kernel = tied.source.kernel
+
+    def call(self, y):
+        return current().transposed_convolve(y, keras.ops.convert_to_tensor(self.kernel), self.convolution)
+
+
+def eager(seconds):
+    """One call of `adjoint(conv)` on a small tensor, with the lowering of the layer that it is compared with."""
+    conv = keras.layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)
+    y = conv(np.ones((1, 16, 16, 4), "float32"))
+    tied = ka.adjoint(conv, lowering="native")
+    direct = Direct(tied, y)
+    runs = {"tied": lambda: tied(y), "direct": lambda: direct(y)}
+    for run in runs.values():
+        run()
+    times = interleaved(runs, seconds=seconds, fewest=200)
+    return {
+        "call_us": 1e6 * times["tied"].median,
+        "direct_us": 1e6 * times["direct"].median,
+        "call": times["tied"].median / times["direct"].median,
+    }

@@ -1,0 +1,171 @@
+"""`docs/speed.md` and its picture."""
+
+import math
+
+from benchmarks.speed.files import BACKENDS, everything
+from keras_adjoint.demo.files import moved_into_place
+
+# What is to be reached: by backend, for the geometric mean and for the worst of the ratios.
+TARGETS = {
+    "jax": {"adjoint": (0.85, 2), "gradients": (1.1, None), "native": (None, 1.05), "time": 0.5, "memory": 1.0},
+    "tensorflow": {"adjoint": (1.0, 2), "gradients": (0.8, None), "native": (None, 1.05), "time": 1.0, "memory": 1.0},
+    "torch": {"adjoint": (1.0, 2.5), "gradients": (1.0, None), "native": (None, 1.05), "time": 1.0, "memory": 1.0},
+}
+TITLES = {
+    "adjoint": "adjoint ÷ forward",
+    "gradients": "gradients of the adjoint ÷ those of the forward",
+    "native": "adjoint ÷ the backend's own transposed convolution",
+}
+
+INTRODUCTION = """# Speed
+
+<!-- Written by `python -m benchmarks.speed`. Changes made by hand are lost, but for those in `notes.md` beside the figures. -->
+
+The adjoint of a convolution does the multiply-adds of the forward, and should take its time. Every ratio here is one of two
+best times, of functions that took turns in one process, compiled by JAX and TensorFlow and eager in PyTorch. *Spread* is the
+distance of the quartiles over the median, the larger one of the two functions.
+
+![Adjoint over forward, for every convolution and backend](speed.png)
+"""
+
+
+def write(folder):
+    """The page and the picture, from the figures that are there."""
+    found = everything(folder)
+    notes = folder / "speed" / "notes.md"
+    parts = [INTRODUCTION, summary(found)]
+    parts += [notes.read_text(encoding="utf-8")] if notes.exists() else []
+    parts += [training(found), overhead(found), room(found), *(table(figures) for figures in found)]
+    with moved_into_place(folder / "speed.md") as beside:
+        beside.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
+    draw(folder / "speed.png", found)
+
+
+def summary(found):
+    """Geometric means and worst ratios beside what is to be reached."""
+    lines = [
+        "| | " + " | ".join(BACKENDS[figures["backend"]] for figures in found) + " |",
+        "| --- |" + " --- |" * len(found),
+    ]
+    for dtype in ("float32", "bfloat16"):
+        for ratio, title in TITLES.items():
+            for place, name in enumerate(("geometric mean", "worst")):
+                cells = [_cell(figures, dtype, ratio, place) for figures in found]
+                if any(cells):
+                    lines.append(f"| {title}, {name}, {dtype} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(figures, dtype, ratio, place):
+    rows = [row for row in figures.get(dtype, {}).values() if ratio in row]
+    if not rows:
+        return ""
+    values = [row[ratio] for row in rows]
+    value = (geometric_mean(values), max(values))[place]
+    target = TARGETS[figures["backend"]][ratio][place] if dtype == "float32" else None
+    if target is None:
+        return f"{value:.2f}"
+    return f"{value:.2f}{'' if value <= target else ' **missed**'} (≤ {target:g})"
+
+
+def geometric_mean(values):
+    return math.exp(sum(map(math.log, values)) / len(values))
+
+
+def training(found):
+    """One step of a tied autoencoder over one of the untied."""
+    lines = [
+        "## One training step",
+        "",
+        "A tied autoencoder beside one with its own `Conv2DTranspose` layers, `train_on_batch` after `compile`.",
+        "",
+    ]
+    lines += [
+        "| backend | network | tied, ms | untied, ms | time | spread | memory |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for figures in found:
+        for name, row in figures.get("training", {}).items():
+            times = f"{row['tied_ms']:.1f} | {row['untied_ms']:.1f} | {row['time']:.2f} | {row['spread']:.2f}"
+            lines.append(f"| {BACKENDS[figures['backend']]} | {name} | {times} | {row['memory']:.2f} |")
+    return "\n".join(lines)
+
+
+def overhead(found):
+    """Import and eager calls."""
+    lines = [
+        "## Overhead",
+        "",
+        "*Import* is what `import keras_adjoint` takes after `import keras`. *Call* is an eager call of a small adjoint over",
+        "one of a layer that does nothing but call the same operation.",
+        "",
+    ]
+    lines += ["| backend | import, ms | call, µs | direct, µs | ratio |", "| --- | --- | --- | --- | --- |"]
+    for figures in found:
+        if row := figures.get("overhead"):
+            cells = f"{row['import_ms']:.0f} | {row['call_us']:.0f} | {row['direct_us']:.0f} | {row['call']:.2f}"
+            lines.append(f"| {BACKENDS[figures['backend']]} | {cells} |")
+    return "\n".join(lines)
+
+
+def room(found):
+    """Memory of the lowerings."""
+    lines = [
+        "## Memory of the lowerings",
+        "",
+        "What a process grows by beside y and x, over the larger of the two; for JAX also what XLA plans.",
+        "",
+    ]
+    lines += ["| backend | convolution | lowering | resident | planned |", "| --- | --- | --- | --- | --- |"]
+    for figures in found:
+        for geometry, lowerings in figures.get("room", {}).items():
+            for name, ratios in lowerings.items():
+                planned = f"{ratios['planned']:.2f}" if "planned" in ratios else ""
+                lines.append(
+                    f"| {BACKENDS[figures['backend']]} | {geometry} | {name} | {ratios['resident']:.2f} | {planned} |"
+                )
+    return "\n".join(lines)
+
+
+def table(figures):
+    """Every convolution on one backend."""
+    versions = ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
+    lines = [f"## {BACKENDS[figures['backend']]}", "", f"{figures['date']}; {figures['processor']}; {versions}."]
+    for dtype in ("float32", "bfloat16"):
+        if dtype not in figures:
+            continue
+        lines += [
+            "",
+            f"### {dtype}",
+            "",
+            "| convolution | lowering | forward, ms | adjoint ÷ forward | spread | gradients | spread | ÷ native | spread |",
+        ]
+        lines.append("| --- |" + " --- |" * 8)
+        for name, row in figures[dtype].items():
+            if "fails" in row:
+                lines.append(f"| {name} | {row['lowering']} | {row['fails'].replace('|', '/')} | | | | | | |")
+                continue
+            cells = [f"{row[r]:.2f} | {row[f'{r}_spread']:.2f}" for r in TITLES]
+            lines.append(f"| {name} | {row['lowering']} | {row['forward_ms']:.2f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw(file, found):
+    """A bar for every convolution: the adjoint over the forward, and the native one over the forward behind it."""
+    from matplotlib.figure import Figure
+
+    names = list(found[0]["float32"])
+    figure = Figure(figsize=(4 + 3 * len(found), 0.2 * len(names) + 1.5), layout="constrained")
+    for place, (axes, figures) in enumerate(zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True)):
+        rows = [figures["float32"].get(name, {}) for name in names]
+        native = [row["adjoint"] / row["native"] if "native" in row else 0 for row in rows]
+        axes.barh(names, native, color="#c9c9c9", label="native ÷ forward")
+        axes.barh(
+            names, [row.get("adjoint", 0) for row in rows], height=0.5, color="#2b6a99", label="adjoint ÷ forward"
+        )
+        axes.axvline(1, color="black", linewidth=0.8)
+        axes.set(xlim=(0, 4), ylim=(len(names) - 0.5, -0.5), title=BACKENDS[figures["backend"]])
+        axes.tick_params(axis="y", labelsize=6, labelleft=place == 0)
+    axes.legend(loc="lower right", fontsize=7)
+    with moved_into_place(file) as beside:
+        figure.savefig(beside, format="png", dpi=110)

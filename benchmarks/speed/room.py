@@ -1,0 +1,72 @@
+"""How much memory each lowering takes beside x and y, over the larger of the two.
+
+Each runs in a process of its own, on tensors so large that they outweigh what the process holds otherwise. JAX says also what
+XLA plans: `memory_analysis` of the compiled program.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+
+import keras
+import numpy as np
+from keras import ops
+
+from benchmarks.speed.geometries import Geometry
+from benchmarks.speed.operators import ways
+from keras_adjoint.lowerings.choose import BY_NAME
+from keras_adjoint.lowerings.table import Problem
+
+GEOMETRIES = (
+    Geometry("stem", (512, 512), 3, 32, 7, 2, batch=32),
+    Geometry("down", (256, 256), 32, 64, 3, 2, batch=32),
+    Geometry("stride 1", (256, 256), 32, 32, 3, batch=32),
+    Geometry("patches", (512, 512), 8, 256, 8, 8, batch=32),
+    Geometry("depthwise", (256, 256), 32, 32, 5, batch=32, groups=32),
+    Geometry("sound", (480000,), 1, 32, 16, 8, batch=32),
+)
+
+
+def measure():
+    """{geometry: {lowering: {"resident": ratio, "planned": ratio}}} for every lowering that fits."""
+    found = {}
+    for geometry in GEOMETRIES:
+        problem = Problem(geometry.convolution, geometry.batch, geometry.channels, geometry.filters)
+        names = [name for name, lowering in BY_NAME.items() if lowering.fits(problem)]
+        found[geometry.name] = {name: _in_a_process(geometry.name, name) for name in names}
+    return found
+
+
+def _in_a_process(*names):
+    command = [sys.executable, "-m", "benchmarks.speed.room", *names]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def main(geometry_name, lowering_name):
+    """Print the ratios of one lowering as JSON."""
+    geometry = next(geometry for geometry in GEOMETRIES if geometry.name == geometry_name)
+    lowering = BY_NAME[lowering_name]
+    larger = 4 * max(np.prod(geometry.x_shape), np.prod(geometry.y_shape))
+    y, kernel = (ops.ones(shape, "float32") for shape in (geometry.y_shape, geometry.kernel_shape))
+
+    def carry_back(y, kernel):
+        return lowering.apply(y, kernel, geometry.convolution)
+
+    found = {}
+    if keras.backend.backend() == "jax":
+        import jax
+
+        planned = jax.jit(carry_back).lower(y, kernel).compile().memory_analysis().temp_size_in_bytes
+        found["planned"] = planned / larger
+    run = ways().timed(carry_back, y, kernel)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = run()
+    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    found["resident"] = (grown - 4 * np.prod(result.shape)) / larger
+    print(json.dumps({name: float(ratio) for name, ratio in found.items()}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
