@@ -5,7 +5,7 @@ PIP_FLAGS = -q --disable-pip-version-check -c requirements/constraints.txt
 CHECKS = 'ruff check' 'ruff format --check' mypy
 SOURCES := $(shell find src -name __pycache__ -prune -o -name '*.py' -print -o -name py.typed -print -o -type d -print)
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test bench lint clean
 
 help: ## Say what there is to make.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ test: .venv-test/.installed ## Check style and types, then run every test on Ten
 		KERAS_BACKEND=$$backend .venv-test/bin/pytest -q -n 2 || failed="$$failed, tests on $$backend"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "Failed: $${failed#, }" >&2; exit 1; fi
+
+bench: .venv-test/.installed ## Measure the speed on all backends and write docs/speed.md (half an hour, on a machine that does nothing else).
+	for backend in jax tensorflow torch; do KERAS_BACKEND=$$backend .venv-test/bin/python -m benchmarks.speed || exit 1; done
 
 lint: .venv-test/.installed ## Check style and types.
 	@failed=; \

@@ -65,11 +65,17 @@ def adjoint_convolution(y, kernel, convolution, lowering=None):
         A tensor of shape `(batch, *sizes, channels)`.
     """
     problem = problem_of(y, kernel, convolution)
-    if is_exporting():  # converters know operations, not primitives, and no lowering is faster than another in a file
-        way = BY_NAME["native"] if may_share(kernel) and native.fits(problem) else choose(problem)
-        return way.apply(y, kernel, convolution)
+    if is_exporting():
+        return for_a_file(problem, kernel).apply(y, kernel, convolution)
     way = named(lowering, problem) if lowering else (_chosen if convolution.is_known else choose)(problem)
     return current().with_derivatives(Form(convolution, way), kernel, y)
+
+
+def for_a_file(problem, kernel):
+    """What every converter knows: the plain transposed convolution where the kernel is shared, else plain convolutions."""
+    plain = problem.kind in ("dense", "volume") and may_share(kernel)
+    names = ("native", "subpixel", "phases") if plain else ("subpixel", "phases")
+    return next(BY_NAME[name] for name in names if BY_NAME[name].fits(problem))
 
 
 def named(name, problem):

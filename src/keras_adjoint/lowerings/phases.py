@@ -44,8 +44,8 @@ def flipped_kernel(kernel, groups):
     """Taps in reverse order and channels exchanged within each group: `(*taps, filters / groups, channels)`."""
     *taps, channels, filters = map(int, kernel.shape)
     rank = len(taps)
-    longer = tuple(axis for axis, count in enumerate(taps) if count > 1)
-    kernel = ops.flip(kernel, axis=longer) if longer else kernel
+    for axis in range(rank):  # one at a time, see `subpixel`
+        kernel = ops.flip(kernel, axis=axis) if taps[axis] > 1 else kernel
     kernel = ops.reshape(kernel, (*taps, channels, groups, filters // groups))
     kernel = ops.transpose(kernel, (*range(rank), rank + 2, rank + 1, rank))
     return ops.reshape(kernel, (*taps, filters // groups, groups * channels))

@@ -90,14 +90,21 @@ def phase_kernel(kernel, convolution, *, flip=True):
     if any(behind):
         kernel = ops.pad(kernel, [(0, extra) for extra in behind] + [(0, 0), (0, 0)])
     split = [((size + extra) // axis.stride, axis.stride) for axis, size, extra in zip(axes, taps, behind, strict=True)]
-    kernel = ops.reshape(kernel, (*chain(*split), channels, filters))
-    longer = tuple(2 * axis for axis, (count, _) in enumerate(split) if count > 1)
-    if flip and longer:
-        kernel = ops.flip(kernel, axis=longer)
+    kernel = last_tap_first(kernel, split) if flip else kernel
     kernel = ops.reshape(kernel, (*chain(*split), channels, groups, filters // groups))
     order = (*range(0, 2 * rank, 2), 2 * rank + 2, 2 * rank + 1, *range(1, 2 * rank, 2), 2 * rank)
     kernel = ops.transpose(kernel, order)
     return ops.reshape(kernel, (*(count for count, _ in split), filters // groups, -1))
+
+
+def last_tap_first(kernel, split):
+    """Reverse the taps of every phase, but not the phases. One axis at a time: OpenVINO does not reverse several."""
+    shape = tuple(map(int, kernel.shape))
+    for axis, (taps, phases) in enumerate(split):
+        if taps > 1:
+            kernel = ops.reshape(kernel, (math.prod(shape[:axis]), taps, phases, math.prod(shape[axis + 1 :])))
+            kernel = ops.reshape(ops.flip(kernel, axis=1), shape)
+    return kernel
 
 
 def work(problem):
