@@ -1,0 +1,1 @@
+"""The adjoint of a convolution beside those of other libraries of linear operators, on the same work."""
