@@ -5,8 +5,6 @@ XLA plans: `memory_analysis` of the compiled program.
 """
 
 import json
-import resource
-import subprocess
 import sys
 
 import keras
@@ -15,6 +13,7 @@ from keras import ops
 
 from benchmarks.speed.geometries import Geometry
 from benchmarks.speed.operators import ways
+from benchmarks.speed.resident import grown, in_a_process
 from keras_adjoint.lowerings.choose import BY_NAME
 from keras_adjoint.lowerings.table import Problem
 
@@ -34,14 +33,8 @@ def measure():
     for geometry in GEOMETRIES:
         problem = Problem(geometry.convolution, geometry.batch, geometry.channels, geometry.filters)
         names = [name for name, lowering in BY_NAME.items() if lowering.fits(problem)]
-        found[geometry.name] = {name: _in_a_process(geometry.name, name) for name in names}
+        found[geometry.name] = {name: in_a_process("benchmarks.speed.room", geometry.name, name) for name in names}
     return found
-
-
-def _in_a_process(*names):
-    command = [sys.executable, "-m", "benchmarks.speed.room", *names]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return json.loads(output.splitlines()[-1])
 
 
 def main(geometry_name, lowering_name):
@@ -61,10 +54,8 @@ def main(geometry_name, lowering_name):
         planned = jax.jit(carry_back).lower(y, kernel).compile().memory_analysis().temp_size_in_bytes
         found["planned"] = planned / larger
     run = ways().timed(carry_back, y, kernel)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    result = run()
-    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-    found["resident"] = (grown - 4 * np.prod(result.shape)) / larger
+    run()
+    found["resident"] = (grown(run) - 4 * np.prod(geometry.x_shape)) / larger
     print(json.dumps({name: float(ratio) for name, ratio in found.items()}))
 
 

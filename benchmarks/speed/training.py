@@ -6,14 +6,13 @@ NAME tied` prints by how many bytes the process grew beyond what it held before 
 """
 
 import json
-import resource
-import subprocess
 import sys
 
 import keras
 import numpy as np
 
 import keras_adjoint as ka
+from benchmarks.speed.resident import grown, in_a_process
 from benchmarks.speed.timing import interleaved
 
 L = keras.layers
@@ -57,7 +56,7 @@ def measure(name, seconds):
     for step in steps.values():
         step(), step()
     times = interleaved(steps, seconds=seconds, fewest=7)
-    memory = {kind: grown(name, kind) for kind in steps}
+    memory = {kind: in_a_process("benchmarks.speed.training", name, kind) for kind in steps}
     return {
         "tied_ms": 1e3 * times["tied"].best,
         "untied_ms": 1e3 * times["untied"].best,
@@ -69,25 +68,10 @@ def measure(name, seconds):
     }
 
 
-def grown(name, kind):
-    """By how much a process grows that trains a few steps."""
-    command = [sys.executable, "-m", "benchmarks.speed.training", name, kind]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return json.loads(output.splitlines()[-1])
-
-
 def main(name, kind):
     """Train a few steps and print the growth of the process in bytes."""
     step = stepping(name, kind)
-    before = peak()
-    for _ in range(5):
-        step()
-    print(json.dumps(peak() - before))
-
-
-def peak():
-    """The most memory that the process has held so far."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps(grown(lambda: [step() for _ in range(5)])))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def apply(y, kernel, convolution):
 def work(problem):
     """Seen from x: every position sums over the taps that meet it."""
     channels, filters = problem.group
-    depth = max(1, problem.positions("taps") // problem.positions("stride")) * filters
+    depth = max(1, problem.positions("taps") * filters // problem.positions("stride"))
     elements = problem.inputs + problem.outputs + problem.kernel
     return Work(
         problem.blocks * problem.positions("stride"), depth, channels, elements, repeats=problem.convolution.groups
