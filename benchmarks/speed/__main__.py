@@ -13,7 +13,14 @@ from benchmarks.speed import convolutions, files, overhead, page, room, training
 from benchmarks.speed.geometries import GEOMETRIES
 from keras_adjoint.cli.console import make_console
 
-PARTS = ("float32", "bfloat16", "training", "overhead", "room")
+LENGTHS = {
+    "float32": len(GEOMETRIES),
+    "bfloat16": len(GEOMETRIES),
+    "training": len(training.ENCODERS),
+    "overhead": 4,
+    "room": len(room.GEOMETRIES),
+}
+PARTS = tuple(LENGTHS)
 
 
 def main():
@@ -23,20 +30,21 @@ def main():
     backend = keras.backend.backend()
     figures = files.read(given.out, backend, "cpu")
     for part in given.parts:
-        figures[part] = measure(part, given.seconds, console)
-        files.write(given.out, backend, "cpu", figures)
+        figures[part] = {}
+        for name, row in track(measure(part, given.seconds), part, total=LENGTHS[part], console=console):
+            figures[part][name] = row
+            files.write(given.out, backend, "cpu", figures)  # a run that is cut off keeps what it has
     page.write(given.out)
     console.print(page.summary([files.read(given.out, backend, "cpu")]), soft_wrap=True, markup=False)
 
 
-def measure(part, seconds, console):
-    """The figures of one part."""
+def measure(part, seconds):
+    """(name, figures) of one part, one after the other."""
     if part in ("float32", "bfloat16"):
-        rows = convolutions.rows(part, seconds)
-        return dict(track(rows, part, total=len(GEOMETRIES), console=console))
+        return convolutions.rows(part, seconds)
     if part == "training":
-        return {name: training.measure(name, 5 * seconds) for name in track(training.ENCODERS, part, console=console)}
-    return overhead.measure(seconds) if part == "overhead" else room.measure()
+        return ((name, training.measure(name, 5 * seconds)) for name in training.ENCODERS)
+    return overhead.measure(seconds).items() if part == "overhead" else room.rows()
 
 
 def arguments():

@@ -154,7 +154,7 @@ def draw(file, found):
     """A bar for every convolution: the adjoint over the forward, and the native one over the forward behind it."""
     from matplotlib.figure import Figure
 
-    names = list(found[0]["float32"])
+    names = list(max((figures["float32"] for figures in found), key=len))
     figure = Figure(figsize=(4 + 3 * len(found), 0.2 * len(names) + 1.5), layout="constrained")
     for place, (axes, figures) in enumerate(zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True)):
         rows = [figures["float32"].get(name, {}) for name in names]

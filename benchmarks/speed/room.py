@@ -27,14 +27,12 @@ GEOMETRIES = (
 )
 
 
-def measure():
-    """{geometry: {lowering: {"resident": ratio, "planned": ratio}}} for every lowering that fits."""
-    found = {}
+def rows():
+    """Yield (geometry, {lowering: {"resident": ratio, "planned": ratio}}) for every lowering that fits."""
     for geometry in GEOMETRIES:
         problem = Problem(geometry.convolution, geometry.batch, geometry.channels, geometry.filters)
         names = [name for name, lowering in BY_NAME.items() if lowering.fits(problem)]
-        found[geometry.name] = {name: in_a_process("benchmarks.speed.room", geometry.name, name) for name in names}
-    return found
+        yield geometry.name, {name: in_a_process("benchmarks.speed.room", geometry.name, name) for name in names}
 
 
 def main(geometry_name, lowering_name):

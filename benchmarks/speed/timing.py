@@ -4,6 +4,8 @@ import statistics
 import time
 from dataclasses import dataclass
 
+PATIENCE = 60  # seconds, after which fewer repeats must do
+
 
 @dataclass(frozen=True)
 class Times:
@@ -25,9 +27,10 @@ def interleaved(functions, *, seconds=1.0, fewest=5):
     Returns:
         A dictionary of `Times`.
     """
-    samples = {name: [] for name in functions}
     once = {name: _time(function) for name, function in functions.items()}
     rounds = max(fewest, min(200, int(seconds * len(functions) / max(sum(once.values()), 1e-9))))
+    rounds = min(rounds, max(1, int(PATIENCE / sum(once.values()))))
+    samples = {name: [once[name]] for name in functions}
     for turn in range(rounds):
         names = list(functions) if turn % 2 else list(reversed(functions))
         for name in names:
