@@ -124,7 +124,8 @@ def lineax(problem):
         return jax.lax.conv_general_dilated(x[None], kernel, strides, "VALID")[0]
 
     operator = lx.FunctionLinearOperator(convolve, jax.ShapeDtypeStruct(problem.x_shape, "float32"))
-    return jax.jit(operator.mv), jax.jit(operator.T.mv), jax.numpy.asarray, np.asarray
+    forward, adjoint = jax.jit(lambda x: operator.mv(x)), jax.jit(lambda y: operator.T.mv(y))
+    return forward, adjoint, jax.numpy.asarray, np.asarray
 
 
 LIBRARIES = {

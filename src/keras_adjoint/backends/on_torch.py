@@ -47,14 +47,14 @@ def known_size(size):
 
 def convolve(x, kernel, pads, strides, dilation):
     rank = len(pads)
-    x, weight = torch.movedim(x, -1, 1), _weight(kernel)
+    x, weight = _channels_first(x), _weight(kernel)
     if any(front != behind for front, behind in pads) or any(front < 0 for front, _ in pads):
         x = _padded(x, pads)
         pads = [(0, 0)] * rank
     operation = getattr(functional, f"conv{rank}d")
     padding = [front for front, _ in pads]
     groups = x.shape[1] // weight.shape[1]
-    return torch.movedim(operation(x, weight, None, strides, padding, dilation, groups), 1, -1)
+    return _channels_last(operation(x, weight, None, strides, padding, dilation, groups))
 
 
 def transposed_convolve(y, kernel, convolution):
@@ -67,13 +67,13 @@ def transposed_convolve(y, kernel, convolution):
     ]
     operation = getattr(functional, f"conv_transpose{rank}d")
     strides, dilation = convolution.each("stride"), convolution.each("dilation")
-    y = torch.movedim(y, -1, 1)
+    y = _channels_first(y)
     x = operation(y, _weight(kernel), None, strides, crops, behind, convolution.groups, dilation)
     missing = []
     for axis, crop, length in zip(convolution.axes, crops, x.shape[2:], strict=True):
         front = crop - axis.before
         missing.append((front, axis.size - length - front))
-    return torch.movedim(_padded(x, missing), 1, -1)
+    return _channels_last(_padded(x, missing))
 
 
 def fold(columns, convolution):
@@ -84,7 +84,7 @@ def fold(columns, convolution):
     x = functional.fold(columns, sizes, taps, dilation=dilation, stride=strides)
     x = x.squeeze(2) if one else x
     crops = [(-front, -behind) for front, behind in convolution.pads]
-    return torch.movedim(_padded(x, crops), 1, -1)
+    return _channels_last(_padded(x, crops))
 
 
 def can_transpose(convolution, kind):
@@ -93,6 +93,15 @@ def can_transpose(convolution, kind):
 
 def with_derivatives(form, kernel, y):
     return form.x(kernel, y)
+
+
+def _channels_first(x):
+    # Not `movedim`: ONNX does not take the negative axes that PyTorch's exporter writes for it.
+    return x.permute(0, x.ndim - 1, *range(1, x.ndim - 1))
+
+
+def _channels_last(x):
+    return x.permute(0, *range(2, x.ndim), 1)
 
 
 def _padded(x, pads):
