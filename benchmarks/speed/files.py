@@ -4,11 +4,8 @@ import datetime
 import json
 import os
 import platform
-from importlib import metadata
 
-import keras
-
-import keras_adjoint as ka
+from benchmarks.zoo.files import versions
 from keras_adjoint.demo.files import moved_into_place
 
 BACKENDS = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
@@ -32,12 +29,7 @@ def write(folder, backend, device, figures):
         "device": device,
         "date": datetime.date.today().isoformat(),
         "processor": f"{processor()}, {os.cpu_count()} cores",
-        "versions": {
-            "keras-adjoint": ka.__version__,
-            "Keras": keras.__version__,
-            BACKENDS[backend]: metadata.version(backend),
-            "Python": platform.python_version(),
-        },
+        "versions": versions(backend),
         **figures,
     }
     with moved_into_place(file_of(folder, backend, device)) as beside:

@@ -4,6 +4,12 @@
 to float32. `average_pooling_edges(before, after)` says what average pooling with "same" padding takes its means over
 beyond the edge, for zeros `before` and `after` every axis: "inside" (only over positions inside) or "replicated" (also
 over copies of the edge). `known_size(size)` is the integer behind a size that tracing has made a tensor of.
+
+For the lowerings: `OFFERED` names those that are considered for each kind of convolution, and `NAME` the backend in
+`rates.json`. `convolve` is a grouped convolution with explicit pads, `transposed_convolve` its adjoint by the backend's own
+operation, where `can_transpose` says that there is one; `fold` adds overlapping columns along as many axes as
+`FOLDED_RANKS` says. `with_derivatives(form, kernel, y)` is Aᵀ y, differentiated as its form says. `device_of(tensor)` is
+"cpu" or "gpu", `compiled(function)` what most people run, and `wait(tensor)` returns when it has been computed.
 """
 
 import importlib

@@ -23,7 +23,7 @@ DEPTHWISE_RANKS = (1, 2)  # what `ops.depthwise_conv` knows
 
 def coarse_epsilon():
     rounds = tf.config.experimental.tensor_float_32_execution_enabled()
-    return TF32 if rounds and tf.config.list_physical_devices("GPU") else 0.0
+    return TF32 if rounds and _gpus() else 0.0
 
 
 def average_pooling_edges(before, after):
@@ -67,7 +67,7 @@ def convolve(x, kernel, pads, strides, dilation):
 
 
 def can_transpose(convolution, kind):
-    if kind in ("dilated", "grouped") or any(dilation > 1 for dilation in convolution.each("dilation")):
+    if kind == "grouped" or any(dilation > 1 for dilation in convolution.each("dilation")):
         return False  # neither has a kernel on the CPU
     strides = convolution.each("stride")
     return kind != "depthwise" or (len(strides) in DEPTHWISE_RANKS and len(set(strides)) == 1)

@@ -24,14 +24,9 @@ UNMEASURED = ("native", "subpixel")  # where there are no rates, what the vendor
 BY_NAME = {lowering.name: lowering for lowering in LOWERINGS}
 
 
-def choose(problem, backend=None):
-    """The cheapest lowering that fits, among those that the backend offers; nothing is timed here.
-
-    Args:
-        problem: A `Problem`.
-        backend: The backend's file, by default that of the backend that Keras runs on.
-    """
-    backend = backend or current()
+def choose(problem):
+    """The cheapest lowering that fits a `Problem`, among those that the backend offers; nothing is timed here."""
+    backend = current()
     offered = [BY_NAME[name] for name in (backend.OFFERED[problem.kind] if problem.device == "cpu" else UNMEASURED)]
     fitting = [lowering for lowering in offered if lowering.fits(problem) and has_room(lowering, problem)]
     if problem.device != "cpu":

@@ -9,6 +9,13 @@ from keras_adjoint.lowerings.polyphase import blocks_of
 from keras_adjoint.window import window
 
 
+def join(phases, convolution):
+    """Interleave phases given one by one, each `(batch, *blocks, channels)`, or `None` where no tap meets it."""
+    met = next(phase for phase in phases if phase is not None)
+    phases = [ops.zeros_like(met) if phase is None else phase for phase in phases]
+    return interleave(ops.concatenate(phases, axis=-1) if len(phases) > 1 else met, convolution)
+
+
 def interleave(phases, convolution, groups=1):
     """Put phases that lie side by side in the channels where they belong.
 

@@ -9,7 +9,7 @@ import itertools
 from keras import ops
 
 from keras_adjoint.lowerings.correlate import correlate
-from keras_adjoint.lowerings.interleave import interleave
+from keras_adjoint.lowerings.interleave import join
 from keras_adjoint.lowerings.polyphase import blocks_of, phases_of
 from keras_adjoint.lowerings.table import Work
 
@@ -26,9 +26,7 @@ def apply(y, kernel, convolution):
         one_phase(y, kernel, blocks, phase, convolution.groups)
         for phase in itertools.product(*map(phases_of, convolution.axes))
     ]
-    met = next(phase for phase in phases if phase is not None)
-    phases = [ops.zeros_like(met) if phase is None else phase for phase in phases]
-    return interleave(ops.concatenate(phases, axis=-1) if len(phases) > 1 else met, convolution)
+    return join(phases, convolution)
 
 
 def one_phase(y, kernel, blocks, phase, groups):

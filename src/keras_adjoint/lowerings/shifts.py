@@ -9,7 +9,7 @@ import itertools
 
 from keras import ops
 
-from keras_adjoint.lowerings.interleave import interleave
+from keras_adjoint.lowerings.interleave import join
 from keras_adjoint.lowerings.polyphase import blocks_of, phases_of
 from keras_adjoint.lowerings.table import Work
 from keras_adjoint.window import window
@@ -27,9 +27,7 @@ def apply(y, kernel, convolution):
     blocks = [blocks_of(axis) for axis in convolution.axes]
     multiply = multiplication(kernel, convolution.groups)
     phases = [one_phase(y, multiply, blocks, phase) for phase in itertools.product(*map(phases_of, convolution.axes))]
-    met = next(phase for phase in phases if phase is not None)
-    phases = [ops.zeros_like(met) if phase is None else phase for phase in phases]
-    return interleave(ops.concatenate(phases, axis=-1) if len(phases) > 1 else met, convolution)
+    return join(phases, convolution)
 
 
 def one_phase(y, multiply, blocks, phase):

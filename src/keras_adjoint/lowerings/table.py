@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 from keras_adjoint.geometry import Convolution, is_known
 
@@ -37,7 +36,7 @@ class Problem:
             return "volume" if len(self.convolution.axes) == 3 else "dense"
         return "depthwise" if self.convolution.groups == self.channels == self.filters else "grouped"
 
-    @cached_property
+    @property
     def samples(self):
         return self.batch or 1
 
