@@ -2,6 +2,7 @@
 
 import math
 
+from benchmarks.export.page import table as cells
 from benchmarks.speed.files import BACKENDS, everything
 from keras_adjoint.demo.files import moved_into_place
 
@@ -74,57 +75,45 @@ def geometric_mean(values):
 
 def training(found):
     """One step of a tied autoencoder over one of the untied."""
-    lines = [
-        "## One training step",
-        "",
-        "A tied autoencoder beside one with its own `Conv2DTranspose` layers, `train_on_batch` after `compile`.",
-        "",
+    text = "A tied autoencoder beside one with its own `Conv2DTranspose` layers, `train_on_batch` after `compile`."
+    rows = [
+        [BACKENDS[figures["backend"]], name, f"{row['tied_ms']:.1f}", f"{row['untied_ms']:.1f}"]
+        + [f"{row[ratio]:.2f}" for ratio in ("time", "spread", "memory")]
+        for figures in found
+        for name, row in figures.get("training", {}).items()
     ]
-    lines += [
-        "| backend | network | tied, ms | untied, ms | time | spread | memory |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for figures in found:
-        for name, row in figures.get("training", {}).items():
-            times = f"{row['tied_ms']:.1f} | {row['untied_ms']:.1f} | {row['time']:.2f} | {row['spread']:.2f}"
-            lines.append(f"| {BACKENDS[figures['backend']]} | {name} | {times} | {row['memory']:.2f} |")
-    return "\n".join(lines)
+    heads = ["backend", "network", "tied, ms", "untied, ms", "time", "spread", "memory"]
+    return f"## One training step\n\n{text}\n\n{cells(heads, rows)}"
 
 
 def overhead(found):
     """Import and eager calls."""
-    lines = [
-        "## Overhead",
-        "",
-        "*Import* is what `import keras_adjoint` takes after `import keras`. *Call* is an eager call of a small adjoint over",
-        "one of a layer that does nothing but call the same operation.",
-        "",
+    text = (
+        "*Import* is what `import keras_adjoint` takes after `import keras`. *Call* is an eager call of a small adjoint over\n"
+        "one of a layer that does nothing but call the same operation."
+    )
+    rows = [
+        [BACKENDS[figures["backend"]], *(f"{row[name]:.0f}" for name in ("import_ms", "call_us", "direct_us"))]
+        + [f"{row['call']:.2f}"]
+        for figures in found
+        if (row := figures.get("overhead"))
     ]
-    lines += ["| backend | import, ms | call, µs | direct, µs | ratio |", "| --- | --- | --- | --- | --- |"]
-    for figures in found:
-        if row := figures.get("overhead"):
-            cells = f"{row['import_ms']:.0f} | {row['call_us']:.0f} | {row['direct_us']:.0f} | {row['call']:.2f}"
-            lines.append(f"| {BACKENDS[figures['backend']]} | {cells} |")
-    return "\n".join(lines)
+    heads = ["backend", "import, ms", "call, µs", "direct, µs", "ratio"]
+    return f"## Overhead\n\n{text}\n\n{cells(heads, rows)}"
 
 
 def room(found):
     """Memory of the lowerings."""
-    lines = [
-        "## Memory of the lowerings",
-        "",
-        "What a process grows by beside y and x, over the larger of the two; for JAX also what XLA plans.",
-        "",
+    text = "What a process grows by beside y and x, over the larger of the two; for JAX also what XLA plans."
+    rows = [
+        [BACKENDS[figures["backend"]], geometry, name]
+        + [f"{ratios[way]:.2f}" if way in ratios else "" for way in ("resident", "planned")]
+        for figures in found
+        for geometry, lowerings in figures.get("room", {}).items()
+        for name, ratios in lowerings.items()
     ]
-    lines += ["| backend | convolution | lowering | resident | planned |", "| --- | --- | --- | --- | --- |"]
-    for figures in found:
-        for geometry, lowerings in figures.get("room", {}).items():
-            for name, ratios in lowerings.items():
-                planned = f"{ratios['planned']:.2f}" if "planned" in ratios else ""
-                lines.append(
-                    f"| {BACKENDS[figures['backend']]} | {geometry} | {name} | {ratios['resident']:.2f} | {planned} |"
-                )
-    return "\n".join(lines)
+    heads = ["backend", "convolution", "lowering", "resident", "planned"]
+    return f"## Memory of the lowerings\n\n{text}\n\n{cells(heads, rows)}"
 
 
 def table(figures):
