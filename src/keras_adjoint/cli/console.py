@@ -1,5 +1,6 @@
-"""Where tables are printed."""
+"""Where tables and data are printed."""
 
+import json
 import sys
 
 from rich.console import Console
@@ -13,3 +14,8 @@ def make_console():
         sys.stdout.reconfigure(errors="replace")
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=WIDTH)
+
+
+def print_json(data):
+    """Data for programs, on standard output."""
+    print(json.dumps(data, indent=2))

@@ -7,8 +7,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from keras_adjoint.cli.check import FAILED, NO_RULE, NOT_LINEAR, NOT_RUN, OK
 from keras_adjoint.cli.console import make_console
+from keras_adjoint.cli.examination import FAILED, NO_RULE, NOT_LINEAR, NOT_RUN, OK
 
 COLOURS = {OK: "green", FAILED: "bold red", NO_RULE: "yellow", NOT_LINEAR: "dim", NOT_RUN: "yellow"}
 

@@ -1,0 +1,29 @@
+"""`keras-adjoint check`."""
+
+import typer
+
+from keras_adjoint.cli.errors import one_line
+from keras_adjoint.cli.options import AsJson, Debug, ModelFile, Modules
+
+EXAMPLES = ("check model.keras", "check model.keras --json", "check model.keras --import my_layers")
+
+
+def check(file: ModelFile, as_json: AsJson = False, modules: Modules = None, debug: Debug = False) -> None:
+    """Run the adjoint test on every layer of a model.
+
+    Of a layer with a bias or an activation the linear part is tested; an adjoint layer is tested against its source.
+    The exit status is 0 if all tests passed, 1 if one failed, and 2 if the file cannot be used. Layers that are not
+    linear, or have no rule, are listed and do not count.
+    """
+    with one_line(debug=debug):
+        from keras_adjoint.cli.console import print_json
+        from keras_adjoint.cli.examination import examine
+        from keras_adjoint.cli.findings import as_data, show
+        from keras_adjoint.cli.model_file import load
+
+        findings = examine(load(file, modules))
+        if as_json:
+            print_json(as_data(file, findings))
+        else:
+            show(findings)
+        raise typer.Exit(1 if any(finding.failed for finding in findings) else 0)

@@ -1,0 +1,19 @@
+"""Options and arguments that several subcommands have, and how their help ends."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ModelFile = Annotated[Path, typer.Argument(help="A saved Keras model.", metavar="MODEL.keras", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")]
+Modules = Annotated[
+    list[str] | None,
+    typer.Option("--import", metavar="MODULE", help="A module to import first, which registers custom layers."),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
+
+
+def examples(*commands: str) -> str:
+    """Commands as the help of a subcommand ends with them."""
+    return "Examples:\n\n" + "\n".join(f"- `keras-adjoint {command}`" for command in commands)
