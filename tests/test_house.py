@@ -40,6 +40,7 @@ HOUSE = [
     "way_back",
     "adjoints",
     "mirroring",
+    "pairs",
     "diagnosis",
     "checks",
     "saving",

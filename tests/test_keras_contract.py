@@ -11,9 +11,9 @@ from keras import ops
 from keras.src.testing import TestCase
 from layer_list import LAYERS
 
-from keras_adjoint.checks import UNPOOLING
 from keras_adjoint.layers.merge import AdjointMerge
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.pairs import UNPOOLING
 
 
 def run_layer_test(adjoint, input_shape):

@@ -1,6 +1,5 @@
 """What is probably wrong with an operator that fails the adjoint test: each known mistake is undone and tested again."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain, combinations, product
 
@@ -9,20 +8,11 @@ import numpy as np
 
 from keras_adjoint.layers.kernel import read_kernel
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.pairs import Pair
 from keras_adjoint.residual import evaluate, random_probe, residual_of
 
 FARTHEST_SHIFT = 3
 LARGEST_MATRIX = 4_000_000  # entries
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A and B as functions of float64 arrays, and the layers behind them, if they are layers."""
-
-    forward: Callable
-    backward: Callable
-    forward_layer: keras.layers.Layer | None = None
-    backward_layer: keras.layers.Layer | None = None
 
 
 @dataclass(frozen=True)

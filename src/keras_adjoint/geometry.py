@@ -5,6 +5,9 @@ graph runs. That is why the positive part of a number is written as (a + |a|) / 
 """
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache, wraps
+
+MOST_REMEMBERED = 1024
 
 
 def positive_part(number):
@@ -15,6 +18,24 @@ def positive_part(number):
 def is_known(size):
     """Whether a size is a plain integer, rather than `None` or a scalar tensor."""
     return isinstance(size, int)
+
+
+def remembered(function):
+    """Make a function remember what it gave for integers; an eager call of a small layer spends most of its time here.
+
+    Sizes that are tensors belong to one graph, and are worked out anew.
+
+    Args:
+        function: A function of records and sizes, of which the first argument says `is_known`, or is a tuple of sizes.
+    """
+    remember = lru_cache(MOST_REMEMBERED)(function)
+
+    @wraps(function)
+    def call(first, *others):
+        known = all(map(is_known, first)) if isinstance(first, tuple) else first.is_known
+        return (remember if known else function)(first, *others)
+
+    return call
 
 
 @dataclass(frozen=True)
@@ -145,7 +166,13 @@ class Convolution:
         """Zeros (in front, behind) that every axis is padded with; negative where positions behind are never read."""
         return tuple((axis.before, axis.padded_size - axis.before - axis.size) for axis in self.axes)
 
-    @property
+    @cached_property
     def is_known(self):
         """Whether every size is a plain integer."""
         return all(map(is_known, self.each("size")))
+
+
+@remembered
+def convolution_of(sizes, windows, groups):
+    """The `Convolution` of windows that move over an input of spatial sizes `sizes`."""
+    return Convolution(tuple(window.at(size) for window, size in zip(windows, sizes, strict=True)), groups)

@@ -13,6 +13,7 @@ operation, where `can_transpose` says that there is one; `fold` adds overlapping
 """
 
 import importlib
+from functools import cache
 
 import keras
 
@@ -20,6 +21,7 @@ TF32 = 2.0**-10  # 10 bits of mantissa
 BFLOAT16 = 2.0**-7
 
 
+@cache
 def current():
     """The file of the backend that Keras runs on."""
     return importlib.import_module(f"keras_adjoint.backends.on_{keras.backend.backend()}")

@@ -4,6 +4,7 @@ import torch
 from torch.nn import functional
 
 from keras_adjoint.backends import BFLOAT16, TF32
+from keras_adjoint.geometry import remembered
 
 NAME = "torch"
 OFFERED = {
@@ -58,22 +59,29 @@ def convolve(x, kernel, pads, strides, dilation):
 
 
 def transposed_convolve(y, kernel, convolution):
-    # PyTorch crops both ends alike and adds zeros behind; what neither can do is left to the last line.
-    rank = len(convolution.axes)
+    operation, arguments, missing = _transposition(convolution)
+    return _channels_last(_padded(operation(_channels_first(y), _weight(kernel), None, *arguments), missing))
+
+
+@remembered
+def _transposition(convolution):
+    """PyTorch's operation, its arguments, and the zeros that are then missing.
+
+    It crops both ends alike and adds zeros behind; what neither can do is missing.
+    """
+    axes = convolution.axes
     crops = [max(0, min(front, behind)) for front, behind in convolution.pads]
     behind = [
         extra if 0 < (extra := crop - after) < max(axis.stride, axis.dilation) else 0
-        for axis, crop, (_, after) in zip(convolution.axes, crops, convolution.pads, strict=True)
+        for axis, crop, (_, after) in zip(axes, crops, convolution.pads, strict=True)
     ]
-    operation = getattr(functional, f"conv_transpose{rank}d")
-    strides, dilation = convolution.each("stride"), convolution.each("dilation")
-    y = _channels_first(y)
-    x = operation(y, _weight(kernel), None, strides, crops, behind, convolution.groups, dilation)
     missing = []
-    for axis, crop, length in zip(convolution.axes, crops, x.shape[2:], strict=True):
-        front = crop - axis.before
+    for axis, crop, extra in zip(axes, crops, behind, strict=True):
+        front, length = crop - axis.before, axis.padded_size - 2 * crop + extra
         missing.append((front, axis.size - length - front))
-    return _channels_last(_padded(x, missing))
+    operation = getattr(functional, f"conv_transpose{len(axes)}d")
+    arguments = (convolution.each("stride"), crops, behind, convolution.groups, convolution.each("dilation"))
+    return operation, arguments, tuple(missing)
 
 
 def fold(columns, convolution):
@@ -106,10 +114,9 @@ def _channels_last(x):
 
 def _padded(x, pads):
     """Zeros (in front, behind) of every spatial axis; fewer than none are cut off, which copies nothing."""
-    for axis, (front, behind) in enumerate(pads, 2):
-        if front < 0 or behind < 0:
-            start = max(-front, 0)
-            x = x.narrow(axis, start, x.shape[axis] - start - max(-behind, 0))
+    if any(zeros < 0 for pair in pads for zeros in pair):
+        cuts = [slice(-front if front < 0 else 0, behind if behind < 0 else None) for front, behind in pads]
+        x = x[:, :, *cuts]
     if any(zeros > 0 for pair in pads for zeros in pair):
         x = functional.pad(x, [max(zeros, 0) for pair in reversed(pads) for zeros in pair])
     return x

@@ -1,9 +1,11 @@
 """The adjoint of a convolution: the same kernel, carried from the outputs back to the inputs."""
 
+from functools import cached_property
+
 import keras
 from keras import ops
 
-from keras_adjoint.geometry import Convolution, Window
+from keras_adjoint.geometry import Window, convolution_of
 from keras_adjoint.layers.options import Sized, TiedChannels
 from keras_adjoint.lowerings.choose import adjoint_convolution, check_name
 from keras_adjoint.rules import rule
@@ -54,7 +56,7 @@ class AdjointConv(Sized, TiedChannels):
         super().__init__(source, **kwargs)
         self.lowering = lowering
 
-    @property
+    @cached_property
     def windows(self):
         source = self.source
         per_axis = zip(source.kernel_size, source.strides, source.dilation_rate, strict=True)
@@ -79,8 +81,7 @@ class AdjointConv(Sized, TiedChannels):
 
     def convolution(self, sizes):
         """The geometry of the forward for inputs of spatial sizes `sizes`."""
-        axes = tuple(window.at(size) for window, size in zip(self.windows, sizes, strict=True))
-        return Convolution(axes, self.groups)
+        return convolution_of(tuple(sizes), self.windows, self.groups)
 
     def convolved_channels(self):
         """(channels, filters) of the convolution that is carried back."""

@@ -147,14 +147,9 @@ class Sized:
         """The spatial size of Aᵀ y for `y` of spatial size `outputs`."""
         outputs = self._known(outputs)
         asked = standardize_output_size(output_size, self.rank, self.data_format) or self.output_size
-        pairs = zip(self.windows, outputs, strict=True)
-        return resolve(
-            outputs,
-            [(None, None) if count is None else window.possible_sizes(count) for window, count in pairs],
-            asked=asked,
-            recorded=[spatial(shape, self.data_format) for shape in self.recorded_shapes()],
-            source=self.source,
-        )
+        recorded = tuple(spatial(shape, self.data_format) for shape in self.recorded_shapes())
+        known = all(map(is_known, (*outputs, *(asked or ()))))
+        return (resolve if known else resolve.__wrapped__)(outputs, self.windows, asked, recorded, self.source.name)
 
     def _known(self, outputs):
         """`outputs` as integers along axes that this layer was never called with an unknown size of.

@@ -1,12 +1,13 @@
 """Which size an adjoint's output has: asked for, recorded by the source, or the only one possible."""
 
 import operator
+from functools import lru_cache
 
 import keras
 from keras import ops
 
 from keras_adjoint.errors import SizeError
-from keras_adjoint.geometry import is_known
+from keras_adjoint.geometry import MOST_REMEMBERED, is_known
 
 
 def recorded_shapes(source):
@@ -63,17 +64,17 @@ def shape_of(tensor):
     return tuple(tensor.shape) if isinstance(tensor, keras.KerasTensor) else ops.shape(tensor)
 
 
-def resolve(outputs, possible, *, asked, recorded, source):
+@lru_cache(MOST_REMEMBERED)
+def resolve(outputs, windows, asked, recorded, source):
     """The size of an adjoint's output.
 
     Args:
         outputs: Spatial shape of the adjoint's input; `None` where a symbolic shape does not know it, a scalar tensor
             where only the running graph will.
-        possible: Per axis the smallest and largest size that the forward maps to `outputs`; the very same object twice
-            where only one size is possible, `None` twice where `outputs` is `None`.
+        windows: How the forward moves along each axis, and so which sizes it maps to `outputs`.
         asked: Sizes that the caller or the constructor asked for, or `None`.
         recorded: Sizes that the source was built or called with.
-        source: The source, for messages.
+        source: The source's name, for messages.
 
     Returns:
         One size per axis; `None` where it stays unknown until the layer runs.
@@ -81,6 +82,9 @@ def resolve(outputs, possible, *, asked, recorded, source):
     Raises:
         SizeError: If several sizes are possible and nothing says which, or if the wanted one is impossible.
     """
+    # The very same object twice where only one size is possible.
+    pairs = zip(windows, outputs, strict=True)
+    possible = [(None, None) if count is None else window.possible_sizes(count) for window, count in pairs]
     if asked is not None:
         _check_possible(asked, possible, outputs, source)
         if all(size is not None for size in asked):
@@ -114,7 +118,7 @@ def _check_possible(asked, possible, outputs, source):
     for size, (smallest, largest) in zip(asked, possible, strict=True):
         if is_known(size) and is_known(smallest) and not smallest <= size <= largest:
             raise SizeError(
-                f"`{source.name}` maps no input of size {asked} to outputs of size {tuple(outputs)}. Possible along each "
+                f"`{source}` maps no input of size {asked} to outputs of size {tuple(outputs)}. Possible along each "
                 f"axis: {', '.join(_span(*pair) for pair in possible)}. Received: output_size={asked}"
             )
 
@@ -126,9 +130,9 @@ def _ambiguous(choices, outputs, source):
     )
     example = tuple(choice[-1] for choice in choices) if known else "x"
     return (
-        f"`{source.name}` maps several input sizes to the same outputs, so its adjoint cannot know which is meant: {sizes}. "
+        f"`{source}` maps several input sizes to the same outputs, so its adjoint cannot know which is meant: {sizes}. "
         f"Pass the one you want, as in `output_size={example}`, to `adjoint` or when you call the layer, which also takes "
-        f"the tensor whose size is wanted. Received: outputs of size {tuple(outputs)}, source={source.name!r}"
+        f"the tensor whose size is wanted. Received: outputs of size {tuple(outputs)}, source={source!r}"
     )
 
 

@@ -1,8 +1,7 @@
 """Which lowering computes an adjoint convolution: a table that can be read, and the cheapest of it."""
 
-from functools import cache
-
 from keras_adjoint.backends import current
+from keras_adjoint.geometry import remembered
 from keras_adjoint.lowerings import columns, fold, native, phases, shifts, subpixel
 from keras_adjoint.lowerings.exporting import is_exporting, may_share
 from keras_adjoint.lowerings.form import Form
@@ -44,9 +43,6 @@ def expected(lowering, problem, backend):
     return seconds(lowering, problem, backend) * (1 if lowering.is_native else PROMISE)
 
 
-_chosen = cache(choose)
-
-
 def adjoint_convolution(y, kernel, convolution, lowering=None):
     """Aᵀ y, where A is the convolution with `kernel`.
 
@@ -62,8 +58,13 @@ def adjoint_convolution(y, kernel, convolution, lowering=None):
     problem = problem_of(y, kernel, convolution)
     if is_exporting():
         return for_a_file(problem, kernel).apply(y, kernel, convolution)
-    way = named(lowering, problem) if lowering else (_chosen if convolution.is_known else choose)(problem)
-    return current().with_derivatives(Form(convolution, way), kernel, y)
+    return current().with_derivatives(form_of(problem, lowering), kernel, y)
+
+
+@remembered
+def form_of(problem, lowering=None):
+    """The `Form` of a problem, with the lowering that is asked for, or else the cheapest."""
+    return Form(problem.convolution, named(lowering, problem) if lowering else choose(problem))
 
 
 def for_a_file(problem, kernel):
@@ -94,7 +95,7 @@ def check_name(name):
 
 def problem_of(y, kernel, convolution):
     """The `Problem` of tensors."""
-    *_, channels, filters = map(int, kernel.shape)
+    channels, filters = map(int, kernel.shape[-2:])
     batch = y.shape[0]
     batch = batch if isinstance(batch, int) else None
     return Problem(convolution, batch, channels * convolution.groups, filters, current().device_of(y))

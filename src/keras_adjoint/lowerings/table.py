@@ -28,6 +28,11 @@ class Problem:
     device: str = "cpu"
 
     @property
+    def is_known(self):
+        """Whether every spatial size is a plain integer."""
+        return self.convolution.is_known
+
+    @property
     def kind(self):
         """Convolutions of one kind are computed in one way: dense, dilated, volume (on three axes), grouped, depthwise."""
         if self.convolution.groups == 1:
