@@ -23,12 +23,21 @@ from keras_adjoint.lowerings.choose import BY_NAME, has_room, problem_of
 from keras_adjoint.lowerings.rates import nanoseconds
 
 SIDES = {1: (32, 64, 128, 512, 2048, 8192), 2: (7, 14, 28, 56, 112), 3: (7, 14, 28)}
-TAPS = (1, 2, 3, 3, 3, 4, 4, 5, 7, 8, 16, 32, 64, 256)
+TAPS = (1, 2, 3, 3, 3, 4, 4, 5, 7, 8, 16, 32, 64, 256, 512)
 STRIDES = (1, 1, 2, 2, 4, 8, 16)
 CHANNELS = (1, 3, 16, 32, 64, 128, 256, 512)
-DRAWS = {"dense": 120, "dilated": 40, "volume": 40, "grouped": 30, "depthwise": 30}
+DRAWS = {
+    "sequence": 80,
+    "image": 100,
+    "volume": 40,
+    "dilated": 40,
+    "grouped": 30,
+    "depthwise": 30,
+    "strided depthwise": 30,
+}
+RANKS = {"sequence": (1,), "image": (2,), "volume": (3,)}  # the others come along one axis or, twice as often, two
 RATES = ("product", "element", "call", "rows", "depth", "width")
-FEWEST, MOST = 1e6, 1.5e9  # multiply-adds
+FEWEST, MOST = 1e6, 2.5e9  # multiply-adds
 LARGEST = 2**24  # numbers in a tensor
 
 
@@ -59,19 +68,21 @@ def main():
 def draw(kind, generator):
     """A convolution of a kind, of a size that networks have."""
     while True:
-        rank = 3 if kind == "volume" else int(generator.choice((1, 2, 2)))
+        rank = int(generator.choice(RANKS.get(kind, (1, 2, 2))))
         stride = int(generator.choice(STRIDES))
         taps = int(generator.choice(TAPS))
         channels, filters = map(int, generator.choice(CHANNELS, 2))
         groups = 1
-        if kind in ("grouped", "depthwise"):
+        if kind == "grouped" or kind.endswith("depthwise"):
             channels = filters = max(channels, filters, 16)
-            groups = channels if kind == "depthwise" else channels // int(generator.choice((2, 4, 8)))
+            groups = channels // int(generator.choice((2, 4, 8))) if kind == "grouped" else channels
         dilation = int(generator.choice((2, 4, 12))) if kind == "dilated" else 1
-        stride = 1 if kind == "dilated" else stride
+        stride = 1 if kind in ("dilated", "depthwise") else stride
         size = int(generator.choice(SIDES[rank]))
         batch = int(generator.choice((1, 2, 8, 32)))
         padding = str(generator.choice(("same", "valid")))
+        if kind == "strided depthwise" and stride == 1:
+            continue
         if not stride <= taps or (taps - 1) * dilation >= size or taps**rank > 512:
             continue
         geometry = Geometry("drawn", (size,) * rank, channels, filters, taps, stride, batch, padding, dilation, groups)

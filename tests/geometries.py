@@ -66,20 +66,27 @@ def random(shape, seed, dtype="float64"):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
+def joins(convolution):
+    """Yield (output, tap, position) wherever the tap joins the output to a position inside of the input."""
+    sizes, outputs, taps = (convolution.each(name) for name in ("size", "outputs", "taps"))
+    for output, tap in itertools.product(np.ndindex(*outputs), np.ndindex(*taps)):
+        position = tuple(
+            j * axis.stride + t * axis.dilation - axis.before
+            for j, t, axis in zip(output, tap, convolution.axes, strict=True)
+        )
+        if all(0 <= place < size for place, size in zip(position, sizes, strict=True)):
+            yield output, tap, position
+
+
 def forward_matrix(problem, kernel):
     """The matrix of A, written down entry by entry from the definition of a convolution."""
     convolution = problem.convolution
     sizes, outputs = convolution.each("size"), convolution.each("outputs")
     channels, filters = problem.group
     entries = np.zeros((*outputs, problem.filters, *sizes, problem.channels))
-    for output, tap in itertools.product(np.ndindex(*outputs), np.ndindex(*convolution.each("taps"))):
-        position = tuple(
-            j * axis.stride + t * axis.dilation - axis.before
-            for j, t, axis in zip(output, tap, convolution.axes, strict=True)
-        )
-        if all(0 <= place < size for place, size in zip(position, sizes, strict=True)):
-            for group in range(convolution.groups):
-                inside = slice(group * channels, (group + 1) * channels)
-                made = slice(group * filters, (group + 1) * filters)
-                entries[(*output, made, *position, inside)] += kernel[(*tap, slice(None), made)].T
+    for output, tap, position in joins(convolution):
+        for group in range(convolution.groups):
+            inside = slice(group * channels, (group + 1) * channels)
+            made = slice(group * filters, (group + 1) * filters)
+            entries[(*output, made, *position, inside)] += kernel[(*tap, slice(None), made)].T
     return entries.reshape(math.prod(outputs) * problem.filters, -1)

@@ -8,7 +8,7 @@ import itertools
 import autodiff
 import numpy as np
 import pytest
-from geometries import kernel_shape, label, problems, random, x_shape, y_shape
+from geometries import joins, kernel_shape, label, problems, random, x_shape, y_shape
 from helpers import BACKEND
 from keras import ops
 
@@ -47,21 +47,16 @@ def reference(problem):
     """(y, kernel) ↦ Aᵀ y by a constant tensor that says which tap joins which positions."""
     convolution = problem.convolution
     sizes, outputs, taps = (convolution.each(name) for name in ("size", "outputs", "taps"))
-    joins = np.zeros((*outputs, *taps, *sizes))
-    for output, tap in itertools.product(np.ndindex(*outputs), np.ndindex(*taps)):
-        place = tuple(
-            j * axis.stride + t * axis.dilation - axis.before
-            for j, t, axis in zip(output, tap, convolution.axes, strict=True)
-        )
-        if all(0 <= p < size for p, size in zip(place, sizes, strict=True)):
-            joins[(*output, *tap, *place)] = 1
-    joins = joins.reshape(np.prod(outputs), np.prod(taps), np.prod(sizes))
+    joined = np.zeros((*outputs, *taps, *sizes))
+    for output, tap, position in joins(convolution):
+        joined[(*output, *tap, *position)] = 1
+    joined = joined.reshape(np.prod(outputs), np.prod(taps), np.prod(sizes))
     groups, (channels, filters) = convolution.groups, problem.group
 
     def adjoint(y, kernel):
         y = ops.reshape(y, (-1, int(np.prod(outputs)), groups, filters))
         kernel = ops.reshape(kernel, (-1, channels, groups, filters))
-        x = ops.einsum("jtp,njgf,tcgf->npgc", ops.convert_to_tensor(joins, dtype="float64"), y, kernel)
+        x = ops.einsum("jtp,njgf,tcgf->npgc", ops.convert_to_tensor(joined, dtype="float64"), y, kernel)
         return ops.reshape(x, (-1, *sizes, problem.channels))
 
     return adjoint

@@ -3,17 +3,20 @@
 import keras
 import numpy as np
 import pytest
-from geometries import forward_matrix, kernel_shape, label, problems, random, y_shape
+from geometries import forward_matrix, kernel_shape, label, problems, random, x_shape, y_shape
 from helpers import BACKEND
 from keras import ops
 
 import keras_adjoint as ka
 from keras_adjoint.backends import current
+from keras_adjoint.geometry import Convolution, Window
+from keras_adjoint.lowerings import correlate
 from keras_adjoint.lowerings.choose import BY_NAME, LOWERINGS, choose
 from keras_adjoint.lowerings.rates import rates
+from keras_adjoint.lowerings.table import Problem
 
 PROBLEMS = list(problems())
-KINDS = ("dense", "dilated", "volume", "grouped", "depthwise")
+KINDS = ("sequence", "image", "volume", "dilated", "grouped", "depthwise", "strided depthwise")
 
 
 def matrix_of(lowering, problem, kernel):
@@ -33,6 +36,23 @@ def test_lowering_is_the_transpose(problem, lowering):
     expected = forward_matrix(problem, kernel).T
     found = matrix_of(lowering, problem, kernel)
     np.testing.assert_allclose(found, expected, rtol=0, atol=64 * np.finfo("float32").eps * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", BY_NAME)
+def test_lowering_sums_half_precision_like_the_forward(name, dtype):
+    """Sums of 4096 ones: in bfloat16 a running sum stays at 256, in float16 at 2048."""
+    taps, filters = 8, 512
+    problem = Problem(Convolution((Window(taps).at(32),)), 1, filters, filters)
+    lowering = BY_NAME[name]
+    if not lowering.fits(problem):
+        pytest.skip("it says that it cannot")
+    kernel = ops.ones(kernel_shape(problem), dtype)
+    x = lowering.apply(ops.ones(y_shape(problem), dtype), kernel, problem.convolution)
+    y = correlate.forward(ops.ones(x_shape(problem), dtype), kernel, problem.convolution)
+    assert keras.backend.standardize_dtype(x.dtype) == dtype
+    middle = float(x[0, 16, 0]), float(y[0, 16, 0])
+    assert abs(middle[0] - taps * filters) <= abs(middle[1] - taps * filters)
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=label)
@@ -83,8 +103,14 @@ def _record(monkeypatch, used):
     """Write down the names of the lowerings that are asked for."""
     from keras_adjoint.lowerings import choose as module
 
-    original = module.named
-    monkeypatch.setattr(module, "named", lambda name, problem: used.append(name) or original(name, problem))
+    original = module.form_of
+
+    def recorded(*arguments):
+        form = original(*arguments)
+        used.append(form.lowering.name)
+        return form
+
+    monkeypatch.setattr(module, "form_of", recorded)
 
 
 def test_an_unknown_lowering_is_refused_by_name():

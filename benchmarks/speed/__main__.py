@@ -17,7 +17,7 @@ LENGTHS = {
     "float32": len(GEOMETRIES),
     "bfloat16": len(GEOMETRIES),
     "training": len(training.ENCODERS),
-    "overhead": 4,
+    "overhead": 1 + len(overhead.LAYERS),
     "room": len(room.GEOMETRIES),
 }
 PARTS = tuple(LENGTHS)
@@ -44,7 +44,7 @@ def measure(part, seconds):
         return convolutions.rows(part, seconds)
     if part == "training":
         return ((name, training.measure(name, 5 * seconds)) for name in training.ENCODERS)
-    return overhead.measure(seconds).items() if part == "overhead" else room.rows()
+    return overhead.measure(seconds) if part == "overhead" else room.rows()
 
 
 def arguments():

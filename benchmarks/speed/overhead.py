@@ -1,4 +1,4 @@
-"""What the library costs beside the arithmetic: its import, and one eager call of a small layer."""
+"""What the library costs beside the arithmetic: its import, and eager calls of small layers."""
 
 import statistics
 import subprocess
@@ -20,13 +20,22 @@ print(time.perf_counter() - start)
 """
 
 
+#            side and channels of x, filters, batch
+LAYERS = {
+    "4 → 8 channels, 16 × 16, batch 1": (16, 4, 8, 1),
+    "16 → 32 channels, 28 × 28, batch 32": (28, 16, 32, 32),
+}
+
+
 def measure(seconds):
-    """Milliseconds of the import beyond Keras' own, and an eager call beside one of a layer that calls the operation."""
+    """Yield milliseconds of the import beyond Keras' own, and eager calls beside those of layers that call the operation."""
     imports = [
         float(subprocess.run([sys.executable, "-c", IMPORT], check=True, capture_output=True, text=True).stdout)
         for _ in range(7)
     ]
-    return {"import_ms": 1e3 * statistics.median(imports), **eager(seconds)}
+    yield "import_ms", 1e3 * statistics.median(imports)
+    for name, layer in LAYERS.items():
+        yield name, eager(*layer, seconds)
 
 
 class Direct(keras.layers.Layer):
@@ -42,18 +51,19 @@ class Direct(keras.layers.Layer):
         return current().transposed_convolve(y, keras.ops.convert_to_tensor(self.kernel), self.convolution)
 
 
-def eager(seconds):
-    """One call of `adjoint(conv)` on a small tensor, with the lowering of the layer that it is compared with."""
-    conv = keras.layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)
-    y = conv(np.ones((1, 16, 16, 4), "float32"))
+def eager(side, channels, filters, batch, seconds):
+    """One call of `adjoint(conv)`, with the lowering of the layer that it is compared with."""
+    conv = keras.layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)
+    y = conv(np.ones((batch, side, side, channels), "float32"))
     tied = ka.adjoint(conv, lowering="native")
     direct = Direct(tied, y)
-    runs = {"tied": lambda: tied(y), "direct": lambda: direct(y)}
+    runs = {"tied": lambda: current().wait(tied(y)), "direct": lambda: current().wait(direct(y))}
     for run in runs.values():
         run()
     times = interleaved(runs, seconds=seconds, fewest=200)
     return {
         "call_us": 1e6 * times["tied"].median,
         "direct_us": 1e6 * times["direct"].median,
-        "call": times["tied"].median / times["direct"].median,
+        "ratio": times["tied"].median / times["direct"].median,
+        "spread": max(times["tied"].spread, times["direct"].spread),
     }

@@ -8,11 +8,13 @@ from keras_adjoint.backends.jax_form import gradient_of_form
 
 NAME = "jax"
 OFFERED = {
-    "dense": ("subpixel", "phases", "columns", "shifts"),
+    "sequence": ("subpixel", "phases", "columns", "shifts"),
+    "image": ("subpixel", "phases", "columns", "shifts"),
     "dilated": ("subpixel", "shifts"),
     "volume": ("subpixel", "phases", "columns", "shifts"),
     "grouped": ("subpixel",),
     "depthwise": ("shifts", "subpixel"),
+    "strided depthwise": ("shifts", "subpixel"),
 }
 FOLDED_RANKS = ()
 

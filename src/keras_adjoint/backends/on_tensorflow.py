@@ -11,11 +11,13 @@ from keras_adjoint.window import window
 
 NAME = "tensorflow"
 OFFERED = {
-    "dense": ("native", "subpixel", "columns"),
+    "sequence": ("native", "subpixel", "columns"),
+    "image": ("native", "subpixel", "columns"),
     "dilated": ("subpixel", "shifts"),
     "volume": ("native", "subpixel", "columns"),
     "grouped": ("subpixel",),
     "depthwise": ("native", "subpixel"),
+    "strided depthwise": ("native", "subpixel"),
 }
 FOLDED_RANKS = ()
 DEPTHWISE_RANKS = (1, 2)  # what `ops.depthwise_conv` knows
@@ -70,7 +72,7 @@ def can_transpose(convolution, kind):
     if kind == "grouped" or any(dilation > 1 for dilation in convolution.each("dilation")):
         return False  # neither has a kernel on the CPU
     strides = convolution.each("stride")
-    return kind != "depthwise" or (len(strides) in DEPTHWISE_RANKS and len(set(strides)) == 1)
+    return convolution.groups == 1 or (len(strides) in DEPTHWISE_RANKS and len(set(strides)) == 1)
 
 
 def transposed_convolve(y, kernel, convolution):

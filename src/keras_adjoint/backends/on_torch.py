@@ -8,11 +8,13 @@ from keras_adjoint.geometry import remembered
 
 NAME = "torch"
 OFFERED = {
-    "dense": ("native", "subpixel", "columns", "fold"),
+    "sequence": ("native", "subpixel", "columns", "fold"),
+    "image": ("native", "subpixel", "columns", "fold"),
     "dilated": ("native", "subpixel"),
     "volume": ("native", "subpixel", "columns"),
     "grouped": ("native",),
     "depthwise": ("native",),
+    "strided depthwise": ("native",),
 }
 FOLDED_RANKS = (1, 2)
 

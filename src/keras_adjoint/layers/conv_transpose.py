@@ -4,10 +4,10 @@ import keras
 from keras import ops
 
 from keras_adjoint.errors import SizeError
-from keras_adjoint.geometry import TransposedWindow, is_known
+from keras_adjoint.geometry import TransposedWindow, convolution_of, is_known
 from keras_adjoint.layers.options import TiedChannels
+from keras_adjoint.lowerings.correlate import forward
 from keras_adjoint.rules import rule
-from keras_adjoint.window import window
 
 
 @rule(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
@@ -52,9 +52,7 @@ class AdjointConvTranspose(TiedChannels):
     def apply_adjoint(self, y):
         sizes = ops.shape(y)[1:-1]
         self._check(sizes)
-        axes = [w.at(size) for w, size in zip(self.windows, sizes, strict=True)]
-        y = window(y, [-axis.before for axis in axes], [axis.padded_size for axis in axes])
-        return ops.conv(y, self.read(), self.source.strides, "valid", "channels_last", self.source.dilation_rate)
+        return forward(y, self.read(), convolution_of(tuple(sizes), self.windows, groups=1))
 
     def compute_output_shape(self, input_shape):
         sizes = input_shape[1:-1] if self.data_format == "channels_last" else input_shape[2:]

@@ -16,6 +16,7 @@ from keras import ops
 
 from keras_adjoint.lowerings.interleave import interleave
 from keras_adjoint.lowerings.polyphase import blocks_of
+from keras_adjoint.lowerings.precise import summed_in_float32
 from keras_adjoint.lowerings.table import Work
 from keras_adjoint.window import window
 
@@ -29,36 +30,53 @@ def fits(problem):
     return plain and problem.taps_per_phase <= MOST_SHIFTS
 
 
+@summed_in_float32
 def apply(y, kernel, convolution):
     """Aᵀ y for `y` of shape `(batch, *outputs, filters)` and `kernel` of shape `(*taps, channels, filters)`."""
     axes = convolution.axes
-    *taps, channels, filters = map(int, kernel.shape)
-    rank = len(axes)
-    outputs = ops.shape(y)[1:-1]
-    columns = ops.reshape(y, (-1, filters)) @ ops.transpose(ops.reshape(kernel, (-1, filters)))
-    columns = ops.reshape(columns, (-1, *outputs, *taps, channels))
-    behind = [-size % axis.stride for axis, size in zip(axes, taps, strict=True)]
-    if any(behind):
-        columns = ops.pad(columns, [(0, 0)] * (1 + rank) + [(0, extra) for extra in behind] + [(0, 0)])
-        taps = [size + extra for size, extra in zip(taps, behind, strict=True)]
+    channels, filters = map(int, kernel.shape[-2:])
     blocks = [blocks_of(axis) for axis in axes]
+    counts = [block.count for block in blocks]
+    shifts, present = shifts_of(convolution), phases_of(convolution)
+    width = math.prod(present) * channels
+    columns = ops.reshape(y, (-1, filters)) @ ops.transpose(matrix_of(kernel, shifts, present))
+    columns = ops.reshape(columns, (-1, *ops.shape(y)[1:-1], math.prod(shifts) * width))
     total = None
-    for shifts in itertools.product(*(range(size // axis.stride) for axis, size in zip(axes, taps, strict=True))):
-        part = [slice(u * axis.stride, (u + 1) * axis.stride) for u, axis in zip(shifts, axes, strict=True)]
-        part = columns[(slice(None),) * (1 + rank) + tuple(part)]
-        starts = [block.first - u for u, block in zip(shifts, blocks, strict=True)]
-        part = window(part, starts, [block.count for block in blocks])
+    for number, shift in enumerate(itertools.product(*map(range, shifts))):
+        part = columns[..., number * width : (number + 1) * width]
+        part = window(part, [block.first - u for u, block in zip(shift, blocks, strict=True)], counts)
         total = part if total is None else total + part
-    total = ops.reshape(
-        total, (-1, *(block.count for block in blocks), math.prod(convolution.each("stride")) * channels)
-    )
-    return interleave(total, convolution)
+    return interleave(total, convolution, present=present)
+
+
+def shifts_of(convolution):
+    """How many outputs meet at one position, along every axis."""
+    return tuple(-(-axis.taps // axis.stride) for axis in convolution.axes)
+
+
+def phases_of(convolution):
+    """How many phases some tap meets, along every axis."""
+    return tuple(min(axis.taps, axis.stride) for axis in convolution.axes)
+
+
+def matrix_of(kernel, shifts, present):
+    """The kernel with rows in the order (shifts, phases, channels), so that what one shift adds lies together."""
+    *taps, channels, filters = map(int, kernel.shape)
+    rank = len(taps)
+    behind = [u * phases - size for u, phases, size in zip(shifts, present, taps, strict=True)]
+    if any(behind):
+        kernel = ops.pad(kernel, [*((0, zeros) for zeros in behind), (0, 0), (0, 0)])
+    kernel = ops.reshape(kernel, (*itertools.chain(*zip(shifts, present, strict=True)), channels, filters))
+    order = (*range(0, 2 * rank, 2), *range(1, 2 * rank, 2), 2 * rank, 2 * rank + 1)
+    return ops.reshape(ops.transpose(kernel, order), (-1, filters))
 
 
 def work(problem):
     """One product; the columns are written and read."""
+    convolution = problem.convolution
     rows = problem.samples * problem.positions("outputs")
-    width = problem.positions("taps") * problem.channels
-    columns = rows * problem.taps_per_phase * problem.positions("stride") * problem.channels
-    elements = 2 * columns + 2 * problem.inputs
-    return Work(rows, problem.filters, width, elements, calls=problem.taps_per_phase, room=columns + problem.inputs)
+    width = math.prod(shifts_of(convolution)) * math.prod(phases_of(convolution)) * problem.channels
+    elements = 2 * rows * width + 2 * problem.inputs
+    return Work(
+        rows, problem.filters, width, elements, calls=problem.taps_per_phase, room=rows * width + problem.inputs
+    )

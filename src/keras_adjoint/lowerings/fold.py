@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_adjoint.backends import current
 from keras_adjoint.lowerings import columns
+from keras_adjoint.lowerings.precise import summed_in_float32
 
 
 def fits(problem):
@@ -14,6 +15,7 @@ def fits(problem):
     return problem.convolution.groups == 1 and len(problem.convolution.axes) in current().FOLDED_RANKS
 
 
+@summed_in_float32
 def apply(y, kernel, convolution):
     """Aᵀ y for `y` of shape `(batch, *outputs, filters)` and `kernel` of shape `(*taps, channels, filters)`."""
     *taps, channels, filters = map(int, kernel.shape)

@@ -16,13 +16,14 @@ def join(phases, convolution):
     return interleave(ops.concatenate(phases, axis=-1) if len(phases) > 1 else met, convolution)
 
 
-def interleave(phases, convolution, groups=1):
+def interleave(phases, convolution, groups=1, present=None):
     """Put phases that lie side by side in the channels where they belong.
 
     Args:
-        phases: Tensor of shape `(batch, *blocks, groups·∏s·channels/groups)`.
+        phases: Tensor of shape `(batch, *blocks, groups·∏present·channels/groups)`.
         convolution: The forward's geometry.
         groups: What leads in the channels, ahead of the phases.
+        present: How many phases per axis there are, from the first one on; by default all s. The others are zero.
 
     Returns:
         A tensor of shape `(batch, *sizes, channels)`.
@@ -33,11 +34,15 @@ def interleave(phases, convolution, groups=1):
     strides = convolution.each("stride")
     if any(stride > 1 for stride in strides):
         rank = len(axes)
-        channels = int(x.shape[-1]) // math.prod(strides)
+        present = present or strides
+        channels = int(x.shape[-1]) // math.prod(present)
         counts = [block.count for block in blocks]
         # The first axis of blocks follows the batch before and after, so that the two move as one.
-        x = ops.reshape(x, (-1, *counts[1:], groups, *strides, channels // groups))
+        x = ops.reshape(x, (-1, *counts[1:], groups, *present, channels // groups))
         pairs = [(i, 1 + rank + i) for i in range(rank)]
         x = ops.transpose(x, (*chain(*pairs), rank, 1 + 2 * rank))
+        if present != strides:
+            zeros = [((0, 0), (0, stride - phases)) for stride, phases in zip(strides, present, strict=True)]
+            x = ops.pad(x, [*chain(*zeros), (0, 0), (0, 0)])
         x = ops.reshape(x, (-1, *(count * stride for count, stride in zip(counts, strides, strict=True)), channels))
     return window(x, [block.position for block in blocks], convolution.each("size"))

@@ -50,10 +50,10 @@ def flipped_kernel(kernel, groups):
 
 
 def work(problem):
-    """One product per phase, each of which reads y anew."""
+    """One product per phase, each of which reads y anew; together they meet every tap once."""
     channels, filters = problem.group
     phases = problem.positions("stride")
-    depth = max(1, problem.positions("taps") // phases) * filters
+    depth = max(1, problem.positions("taps") * filters // phases)
     moved = 3 * problem.inputs + phases * problem.outputs + 2 * problem.kernel
     repeats, room = phases * problem.convolution.groups, 2 * problem.inputs + problem.outputs
     return Work(problem.blocks, depth, channels, moved, calls=phases, repeats=repeats, room=room)

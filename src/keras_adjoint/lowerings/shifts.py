@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_adjoint.lowerings.interleave import join
 from keras_adjoint.lowerings.polyphase import blocks_of, phases_of
+from keras_adjoint.lowerings.precise import summed_in_float32
 from keras_adjoint.lowerings.table import Work
 from keras_adjoint.window import window
 
@@ -22,6 +23,7 @@ def fits(problem):
     return problem.positions("taps") <= MOST_TAPS
 
 
+@summed_in_float32
 def apply(y, kernel, convolution):
     """Aᵀ y for `y` of shape `(batch, *outputs, filters)` and `kernel` of shape `(*taps, channels / groups, filters)`."""
     blocks = [blocks_of(axis) for axis in convolution.axes]

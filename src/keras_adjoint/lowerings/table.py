@@ -34,12 +34,14 @@ class Problem:
 
     @property
     def kind(self):
-        """Convolutions of one kind are computed in one way: dense, dilated, volume (on three axes), grouped, depthwise."""
+        """Convolutions of one kind are computed in one way, and have rates of their own in `rates.json`."""
         if self.convolution.groups == 1:
             if any(dilation > 1 for dilation in self.convolution.each("dilation")):
                 return "dilated"
-            return "volume" if len(self.convolution.axes) == 3 else "dense"
-        return "depthwise" if self.convolution.groups == self.channels == self.filters else "grouped"
+            return ("sequence", "image", "volume")[len(self.convolution.axes) - 1]
+        if not self.convolution.groups == self.channels == self.filters:
+            return "grouped"
+        return "depthwise" if self.positions("stride") == 1 else "strided depthwise"
 
     @property
     def samples(self):

@@ -1,0 +1,112 @@
+"""The programs behind the figures run, and say what they measured."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import BACKEND
+
+sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks are no part of the package
+
+from benchmarks import calibrate
+from benchmarks.peers import __main__ as peers
+from benchmarks.peers.problems import Problem
+from benchmarks.speed import __main__ as speed
+from benchmarks.speed import convolutions, overhead, page
+from benchmarks.speed.files import BACKENDS
+from benchmarks.speed.geometries import GEOMETRIES, Geometry
+from benchmarks.speed.timing import interleaved
+from keras_adjoint.backends import current
+from keras_adjoint.lowerings.rates import nanoseconds
+from keras_adjoint.lowerings.table import Work
+
+SMALL = (Geometry("sound", (40,), 2, 3, 4, 2), Geometry("depthwise", (9, 8), 4, 4, 3, groups=4))
+
+
+def run(monkeypatch, main, *arguments):
+    monkeypatch.setattr(sys, "argv", ["benchmark", *map(str, arguments)])
+    main()
+
+
+def test_there_are_enough_geometries_and_no_two_of_a_name():
+    assert len(GEOMETRIES) >= 40
+    assert len({str(geometry) for geometry in GEOMETRIES}) == len(GEOMETRIES)
+
+
+def test_speed_writes_figures_page_and_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(convolutions, "GEOMETRIES", SMALL)
+    monkeypatch.setattr(overhead, "LAYERS", {"small": (4, 1, 2, 1)})
+    run(monkeypatch, speed.main, "float32", "overhead", "--seconds", 0.01, "--out", tmp_path)
+    figures = json.loads((tmp_path / "speed" / f"{BACKEND}-cpu.json").read_text(encoding="utf-8"))
+    assert set(figures["float32"]) == set(map(str, SMALL))
+    for row in figures["float32"].values():
+        assert {"adjoint", "gradients", "native"} <= set(row), row.get("fails")
+        assert all(row[ratio] > 0 for ratio in ("adjoint", "gradients", "native"))
+    assert figures["overhead"]["import_ms"] > 0 < figures["overhead"]["small"]["ratio"]
+    text = (tmp_path / "speed.md").read_text(encoding="utf-8")
+    assert all(str(geometry) in text for geometry in SMALL) and BACKENDS[BACKEND] in text
+    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_speed_refuses_parts_that_it_does_not_have(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, speed.main, "float8", "--out", tmp_path)
+    assert "there is no part 'float8'" in capsys.readouterr().err
+
+
+def test_the_summary_says_what_is_missed():
+    rows = {"slow": {"adjoint": 3.0, "gradients": 1.0, "native": 1.0}}
+    text = page.summary([{"backend": "torch", "float32": rows}])
+    assert "| adjoint ÷ forward, worst, float32 | 3.00 **missed** (≤ 2.5) |" in text
+    assert "| gradients of the adjoint ÷ those of the forward, geometric mean, float32 | 1.00 (≤ 1) |" in text
+
+
+def test_functions_take_turns():
+    order = []
+    interleaved({name: lambda name=name: order.append(name) for name in "ab"}, seconds=0, fewest=4)
+    assert order[:2] == ["a", "b"] and len(order) == 10
+    assert all({one, other} == {"a", "b"} for one, other in zip(order[::2], order[1::2], strict=True))
+
+
+def test_calibration_rates_what_the_backend_offers_and_leaves_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(calibrate, "DRAWS", {"sequence": 2, "depthwise": 2})
+    monkeypatch.setattr(calibrate, "MOST", 3e6)
+    file = tmp_path / "rates.json"
+    file.write_text('{"another": 1}', encoding="utf-8")
+    run(monkeypatch, calibrate.main, "--out", file, "--seconds", 0.001)
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert found["another"] == 1
+    assert set(found[BACKEND]) == {"sequence", "depthwise"}
+    assert set(found[BACKEND]["sequence"]) <= set(current().OFFERED["sequence"])
+
+
+def test_calibration_finds_the_rates_behind_times():
+    rate = {"product": 0.005, "element": 0.3, "call": 2e4, "rows": 30, "depth": 10, "width": 20}
+    sizes = np.random.default_rng(0).integers(1, 400, (80, 4))
+    works = [Work(int(a), int(b), int(c), int(d) * 500, calls=3) for a, b, c, d in sizes]
+    found = calibrate.fit([(work, nanoseconds(work, rate) * 1e-9) for work in works])
+    for work in works:
+        assert nanoseconds(work, found) == pytest.approx(nanoseconds(work, rate), rel=0.05)
+
+
+def test_peers_are_compared_before_they_are_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(peers, "PROBLEMS", (Problem("small", (9, 8), 2, 3, 3, 2),))
+    run(monkeypatch, peers.main, "--seconds", 0.01, "--out", tmp_path)
+    text = (tmp_path / "peers.md").read_text(encoding="utf-8")
+    assert "## small" in text and "keras-adjoint" in text
+    wrong = {
+        name: _doubled(make) if name != next(iter(peers.LIBRARIES)) else make for name, make in peers.LIBRARIES.items()
+    }
+    monkeypatch.setattr(peers, "LIBRARIES", wrong)
+    with pytest.raises(AssertionError, match="Not equal"):
+        run(monkeypatch, peers.main, "--seconds", 0.01, "--out", tmp_path)
+
+
+def _doubled(make):
+    def doubled(problem):
+        forward, adjoint, into, back = make(problem)
+        return forward, lambda y: 2 * adjoint(y), into, back
+
+    return doubled
