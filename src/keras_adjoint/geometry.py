@@ -166,6 +166,14 @@ class Convolution:
         """Zeros (in front, behind) that every axis is padded with; negative where positions behind are never read."""
         return tuple((axis.before, axis.padded_size - axis.before - axis.size) for axis in self.axes)
 
+    @property
+    def padding(self):
+        """`pads` for an operation that by itself leaves out positions behind which make no whole step."""
+        return tuple(
+            (front, 0) if is_known(behind) and -axis.stride < behind < 0 else (front, behind)
+            for axis, (front, behind) in zip(self.axes, self.pads, strict=True)
+        )
+
     @cached_property
     def is_known(self):
         """Whether every size is a plain integer."""
@@ -173,6 +181,6 @@ class Convolution:
 
 
 @remembered
-def convolution_of(sizes, windows, groups):
+def convolution_of(sizes, windows, groups=1):
     """The `Convolution` of windows that move over an input of spatial sizes `sizes`."""
     return Convolution(tuple(window.at(size) for window, size in zip(windows, sizes, strict=True)), groups)

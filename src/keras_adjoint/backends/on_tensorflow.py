@@ -79,8 +79,10 @@ def transposed_convolve(y, kernel, convolution):
     *taps, in_channels, _ = kernel.shape
     strides, rank = list(convolution.each("stride")), len(taps)
     # oneDNN has "SAME" and "VALID", and does not take explicit pads.
-    same = _is_same(convolution.each("size"), taps, strides, convolution.pads)
-    sizes = list(convolution.each("size" if same else "padded_size"))
+    padding = convolution.padding
+    same = _is_same(convolution.each("size"), taps, strides, padding)
+    whole = same or all(is_known(zeros) and zeros == 0 for pair in padding for zeros in pair)
+    sizes = list(convolution.each("size" if whole else "padded_size"))
     channels = in_channels * convolution.groups
     depthwise = in_channels == 1 and convolution.groups > 1
     if depthwise:
@@ -97,7 +99,7 @@ def transposed_convolve(y, kernel, convolution):
         padding="SAME" if same else "VALID",
     )
     x = tf.squeeze(x, 1) if rank == 1 else x
-    return x if same else window(x, convolution.each("before"), convolution.each("size"))
+    return x if whole else window(x, convolution.each("before"), convolution.each("size"))
 
 
 _TRANSPOSED = {

@@ -52,7 +52,7 @@ class AdjointConvTranspose(TiedChannels):
     def apply_adjoint(self, y):
         sizes = ops.shape(y)[1:-1]
         self._check(sizes)
-        return forward(y, self.read(), convolution_of(tuple(sizes), self.windows, groups=1))
+        return forward(y, self.read(), convolution_of(tuple(sizes), self.windows))
 
     def compute_output_shape(self, input_shape):
         sizes = input_shape[1:-1] if self.data_format == "channels_last" else input_shape[2:]

@@ -27,4 +27,4 @@ def correlate(x, kernel, starts, lengths, dilation):
 def forward(x, kernel, convolution):
     """A x for `x` of shape `(batch, *sizes, channels)` and `kernel` of shape `(*taps, channels / groups, filters)`."""
     strides, dilation = convolution.each("stride"), convolution.each("dilation")
-    return current().convolve(x, kernel, convolution.pads, strides, dilation)
+    return current().convolve(x, kernel, convolution.padding, strides, dilation)

@@ -41,8 +41,9 @@ def interleave(phases, convolution, groups=1, present=None):
         x = ops.reshape(x, (-1, *counts[1:], groups, *present, channels // groups))
         pairs = [(i, 1 + rank + i) for i in range(rank)]
         x = ops.transpose(x, (*chain(*pairs), rank, 1 + 2 * rank))
-        if present != strides:
-            zeros = [((0, 0), (0, stride - phases)) for stride, phases in zip(strides, present, strict=True)]
-            x = ops.pad(x, [*chain(*zeros), (0, 0), (0, 0)])
+        for axis, (stride, phases) in enumerate(zip(strides, present, strict=True)):
+            if phases < stride:  # one axis at a time, for nobody pads eight axes
+                behind = math.prod(counts[axis + 1 :]) * math.prod(present[axis + 1 :]) * channels
+                x = ops.pad(ops.reshape(x, (-1, phases, behind)), [(0, 0), (0, stride - phases), (0, 0)])
         x = ops.reshape(x, (-1, *(count * stride for count, stride in zip(counts, strides, strict=True)), channels))
     return window(x, [block.position for block in blocks], convolution.each("size"))
