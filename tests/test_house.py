@@ -34,6 +34,7 @@ HOUSE = [
     "layers",
     "autotune",
     "residual",
+    "places",
     "packing",
     "graph",
     "operations",
@@ -47,6 +48,7 @@ HOUSE = [
     "untie",
     "__init__",
     "demo",
+    "doctor",
     "cli",
     "__main__",
 ]
