@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from keras_adjoint.doctor.finding import ERROR, NOTE, Finding
-from keras_adjoint.geometry import TransposedWindow
+from keras_adjoint.geometry import Convolution, TransposedWindow
+from keras_adjoint.lowerings.choose import adjoint_convolution
 from keras_adjoint.residual import evaluate, random_probe
 
 L = keras.layers
@@ -76,14 +77,10 @@ def old_values(layer, crops):
 
 def relative_change(layer, shifts):
     """‖shifted − unshifted‖ / ‖unshifted‖ of what the layer makes of random features, without bias and activation."""
-    kernel = keras.ops.convert_to_numpy(layer.kernel).astype(DTYPE)
+    kernel = keras.ops.convert_to_tensor(layer.kernel, DTYPE)
     y = random_probe((1, *(SIZE for _ in shifts), kernel.shape[-1]), DTYPE, np.random.default_rng(0))
-    options = {"output_padding": layer.output_padding, "dilation_rate": layer.dilation_rate}
-
-    def transposed(y):
-        return keras.ops.conv_transpose(y, kernel, layer.strides, layer.padding, data_format="channels_last", **options)
-
-    values = evaluate(transposed, y, DTYPE)
+    geometry = Convolution(tuple(window.at(window.outputs(SIZE)) for window in windows_of(layer)))
+    values = evaluate(lambda y: adjoint_convolution(y, kernel, geometry), y, DTYPE)
     early = values[(slice(None), *(slice(shift, None) for shift in shifts))]
     today = values[(slice(None), *(slice(None, -shift or None) for shift in shifts))]
     return float(np.linalg.norm(early - today) / np.linalg.norm(today))

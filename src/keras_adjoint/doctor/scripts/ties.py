@@ -68,12 +68,13 @@ def find_shared(script):
             yield Finding(
                 place=script.place(event.target),
                 illness=SHARED,
-                severity=WARNING,
+                severity=ERROR if outside else WARNING,
                 what=f"`{ast.unparse(event.target)}` becomes {'' if is_variable else 'what is computed from '}the kernel of "
                 f"`{kernel.layer.text}`",
                 effect=(
-                    "a file holds the variable once for each of the two layers, and loaded they are two variables"
-                    if is_variable
+                    "Keras 3 refuses it on a built layer, and an unbuilt one replaces it when it is built; where it held, in "
+                    "Keras 2, two variables come back from a file"
+                    if outside
                     else "it is computed once, and does not follow the kernel while that is trained"
                 ),
                 fix=f"`keras_adjoint.adjoint({kernel.layer.text})` holds the layer and reads its kernel at each call (by hand)",
