@@ -34,6 +34,7 @@ HOUSE = [
     "layers",
     "autotune",
     "residual",
+    "places",
     "packing",
     "graph",
     "operations",
@@ -48,6 +49,7 @@ HOUSE = [
     "untie",
     "__init__",
     "demo",
+    "doctor",
     "cli",
     "__main__",
 ]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint.cli.commands import check, demo
+from keras_adjoint.cli.commands import check, demo, doctor
 from keras_adjoint.cli.options import examples
 
 app = typer.Typer(
@@ -15,7 +15,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command, commands in ((demo.demo, demo.EXAMPLES), (check.check, check.EXAMPLES)):
+for command, commands in (
+    (demo.demo, demo.EXAMPLES),
+    (check.check, check.EXAMPLES),
+    (doctor.doctor, doctor.EXAMPLES),
+):
     app.command(epilog=examples(*commands))(command)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 import keras_adjoint as ka
 from keras_adjoint.adjoints import linear_adjoint, probe_shape
-from keras_adjoint.cli.model_file import layers_of
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.places import layers_of
 from keras_adjoint.precision import epsilon
 from keras_adjoint.residual import evaluate, operator_dtype, random_probe
 from keras_adjoint.rules import REGISTERED_BY_USERS, class_with_rule

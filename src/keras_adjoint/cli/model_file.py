@@ -1,4 +1,4 @@
-"""Model files that people hand to the command: loaded, or refused in words; and a model's layers one by one."""
+"""Model files that people hand to the command: loaded, or refused in words."""
 
 import importlib
 import sys
@@ -7,8 +7,7 @@ import zipfile
 import keras
 
 from keras_adjoint.cli.errors import Unusable
-from keras_adjoint.layers.tied import Tied
-from keras_adjoint.rules import class_with_rule
+from keras_adjoint.places import layers_of as layers_of
 
 
 def load(file, modules=None):
@@ -35,18 +34,3 @@ def import_modules(names):
             importlib.import_module(name)
         except ImportError as error:
             raise Unusable(f"Cannot import {name}: {error}") from error
-
-
-def layers_of(root, prefix="", seen=None):
-    """(name, layer) of every layer, nested models included, each layer once."""
-    seen = set() if seen is None else seen
-    for layer in root._flatten_layers(include_self=False, recursive=False):
-        if isinstance(layer, keras.layers.InputLayer) or id(layer) in seen:
-            continue
-        seen.add(id(layer))
-        name = prefix + layer.name
-        if not isinstance(layer, keras.Model):
-            yield name, layer
-        # The source in an adjoint layer is tested with it, and the parts of a layer with a rule are that rule's business.
-        if not isinstance(layer, Tied) and class_with_rule(layer) is None:
-            yield from layers_of(layer, f"{name}/", seen)

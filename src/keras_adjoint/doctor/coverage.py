@@ -1,0 +1,60 @@
+"""How evenly a transposed convolution covers its output: integers only.
+
+Output position p collects the taps t with t·dilation ≡ p modulo the stride. Where the stride does not divide the kernel,
+some positions collect more taps than their neighbours, in the pattern of a checkerboard (Odena, Dumoulin and Olah 2016,
+"Deconvolution and Checkerboard Artifacts").
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The fewest and the most taps that an output position collects, away from the edges."""
+
+    least: int
+    most: int
+
+    @property
+    def is_even(self):
+        return self.least == self.most
+
+    @property
+    def ratio(self):
+        """How many times more taps some positions collect than others; `None` if others collect none."""
+        return self.most / self.least if self.least else None
+
+    def __str__(self):
+        if not self.least:
+            return f"some output positions collect taps, at most {self.most}, and others none, so that they hold the bias alone"
+        return (
+            f"an output position collects between {self.least} and {self.most} taps, some {self.ratio:.3g} times as many as "
+            f"their neighbours"
+        )
+
+    def figures(self):
+        return {"least_taps": self.least, "most_taps": self.most, "ratio": self.ratio}
+
+
+def coverage(taps, strides, dilation):
+    """The `Coverage` of a kernel; one number per axis in each argument."""
+    counts = [taps_by_phase(*axis) for axis in zip(taps, strides, dilation, strict=True)]
+    return Coverage(math.prod(map(min, counts)), math.prod(map(max, counts)))
+
+
+def taps_by_phase(taps, stride, dilation):
+    """How many taps reach each of `stride` neighbouring output positions."""
+    count = Counter(tap * dilation % stride for tap in range(taps))
+    return [count[phase] for phase in range(stride)]
+
+
+def even_taps(taps, strides):
+    """The smallest kernel that is no smaller than `taps` and that the strides divide."""
+    return tuple(-(-count // stride) * stride for count, stride in zip(taps, strides, strict=True))
+
+
+def times(sizes):
+    """Sizes as people write them: 3×3."""
+    return "×".join(map(str, sizes))

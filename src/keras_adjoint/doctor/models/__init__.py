@@ -1,0 +1,1 @@
+"""What goes wrong in models: each file finds one illness or a family of them, and `illnesses.py` is the table."""

@@ -1,0 +1,135 @@
+"""Every kernel in a model: who holds it, and whether it is read forwards or backwards."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.ops import nn as nn_operations
+from keras.src.ops import numpy as numpy_operations
+
+from keras_adjoint.layers.tied import Tied
+from keras_adjoint.rules import nearest_class
+
+L = keras.layers
+
+FORWARD = "forward"  # shape (*taps, I, O), from I channels per group to O
+BACKWARD = "backward"  # the same shape, from O channels to I: what a transposed convolution does
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """Two or more axes of numbers that belong to a layer, or that stand in a graph as a constant.
+
+    Attributes:
+        place: Where its owner is.
+        owner: The layer, or the operation that is called with it.
+        name: The name of the variable; "constant" in an operation.
+        values: The variable, or the constant.
+        role: `FORWARD` or `BACKWARD`; `None` for kernels of which nothing but their values is known.
+        groups: The groups of a convolution.
+        call: The call of an operation.
+    """
+
+    place: str
+    owner: Any
+    name: str
+    values: Any
+    role: str | None
+    groups: int = 1
+    call: Any = None
+
+    def read(self):
+        """The values as an array, those of a depthwise kernel as the kernel of a convolution with groups."""
+        values = keras.ops.convert_to_numpy(self.values)
+        if self.role is not None and self.groups > 1 and reads_each_channel(self.owner, self.name):
+            *taps, channels, multiplier = values.shape
+            values = values.reshape(*taps, 1, channels * multiplier)
+        return values
+
+    @property
+    def is_constant(self):
+        return self.call is not None
+
+    @property
+    def parameters(self):
+        return int(np.prod(self.values.shape))
+
+    @property
+    def bytes(self):
+        return self.read().nbytes
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a layer type reads one of its variables."""
+
+    role: str
+    groups: Callable = lambda layer: 1
+
+
+def channels_of(name):
+    return lambda layer: getattr(layer, name).shape[-2]
+
+
+WITH_GROUPS = {"kernel": Reading(FORWARD, lambda layer: layer.groups)}
+BY_CHANNEL = {"kernel": Reading(FORWARD, channels_of("kernel"))}
+SEPARABLE = {
+    "depthwise_kernel": Reading(FORWARD, channels_of("depthwise_kernel")),
+    "pointwise_kernel": Reading(FORWARD),
+}
+TRANSPOSED = {"kernel": Reading(BACKWARD)}
+
+LAYERS = {
+    L.Conv1D: WITH_GROUPS,
+    L.Conv2D: WITH_GROUPS,
+    L.Conv3D: WITH_GROUPS,
+    L.DepthwiseConv1D: BY_CHANNEL,
+    L.DepthwiseConv2D: BY_CHANNEL,
+    L.SeparableConv1D: SEPARABLE,
+    L.SeparableConv2D: SEPARABLE,
+    L.Conv1DTranspose: TRANSPOSED,
+    L.Conv2DTranspose: TRANSPOSED,
+    L.Conv3DTranspose: TRANSPOSED,
+    L.Dense: {"kernel": Reading(FORWARD)},
+    L.Embedding: {"embeddings": Reading(FORWARD)},
+}
+
+OPERATIONS = {
+    nn_operations.Conv: FORWARD,
+    nn_operations.ConvTranspose: BACKWARD,
+    numpy_operations.Matmul: FORWARD,
+    numpy_operations.Dot: FORWARD,
+}
+
+
+def reads_each_channel(owner, name):
+    """Whether a layer filters every channel on its own by this kernel."""
+    return nearest_class(owner, LAYERS) in (L.DepthwiseConv1D, L.DepthwiseConv2D) or name == "depthwise_kernel"
+
+
+def kernels_of(layers, calls):
+    """Every kernel once: those of the layers in their order, then the constants of a graph.
+
+    Args:
+        layers: (place, layer), several times.
+        calls: The calls of the model's graph.
+    """
+    seen = set()
+    for place, layer in layers:
+        if isinstance(layer, Tied):
+            continue  # its source is a layer of the model, or a copy on purpose; see `untied.py`
+        readings = LAYERS.get(nearest_class(layer, LAYERS), {})
+        for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
+            if len(variable.shape) < 2 or id(variable) in seen:
+                continue
+            seen.add(id(variable))
+            reading = readings.get(variable.name)
+            role, groups = (reading.role, reading.groups(layer)) if reading else (None, 1)
+            yield Kernel(place, layer, variable.name, variable, role, groups)
+    for call in calls:
+        for constant in call.arguments if type(call.operation) in OPERATIONS else ():
+            if len(getattr(constant, "shape", ())) > 1 and not isinstance(constant, keras.KerasTensor):
+                place = call.place.partition("/")[2]
+                yield Kernel(place, call.operation, "constant", constant, OPERATIONS[type(call.operation)], call=call)

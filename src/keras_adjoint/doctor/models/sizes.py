@@ -1,0 +1,150 @@
+"""Transposed convolutions that cannot return the size that the encoder had.
+
+A stride of s maps s neighbouring sizes to one, and `Conv*Transpose` answers with one of them whatever the size was: 45
+becomes 23, and 23 becomes 46. Which layer undoes which is read from the graph like brackets: every layer with a stride
+opens one, and every layer that enlarges closes the one that was opened last.
+"""
+
+from dataclasses import dataclass
+
+import keras
+
+from keras_adjoint.doctor.coverage import times
+from keras_adjoint.doctor.finding import WARNING, Finding
+from keras_adjoint.layers.sizes import spatial
+from keras_adjoint.layers.tied import Tied
+
+L = keras.layers
+NAME = "size lost"
+
+TRANSPOSED = (L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose)
+UP_SAMPLING = (L.UpSampling1D, L.UpSampling2D, L.UpSampling3D)
+POOLING = (
+    *(L.MaxPooling1D, L.MaxPooling2D, L.MaxPooling3D),
+    *(L.AveragePooling1D, L.AveragePooling2D, L.AveragePooling3D),
+)
+CONVOLUTIONS = (
+    *(L.Conv1D, L.Conv2D, L.Conv3D),
+    *(L.DepthwiseConv1D, L.DepthwiseConv2D, L.SeparableConv1D, L.SeparableConv2D),
+)
+RESIZING = (
+    *(L.Cropping1D, L.Cropping2D, L.Cropping3D),
+    *(L.ZeroPadding1D, L.ZeroPadding2D, L.ZeroPadding3D),
+    *(L.Resizing, L.CenterCrop),
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A layer with a stride, and what it made of the sizes."""
+
+    place: str
+    layer: keras.layers.Layer
+    strides: tuple
+    before: tuple
+    after: tuple
+
+
+def find(patient):
+    """A finding for every transposed convolution that returns another size than the layer had that it undoes."""
+    opened = {}  # by the `id` of a tensor: the steps that lead to it and are not undone; `None` if that is not clear
+    for call in patient.calls:
+        stacks = [opened.get(id(tensor), ()) for tensor in call.inputs]
+        stack = stacks[0] if stacks and all(same_sizes(stack, stacks[0]) for stack in stacks) else None
+        place = call.place.partition("/")[2]
+        step = step_of(place, call)
+        if stack is not None and step is not None:
+            if enlarges(call.operation):
+                if stack and misses(stack[-1], step):
+                    yield finding(patient, stack[-1], step, call)
+                stack = closed(stack, step.strides)
+            else:
+                stack = (*stack, step)
+        opened.update((id(tensor), stack) for tensor in call.outputs)
+
+
+def step_of(place, call):
+    """The `Step` of a layer with a stride; `None` for all other calls."""
+    layer = call.operation
+    if isinstance(layer, UP_SAMPLING):
+        size = layer.size
+        strides = tuple(size) if isinstance(size, (tuple, list)) else (size,)
+    elif isinstance(layer, (*TRANSPOSED, *POOLING, *CONVOLUTIONS)):
+        strides = tuple(layer.strides)
+    elif isinstance(layer, Tied) and isinstance(layer.source, (*POOLING, *CONVOLUTIONS)):
+        strides = tuple(layer.source.strides)
+    else:
+        return None
+    if all(stride == 1 for stride in strides):
+        return None
+    data_format = getattr(layer, "data_format", "channels_last")
+    before, after = (spatial(tensors[0].shape, data_format) for tensors in (call.inputs, call.outputs))
+    return Step(place, layer, strides, before, after)
+
+
+def enlarges(layer):
+    return isinstance(layer, (*TRANSPOSED, *UP_SAMPLING, Tied))
+
+
+def same_sizes(stack, other):
+    """Whether two ways to a tensor went through the same sizes; a residual branch has layers of its own."""
+    if stack is None or other is None:
+        return stack is other
+    return [(s.strides, s.before, s.after) for s in stack] == [(s.strides, s.before, s.after) for s in other]
+
+
+def closed(stack, strides):
+    """The stack without the steps that strides undo; `None` if they do not undo whole steps."""
+    remaining = list(strides)
+    while stack and any(stride > 1 for stride in remaining):
+        *rest, last = stack
+        if len(last.strides) != len(remaining) or any(r % s for r, s in zip(remaining, last.strides, strict=True)):
+            return None
+        remaining = [r // s for r, s in zip(remaining, last.strides, strict=True)]
+        stack = tuple(rest)
+    return stack
+
+
+def misses(opening, closing):
+    """Whether a transposed convolution undoes a step, but for the size."""
+    sizes = (*opening.before, *opening.after, *closing.before, *closing.after)
+    return (
+        isinstance(closing.layer, (*TRANSPOSED, Tied))
+        and None not in sizes
+        and opening.strides == closing.strides
+        and opening.after == closing.before
+        and opening.before != closing.after
+        and all(
+            abs(size - wanted) < max(stride, 2)
+            for size, wanted, stride in zip(closing.after, opening.before, closing.strides, strict=True)
+        )
+    )
+
+
+def finding(patient, opening, closing, call):
+    wanted, found = times(opening.before), times(closing.after)
+    effect = f"{wanted} becomes {times(opening.after)} in `{opening.place}`, and that becomes {found} here"
+    after = follower(patient, call)
+    if after is not None:
+        effect += f", which `{after.place.partition('/')[2]}` then changes; at the wrong end, every value is off by a position"
+    kind = "keras_adjoint.mirror" if isinstance(opening.layer, POOLING) else "keras_adjoint.adjoint"
+    return Finding(
+        place=closing.place,
+        illness=NAME,
+        severity=WARNING,
+        what=f"it undoes `{opening.place}`, but for the size",
+        effect=effect,
+        fix=f"`{kind}` of `{opening.place}` by itself returns {wanted} (by hand: what follows counts on {found})",
+        figures={
+            "size": list(opening.before),
+            "code": list(opening.after),
+            "returned": list(closing.after),
+        },
+    )
+
+
+def follower(patient, call):
+    """The call of a layer that changes the size of what a call returned, if that comes next."""
+    made = {id(tensor) for tensor in call.outputs}
+    readers = [other for other in patient.calls if any(id(tensor) in made for tensor in other.inputs)]
+    return next((reader for reader in readers if isinstance(reader.operation, RESIZING)), None)

