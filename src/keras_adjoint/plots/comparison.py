@@ -14,7 +14,7 @@ class Comparison:
 
     Attributes:
         original: The sample.
-        raw: What came back.
+        raw: What came back; float64, since nothing keeps the numbers of a decoder small that was never trained.
         limits: The smallest and largest value that samples may have.
     """
 
@@ -58,7 +58,7 @@ def back_of(autoencoder, sample):
             f"A reconstruction has the shape of its original. Received: a sample of shape {sample.shape}, for which "
             f"`{autoencoder.name}` returns {f'shape {shape[1:]}' if shape else 'several tensors'}"
         )
-    return ops.convert_to_numpy(back)[0].astype("float32")
+    return ops.convert_to_numpy(back)[0].astype("float64")
 
 
 def limits_of(samples):

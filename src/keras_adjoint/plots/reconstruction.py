@@ -103,4 +103,6 @@ def draw_row(axes, comparison, *, fit):
 
 
 def in_decibels(ratio):
+    if np.isnan(ratio):
+        return "not finite"
     return f"{ratio:.1f} dB" if np.isfinite(ratio) else "∞ dB, no difference"
