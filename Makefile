@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PIP_FLAGS = -q --disable-pip-version-check -c requirements/constraints.txt
 CHECKS = 'ruff check' 'ruff format --check' mypy
-SOURCES := $(shell find src -name __pycache__ -prune -o -name '*.py' -print -o -name py.typed -print -o -type d -print)
+SOURCES := $(shell find src -name __pycache__ -prune -o -name '*.py' -print -o -path '*/templates/*' -print -o -name py.typed -print -o -type d -print)
 
 .PHONY: help demo test bench lint clean
 

@@ -47,18 +47,22 @@ HOUSE = [
     "saving",
     "stock",
     "untie",
+    "ladders",
+    "plots",
     "__init__",
     "demo",
     "doctor",
+    "report",
     "cli",
     "__main__",
 ]
 
-# The contract of the design page, `autotune`, `deconvnet`, and `exporting`.
+# The contract of the design page, `autotune`, `deconvnet`, `exporting`, and the pictures.
 API = {
     "adjoint", "autotune", "deconvnet", "exporting", "mirror", "autoencoder", "untie", "is_tied", "clone_tied",
     "convert_layout", "transpose_kernel", "adapt_channels", "adapt_bias", "check_adjoint", "assert_adjoint",
-    "AdjointReport", "register_rule", "KerasAdjointError", "NoRuleError", "TieError", "SizeError",
+    "plot_kernels", "plot_mirror", "plot_reconstruction", "AdjointReport", "register_rule",
+    "KerasAdjointError", "NoRuleError", "TieError", "SizeError",
 }  # fmt: skip
 
 FRAMEWORKS = {"jax", "jaxlib", "tensorflow", "torch"}
@@ -126,7 +130,7 @@ def test_only_the_backends_room_imports_frameworks(module):
 
 
 def test_importing_the_package_imports_nothing_heavy():
-    heavy = FRAMEWORKS - {keras.backend.backend()} | {"matplotlib", "typer", "rich", "skimage"}
+    heavy = FRAMEWORKS - {keras.backend.backend()} | {"matplotlib", "PIL", "jinja2", "typer", "rich", "skimage"}
     script = f"""
 import sys
 import keras

@@ -13,6 +13,9 @@ from keras_adjoint.kernels import adapt_bias, adapt_channels, convert_layout, tr
 from keras_adjoint.lowerings.exporting import exporting
 from keras_adjoint.mirroring.deconvnet import deconvnet
 from keras_adjoint.mirroring.mirror import autoencoder, mirror
+from keras_adjoint.plots.kernels import plot_kernels
+from keras_adjoint.plots.mirror import plot_mirror
+from keras_adjoint.plots.reconstruction import plot_reconstruction
 from keras_adjoint.rules import register_rule
 from keras_adjoint.saving import clone_tied
 from keras_adjoint.untie import untie
@@ -38,6 +41,9 @@ __all__ = [
     "exporting",
     "is_tied",
     "mirror",
+    "plot_kernels",
+    "plot_mirror",
+    "plot_reconstruction",
     "register_rule",
     "transpose_kernel",
     "untie",

@@ -20,12 +20,12 @@ HELD_OUT = {
 
 
 def training_photographs():
-    return {name: _read(*where) for name, where in TRAINING.items()}
+    return {name: read(*where) for name, where in TRAINING.items()}
 
 
 def held_out_photographs():
     """Whole photographs of odd size: 4 n + 1, so that both strides of 2 leave a choice."""
-    photographs = {name: _read(*where) for name, where in HELD_OUT.items()}
+    photographs = {name: read(*where) for name, where in HELD_OUT.items()}
     return {name: _cut_to_odd_size(photograph) for name, photograph in photographs.items()}
 
 
@@ -47,18 +47,12 @@ def as_picture(values):
     return np.clip(values + 0.5, 0, 1)
 
 
-def psnr(reconstruction, original):
-    """Peak signal-to-noise ratio in dB: 10 log10(1 / mean squared error), of colours from 0 to 1."""
-    error = np.mean(np.square(as_picture(reconstruction) - as_picture(original)))
-    return float(-10 * np.log10(error))
-
-
 def folder():
     """Where scikit-image keeps what it brings along."""
     return Path(skimage.data.__file__).parent
 
 
-def _read(file, function):
+def read(file, function):
     """A colour photograph as numbers from -0.5 to 0.5."""
     # scikit-image would try to download what it did not bring along.
     if not (folder() / file).exists():

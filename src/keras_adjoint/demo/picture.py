@@ -9,8 +9,10 @@ from matplotlib.patches import Rectangle
 
 from keras_adjoint.demo.models import convolutions
 from keras_adjoint.demo.photographs import PATCH, as_picture
+from keras_adjoint.plots.figures import INK, SOFT, TIED
+from keras_adjoint.plots.tiles import mosaic
 
-INK, SOFT, TIED, UNTIED = "#16202b", "#5b6775", "#0d8274", "#a7b1bd"
+UNTIED = "#a7b1bd"
 ACROSS = 8  # kernels in a row
 WIDTH = 13.2  # inches
 MARGIN, GAP = 0.30, 0.16  # inches
@@ -141,7 +143,8 @@ def kernels_of_both(page, lefts, top, width, tied, untied):
         page.text(left, top + 0.56, owner, size=10, color=SOFT)
         axes = page.axes(left, top + 0.64, width, TILES)
         if kernels is not None:
-            axes.imshow(mosaic(kernels), interpolation="nearest", aspect="auto")
+            pixels = mosaic(kernels, colours=-2, across=ACROSS, side=12 * len(kernels))  # a tap is 12 pixels wide
+            axes.imshow(pixels, interpolation="nearest", aspect="auto")
         else:
             frame = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, ec=color, ls=(0, (4, 3)), lw=1.4)
             axes.add_patch(frame)
@@ -158,18 +161,3 @@ def last_kernels(trained):
     """Kernels of the same shape that paint the reconstruction, of an untied decoder."""
     painting = [layer for layer in trained.decoder.layers if isinstance(layer, keras.layers.Conv2DTranspose)]
     return keras.ops.convert_to_numpy(painting[-1].kernel)
-
-
-def mosaic(kernels):
-    """Kernels as small pictures in rows, each with its own contrast around grey, white lines between them."""
-    taps, _, colours, filters = kernels.shape
-    line = 12  # pixels that a tap is wide; the lines are a third of it
-    rows = -(-filters // ACROSS)
-    pitch = taps * line + line // 3
-    page = np.ones((rows * pitch - line // 3, ACROSS * pitch - line // 3, colours))
-    for number in range(filters):
-        kernel = kernels[..., number]
-        tile = 0.5 + 0.5 * kernel / np.abs(kernel).max()
-        top, left = (place * pitch for place in divmod(number, ACROSS))
-        page[top : top + taps * line, left : left + taps * line] = np.kron(tile, np.ones((line, line, 1)))
-    return page

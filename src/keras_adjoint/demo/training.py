@@ -9,7 +9,8 @@ import keras
 import numpy as np
 
 from keras_adjoint.demo.models import for_size, make_autoencoder
-from keras_adjoint.demo.photographs import psnr
+from keras_adjoint.demo.photographs import as_picture
+from keras_adjoint.plots.comparison import psnr
 
 BATCH = 16
 LEARNING_RATE = 5e-3
@@ -54,7 +55,7 @@ class Trained:
         for name, photograph in photographs.items():
             resized = for_size(self.encoder, self.decoder, photograph.shape[:2])
             self.reconstructions[name] = resized.predict(photograph[None], verbose=0)[0]
-            self.psnr[name] = psnr(self.reconstructions[name], photograph)
+            self.psnr[name] = psnr(as_picture(self.reconstructions[name]), as_picture(photograph), 1)
 
 
 class Watch(keras.callbacks.Callback):

@@ -1,0 +1,100 @@
+"""The policies in words."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from keras_adjoint.ladders.rungs import EXACT
+from keras_adjoint.ladders.words import named
+
+ABOUT = {
+    "activation": "Activations",
+    "norm": "Normalisation",
+    "pooling": "Maxima and global pools",
+    "gates": "Gates",
+    "dropout": "Dropout and noise",
+    "preprocessing": "Preprocessing",
+    "bias": "Biases",
+}
+
+MEANS = {
+    (
+        "activation",
+        "same",
+    ): "The mirror has the encoder's own activation in the mirrored place. The code has passed its "
+    "activation already, so there it is not applied again.",
+    ("activation", "linear"): "There is no activation on the way back.",
+    ("activation", "deconvnet"): "What comes back passes a ReLU (Zeiler and Fergus 2014).",
+    ("activation", "gradient"): "What comes back is stopped at units that were not active, as a gradient is.",
+    ("activation", "guided"): "What comes back is stopped at units that were not active, and where it is negative "
+    "(Springenberg et al. 2015).",
+    ("norm", "own"): "The mirror has a new layer of the same kind, which is trained on its own.",
+    ("norm", "inverse"): "The scale and the shift are undone.",
+    ("norm", "adjoint"): "What comes back is multiplied by the scale: the adjoint at inference.",
+    ("norm", "skip"): "It is left out.",
+    (
+        "pooling",
+        "spread",
+    ): "Every value is repeated over the window that it came from. Where in it the maximum was is lost.",
+    ("pooling", "average"): "Every value is spread evenly over its window: the adjoint of average pooling.",
+    ("pooling", "switches"): "Every maximum goes back to where it came from, which the mirror is told by the encoder.",
+    ("gates", "skip"): "The way back leads through the signal alone. Nothing comes back to what computed the gate.",
+    ("gates", "recall"): "What comes back is multiplied by the gate, which the mirror is told by the encoder.",
+    ("dropout", "drop"): "It is left out.",
+    ("dropout", "keep"): "The mirror has it, too.",
+    ("preprocessing", "undo"): "Scale and shift are undone, so that the reconstruction has the range of the input.",
+    ("preprocessing", "adjoint"): "What comes back is multiplied by the scale: the adjoint.",
+    ("preprocessing", "skip"): "It is left out.",
+    ("bias", "own"): "Every adjoint has a new bias, which starts at zero and is trained on its own.",
+    ("bias", "subtract"): "The encoder's bias is subtracted before the adjoint.",
+    ("bias", "repeat"): "Every adjoint has a bias that starts from the encoder's, repeated.",
+    ("bias", "average"): "Every adjoint has a bias that starts from the encoder's, averaged.",
+    ("bias", "learned"): "Every adjoint has a bias that is a trainable linear map of the encoder's.",
+    ("bias", "none"): "Adjoints have no bias.",
+}
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What one policy chose for some layers.
+
+    Attributes:
+        policy: Its name.
+        choice: What it chose.
+        about: What it is about, in words.
+        meaning: What the choice means, in words.
+        chosen: Whether the user gave the policy, rather than leaving it at its default.
+        layers: The names of the layers.
+        exact: How many of them have an exact adjoint all the same, in front of which the choice stands.
+    """
+
+    policy: str
+    choice: str
+    about: str
+    meaning: str
+    chosen: bool
+    layers: tuple
+    exact: int
+
+
+def decisions_of(rungs, given):
+    """A `Decision` for every policy and choice that was about some layer.
+
+    Args:
+        rungs: The rungs of a ladder.
+        given: The policies that the user gave.
+    """
+    found: dict[tuple[str, Any], list] = {}
+    for rung in rungs:
+        for policy, choice in rung.decided.items():
+            found.setdefault((policy, named(choice)), []).append(rung)
+        if getattr(rung.main, "bias_mode", "none") != "none":
+            found.setdefault(("bias", rung.main.bias_mode), []).append(rung)
+    in_order = sorted(found.items(), key=lambda item: list(ABOUT).index(item[0][0]))
+    return [decision(policy, choice, rungs, policy in given) for (policy, choice), rungs in in_order]
+
+
+def decision(policy, choice, rungs, chosen):
+    meaning = MEANS.get((policy, choice), f"The mirror has {choice} in that place.")
+    names = tuple(dict.fromkeys(rung.call.operation.name for rung in rungs))
+    exact = sum(rung.how == EXACT for rung in rungs)
+    return Decision(policy, choice, ABOUT[policy], meaning, chosen, names, exact)

@@ -1,0 +1,174 @@
+"""Two ladders: what stands on each rung, which lanes the edges run in, and that nothing is drawn over anything else."""
+
+import keras
+import numpy as np
+import pytest
+from encoders import X, chain, values
+from keras import layers
+
+import keras_adjoint as ka
+from keras_adjoint.ladders.drawing import NARROW, WIDE, draw
+from keras_adjoint.ladders.lanes import lanes_of
+from keras_adjoint.ladders.rungs import COPIED, EXACT, NOTHING, POLICY, TIED, UNREACHED, ladder_of
+from keras_adjoint.ladders.shapes import Box, Text
+from keras_adjoint.ladders.words import words_of
+
+
+def plain():
+    return chain(
+        layers.Conv2D(4, 3, strides=2, activation="relu", name="conv"),
+        layers.BatchNormalization(name="norm"),
+        layers.MaxPooling2D(name="pool"),
+        layers.Dropout(0.5, name="drop"),
+        layers.Flatten(name="flat"),
+        layers.Dense(5, name="dense"),
+    )
+
+
+def with_gate():
+    image = keras.Input((8, 8, 3))
+    features = layers.Conv2D(6, 3, padding="same", name="conv")(image)
+    gate = layers.Dense(6, activation="sigmoid", name="squeeze")(layers.GlobalAveragePooling2D(name="mean")(features))
+    gate = layers.Reshape((1, 1, 6), name="gate")(gate)
+    gated = layers.Multiply(name="times")([features, gate])
+    return keras.Model(image, layers.Add(name="sum")([gated, features]))
+
+
+def with_gaps():
+    return chain(
+        layers.Conv2D(4, 3, padding="same", name="conv"),
+        layers.CenterCrop(6, 6, name="crop"),
+        layers.Conv2D(2, 1, name="behind"),
+    )
+
+
+def by_name(ladder):
+    return {rung.call.operation.name: rung for rung in ladder.rungs}
+
+
+# --- rungs
+
+
+def test_every_call_has_a_rung_that_says_how_it_is_undone():
+    rungs = by_name(ladder_of(plain()))
+    assert {name: (rung.how, rung.shared) for name, rung in rungs.items()} == {
+        "conv": (EXACT, TIED),
+        "norm": (POLICY, None),
+        "pool": (POLICY, None),
+        "drop": (NOTHING, None),
+        "flat": (EXACT, None),
+        "dense": (EXACT, TIED),
+    }
+    assert rungs["conv"].decided == {"activation": "same"}
+    assert rungs["pool"].decided == {"pooling": "spread"}
+
+
+def test_policies_are_those_that_were_given():
+    rungs = by_name(ladder_of(plain(), pooling="switches", norm={"norm": "adjoint"}, bias="none", tied=False))
+    assert rungs["conv"].shared == rungs["norm"].shared == COPIED
+    assert words_of(rungs["pool"]).how == "pooling: switches"
+    assert words_of(rungs["dense"]).how == "exact, a copy"
+    with pytest.raises(ValueError, match="`norm` must be one of"):
+        ladder_of(plain(), norm="none")
+
+
+def test_what_computes_a_gate_is_not_reached():
+    ladder = ladder_of(with_gate())
+    rungs = by_name(ladder)
+    assert {name for name, rung in rungs.items() if rung.how == UNREACHED} == {"squeeze", "mean", "gate"}
+    assert rungs["times"].returned == (True, False)
+
+
+def test_a_layer_without_a_way_back_leaves_a_gap_and_the_rest_is_there():
+    ladder = ladder_of(with_gaps())
+    rungs = by_name(ladder)
+    assert [rung.call.operation.name for rung in ladder.broken] == ["crop"]
+    assert "has neither an adjoint nor a policy" in rungs["crop"].reason
+    assert rungs["conv"].shared == rungs["behind"].shared == TIED
+
+
+def test_the_autoencoder_of_a_ladder_is_that_of_the_library():
+    encoder = plain()
+    whole = ladder_of(encoder, pooling="switches").autoencoder()
+    expected = ka.autoencoder(encoder, pooling="switches")
+    assert ka.is_tied(whole) and ka.is_tied(whole, encoder)
+    np.testing.assert_allclose(values(whole(X)), values(expected(X)), rtol=1e-5, atol=1e-6)
+
+
+def test_words_tell_layers_sizes_and_decisions():
+    words = words_of(by_name(ladder_of(plain()))["conv"])
+    assert (words.kernel, words.into, words.out) == ("3×3×3×4", "13×11×3", "6×5×4")
+    assert words.sentence == (
+        "conv, Conv2D, with a kernel of 3×3×3×4, from 13×11×3 to 6×5×4; beside it AdjointConv, exact, tied; activation same, "
+        "bias own"
+    )
+
+
+def test_only_a_graph_has_ladders():
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(ka.NoRuleError, match="its `call` is its own"):
+        ladder_of(Own())
+
+
+# --- lanes
+
+
+def test_a_chain_stays_in_the_first_lane():
+    lanes, edges = lanes_of([[1], [2], []])
+    assert lanes == [0, 0, 0]
+    assert [(edge.start, edge.end, edge.lane) for edge in edges] == [(0, 1, 0), (1, 2, 0)]
+
+
+def test_what_skips_rows_runs_beside_them():
+    lanes, edges = lanes_of([[1, 3], [2], [3], []])
+    assert lanes == [0, 0, 0, 0]
+    assert (0, 3, 1) in [(edge.start, edge.end, edge.lane) for edge in edges]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_two_edges_share_a_stretch_of_a_lane(seed):
+    generator = np.random.default_rng(seed)
+    targets = [sorted(set(generator.integers(row + 1, 12, size=3).tolist())) for row in range(11)] + [[]]
+    lanes, edges = lanes_of(targets)
+    assert len(edges) == sum(map(len, targets))
+    taken = [(edge.lane, row) for edge in edges for row in range(edge.start, edge.end)]
+    assert len(taken) == len(set(taken))
+    passing = {(edge.lane, row) for edge in edges for row in range(edge.start + 1, edge.end)}
+    assert not passing & {(lane, row) for row, lane in enumerate(lanes)}
+
+
+# --- drawings
+
+
+@pytest.mark.parametrize("form", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize("make", [plain, with_gate, with_gaps])
+def test_boxes_lie_inside_one_below_the_other_and_hold_their_words(make, form):
+    drawing = draw(ladder_of(make()), form)
+    rows = [row for row in drawing.rows if any(isinstance(shape, Box) for shape in row.shapes)]
+    tops = []
+    for row in rows:
+        boxes = [shape for shape in row.shapes if isinstance(shape, Box)]
+        tops.append((min(box.y for box in boxes), max(box.y + box.height for box in boxes)))
+        for box in boxes:
+            assert box.x >= 0 and box.x + box.width <= drawing.width and box.y + box.height <= drawing.height
+        inside = [shape for shape in row.shapes if isinstance(shape, Text) and shape.role != "kernel"]
+        for text in inside:
+            length = form.width_of(text.text)
+            left = {"start": text.x, "middle": text.x - length / 2, "end": text.x - length}[text.anchor]
+            assert any(box.x <= left and left + length <= box.x + box.width for box in boxes), text
+    assert all(bottom < top for (_, bottom), (top, _) in zip(tops, tops[1:], strict=False))
+
+
+def test_a_drawing_says_everything_in_words_too():
+    ladder = ladder_of(plain())
+    sentences = [row.sentence for row in draw(ladder).rows if row.operation is not None]
+    assert sentences == [words_of(rung).sentence for rung in ladder.rungs]
+
+
+def test_long_names_are_shortened_in_the_middle():
+    text = WIDE.shortened("a" * 50 + "b" * 50, 100)
+    assert "…" in text and text.startswith("a") and text.endswith("b")
+    assert WIDE.width_of(text) <= 100

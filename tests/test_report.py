@@ -1,0 +1,435 @@
+"""The report: what it says of good, strange and broken models, that it is safe, light, and readable in both themes."""
+
+import base64
+import io
+import re
+from collections import Counter
+from html.parser import HTMLParser
+
+import keras
+import numpy as np
+import pytest
+from encoders import chain
+from keras import layers
+from PIL import Image
+
+import keras_adjoint as ka
+from keras_adjoint.cli.examination import examine_layer
+from keras_adjoint.cli.model_file import layers_of
+from keras_adjoint.mirroring.policies import NAMES
+from keras_adjoint.report import samples
+from keras_adjoint.report.page import page_about, source_of
+from keras_adjoint.report.pictures import kernel_picture
+from keras_adjoint.report.policy_words import MEANS
+from keras_adjoint.report.samples import Wanted, samples_for, wanted_by
+from keras_adjoint.report.spectrum import spectrum_of
+
+EVIL = "<script>alert(1)<|script>&\"'"  # Keras refuses a slash
+VOID = {"meta", "link", "img", "br", "input", "hr"}
+
+
+def page(model, **options):
+    examined = [(name, layer, examine_layer(name, layer)) for name, layer in layers_of(model)]
+    return page_about(model, examined, **options)
+
+
+class Read(HTMLParser):
+    """A page as elements, each with its attributes, and as text; complains about what is not closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open, self.words = [], [], []
+        self.feed(text)
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def good_model():
+    return chain(
+        layers.Conv2D(4, 3, strides=2, activation="relu", name="conv"),
+        layers.MaxPooling2D(name="pool"),
+        layers.SeparableConv2D(6, 2, name="separable"),
+        layers.Flatten(name="flat"),
+        layers.Dense(5, name="dense"),
+        shape=(13, 11, 3),
+    )
+
+
+@pytest.fixture(scope="module")
+def good():
+    keras.utils.clear_session(free_memory=False)
+    return Read(page(good_model(), file="model.keras"))
+
+
+@pytest.fixture(scope="module")
+def evil_text():
+    image = keras.Input((8, 8, 3), name=f"{EVIL} image")
+    features = layers.Conv2D(4, 3, name=EVIL)(image)
+    features = layers.CenterCrop(4, 4, name=f"{EVIL} crop")(features)
+    model = keras.Model(
+        image, layers.Dense(2, name=f"{EVIL} dense")(features), name=f"<img src=x onerror=alert(2)>{EVIL}"
+    )
+    return page(model, file=f"{EVIL}.keras")
+
+
+# --- what it says
+
+
+def test_it_shows_the_mirror_the_policies_and_the_kernels(good):
+    text = good.text
+    for words in (
+        "exact, tied; activation same, bias own",
+        "pooling: spread",
+        "3×3×3×4",
+        "the default",
+        "adjoint test passed",
+    ):
+        assert words in text
+    assert "Every value is repeated over the window" in text
+    assert "kernel, 3×3×3×4, and its transposes" in text and "depthwise_kernel, 2×2×4×1, and its transposes" in text
+    for kind in ("conv_transpose", "conv", "flip", "swap_spatial", "swap_channels"):
+        assert f"{kind} :" in text or f"{kind}:" in text.replace(" :", ":")
+    assert "model.keras" in text and keras.backend.backend() in text
+
+
+def test_figures_are_those_of_the_model(good):
+    model = good_model()
+    whole = ka.autoencoder(model)
+    kernels = sum(int(np.prod(weight.shape)) for weight in model.weights if weight.name.endswith("kernel"))
+    words = [word.strip() for word in good.words if word.strip()]
+    figures = dict(zip(words, words[1:], strict=False))  # what is counted, then the number
+    assert figures["kernel parameters are shared, not copied"] == str(kernels)
+    assert figures["parameters belong to the mirror alone"] == str(whole.count_params() - model.count_params())
+    assert figures["layers are undone by their exact adjoints"] == "4 of 5"
+    assert figures["adjoint tests passed"] == "5 of 5"
+
+
+def test_every_residual_is_there_with_its_tolerance(good):
+    report = ka.check_adjoint(good_model().get_layer("conv"))
+    assert f"≤ {report.tolerance:.1e}" in good.text
+
+
+def test_what_the_user_chose_is_told_apart_from_defaults():
+    text = Read(page(good_model(), policies={"pooling": "switches"})).text
+    assert 'pooling="switches" , as you chose' in text and 'bias="own" , the default' in text
+    with pytest.raises(ValueError, match="`pooling` must be one of"):
+        page(good_model(), policies={"pooling": "none"})
+
+
+@pytest.mark.parametrize("policy, choice", [(policy, choice) for policy in NAMES for choice in NAMES[policy]])
+def test_every_choice_of_every_policy_has_words(policy, choice):
+    assert (policy, choice) in MEANS
+
+
+@pytest.mark.parametrize(
+    "make, shape",
+    [
+        (lambda: [layers.Conv1D(4, 5, strides=2), layers.MaxPooling1D()], (32, 2)),
+        (lambda: [layers.Conv3D(4, 3, strides=2)], (9, 9, 9, 1)),
+        (lambda: [layers.Dense(4)], (20,)),
+        (lambda: [layers.DepthwiseConv2D(3), layers.Conv2DTranspose(2, 3, strides=2)], (None, None, 4)),
+        (lambda: [layers.Embedding(7, 3), layers.Conv1D(2, 3)], (6,)),
+    ],
+    ids=["signals", "volumes", "vectors", "any size, four channels", "words"],
+)
+def test_it_works_for_every_rank(make, shape):
+    read = Read(page(chain(*make(), shape=shape)))
+    assert "adjoint test passed" in read.text
+    assert len(read.all("img")) >= 1
+
+
+def test_a_gap_is_reported_where_it_is_and_the_rest_is_shown():
+    text = Read(page(chain(layers.Conv2D(4, 3, name="conv"), layers.CenterCrop(6, 6, name="crop")))).text
+    assert "The way back has a gap." in text and "has neither an adjoint nor a policy" in text
+    assert "there is no way back over crop" in text
+    assert "exact, tied" in text and "kernel, 3×3×3×4, and its transposes" in text
+
+
+def test_a_model_without_a_graph_still_has_its_layers_shown():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__(name="own")
+            self.conv = layers.Conv2D(4, 3, name="conv")
+
+        def call(self, x):
+            return self.conv(x)
+
+    model = Own()
+    model(np.zeros((1, 9, 9, 3)))
+    text = Read(page(model)).text
+    assert "This model has no mirror." in text and "its call is its own" in text
+    assert "kernel, 3×3×3×4, and its transposes" in text and "adjoint test passed" in text
+
+
+def test_a_failed_adjoint_test_is_reported():
+    from test_cli import SwappedAdjointConv, autoencoder
+
+    text = Read(page(autoencoder(SwappedAdjointConv))).text
+    assert "adjoint test failed" in text and "H and W swapped" in text
+
+
+# --- safety
+
+
+def test_nothing_from_the_model_becomes_markup(evil_text):
+    read = Read(evil_text)
+    assert {tag for tag, _ in read.elements} <= {
+        *("html", "head", "meta", "title", "link", "style", "body", "header", "nav", "main", "section", "footer"),
+        *(
+            "h1",
+            "h2",
+            "h3",
+            "p",
+            "a",
+            "ul",
+            "li",
+            "dl",
+            "dt",
+            "dd",
+            "div",
+            "span",
+            "strong",
+            "code",
+            "figure",
+            "figcaption",
+        ),
+        *("img", "details", "summary", "table", "thead", "tbody", "tr", "th", "td"),
+        *("svg", "g", "desc", "polyline", "circle", "rect", "text"),
+    }
+    assert not [name for _, attributes in read.elements for name in attributes if name.startswith("on")]
+    assert all(image["src"].startswith("data:image/") for image in read.all("img"))
+    assert f"<img src=x onerror=alert(2)>{EVIL}" in read.text
+    assert EVIL in [attributes.get("aria-label", "").partition(", Conv2D")[0] for _, attributes in read.elements]
+
+
+def test_the_page_asks_for_nothing_and_runs_nothing(good, evil_text):
+    (policy,) = [meta["content"] for meta in good.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    for read in (good, Read(evil_text)):
+        for _, attributes in read.elements:
+            for name in ("src", "href", "xlink:href", "action"):
+                assert attributes.get(name, "#").startswith(("#", "data:")), attributes
+    style = source_of("style.css")
+    assert "url(" not in style and "@import" not in style
+
+
+# --- structure
+
+
+def test_links_lead_somewhere_and_names_are_unique(good):
+    names = Counter(attributes["id"] for _, attributes in good.elements if "id" in attributes)
+    assert set(names.values()) == {1}
+    targets = {link["href"][1:] for link in good.all("a")}
+    labels = {one for _, a in good.elements for one in a.get("aria-labelledby", "").split()}
+    assert targets | labels <= set(names)
+    assert {"main", "policies", "reconstructions", "kernels", "layers", "layer-1"} <= targets
+
+
+def test_pictures_have_words_and_sizes_and_headings_do_not_skip(good):
+    for image in good.all("img"):
+        assert len(image["alt"]) > 10 and int(image["width"]) > 0 and int(image["height"]) > 0
+    for svg in good.all("svg"):
+        assert {"aria-label", "aria-labelledby", "aria-hidden"} & svg.keys()
+    levels = [int(tag[1]) for tag, _ in good.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert [attributes["lang"] for attributes in good.all("html")] == ["en"]
+
+
+def test_it_is_light():
+    """Five megabytes for sixteen layers, as VGG16 has them, and three photographs."""
+    model = chain(*(layers.Conv2D(64, 3, padding="same", name=f"conv{n}") for n in range(4)), shape=(224, 224, 3))
+    kernels, others = Counter(), Counter()
+    for image in Read(page(model)).all("img"):
+        (kernels if "kernel of" in image["alt"] else others)[image["alt"]] += len(image["src"])
+    assert 16 / 4 * kernels.total() + others.total() < 4_000_000
+
+
+# --- colours
+
+
+def themes():
+    """The variables of the style, as (theme, name: colour)."""
+    style = source_of("style.css")
+    blocks = [dict(re.findall(r"--([\w-]+): (#\w{6});", block)) for block in re.findall(r":root \{([^}]*)\}", style)]
+    light, dark, printed = blocks
+    return {"light": light, "dark": {**light, **dark}, "print": {**light, **printed}}
+
+
+def luminance(colour):
+    """Relative luminance as WCAG 2.2 defines it."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    bright, dim = sorted((luminance(one), luminance(other)), reverse=True)
+    return (bright + 0.05) / (dim + 0.05)
+
+
+GROUNDS = {"ink": ("page", "raised", "tied-ground", "policy-ground", "broken-ground")}
+GROUNDS |= {"soft": GROUNDS["ink"], "tied": ("page", "raised"), "broken": ("page", "raised")}
+LINES = {"edge": ("page", "raised"), "tied": ("page", "tied-ground"), "policy": ("page", "policy-ground")}
+LINES |= {"broken": ("page", "broken-ground")}
+
+
+def test_contrast_is_computed_as_wcag_does():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.01)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark", "print"])
+def test_text_and_lines_have_enough_contrast(theme):
+    colours = themes()[theme]
+    for least, pairs in ((4.5, GROUNDS), (3.0, LINES)):
+        for front, grounds in pairs.items():
+            for ground in grounds:
+                assert contrast(colours[front], colours[ground]) >= least, (front, ground)
+
+
+def test_every_colour_of_the_style_is_a_variable_of_every_theme():
+    style = source_of("style.css")
+    used = set(re.findall(r"var\(--([\w-]+)\)", style))
+    for theme in themes().values():
+        assert used <= theme.keys()
+    assert not re.findall(r"#[0-9a-f]{3,8}\b", re.sub(r"--[\w-]+: #\w{6};", "", style))
+
+
+# --- singular values
+
+
+def test_the_spectrum_of_a_matrix_is_its_own():
+    dense = layers.Dense(5)
+    dense.build((None, 8))
+    expected = np.linalg.svd(keras.ops.convert_to_numpy(dense.kernel), compute_uv=False)
+    found = spectrum_of(dense)
+    np.testing.assert_allclose(found.values, expected, rtol=1e-5)
+    assert found.note.startswith("Exact")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.Conv2D(3, 3),
+        lambda: layers.Conv2D(4, 3, groups=2, dilation_rate=2),
+        lambda: layers.DepthwiseConv2D(3, depth_multiplier=2),
+        lambda: layers.Conv1D(3, 5),
+    ],
+    ids=["plain", "grouped and dilated", "depthwise", "one axis"],
+)
+def test_the_spectrum_of_a_convolution_is_that_of_its_matrix_on_a_ring(layer, monkeypatch):
+    monkeypatch.setattr("keras_adjoint.report.spectrum.LENGTHS", (6,))
+    layer = layer()
+    rank, channels = len(layer.kernel_size), 2
+    layer.build((None, *[9] * rank, channels))
+    basis = np.eye(6**rank * channels, dtype="float32").reshape(-1, *[6] * rank, channels)
+    reach = [(taps - 1) * rate for taps, rate in zip(layer.kernel_size, layer.dilation_rate, strict=True)]
+    around = np.pad(basis, [(0, 0), *((0, size) for size in reach), (0, 0)], mode="wrap")
+    matrix = keras.ops.convert_to_numpy(layer(around)).reshape(len(basis), -1)
+    values = np.sort(np.linalg.svd(matrix, compute_uv=False))[::-1]
+    found = spectrum_of(layer)
+    np.testing.assert_allclose(found.values[[0, -1]], values[[0, -1]], rtol=1e-4, atol=1e-4)
+    assert "On a ring of 6" in found.note and "approximation" in found.note
+
+
+def test_with_one_tap_the_spectrum_is_exact_whatever_the_stride():
+    conv = layers.Conv2D(4, 1, strides=2)
+    conv.build((None, 8, 8, 3))
+    kernel = keras.ops.convert_to_numpy(conv.kernel)[0, 0]
+    np.testing.assert_allclose(spectrum_of(conv).values, np.linalg.svd(kernel, compute_uv=False), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer, shape, why",
+    [
+        (lambda: layers.Conv2D(4, 3, strides=2), (8, 8, 3), "stride above 1"),
+        (lambda: layers.Dense(4096), (4096,), "4,096×4,096 is too large"),
+        (lambda: layers.SeparableConv2D(4, 3), (8, 8, 3), "of Dense layers and of convolutions"),
+    ],
+)
+def test_what_is_not_computed_is_said(layer, shape, why):
+    layer = layer()
+    layer.build((None, *shape))
+    found = spectrum_of(layer)
+    assert len(found.values) == 0 and found.note.startswith("Not computed") and why in found.note
+
+
+# --- pictures
+
+
+def decoded(picture):
+    kind, data = picture.source.split(",")
+    assert kind.endswith(";base64")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGBA"))
+
+
+def test_kernel_pictures_lose_nothing_as_long_as_a_palette_holds_them():
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, size=(250, 4), dtype="uint8")[generator.integers(0, 250, size=(20, 30))]
+    np.testing.assert_array_equal(decoded(kernel_picture(pixels, "")), pixels)
+
+
+def test_kernel_pictures_of_more_colours_come_close():
+    pixels = np.random.default_rng(0).integers(0, 256, size=(40, 40, 4), dtype="uint8")
+    difference = decoded(kernel_picture(pixels, "")).astype(int) - pixels
+    assert np.abs(difference).mean() < 40
+
+
+# --- samples
+
+
+def test_pictures_are_brought_to_the_size_and_range_that_the_model_takes(tmp_path):
+    Image.fromarray(np.full((30, 50, 3), 255, "uint8")).save(tmp_path / "white.png")
+    for shape in ((16, 12, 3), (16, 12, 1), (3, 16, 12)):
+        (sample,) = samples_for(Wanted(shape, (-1.0, 1.0)), [tmp_path / "white.png"])
+        assert sample.values.shape == shape and sample.name == "white.png"
+        np.testing.assert_allclose(sample.values, 1)
+
+
+def test_the_range_is_that_of_pixels_where_the_model_scales_them_itself():
+    assert wanted_by(chain(layers.Rescaling(1 / 255), layers.Conv2D(2, 3))).limits == (0, 255)
+    assert wanted_by(chain(layers.Conv2D(2, 3))).limits == (0, 1)
+    assert wanted_by(chain(layers.Conv2D(2, 3)), (-1, 1)).limits == (-1, 1)
+
+
+def test_files_that_are_no_pictures_and_models_that_take_none_are_named(tmp_path):
+    file = tmp_path / "text.jpg"
+    file.write_text("no picture")
+    with pytest.raises(ValueError, match="text.jpg cannot be read as a picture"):
+        page(good_model(), images=[file])
+    with pytest.raises(ValueError, match="takes no pictures"):
+        page(chain(layers.Dense(3), shape=(4,)), images=[file])
+
+
+def test_without_photographs_something_is_drawn(monkeypatch):
+    monkeypatch.setattr(samples.importlib.util, "find_spec", lambda name: None)
+    (sample,) = samples_for(Wanted((24, 24, 3), (0.0, 1.0)))
+    assert "a drawing" in sample.name and sample.values.std() > 0.1
+
+
+def test_two_inputs_are_not_shown_a_picture():
+    one, two = keras.Input((4,)), keras.Input((4,))
+    model = keras.Model([one, two], layers.Add()([layers.Dense(3)(one), layers.Dense(3)(two)]))
+    assert "the model has 2 inputs" in Read(page(model)).text
