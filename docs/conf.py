@@ -14,7 +14,15 @@ author = "The keras-adjoint authors"
 copyright = author
 version = release = keras_adjoint.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "command_line", "docstrings", "guides"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "command_line",
+    "docstrings",
+    "drawings",
+    "guides",
+]
 exclude_patterns = ["build", "**/notes.md"]
 
 # The guides that print and draw something on their pages. The others compare for hours, or are read by these.
@@ -31,13 +39,15 @@ guides_run = [
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+smartquotes = False  # quotation marks are mostly around code
 
 autodoc_typehints = "none"  # the docstrings say in words what the arguments are
-autodoc_member_order = "bysource"
+add_module_names = False
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 html_theme = "furo"
+pygments_dark_style = "a11y-dark"
 html_title = "keras-adjoint"
 html_static_path = ["static"]
 html_css_files = ["style.css"]

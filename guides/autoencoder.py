@@ -102,7 +102,12 @@ assert ka.is_tied(loaded)
 
 # %%
 rows = faces[:7], autoencoder.predict(faces[:7], verbose=0)
-figure, axes = plt.subplots(2, 8, figsize=(8, 2.1), label="Seven faces, their reconstructions, and a face between two")
+figure, axes = plt.subplots(
+    2,
+    8,
+    figsize=(8, 2.1),
+    label="Seven faces, their reconstructions, and a face between two",
+)
 for row, pictures in zip(axes, rows, strict=True):
     for axis, picture in zip(row, pictures, strict=False):
         axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
@@ -116,6 +121,6 @@ if "--show" in sys.argv:
 # %% [markdown]
 # ## Where to go next
 #
-# - [Mirror a pretrained network](mirror_pretrained.md), with pooling, normalisation and sums in it.
-# - [Channels and biases](channels_and_biases.md): what a decoder adds, and how to have it add something else.
-# - [A generator that is its encoder's mirror](tied_vae.md): a variational autoencoder, tied and untied, compared.
+# - [Mirror a pretrained network](mirror_pretrained.py), with pooling, normalisation and sums in it.
+# - [Channels and biases](channels_and_biases.py): what a decoder adds, and how to have it add something else.
+# - [A generator that is its encoder's mirror](tied_vae.py): a variational autoencoder, tied and untied, compared.

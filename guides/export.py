@@ -86,13 +86,15 @@ def kilobytes(model):
     """The size of the file."""
     with tempfile.TemporaryDirectory() as folder:
         path = export(model, folder)
-        return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file()) // 1000
+        files = [file for file in (path, *path.rglob("*")) if file.is_file()]
+        return sum(file.stat().st_size for file in files) // 1000
 
 
 encoder.predict(x, verbose=0)  # Keras exports models that have been called
 for weight in stock.weights:
     weight.assign(keras.random.normal(weight.shape))  # as if they had learned on their own
-sizes = {title: kilobytes(model) for title, model in (("encoder", encoder), ("tied", autoencoder), ("untied", stock))}
+models = {"encoder": encoder, "tied": autoencoder, "untied": stock}
+sizes = {title: kilobytes(model) for title, model in models.items()}
 for title, size in sizes.items():
     print(f"{FORMAT}, {title:8}{size:5} kB")
 

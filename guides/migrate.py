@@ -27,6 +27,10 @@ def first_line(text):
     return next(line for line in str(text).splitlines() if line.strip())
 
 
+def verdict(report):
+    return "right" if report else report.diagnosis
+
+
 # %% [markdown]
 # ## Recipe 1: a `DenseTranspose` layer
 #
@@ -40,7 +44,8 @@ class DenseTranspose(layers.Layer):
         self.dense = dense
 
     def build(self, shape):
-        self.bias = self.add_weight(name="bias", shape=(self.dense.kernel.shape[0],), initializer="zeros")
+        size = self.dense.kernel.shape[0]
+        self.bias = self.add_weight(name="bias", shape=(size,), initializer="zeros")
 
     def call(self, y):
         return ops.matmul(y, ops.transpose(self.dense.kernel)) + self.bias
@@ -78,17 +83,19 @@ with tempfile.TemporaryDirectory() as folder:
 recipe.bias.assign(numbers(6))
 tied = ka.adjoint(dense, bias="own")
 migrated = keras.Model(x, tied(code))
-(own_bias,) = (weight for weight in tied.weights if all(weight is not theirs for theirs in dense.weights))
-own_bias.assign(ops.convert_to_numpy(recipe.bias))  # through NumPy: in JAX two variables would share memory
+own_bias = next(weight for weight in tied.weights if tuple(weight.shape) == (6,))
+own_bias.assign(ops.convert_to_numpy(recipe.bias))  # not as a variable: in JAX the two would share memory
 
-x_values = numbers(4, 6)
-np.testing.assert_allclose(migrated.predict(x_values, verbose=0), model.predict(x_values, verbose=0), atol=1e-5)
+examples = numbers(4, 6)
+new, old = (each.predict(examples, verbose=0) for each in (migrated, model))
+np.testing.assert_allclose(new, old, atol=1e-5)
 
 tied.trainable = False
 assert dense.kernel.trainable
 with tempfile.TemporaryDirectory() as folder:
     migrated.save(Path(folder) / "model.keras")
-    print("tied after loading:", ka.is_tied(keras.saving.load_model(Path(folder) / "model.keras")))
+    loaded = keras.saving.load_model(Path(folder) / "model.keras")
+print("tied after loading:", ka.is_tied(loaded))
 
 # %% [markdown]
 # A relative of this recipe is a `Lambda` layer around a transpose that is computed beforehand (keras#3261). On TensorFlow
@@ -99,7 +106,7 @@ transpose = ops.transpose(dense.kernel)
 frozen = layers.Lambda(lambda y: ops.matmul(y, transpose))
 assert ka.check_adjoint(dense, frozen)
 dense.kernel.assign(numbers(6, 3))  # as training would
-print("the Lambda layer after a step:", "still right" if ka.check_adjoint(dense, frozen) else "wrong")
+print("after a step:", "still right" if ka.check_adjoint(dense, frozen) else "wrong")
 assert ka.check_adjoint(dense)
 
 # %% [markdown]
@@ -115,7 +122,7 @@ for size in (26, 25):
     stock.build((None, 13, 13, 4))
     stock.set_weights(conv.get_weights())
     report = ka.check_adjoint(conv, stock)
-    print(f"{size} pixels: {'right' if report else report.diagnosis}")
+    print(f"{size} pixels: {verdict(report)}")
 
 # %% [markdown]
 # At 25 pixels it is one too large. Cut off one, then; but which? It depends on the kernel, and the wrong end moves the whole
@@ -131,7 +138,7 @@ for taps in (3, 4):
     last = ka.check_adjoint(conv, lambda y, stock=stock: stock(y)[:, :-1, :-1])
     first = ka.check_adjoint(conv, lambda y, stock=stock: stock(y)[:, 1:, 1:])
     for name, report in (("first", first), ("last", last)):
-        print(f"{taps} taps, {name} cut off: {'right' if report else report.diagnosis}")
+        print(f"{taps} taps, {name} cut off: {verdict(report)}")
     assert bool(first) != bool(last)
     assert ka.check_adjoint(conv)
 
@@ -146,7 +153,8 @@ stock.set_weights([learned])
 copy = ka.adjoint(conv, tied=False)
 copy.source.kernel.assign(learned)
 y = numbers(1, 13, 13, 4)
-np.testing.assert_allclose(ops.convert_to_numpy(copy(y)), ops.convert_to_numpy(stock(y))[:, :25, :25], atol=1e-4)
+new, old = ops.convert_to_numpy(copy(y)), ops.convert_to_numpy(stock(y))
+np.testing.assert_allclose(new, old[:, :25, :25], atol=1e-4)
 
 # %% [markdown]
 # ## Recipe 3: a plain `Conv2D` with the kernel flipped
@@ -157,20 +165,22 @@ np.testing.assert_allclose(ops.convert_to_numpy(copy(y)), ops.convert_to_numpy(s
 
 
 # %%
+def swapped(kernel):
+    return np.swapaxes(kernel, 2, 3)
+
+
 def flipped(kernel):
-    return np.flip(np.swapaxes(kernel, 2, 3), (0, 1))
+    return np.flip(swapped(kernel), (0, 1))
 
 
-for taps, rearrange in ((3, flipped), (3, lambda kernel: np.swapaxes(kernel, 2, 3)), (4, flipped)):
+for taps, rearrange in ((3, flipped), (3, swapped), (4, flipped)):
     conv = layers.Conv2D(4, taps, padding="same", use_bias=False)
     conv.build((None, 16, 16, 2))
     back = layers.Conv2D(2, taps, padding="same", use_bias=False)
     back.build((None, 16, 16, 4))
     back.set_weights([rearrange(ops.convert_to_numpy(conv.kernel))])
     report = ka.check_adjoint(conv, back)
-    print(
-        f"{taps} taps, {'turned' if rearrange is flipped else 'not turned'}: {'right' if report else report.diagnosis}"
-    )
+    print(f"{taps} taps, {rearrange.__name__}: {verdict(report)}")
     assert bool(report) == (taps == 3 and rearrange is flipped)
 
 # %% [markdown]
@@ -213,7 +223,7 @@ by_hand = same(relu(unpooled), flipped(kernel1))
 
 # %%
 in_one = ka.deconvnet(network, "conv2").predict(picture, verbose=0)
-print("largest difference:", f"{np.abs(in_one - by_hand).max():.0e}", "of", f"{np.abs(by_hand).max():.2f}")
+print(f"largest difference: {np.abs(in_one - by_hand).max():.0e} of {np.abs(by_hand).max():.2f}")
 np.testing.assert_allclose(in_one, by_hand, atol=1e-5)
 
 # %% [markdown]

