@@ -39,7 +39,7 @@ guides_run = [
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
-smartquotes = False  # quotation marks are mostly around code
+smartquotes_action = "D"  # dashes, but not quotation marks, which are mostly around code
 
 autodoc_typehints = "none"  # the docstrings say in words what the arguments are
 add_module_names = False

@@ -26,10 +26,8 @@ if network is None:
 close_up = skimage.data.astronaut()[20:200, 130:310].mean(-1) / 255
 face = skimage.transform.resize(close_up, (64, 64), order=3)
 x = (2 * face[None, ..., None] - 1).astype("float32")
-print(
-    "the network says:",
-    pretrained.EMOTIONS[int(network.predict(x, verbose=0).argmax())],
-)
+feeling = pretrained.EMOTIONS[int(network.predict(x, verbose=0).argmax())]
+print("the network says:", feeling)
 
 # %% [markdown]
 # ## A layer as a whole
@@ -38,7 +36,7 @@ print(
 # features, dark where less would.
 
 # %%
-LAYERS = ("activation_2", "activation_3")
+LAYERS = ("activation_2", "add_1")
 whole = {layer: ka.deconvnet(network, layer).predict(x, verbose=0)[0] for layer in LAYERS}
 for layer, picture in whole.items():
     print(layer, picture.shape)
@@ -48,10 +46,10 @@ for layer, picture in whole.items():
 # ## The strongest features, one by one
 #
 # `strongest=4` finds the four strongest channels, and shows each by its strongest unit alone, strongest first. Each
-# picture is empty but for the small region that the unit sees.
+# picture is empty but for the region that the unit sees.
 
 # %%
-strongest = ka.deconvnet(network, "add_2", strongest=STRONGEST).predict(x, verbose=0)[0]
+strongest = ka.deconvnet(network, "add_3", strongest=STRONGEST).predict(x, verbose=0)[0]
 print(strongest.shape)
 assert strongest.shape == (STRONGEST, 64, 64, 1)
 
@@ -75,36 +73,28 @@ print("this unit sees rows", seen[:, 0].min(), "to", seen[:, 0].max())
 guided = ka.deconvnet(network, "add_2", activation="guided").predict(x, verbose=0)[0]
 
 # %% [markdown]
-# Each picture is scaled to its own largest values, with zero as grey.
+# Each picture is scaled to its own largest values, with zero as grey. Above are the whole layers, below the strongest
+# features of a deeper one. Two of them are about the mouth and the chin, one about the hair, one about the collar.
 
 
 # %%
-def show(axis, picture, title, *, signed=True):
-    limit = np.percentile(np.abs(picture), 99.8) if signed else 1
-    axis.imshow(
-        picture[..., 0] if picture.ndim == 3 else picture,
-        cmap="gray",
-        vmin=-limit if signed else 0,
-        vmax=limit,
-    )
+def show(axis, picture, title):
+    limit = np.percentile(np.abs(picture), 99.8)
+    axis.imshow(picture, cmap="gray", vmin=-limit, vmax=limit)
     axis.set_title(title, fontsize=9)
 
 
-figure, axes = plt.subplots(
-    2,
-    4,
-    figsize=(8, 4.3),
-    label="A face, and what the features of three layers make of it",
-)
-show(axes[0, 0], face, "the face", signed=False)
-for axis, (layer, picture) in zip(axes[0, 1:], whole.items(), strict=False):
-    show(axis, picture, layer)
+label = "A face, what three layers make of it, and what the strongest features see"
+figure, axes = plt.subplots(2, 4, figsize=(8, 4.6), label=label)
+show(axes[0, 0], x[0], "the face")
+for axis, layer in zip(axes[0, 1:], LAYERS, strict=False):
+    show(axis, whole[layer], layer)
 show(axes[0, 3], guided, 'add_2, "guided"')
-for number, (axis, picture) in enumerate(zip(axes[1], strongest, strict=False)):
-    show(axis, picture, f"add_2, number {number + 1}")
+for number, picture in enumerate(strongest):
+    show(axes[1, number], picture, f"add_3, feature {number + 1}")
 for axis in axes.flat:
     axis.set_axis_off()
-figure.tight_layout(pad=0.4)
+figure.tight_layout(pad=0.4, h_pad=1)
 if "--show" in sys.argv:
     plt.show()
 

@@ -99,7 +99,7 @@ print("tied after loading:", ka.is_tied(loaded))
 
 # %% [markdown]
 # A relative of this recipe is a `Lambda` layer around a transpose that is computed beforehand (keras#3261). On TensorFlow
-# and JAX the transpose is a number from then on, and does not follow when the encoder learns.
+# and JAX the transpose is an array from then on, and does not follow when the encoder learns.
 
 # %%
 transpose = ops.transpose(dense.kernel)

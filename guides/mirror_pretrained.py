@@ -89,12 +89,8 @@ assert trained < 0.1 * encoder.count_params()
 
 # %%
 rows = faces[:7], decoder.predict(codes[:7], verbose=0)
-figure, axes = plt.subplots(
-    2,
-    7,
-    figsize=(8, 2.4),
-    label="Seven held-out faces and what the mirror makes of their features",
-)
+label = "Seven held-out faces and what the mirror makes of their features"
+figure, axes = plt.subplots(2, 7, figsize=(8, 2.4), label=label)
 for row, pictures in zip(axes, rows, strict=True):
     for axis, picture in zip(row, pictures, strict=True):
         axis.imshow(picture, cmap="gray", vmin=-1, vmax=1)

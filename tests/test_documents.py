@@ -119,7 +119,7 @@ def test_guide_runs(guide, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(guide.parent))
     monkeypatch.setattr(sys, "argv", [str(guide), "--quick"])
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(action="ignore"):  # what frameworks have to say about themselves
         runpy.run_path(str(guide), run_name="__main__")
     close_figures()
     assert capsys.readouterr().out

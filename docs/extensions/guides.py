@@ -16,6 +16,7 @@ from pathlib import Path
 
 import jupytext
 import keras
+from sphinx.errors import ConfigError
 from sphinx.util import logging as sphinx_logging
 
 GUIDES = Path(__file__).parents[2] / "guides"
@@ -97,7 +98,11 @@ def write_all(app):
     folder = Path(app.srcdir) / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    for guide in sorted(GUIDES.glob("*.py")):
+    guides = sorted(GUIDES.glob("*.py"))
+    unknown = set(filter(None, app.config.guides_run)) - {guide.stem for guide in guides}
+    if unknown:
+        raise ConfigError(f"`guides_run` names guides that do not exist: {', '.join(sorted(unknown))}")
+    for guide in guides:
         notebook = jupytext.read(guide)
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         outputs = [""] * len(notebook.cells)
