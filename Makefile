@@ -5,10 +5,10 @@ PIP_FLAGS = -q --disable-pip-version-check -c requirements/constraints.txt
 CHECKS = 'ruff check' 'ruff format --check' mypy
 SOURCES := $(shell find src -name __pycache__ -prune -o -name '*.py' -print -o -path '*/templates/*' -print -o -name py.typed -print -o -type d -print)
 
-.PHONY: help demo test bench lint clean
+.PHONY: help demo test docs docs-links bench lint clean
 
 help: ## Say what there is to make.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.installed ## Train a tied autoencoder on photographs, beside an untied one (JAX on the CPU).
 	KERAS_BACKEND=jax .venv/bin/keras-adjoint demo
@@ -22,6 +22,12 @@ test: .venv-test/.installed ## Check style and types, then run every test on Ten
 	done; \
 	if [ -n "$$failed" ]; then echo "Failed: $${failed#, }" >&2; exit 1; fi
 
+docs: .venv-test/.installed ## Build the site, docs/build/html/index.html; the guides are run for it (JAX on the CPU, two minutes).
+	KERAS_BACKEND=jax .venv-test/bin/sphinx-build -W -n -q docs docs/build/html
+
+docs-links: .venv-test/.installed ## Try the links that lead out of the site, which takes a network.
+	KERAS_BACKEND=jax .venv-test/bin/sphinx-build -b linkcheck -D guides_run= docs docs/build/links
+
 bench: .venv-test/.installed ## Measure the speed on all backends and write docs/speed.md (half an hour, on a machine that does nothing else).
 	for backend in jax tensorflow torch; do KERAS_BACKEND=$$backend .venv-test/bin/python -m benchmarks.speed || exit 1; done
 
@@ -31,7 +37,7 @@ lint: .venv-test/.installed ## Check style and types.
 	if [ -n "$$failed" ]; then echo "Failed: $${failed#, }" >&2; exit 1; fi
 
 clean: ## Remove the environments and everything that was made.
-	rm -rf .venv .venv-test build dist out .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-test build dist out docs/build docs/guides .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The package goes into an environment as a stranger would get it, built and copied, so that the tests see the wheel and

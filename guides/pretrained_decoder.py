@@ -41,17 +41,14 @@
 
 # %%
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
+import pretrained_networks as pretrained
 import skimage.data
 import skimage.transform
 
 import keras_adjoint as ka
-
-sys.path.insert(0, str(Path(__file__).parent))
-import pretrained_networks as pretrained  # noqa: E402  the guide beside this one
 
 FULL = "--full" in sys.argv
 BUDGETS = (20, 80) if FULL else (2,)  # steps of training

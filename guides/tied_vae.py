@@ -49,7 +49,6 @@ from matplotlib.figure import Figure
 
 import keras_adjoint as ka
 
-ROOT = Path(__file__).parents[1]
 FULL = "--full" in sys.argv
 STEPS = tuple(range(200, 1401, 200)) if FULL else (3,)  # for one of these numbers an arm is trained
 RATES = (1e-4, 3e-4, 1e-3) if FULL else (1e-3,)
@@ -241,8 +240,8 @@ def draw(file, test, pictures):
             axes.set_axis_off()
     file.parent.mkdir(exist_ok=True)
     figure.savefig(file, dpi=110)
-    print(f"wrote {file.relative_to(ROOT)}")
+    print(f"wrote {file}")
 
 
 if __name__ == "__main__":
-    draw(ROOT / ("docs" if FULL else "out") / "tied_vae.png", *compare())
+    draw(Path("docs" if FULL else "out") / "tied_vae.png", *compare())

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Which transpose?
+# # Which transpose do you mean?
 #
 # You trained a `Conv2D` and want its kernel to work backwards, in the decoder of an autoencoder or in a generator.
 # "Use the transposed kernel" is the right idea, and then the trouble starts: a kernel has four axes, and at least

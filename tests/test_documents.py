@@ -1,14 +1,54 @@
-"""What the README and the guides say runs."""
+"""What the README, the pages and the guides say runs, links to something, and is drawn by the programs beside it."""
 
 import re
 import runpy
+import sys
+import warnings
 from pathlib import Path
 
+import jupytext
+import keras
+import nbformat
 import pytest
 
+import keras_adjoint as ka
+
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-PROGRAMS = [block for block in BLOCKS if block.startswith("import")]
+DOCS, GUIDES = ROOT / "docs", sorted((ROOT / "guides").glob("*.py"))
+MADE = {"build", "guides"}  # folders of docs/ that `make docs` writes
+PAGES = [page for page in sorted(DOCS.rglob("*.md")) if page.relative_to(DOCS).parts[0] not in MADE]
+BACKENDS = {"TensorFlow": "tensorflow", "JAX": "jax", "PyTorch": "torch"}
+
+
+def name(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def text(path):
+    return path.read_text(encoding="utf-8")
+
+
+def blocks(path, language="python"):
+    """The fenced blocks of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text(path), re.DOTALL | re.MULTILINE)
+
+
+def promised(block):
+    """What a block says that it prints, line by line."""
+    return re.findall(r"print\(.*\)  # (.*)", block)
+
+
+def runs_here(block):
+    """Whether a block is for this backend; its first line may name those that it is for."""
+    only = re.match(r"# Only on ([\w, ]+)\.\n", block)
+    return not only or keras.backend.backend() in {
+        BACKENDS[name] for name in re.findall(r"\w+", only[1]) if name != "and"
+    }
+
+
+# --- the README
+
+PROGRAMS = [block for block in blocks(ROOT / "README.md") if block.startswith("import")]
 
 
 def test_the_readme_has_a_program_to_run():
@@ -18,25 +58,84 @@ def test_the_readme_has_a_program_to_run():
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_program_in_the_readme_prints_what_it_says(program, capsys):
     exec(compile(program, "README.md", "exec"), {})
-    promised = re.findall(r"print\(.*\)  # (.*)", program)
-    assert promised and capsys.readouterr().out.strip().splitlines() == promised
+    assert promised(program) and capsys.readouterr().out.strip().splitlines() == promised(program)
 
 
-def test_names_in_the_readme_exist():
-    import keras_adjoint as ka
-
-    names = set(re.findall(r"\bka\.(\w+)", "".join(BLOCKS)))
-    assert names and names <= set(ka.__all__)
+# --- the pages
 
 
-def test_files_that_the_readme_links_to_exist():
-    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert links
-    for link in links:
-        assert (ROOT / link).exists(), link
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name)
+def test_blocks_of_a_page_run_in_order_and_print_what_they_say(page, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__"}
+    for block in filter(runs_here, blocks(page)):
+        exec(compile(block, name(page), "exec"), names)
+        assert capsys.readouterr().out.strip().splitlines() == promised(block), block
 
 
-@pytest.mark.parametrize("guide", sorted((ROOT / "guides").glob("*.py")), ids=lambda path: path.stem)
-def test_guide_runs(guide, capsys):
-    runpy.run_path(str(guide), run_name="__main__")
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=name)
+def test_names_of_the_package_exist(page):
+    assert set(re.findall(r"\bka\.(\w+)", text(page))) <= set(ka.__all__)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES, *GUIDES], ids=name)
+def test_links_lead_to_files(page):
+    for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)", text(page)):
+        made = re.sub(r"guides/(\w+)\.md$", r"../guides/\1.py", link)  # pages of guides are made of them
+        assert any((page.parent / one).exists() for one in (link, made)), link
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES], ids=name)
+def test_commands_exist(page):
+    from typer.main import get_command
+
+    from keras_adjoint.cli.app import app
+
+    subcommands = set(get_command(app).commands)
+    lines = "".join(blocks(page, "sh")) + " ".join(re.findall(r"`(keras-adjoint [^`]+)`", text(page)))
+    assert set(re.findall(r"keras-adjoint ([a-z]\w*)", lines)) <= subcommands
+    targets = set(re.findall(r"^([a-z-]+):", text(ROOT / "Makefile"), re.MULTILINE))
+    assert set(re.findall(r"^make ([a-z-]+)", "".join(blocks(page, "(?:sh)?")), re.MULTILINE)) <= targets
+
+
+def test_the_reference_has_every_public_name_once():
+    found = re.findall(r"^\.\. auto\w+:: (\w+)", text(DOCS / "reference.md"), re.MULTILINE)
+    assert sorted(found) == sorted(ka.__all__)
+
+
+def test_drawings_are_what_the_programs_draw(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS / "drawings"))
+    drawings = [draw() for draw in runpy.run_path(str(DOCS / "drawings"))["DRAWINGS"]]
+    for drawing in drawings:
+        assert text(DOCS / "drawings" / f"{drawing.name}.svg") == drawing.svg()
+    assert {file.stem for file in (DOCS / "drawings").glob("*.svg")} == {drawing.name for drawing in drawings}
+
+
+# --- the guides
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
+def test_guide_runs(guide, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(guide.parent))
+    monkeypatch.setattr(sys, "argv", [str(guide), "--quick"])
+    with warnings.catch_warnings(action="ignore"):  # what frameworks have to say about themselves
+        runpy.run_path(str(guide), run_name="__main__")
+    close_figures()
     assert capsys.readouterr().out
+
+
+def close_figures():
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
+def test_guide_is_a_notebook_too(guide):
+    notebook = jupytext.read(guide)
+    nbformat.validate(notebook)
+    assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    compile(code, guide.name, "exec")
+    assert not re.search(r"(?<!\.)\b__file__\b", code), "a notebook has no __file__"
+    assert jupytext.writes(notebook, "py:percent").rstrip().endswith(text(guide).rstrip()), "what Jupytext would write"

@@ -66,7 +66,7 @@ API = {
 }  # fmt: skip
 
 FRAMEWORKS = {"jax", "jaxlib", "tensorflow", "torch"}
-EXTRAS = {"jax", "tensorflow", "torch", "plot", "cli", "export", "demo", "test"}
+EXTRAS = {"jax", "tensorflow", "torch", "plot", "cli", "export", "demo", "docs", "test"}
 
 PACKAGE = Path(importlib.util.find_spec("keras_adjoint").origin).parent
 TESTS = Path(__file__).parent

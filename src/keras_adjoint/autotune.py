@@ -27,7 +27,7 @@ def autotune(layer: keras.layers.Layer, shape: Sequence[int], *, seconds: float 
         seconds: How long to time each lowering.
 
     Returns:
-        Seconds of every lowering that fits, by name, the fastest first: medians of repeats that take turns.
+        Seconds of every lowering that fits, by name, the fastest first. They are medians of repeats that take turns.
 
     Raises:
         ValueError: If the layer is not the adjoint of a convolution, or the shape is not one of its inputs.

@@ -1,0 +1,55 @@
+"""Drawings of what cannot be seen in a row of numbers: the tie, and the form that derivatives come from."""
+
+from canvas import EDGE, SOFT, TAPS, Drawing
+
+
+def tie():
+    """One variable, two readers, one copy in the file."""
+    drawing = Drawing(
+        "tie",
+        262,
+        "A convolution of the encoder holds the kernel. Its adjoint in the decoder has the convolution as its source and reads "
+        "the kernel there at every call. The file stores the kernel once, and the name of the source with the adjoint.",
+    )
+    for left, title, line in ((10, "conv", "A x + b"), (270, "conv_adjoint", "Aᵀ y")):
+        drawing.box(left, 10, 180, 62)
+        drawing.text(left + 90, 29, title, bold=True)
+        drawing.text(left + 90, 54, line)
+    drawing.box(145, 118, 170, 36, TAPS[0], filled=True)
+    drawing.text(230, 136, "one kernel", "#ffffff", bold=True, size=18)
+    drawing.line((100, 74), (190, 116), TAPS[0], width=3)
+    drawing.text(78, 96, "holds", SOFT, size=14)
+    drawing.line((360, 74), (270, 116), TAPS[0], width=3, dashed=True)
+    drawing.text(330, 104, "reads at every call", SOFT, size=14, anchor="start")
+    drawing.line((266, 41), (194, 41), EDGE, arrow=True)
+    drawing.text(230, 26, "source", SOFT, size=14)
+    drawing.box(10, 192, 440, 62, dashed=True)
+    drawing.text(22, 210, "model.keras", SOFT, anchor="start", size=14)
+    drawing.text(22, 236, "conv: kernel, bias", anchor="start")
+    drawing.text(438, 236, "conv_adjoint: the identity of conv", anchor="end")
+    return drawing
+
+
+def form():
+    """The form ⟨A x, y⟩ and its three gradients."""
+    drawing = Drawing(
+        "form",
+        252,
+        "A triangle with x, the kernel K and y at its corners, and the form in its middle. Its gradient by y is the forward, "
+        "by x the adjoint, by K the gradient of the kernel.",
+    )
+    corners = {"K": (230, 34), "x": (56, 186), "y": (404, 186)}
+    for a, b in (("K", "x"), ("x", "y"), ("y", "K")):
+        drawing.line(corners[a], corners[b], width=1.5)
+    drawing.text(230, 136, "⟨A x, y⟩", bold=True, size=20)
+    says = {"K": "gradient of the kernel", "x": "Aᵀ y, the adjoint", "y": "A x, the forward"}
+    for number, (name, (x, y)) in enumerate(corners.items()):
+        drawing.box(x - 20, y - 20, 40, 40, TAPS[number], filled=True, round_by=20)
+        drawing.text(x, y, name, "#ffffff", bold=True, size=18)
+    drawing.text(258, 30, f"by K: {says['K']}", anchor="start", size=14)
+    drawing.text(10, 228, f"by x: {says['x']}", anchor="start", size=14)
+    drawing.text(450, 228, f"by y: {says['y']}", anchor="end", size=14)
+    return drawing
+
+
+DRAWINGS = (tie, form)

@@ -1,0 +1,131 @@
+# %% [markdown]
+# # Export
+#
+# A tied model is trained here and used elsewhere: by people who have Keras and not this package, or by programs that have
+# neither. Both work, and this guide shows what becomes of the tie.
+
+# %%
+import contextlib
+import io
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+
+import keras_adjoint as ka
+
+keras.utils.set_random_seed(1)
+encoder = keras.Sequential(
+    [
+        keras.Input((24, 24, 3)),
+        layers.Conv2D(24, 5, strides=2, padding="same", activation="relu"),
+        layers.Conv2D(96, 5, strides=2, padding="same"),
+    ]
+)
+autoencoder = ka.autoencoder(encoder)
+x = np.random.default_rng(1).standard_normal((1, 24, 24, 3)).astype("float32")
+wanted = autoencoder.predict(x, verbose=0)
+
+
+def largest_difference(found):
+    return np.abs(found - wanted).max() / np.abs(wanted).max()
+
+
+# %% [markdown]
+# ## For people who have Keras alone
+#
+# A tied model is saved with layers of this package in it, which have to be installed where it is loaded. `ka.untie` writes
+# the model in stock layers. It computes the same, and its file loads anywhere. The tie is gone: every kernel is there twice,
+# and would learn on its own.
+
+# %%
+stock = ka.untie(autoencoder)
+print(f"{autoencoder.count_params():,} parameters become {stock.count_params():,}")
+print("difference:", f"{largest_difference(stock.predict(x, verbose=0)):.0e}")
+for layer in stock.layers[-4:]:
+    print(f"{layer.name:40}{type(layer).__name__}")
+
+assert not any(type(layer).__module__.startswith("keras_adjoint") for layer in stock.layers)
+assert largest_difference(stock.predict(x, verbose=0)) < 1e-5
+
+# %% [markdown]
+# Each adjoint became a `Conv2DTranspose` with the very same kernel, cropped to the exact size. `to="conv"` writes plain
+# convolutions instead, for devices that have no others: one to all the phases of the stride, which are then put in order.
+
+# %%
+plain = ka.untie(autoencoder, to="conv")
+kinds = sorted({type(layer).__name__ for layer in plain.layers})
+print(", ".join(kinds))
+assert "Conv2DTranspose" not in kinds and largest_difference(plain.predict(x, verbose=0)) < 1e-5
+
+# %% [markdown]
+# ## For programs without Keras
+#
+# `model.export` writes SavedModel, ONNX, OpenVINO, LiteRT and PyTorch files, and works for tied models as for others. Put it
+# inside of `ka.exporting(format)`: then an adjoint convolution is written as a plain transposed convolution, which reads the
+# same constant in the file as the convolution does, wherever the format can share one.
+#
+# On TensorFlow and PyTorch we write ONNX here. From JAX that takes another package, so there it is a SavedModel.
+
+# %%
+FORMAT = "tf_saved_model" if keras.backend.backend() == "jax" else "onnx"
+
+
+def export(model, folder):
+    """Where the file, or the folder of files, is that the model was exported to."""
+    path = Path(folder) / ("model" if FORMAT == "tf_saved_model" else "model.onnx")
+    chatter = io.StringIO()
+    with ka.exporting(FORMAT), contextlib.redirect_stdout(chatter), contextlib.redirect_stderr(chatter):
+        model.export(path, format=FORMAT, verbose=False)
+    return path
+
+
+def kilobytes(model):
+    """The size of the file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = export(model, folder)
+        files = [file for file in (path, *path.rglob("*")) if file.is_file()]
+        return sum(file.stat().st_size for file in files) // 1000
+
+
+encoder.predict(x, verbose=0)  # Keras exports models that have been called
+for weight in stock.weights:
+    weight.assign(keras.random.normal(weight.shape))  # as if they had learned on their own
+models = {"encoder": encoder, "tied": autoencoder, "untied": stock}
+sizes = {title: kilobytes(model) for title, model in models.items()}
+for title, size in sizes.items():
+    print(f"{FORMAT}, {title:8}{size:5} kB")
+
+assert sizes["tied"] < 1.2 * sizes["encoder"] and sizes["untied"] > 1.5 * sizes["encoder"]
+
+# %% [markdown]
+# The decoder takes hardly any room in the file. Does it compute the same? The format's own runtime says.
+
+
+# %%
+def run(path):
+    if FORMAT == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return session.run(None, {session.get_inputs()[0].name: x})[0]
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    return loaded.serve(x).numpy()
+
+
+with tempfile.TemporaryDirectory() as folder:
+    found = run(export(autoencoder, folder))
+print(f"{FORMAT}: difference {largest_difference(found):.0e}")
+assert largest_difference(found) < 1e-5
+
+# %% [markdown]
+# ## What else there is to know
+#
+# - [Export, measured](../docs/export.md) has every format from every backend: what is shared, what is not, and what fails.
+# - LiteRT cannot share a kernel between a convolution and its adjoint, since it stores the two in different layouts.
+# - OpenVINO 2026.4 computes wrong numbers from a file with a shared kernel of as many filters as channels.
+#   `ka.exporting("openvino")` avoids that; do not hand it an ONNX file with such a kernel.
