@@ -5,20 +5,25 @@ from keras_adjoint.default_backend import settle_backend
 
 settle_backend()
 
+import importlib
+from typing import TYPE_CHECKING
+
 from keras_adjoint.adjoints import adjoint
 from keras_adjoint.autotune import autotune
 from keras_adjoint.checks import AdjointReport, assert_adjoint, check_adjoint, is_tied
 from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError, TieError
 from keras_adjoint.kernels import adapt_bias, adapt_channels, convert_layout, transpose_kernel
 from keras_adjoint.lowerings.exporting import exporting
-from keras_adjoint.mirroring.deconvnet import deconvnet
-from keras_adjoint.mirroring.mirror import autoencoder, mirror
-from keras_adjoint.plots.kernels import plot_kernels
-from keras_adjoint.plots.mirror import plot_mirror
-from keras_adjoint.plots.reconstruction import plot_reconstruction
 from keras_adjoint.rules import register_rule
 from keras_adjoint.saving import clone_tied
 from keras_adjoint.untie import untie
+
+if TYPE_CHECKING:
+    from keras_adjoint.mirroring.deconvnet import deconvnet
+    from keras_adjoint.mirroring.mirror import autoencoder, mirror
+    from keras_adjoint.plots.kernels import plot_kernels
+    from keras_adjoint.plots.mirror import plot_mirror
+    from keras_adjoint.plots.reconstruction import plot_reconstruction
 
 __version__ = "0.1.0"
 
@@ -48,3 +53,25 @@ __all__ = [
     "transpose_kernel",
     "untie",
 ]
+
+_IMPORTED_WHEN_ASKED_FOR = {
+    "autoencoder": "mirroring.mirror",
+    "deconvnet": "mirroring.deconvnet",
+    "mirror": "mirroring.mirror",
+    "plot_kernels": "plots.kernels",
+    "plot_mirror": "plots.mirror",
+    "plot_reconstruction": "plots.reconstruction",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Whatever loading a saved model does not need is imported when it is first asked for."""
+    if name not in _IMPORTED_WHEN_ASKED_FOR:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_IMPORTED_WHEN_ASKED_FOR[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
