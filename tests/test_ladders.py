@@ -156,7 +156,7 @@ def test_boxes_lie_inside_one_below_the_other_and_hold_their_words(make, form):
             assert box.x >= 0 and box.x + box.width <= drawing.width and box.y + box.height <= drawing.height
         inside = [shape for shape in row.shapes if isinstance(shape, Text) and shape.role != "kernel"]
         for text in inside:
-            length = form.width_of(text.text)
+            length = form.width_of(text.text, text.role)
             left = {"start": text.x, "middle": text.x - length / 2, "end": text.x - length}[text.anchor]
             assert any(box.x <= left and left + length <= box.x + box.width for box in boxes), text
     assert all(bottom < top for (_, bottom), (top, _) in zip(tops, tops[1:], strict=False))
@@ -169,6 +169,6 @@ def test_a_drawing_says_everything_in_words_too():
 
 
 def test_long_names_are_shortened_in_the_middle():
-    text = WIDE.shortened("a" * 50 + "b" * 50, 100)
+    text = WIDE.shortened("a" * 50 + "b" * 50, 100, "name")
     assert "…" in text and text.startswith("a") and text.endswith("b")
-    assert WIDE.width_of(text) <= 100
+    assert WIDE.width_of(text, "name") <= 100

@@ -15,8 +15,8 @@ from PIL import Image
 
 import keras_adjoint as ka
 from keras_adjoint.cli.examination import examine_layer
-from keras_adjoint.cli.model_file import layers_of
 from keras_adjoint.mirroring.policies import NAMES
+from keras_adjoint.places import layers_of
 from keras_adjoint.report import samples
 from keras_adjoint.report.page import page_about, source_of
 from keras_adjoint.report.pictures import kernel_picture

@@ -16,6 +16,13 @@ def layers_of(root, prefix="", seen=None):
         name = prefix + layer.name
         if not isinstance(layer, keras.Model):
             yield name, layer
-        # The source in an adjoint layer is tested with it, and the parts of a layer with a rule are that rule's business.
-        if not isinstance(layer, Tied) and class_with_rule(layer) is None:
+        if not is_whole(layer):
             yield from layers_of(layer, f"{name}/", seen)
+
+
+def is_whole(layer):
+    """Whether the layers inside of a layer are no layers of the model.
+
+    The source in an adjoint layer belongs to it, and the parts of a layer with a rule are that rule's business.
+    """
+    return isinstance(layer, Tied) or class_with_rule(layer) is not None

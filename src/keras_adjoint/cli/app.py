@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint.cli.commands import check, demo, doctor
+from keras_adjoint.cli.commands import check, deconv, demo, doctor, inspect, kernel, mirror
 from keras_adjoint.cli.options import examples
 
 app = typer.Typer(
@@ -17,7 +17,11 @@ app = typer.Typer(
 
 for command, commands in (
     (demo.demo, demo.EXAMPLES),
+    (inspect.inspect, inspect.EXAMPLES),
     (check.check, check.EXAMPLES),
+    (mirror.mirror, mirror.EXAMPLES),
+    (kernel.kernel, kernel.EXAMPLES),
+    (deconv.deconv, deconv.EXAMPLES),
     (doctor.doctor, doctor.EXAMPLES),
 ):
     app.command(epilog=examples(*commands))(command)

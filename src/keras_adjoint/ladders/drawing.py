@@ -38,18 +38,21 @@ class Format:
     def inset(self):
         return 0.7 * self.letters
 
-    def width_of(self, text):
+    def width_of(self, text, role="detail"):
         """About how wide a text is in a usual font."""
-        return 0.55 * self.letters * len(text)
+        return (0.64 if role in BOLD else 0.55) * self.letters * len(text)
 
-    def shortened(self, text, width):
-        """A text with an ellipsis in its middle, if it would be too wide otherwise."""
-        most = max(3, int(width / self.width_of("x")))
+    def shortened(self, text, width, role="detail"):
+        """A text with an ellipsis, if it would be too wide otherwise: in the middle of names, at the end of all else."""
+        most = max(3, int(width / self.width_of("x", role)))
         if len(text) <= most:
             return text
+        if role != "name":
+            return f"{text[: most - 1]}…"
         return f"{text[: most // 2]}…{text[len(text) - (most - 1 - most // 2) :]}"
 
 
+BOLD = ("head", "name", "kernel")
 WIDE = Format(box=272, gap=108, lane=14, letters=12, names_kernels=True)
 NARROW = Format(box=146, gap=20, lane=7, letters=11, names_kernels=False)
 
@@ -170,9 +173,9 @@ class Draughtsman:
     def texts(self, x, y, text, size, role):
         """A text at the left of a box, and at its right sizes, if there is room for both."""
         across = self.form.box - 2 * self.form.inset
-        if self.form.width_of(f"{text} {size}") > across:
+        if self.form.width_of(f"{text}  ", role) + self.form.width_of(size) > across:
             size = ""
-        yield Text(x, y, self.form.shortened(text, across), role)
+        yield Text(x, y, self.form.shortened(text, across, role), role)
         if size:
             yield Text(x + across, y, size, "size", "end")
 

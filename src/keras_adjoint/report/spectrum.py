@@ -16,7 +16,7 @@ from keras_adjoint.plots.layer_kernels import kernels_of
 L = keras.layers
 MATRICES = (L.Dense,)
 CONVOLUTIONS = (L.Conv1D, L.Conv2D, L.Conv3D, L.DepthwiseConv1D, L.DepthwiseConv2D)
-BUDGET = 2e10  # about how many multiplications a spectrum may cost
+BUDGET = 1.5e9  # about how many multiplications a spectrum may cost
 LENGTHS = (32, 16, 8, 4)  # how long a ring may be; besides, as long as the kernel
 POINTS = 64
 
