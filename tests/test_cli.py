@@ -2,17 +2,15 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
+from command_line import complains, run, run_in_new_process, saved
 from keras import layers, ops
-from typer.testing import CliRunner
 
 import keras_adjoint as ka
-from keras_adjoint.cli.app import app
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.rules import REGISTERED_BY_USERS, RULES
 
@@ -33,23 +31,6 @@ class SwappedAdjointConv(AdjointConv):
 
     def carry_back(self, y, kernel, sizes):
         return super().carry_back(y, ops.swapaxes(kernel, 0, 1), sizes)
-
-
-def run(*arguments):
-    """The command in this process."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def run_in_new_process(*command, without=(), **environment):
-    """A Python in a process of its own; variables in `without` are unset there."""
-    known = {name: value for name, value in os.environ.items() if name not in without}
-    return subprocess.run([sys.executable, *map(str, command)], env=known | environment, capture_output=True, text=True)
-
-
-def saved(model, folder):
-    file = folder / "model.keras"
-    model.save(file)
-    return file
 
 
 def autoencoder(back=lambda conv: ka.adjoint(conv, bias="own")):
@@ -205,15 +186,6 @@ def test_wrong_arguments():
 def test_debug_shows_where_an_error_comes_from(tmp_path):
     result = run("check", tmp_path / "none.keras", "--debug")
     assert "There is no file" in str(result.exception)
-
-
-def complains(result, about):
-    """One line on standard error, nothing on standard output, exit status 2."""
-    assert result.exit_code == 2
-    assert about in result.stderr
-    assert result.stderr.startswith("keras-adjoint: ")
-    assert len(result.stderr.splitlines()) == 1
-    assert result.stdout == ""
 
 
 # --- the command as it is called

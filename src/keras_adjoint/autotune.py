@@ -11,7 +11,6 @@ from keras import ops
 from keras_adjoint.backends import current
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.lowerings.choose import LOWERINGS
-from keras_adjoint.lowerings.table import Problem
 
 
 def autotune(layer: keras.layers.Layer, shape: Sequence[int], *, seconds: float = 0.2) -> dict[str, float]:
@@ -67,8 +66,7 @@ def autotune(layer: keras.layers.Layer, shape: Sequence[int], *, seconds: float 
 def fitting(layer, y):
     """Names of the lowerings that can compute the layer's adjoint of a tensor."""
     outputs = layer.to_channels_last(y).shape[1:-1]
-    convolution = layer.convolution(layer.resolve(tuple(outputs)))
-    problem = Problem(convolution, y.shape[0], *layer.convolved_channels(), current().device_of(y))
+    problem = layer.problem(layer.resolve(tuple(outputs)), y.shape[0], current().device_of(y))
     return [lowering.name for lowering in LOWERINGS if lowering.fits(problem)]
 
 

@@ -61,6 +61,10 @@ class WayBack:
             self._made[key] = make(name)
         return self._made[key]
 
+    def made_for(self, call):
+        """The layers that undo a call, or another call of the same layer, by their role."""
+        return {role: layer for (operation, role), layer in self._made.items() if operation == id(call.operation)}
+
     def apply(self, layer, call, backs):
         """Call a layer on what came back for a call, and tell it the size of the call's input if it needs to know.
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint.cli.commands import check, demo
+from keras_adjoint.cli.commands import check, deconv, demo, inspect, kernel, mirror
 from keras_adjoint.cli.options import examples
 
 app = typer.Typer(
@@ -15,7 +15,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command, commands in ((demo.demo, demo.EXAMPLES), (check.check, check.EXAMPLES)):
+for command, commands in (
+    (demo.demo, demo.EXAMPLES),
+    (inspect.inspect, inspect.EXAMPLES),
+    (check.check, check.EXAMPLES),
+    (mirror.mirror, mirror.EXAMPLES),
+    (kernel.kernel, kernel.EXAMPLES),
+    (deconv.deconv, deconv.EXAMPLES),
+):
     app.command(epilog=examples(*commands))(command)
 
 

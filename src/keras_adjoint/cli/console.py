@@ -1,11 +1,14 @@
-"""Where tables and data are printed."""
+"""Where tables, data and progress are printed."""
 
 import json
 import sys
+from contextlib import contextmanager
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 WIDTH = 132  # where no terminal says how wide it is
+MANY = 60  # steps from which on a bar is worth its line
 
 
 def make_console():
@@ -19,3 +22,28 @@ def make_console():
 def print_json(data):
     """Data for programs, on standard output."""
     print(json.dumps(data, indent=2))
+
+
+@contextmanager
+def progress(what, steps):
+    """Give a function to call after every step; a bar on standard error shows them if it is a terminal and they are many."""
+    if steps < MANY or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=steps)
+        yield lambda: bar.advance(task)
+
+
+def size_of(shape):
+    """A shape without its batch axis, as in 28×28×3; "?" where a size is not known."""
+    return "×".join("?" if size is None else str(size) for size in shape[1:]) or "1"
+
+
+def plural(count, noun, nouns=None):
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def first_sentence(text):
+    return text.split(". ")[0].rstrip(".") + "."

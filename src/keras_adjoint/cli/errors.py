@@ -1,13 +1,22 @@
-"""How the command ends when it cannot do its work: one line on standard error, and exit status 2."""
+"""How the command ends when it cannot do its work: one line on standard error, and an exit status that is not 0."""
 
+import difflib
 import sys
 from contextlib import contextmanager
 
 import typer
 
+from keras_adjoint.errors import KerasAdjointError
+
+FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
+
 
 class Unusable(Exception):
     """A file or an argument that a command can do nothing with. The message is what the user reads."""
+
+
+class Failed(Unusable):
+    """What a command made does not pass its own test."""
 
 
 @contextmanager
@@ -15,11 +24,37 @@ def one_line(*, debug):
     """Turn exceptions into one line; with `debug`, show where they come from."""
     try:
         yield
-    except typer.Exit:
+    except (typer.Exit, BrokenPipeError):  # whoever reads our output may stop, as `head` does
         raise
+    except KeyboardInterrupt as error:
+        if debug:
+            raise
+        complain("interrupted; no file is left half-written")
+        raise typer.Exit(INTERRUPTED) from error
     except Exception as error:
         if debug:
             raise
-        text = str(error) if isinstance(error, (Unusable, OSError)) else f"{type(error).__name__}: {error}"
-        print("keras-adjoint: " + " ".join(text.split()), file=sys.stderr)
-        raise typer.Exit(2) from error
+        speaks_for_itself = isinstance(error, (Unusable, KerasAdjointError, OSError))
+        complain(str(error) if speaks_for_itself else f"{type(error).__name__}: {error}")
+        raise typer.Exit(FAILED if isinstance(error, Failed) else UNUSABLE) from error
+
+
+@contextmanager
+def unusable(*errors):
+    """Let errors of these types, whose messages are made for users, pass as `Unusable`."""
+    try:
+        yield
+    except errors as error:
+        raise Unusable(str(error)) from error
+
+
+def complain(text):
+    """One line on standard error."""
+    print("keras-adjoint: " + " ".join(text.split()), file=sys.stderr)
+
+
+def nearest(name, known):
+    """Of known names those that could have been meant, or a few others, in one line."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+    return ", ".join(near or [*known[:5], *(["..."] if len(known) > 5 else [])])

@@ -7,7 +7,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from keras_adjoint.cli.console import make_console
+from keras_adjoint.cli.console import first_sentence, make_console
 from keras_adjoint.cli.examination import FAILED, NO_RULE, NOT_LINEAR, NOT_RUN, OK
 
 COLOURS = {OK: "green", FAILED: "bold red", NO_RULE: "yellow", NOT_LINEAR: "dim", NOT_RUN: "yellow"}
@@ -57,10 +57,6 @@ def explanations(findings):
     for (verdict, kind, reason), count in untested.items():
         times = f" ({count} layers)" if count > 1 else ""
         yield f"[yellow]{verdict}[/yellow] {escape(kind)}{times}: {escape(reason)}"
-
-
-def first_sentence(text):
-    return text.split(". ")[0].rstrip(".") + "."
 
 
 def number(value):

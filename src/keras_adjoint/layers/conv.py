@@ -5,7 +5,8 @@ from keras import ops
 
 from keras_adjoint.geometry import Convolution, Window
 from keras_adjoint.layers.options import Sized, TiedChannels
-from keras_adjoint.lowerings.choose import adjoint_convolution, check_name
+from keras_adjoint.lowerings.choose import adjoint_convolution, check_name, choose
+from keras_adjoint.lowerings.table import Problem
 from keras_adjoint.rules import rule
 
 
@@ -85,6 +86,14 @@ class AdjointConv(Sized, TiedChannels):
     def convolved_channels(self):
         """(channels, filters) of the convolution that is carried back."""
         return self.source_channels(), self.source_filters()
+
+    def problem(self, sizes, batch, device):
+        """The `Problem` of the convolution that is carried back, for a result of spatial sizes `sizes`."""
+        return Problem(self.convolution(sizes), batch, *self.convolved_channels(), device)
+
+    def lowerings(self, sizes, batch, device):
+        """Names of the lowerings that run one after the other for a result of spatial sizes `sizes`."""
+        return [self.lowering or choose(self.problem(sizes, batch, device)).name]
 
     def compute_output_shape(self, input_shape, output_size=None):
         outputs = input_shape[1:-1] if self.data_format == "channels_last" else input_shape[2:]

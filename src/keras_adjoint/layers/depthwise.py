@@ -5,7 +5,8 @@ from keras import ops
 
 from keras_adjoint.geometry import Convolution, Window
 from keras_adjoint.layers.conv import AdjointConv
-from keras_adjoint.lowerings.choose import adjoint_convolution
+from keras_adjoint.lowerings.choose import adjoint_convolution, choose
+from keras_adjoint.lowerings.table import Problem
 from keras_adjoint.rules import rule
 
 
@@ -77,7 +78,15 @@ class AdjointSeparableConv(AdjointDepthwiseConv):
         return self.source.filters
 
     def apply_adjoint(self, y, sizes):
-        pointwise = self.read("pointwise_kernel")
-        one_tap = tuple(Window(1).at(size) for size in ops.shape(y)[1:-1])
-        y = adjoint_convolution(y, pointwise, Convolution(one_tap))
+        y = adjoint_convolution(y, self.read("pointwise_kernel"), pointwise(ops.shape(y)[1:-1]))
         return self.filter_back(y, self.read("depthwise_kernel"), sizes)
+
+    def lowerings(self, sizes, batch, device):
+        outputs = [window.outputs(size) for window, size in zip(self.windows, sizes, strict=True)]
+        first = Problem(pointwise(outputs), batch, self.groups, self.source_filters(), device)
+        return [choose(first).name, *super().lowerings(sizes, batch, device)]
+
+
+def pointwise(sizes):
+    """The geometry of a convolution with one tap."""
+    return Convolution(tuple(Window(1).at(size) for size in sizes))

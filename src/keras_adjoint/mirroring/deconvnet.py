@@ -13,7 +13,7 @@ from keras_adjoint.mirroring.mirror import check_names, way_back_along
 from keras_adjoint.mirroring.policies import Policies
 from keras_adjoint.way_back import unpacked
 
-_DECONVNET = {
+DECONVNET = {
     "activation": "deconvnet",
     "pooling": "switches",
     "norm": "adjoint",
@@ -72,7 +72,7 @@ def deconvnet(
     features = graph.outputs[0]
     data_format = data_format_of(graph)
     selections = _selections(features, data_format, channel, unit, strongest)
-    way = way_back_along(graph, model, Policies.named({**_DECONVNET, **policies}), tied=True, remembers=True)
+    way = way_back_along(graph, model, Policies.named({**DECONVNET, **policies}), tied=True, remembers=True)
     stem = f"{model.name}_{graph.calls[-1].operation.name}"
     pictures = []
     for number, selection in enumerate(selections):

@@ -149,19 +149,20 @@ def check_names(graph):
             )
 
 
-def way_back_of(encoder, policies, *, tied, remembers):
+def way_back_of(encoder, policies, **options):
+    """The `MirroredWayBack` of an encoder. Options as in `way_back_along`."""
     if not isinstance(encoder, keras.Model):
         raise ValueError(
             f"A Functional or Sequential model is mirrored; of a single layer take the `adjoint`. Received: encoder={encoder!r}"
         )
-    return way_back_along(trace(encoder), encoder, policies, tied=tied, remembers=remembers)
+    return way_back_along(trace(encoder), encoder, policies, **options)
 
 
-def way_back_along(graph, encoder, policies, *, tied, remembers):
-    """The way back along a graph made of an encoder's layers."""
+def way_back_along(graph, encoder, policies, *, kind=None, **options):
+    """The way back along a graph made of an encoder's layers: a `MirroredWayBack`, or of a `kind` derived from it."""
     layers = list(encoder._flatten_layers(include_self=False))
     policies.check([call.operation for call in graph.calls] + layers)
-    return MirroredWayBack(graph, policies, tied=tied, remembers=remembers, taken=[layer.name for layer in layers])
+    return (kind or MirroredWayBack)(graph, policies, taken=[layer.name for layer in layers], **options)
 
 
 class MirroredWayBack(ExactWayBack):
@@ -171,11 +172,16 @@ class MirroredWayBack(ExactWayBack):
         graph: A `Graph`.
         policies: The `Policies`.
         **options: See `ExactWayBack`.
+
+    Attributes:
+        decisions: For each call that was undone the choices about it by policy. Without any its adjoint undoes it, and so it
+            does if there is but one about the activation that the layer ends in.
     """
 
     def __init__(self, graph, policies, **options):
         super().__init__(graph, **options)
         self.policies = policies
+        self.decisions = {}
         self._code = code_tensors(graph)
         self._pictures = self._after_preprocessing()
 
@@ -192,12 +198,14 @@ class MirroredWayBack(ExactWayBack):
         if id(call.outputs[0]) in self._pictures:
             backs = [self._output_activation(backs[0])]
         policy = self.policies.about(call.operation)
+        decided = self.decisions[call] = {}
         with told_where(call):
             if policy is not None:
-                return UNDO[policy](self, call, backs[0], self.policies.choose(policy, call.operation))
+                decided[policy] = self.policies.choose(policy, call.operation)
+                return UNDO[policy](self, call, backs[0], decided[policy])
             if has_own_activation(call.operation):
-                choice = self.policies.choose("activation", call.operation)
-                backs = [activated(self, call, backs[0], choice)]
+                decided["activation"] = self.policies.choose("activation", call.operation)
+                backs = [activated(self, call, backs[0], decided["activation"])]
         return super().carry_back(call, backs)
 
     def adjoint_of(self, call, name):

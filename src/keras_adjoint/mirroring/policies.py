@@ -142,19 +142,24 @@ class Policies:
 
     def _mentions(self, policy, operation):
         choices = getattr(self, policy)
-        return policy != "bias" and isinstance(choices, Mapping) and _mentioned(choices, operation, predicates=False)
+        return policy != "bias" and isinstance(choices, Mapping) and any(_keys(choices, operation, predicates=False))
 
     def choose(self, policy, layer):
         """What a policy says about one layer."""
         value = getattr(self, policy)
         if isinstance(value, Mapping):
-            found = _mentioned(value, layer, predicates=True)
+            key = self.key(policy, layer)
             default = next(field.default for field in fields(self) if field.name == policy)
-            return found[0] if found else value.get("default", default)
+            return value.get("default" if key is None else key, default)
         if callable(value) and policy != "activation":
             value = value(layer)
             _check_choice(policy, value)
         return value
+
+    def key(self, policy, layer):
+        """The key of a policy's dictionary that holds for one layer; `None` if its default does."""
+        value = getattr(self, policy)
+        return next(_keys(value, layer, predicates=True), None) if isinstance(value, Mapping) else None
 
 
 def has_own_activation(layer):
@@ -163,14 +168,11 @@ def has_own_activation(layer):
     return activation not in (None, keras.activations.linear) and not isinstance(layer, keras.layers.Activation)
 
 
-def _mentioned(choices: Mapping, layer, *, predicates: bool):
-    """A list of the choice for a layer, by its name, then by its nearest class, then by the first predicate; or []."""
-    if layer.name in choices:
-        return [choices[layer.name]]
-    classes = [base for base in type(layer).__mro__ if base in choices]
+def _keys(choices: Mapping, layer, *, predicates: bool):
+    """The keys that hold for a layer, the most particular first: its name, its classes, predicates."""
+    yield from (key for key in (layer.name, *type(layer).__mro__) if key in choices)
     functions: list[Callable] = [key for key in choices if callable(key) and not isinstance(key, type)]
-    holding = [key for key in functions if predicates and key(layer)]
-    return [choices[key] for key in (*classes, *holding)][:1]
+    yield from (key for key in functions if predicates and key(layer))
 
 
 def _check_choice(policy, choice):

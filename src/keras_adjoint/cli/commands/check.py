@@ -4,6 +4,7 @@ import typer
 
 from keras_adjoint.cli.errors import one_line
 from keras_adjoint.cli.options import AsJson, Debug, ModelFile, Modules
+from keras_adjoint.cli.spared import tensorflow_spared
 
 EXAMPLES = ("check model.keras", "check model.keras --json", "check model.keras --import my_layers")
 
@@ -15,7 +16,7 @@ def check(file: ModelFile, as_json: AsJson = False, modules: Modules = None, deb
     The exit status is 0 if all tests passed, 1 if one failed, and 2 if the file cannot be used. Layers that are not
     linear, or have no rule, are listed and do not count.
     """
-    with one_line(debug=debug):
+    with one_line(debug=debug), tensorflow_spared():
         from keras_adjoint.cli.console import print_json
         from keras_adjoint.cli.examination import examine
         from keras_adjoint.cli.findings import as_data, show

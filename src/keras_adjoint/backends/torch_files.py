@@ -1,0 +1,34 @@
+"""PyTorch's own files, as arrays for whoever asks; whichever backend Keras runs on."""
+
+import ml_dtypes  # noqa: F401  teaches NumPy the names of bfloat16 and the like
+import numpy as np
+import torch
+
+
+def load(file):
+    """What is in a file, as long as that is tensors in dictionaries and lists; no code in it is run."""
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def save(contents, file):
+    torch.save(contents, file)
+
+
+def is_tensor(value):
+    return isinstance(value, torch.Tensor)
+
+
+def to_numpy(tensor):
+    """A tensor as an array of the same dtype."""
+    tensor, dtype = tensor.detach().contiguous(), np.dtype(str(tensor.dtype).removeprefix("torch."))
+    if dtype.isbuiltin == 1:
+        return tensor.numpy()
+    return tensor.view(getattr(torch, f"int{8 * dtype.itemsize}")).numpy().view(dtype)
+
+
+def from_numpy(array):
+    """An array as a tensor of the same dtype."""
+    array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)).reshape(array.shape)
+    if array.dtype.isbuiltin == 1:
+        return torch.from_numpy(array.copy())
+    return torch.from_numpy(array.view(f"int{8 * array.dtype.itemsize}").copy()).view(getattr(torch, array.dtype.name))

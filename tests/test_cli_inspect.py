@@ -1,0 +1,195 @@
+"""`keras-adjoint inspect`: what it says of every layer is what the library does with that layer."""
+
+import io
+import json
+
+import keras
+import numpy as np
+import pytest
+from command_line import run, saved
+from keras import layers, ops
+from rich.console import Console
+
+import keras_adjoint as ka
+from keras_adjoint.cli.fitting_table import print_table
+from keras_adjoint.lowerings import choose
+
+
+def encoder(size=(17, 14, 3)):
+    """Nested, with fused activations, a gate, a branch, separable and depthwise kernels, and layers for most policies."""
+    image = keras.Input(size, name="image")
+    x = layers.Conv2D(6, 3, strides=2, padding="same", activation="relu", name="conv")(image)
+    x = layers.BatchNormalization(name="norm")(x)
+    stem = keras.Model(image, x, name="stem")
+    photograph = keras.Input(size, name="photograph")
+    x = stem(photograph)
+    gate = layers.Dense(6, activation="sigmoid", name="squeeze")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    x = layers.Multiply(name="excite")([x, gate])
+    y = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x)
+    x = layers.Add(name="join")([x, ops.relu(y)])
+    x = layers.MaxPooling2D(name="pool")(x)
+    x = layers.SeparableConv2D(4, 3, padding="same", dilation_rate=2, name="separable")(x)
+    return keras.Model(photograph, x, name="encoder")
+
+
+def inspected(model, folder, *options):
+    result = run("inspect", saved(model, folder), "--json", *options)
+    data = json.loads(result.stdout)
+    assert result.exit_code == (0 if data["can_be_mirrored"] else 1)
+    return data, {entry["layer"]: entry for entry in data["layers"]}
+
+
+def test_every_layer_and_operation_has_a_line_in_the_order_of_the_calls(tmp_path):
+    data, entries = inspected(encoder(), tmp_path)
+    names = [name for name in entries if not name.startswith(("global", "relu"))]
+    assert names == ["stem/conv", "stem/norm", "squeeze", "excite", "depthwise", "join", "pool", "separable"]
+    assert len(entries) == len(data["layers"]) == 10
+    assert data["can_be_mirrored"] and data["problem"] == ""
+
+
+def test_kernels_and_how_they_move(tmp_path):
+    _, entries = inspected(encoder(), tmp_path)
+    conv, separable = entries["stem/conv"], entries["separable"]
+    assert conv["kernels"] == {"kernel": [3, 3, 3, 6]}
+    assert (conv["strides"], conv["padding"], conv["groups"]) == ([2, 2], "same", 1)
+    assert separable["kernels"] == {"depthwise_kernel": [3, 3, 6, 1], "pointwise_kernel": [1, 1, 6, 4]}
+    assert separable["dilation"] == [2, 2]
+    assert (conv["inputs"], conv["outputs"]) == ([[None, 17, 14, 3]], [[None, 9, 7, 6]])
+    assert entries["excite"]["inputs"] == [[None, 9, 7, 6], [None, 1, 1, 6]]
+
+
+def test_what_undoes_a_layer(tmp_path):
+    _, entries = inspected(encoder(), tmp_path)
+    found = {name: (entry["undone"], entry["adjoint"]) for name, entry in entries.items() if "_" not in name}
+    found.pop("relu", None)
+    assert found == {
+        "stem/conv": ("exact", "AdjointConv"),
+        "stem/norm": ("policy", "AdjointBatchNormalization"),
+        "squeeze": ("not reached", "AdjointDense"),
+        "excite": ("policy", ""),
+        "depthwise": ("exact", "AdjointDepthwiseConv"),
+        "join": ("exact", "AdjointSum"),
+        "pool": ("policy", "AdjointMaxPooling"),
+        "separable": ("exact", "AdjointSeparableConv"),
+    }
+    assert entries["stem/conv"]["policies"] == {"activation": "same", "bias": "own"}
+    assert entries["pool"]["policies"] == {"pooling": "spread"}
+
+
+def test_parameters_are_those_of_a_mirror(tmp_path):
+    """Own parameters are what an autoencoder has beyond its encoder; tied ones are the kernels that its decoder reads."""
+    model = encoder()
+    _, entries = inspected(model, tmp_path)
+    own = sum(entry["own"] for entry in entries.values())
+    assert own == ka.autoencoder(model).count_params() - model.count_params() > 0
+    read = {name: sum(np.prod(shape) for shape in entry["kernels"].values()) for name, entry in entries.items()}
+    for name, entry in entries.items():
+        assert entry["tied"] == (read[name] if entry["undone"] == "exact" else 0)
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_the_lowerings_are_those_that_run(batch, tmp_path, monkeypatch):
+    model = encoder()
+    _, entries = inspected(model, tmp_path, "--batch", batch)
+    ran = []
+
+    def chosen(problem):
+        way = choose.choose(problem)
+        ran.append(way.name)
+        return way
+
+    monkeypatch.setattr(choose, "_chosen", chosen)
+    for name in ("stem/conv", "depthwise", "separable"):
+        inner = model.get_layer("stem").get_layer("conv") if name == "stem/conv" else model.get_layer(name)
+        ran.clear()
+        ka.adjoint(without_activation(inner))(np.zeros((batch, *inner.output.shape[1:]), "float32"))
+        assert entries[name]["lowerings"] == ran, name
+    assert entries["join"]["lowerings"] == []
+
+
+def without_activation(layer):
+    layer.activation = keras.activations.linear
+    return layer
+
+
+def test_an_adjoint_layer_is_listed_with_its_source_and_runs_its_own_lowering(tmp_path):
+    image = keras.Input((9, 8, 2))
+    conv = layers.Conv2D(3, 3, strides=2, name="conv")
+    features = conv(image)
+    back = ka.adjoint(conv, bias="own", lowering="native", name="back")
+    _, entries = inspected(keras.Model(image, back(features)), tmp_path)
+    assert entries["back"]["adjoint"] == "of conv"
+    assert entries["back"]["kernels"] == {"kernel": [3, 3, 2, 3]}
+    assert entries["back"]["lowerings"] == ["native"]
+    assert entries["back"]["parameters"] == 2
+
+
+def test_sizes_that_are_not_known(tmp_path):
+    file = saved(encoder((None, None, 3)), tmp_path)
+    result = run("inspect", file)
+    assert result.exit_code == 0
+    (line,) = [line for line in result.stdout.splitlines() if "stem/conv" in line]
+    assert "?×?×3 → ?×?×6" in line and "AdjointConv" in line
+
+
+def test_layers_without_rule_and_policy_are_shown_so(tmp_path):
+    x = keras.Input((5, 3))
+    model = keras.Model(x, layers.LSTM(2, name="second")(layers.LSTM(4, return_sequences=True, name="first")(x)))
+    data, entries = inspected(model, tmp_path)
+    assert not data["can_be_mirrored"]
+    assert entries["first"]["undone"] == entries["second"]["undone"] == "neither"
+    assert "neither an adjoint nor a policy" in entries["first"]["reason"]
+    result = run("inspect", tmp_path / "model.keras")
+    assert result.exit_code == 1
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("neither")]
+    assert line.startswith("neither LSTM (2 layers): ")
+
+
+def test_layers_behind_one_without_a_rule_are_inspected_all_the_same(tmp_path):
+    x = keras.Input((6, 3))
+    y = layers.CenterCrop(1, 1, name="crop")(
+        layers.Reshape((6, 3, 1))(layers.Conv1D(3, 3, padding="same", name="conv")(x))
+    )
+    _, entries = inspected(keras.Model(x, y), tmp_path)
+    assert entries["crop"]["undone"] == "neither"
+    assert entries["conv"]["undone"] == "exact"
+
+
+@keras.saving.register_keras_serializable(package="test_cli_inspect")
+class Subclassed(keras.Model):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = layers.Dense(3, name="dense")
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_a_model_without_a_graph_is_listed_and_cannot_be_mirrored(tmp_path):
+    model = Subclassed()
+    model(np.zeros((1, 4)))
+    data, entries = inspected(model, tmp_path)
+    assert "its `call` is its own" in data["problem"]
+    assert entries["dense"]["adjoint"] == "AdjointDense"
+    result = run("inspect", tmp_path / "model.keras")
+    assert result.exit_code == 1 and "no mirror: " in result.stdout
+
+
+def test_the_table_is_plain_outside_of_a_terminal_and_breaks_nothing(tmp_path):
+    result = run("inspect", saved(encoder(), tmp_path))
+    assert result.exit_code == 0
+    assert "\x1b[" not in result.stdout
+    lines = result.stdout.splitlines()
+    for words in ("3×3×6×1, 1×1×6×4", "AdjointSeparableConv", "BatchNormalization", "activation=same, AdjointConv"):
+        assert any(words in line for line in lines)
+    assert any(line.startswith("10 layers: ") for line in lines)
+
+
+def test_a_narrow_terminal_gets_fewer_columns_and_is_told_so():
+    console = Console(file=io.StringIO(), force_terminal=True, width=20, color_system=None)
+    rows = iter([("conv", "x" * 30, "12", "one two three four")])
+    columns = ("name", "long", "count", "wordy")
+    print_table(console, columns, rows, numbers=("count",), wordy=("wordy",), spare=("long", "count"))
+    printed = " ".join(console.file.getvalue().split())
+    assert "conv 12 one" in printed and "three" in printed and "xxx" not in printed
+    assert "No room for: long." in printed
