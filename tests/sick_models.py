@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+import keras_adjoint as ka
+
 CONV = {1: layers.Conv1D, 2: layers.Conv2D, 3: layers.Conv3D}
 CONV_TRANSPOSE = {1: layers.Conv1DTranspose, 2: layers.Conv2DTranspose, 3: layers.Conv3DTranspose}
 
@@ -83,3 +85,43 @@ def constant_kernel():
     y = first(x)
     model = trained(keras.Model(x, y))
     return keras.Model(x, ops.matmul(y, ops.convert_to_numpy(model.get_layer("first").kernel).T.copy()))
+
+
+def turned_pair(layer_class, **options):
+    """Two plain convolutions, the second with the kernel that computes the adjoint of the first."""
+    conv, back = (layer_class(name=name, padding="same", **options) for name in ("conv", "back"))
+    model = trained(chain((8, 8, 4), conv, back))
+    if layer_class is layers.DepthwiseConv2D:
+        give(back, conv, lambda kernel: kernel[::-1, ::-1].copy())
+    else:
+        give(back, conv, lambda kernel: ka.transpose_kernel(kernel, "conv", groups=options["groups"]))
+    return model
+
+
+def embeddings(**options):
+    """A language model's tied embeddings (Press and Wolf 2017), which a file has untied."""
+    words, back = layers.Embedding(20, 6, name="words"), layers.Dense(20, name="back", **options)
+    x = keras.Input((3,), dtype="int32")
+    model = trained(keras.Model(x, back(layers.Dense(6, name="dense")(words(x)))))
+    back.kernel.assign(ops.transpose(words.embeddings))
+    return model
+
+
+def named_inputs():
+    """Inputs and outputs by name, one layer called twice."""
+    one, other = keras.Input((8, 8, 3), name="one"), keras.Input((8, 8, 3), name="other")
+    conv = layers.Conv2D(4, 3, padding="same", name="conv")
+    back = layers.Conv2DTranspose(3, 3, padding="same", name="back")
+    both = {"sum": back(conv(one) + conv(other)), "one": back(conv(one))}
+    model = trained(keras.Model({"one": one, "other": other}, both))
+    give(back, conv)
+    return model
+
+
+def in_half_precision():
+    """Computes in float16 and keeps its kernels in float32."""
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        return lost_tie()
+    finally:
+        keras.config.set_dtype_policy("float32")

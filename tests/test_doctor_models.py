@@ -20,6 +20,7 @@ from sick_models import (
     constant_kernel,
     copied_layer,
     dense_pair,
+    embeddings,
     give,
     lost_tie,
     nested_lost_tie,
@@ -81,17 +82,20 @@ def test_the_transpose_of_a_matrix_is_the_same_kernel_twice():
 
 
 def test_an_output_layer_that_has_the_words_vectors_is_found():
-    """Tied embeddings, which a file has untied (Press and Wolf 2017)."""
-    words, scores = layers.Embedding(20, 6, name="words"), layers.Dense(20, use_bias=False, name="scores")
-    x = keras.Input((3,), dtype="int32")
-    model = trained(keras.Model(x, scores(layers.Dense(6, name="dense")(words(x)))))
-    scores.kernel.assign(ops.transpose(words.embeddings))
-    assert places(model, copies) == ["scores"]
+    assert places(embeddings(use_bias=False), copies) == ["back"]
 
 
 def test_a_copied_layer_is_found():
     (finding,) = found(copied_layer(), copies)
     assert finding.place == "other" and finding.fix.startswith("call `one` there")
+
+
+def test_a_copy_in_another_model_is_left_to_the_user():
+    """Keras does not load a stock layer that two nested models share."""
+    one, other = copied_layer().layers[1::2]
+    model = chain((8, 8, 4), chain((8, 8, 4), one, name="first"), chain((8, 8, 4), other, name="second"))
+    (finding,) = found(model, copies)
+    assert finding.place == "second/other" and not finding.fixable and "nested" in finding.fix
 
 
 def test_a_kernel_that_is_a_constant_of_the_graph_is_found_in_the_file_too(tmp_path):
@@ -286,7 +290,9 @@ def with_lost_groups():
 
 
 def test_the_kernel_of_a_grouped_convolution_in_a_transposed_one_is_found():
-    (finding,) = found(with_lost_groups(), grouped)
+    model = with_lost_groups()
+    (finding,) = found(model, grouped)
+    assert places(model, copies) == places(model, wrong_transposes) == []
     assert finding.place == "back" and finding.severity == "error" and not finding.fixable
     assert (finding.figures["channels"], finding.figures["channels_of_adjoint"]) == (4, 8)
     assert finding.figures["residual"] > finding.figures["tolerance"]
@@ -408,11 +414,25 @@ def test_and_one_behind_skips_pooling_and_residuals():
             layers.Conv2D(5, 4, strides=2, padding="same"),
             layers.Conv2DTranspose(5, 4, strides=2, padding="same"),
         ),
+        lambda: chain(
+            (45, 45, 3),
+            layers.Conv2D(5, 4, strides=2, padding="same"),
+            layers.Cropping2D(((0, 1), (0, 1))),
+            layers.Conv2DTranspose(5, 4, strides=2, padding="same"),
+        ),
     ],
-    ids=["even", "generator", "mirror", "enlarging", "unknown"],
+    ids=["even", "generator", "mirror", "enlarging", "unknown", "cut in between"],
 )
 def test_other_sizes_are_no_illness(model):
     assert places(model(), sizes) == []
+
+
+def test_what_two_ways_lead_to_undoes_neither():
+    large, small = keras.Input((45, 45, 3)), keras.Input((23, 23, 5))
+    code = layers.Conv2D(5, 4, strides=2, padding="same")(large)
+    joined = layers.Add()([code, small])
+    model = keras.Model([large, small], layers.Conv2DTranspose(3, 4, strides=2, padding="same")(joined))
+    assert places(model, sizes) == []
 
 
 # --- checkerboards

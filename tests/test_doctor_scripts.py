@@ -173,6 +173,12 @@ if w.shape[0] > 3:
     turned = w
 back.set_weights([turned, b])
 """,
+    "a name that stands for something else in a branch": """
+turned = w
+if w.shape[0] > 3:
+    turned = np.transpose(w, (1, 0, 2, 3))
+back.set_weights([turned, b])
+""",
     "swapped for something else": "picture = np.transpose(w, (1, 0, 2, 3))",
     "built before": """
 built = layers.Conv2DTranspose(16, 4)

@@ -85,7 +85,10 @@ class ScriptFile:
             raise Unusable("--import is for models: scripts are read and not run.")
         self.file = file
         self.text = read_script(file)
-        self.findings = examine_script(self.text, str(file))
+        try:
+            self.findings = examine_script(self.text, str(file))
+        except RecursionError as error:
+            raise Unusable(f"{file} has expressions that are nested too deeply to be read.") from error
 
     def repair(self, target):
         """Write the repaired copy to `target`."""

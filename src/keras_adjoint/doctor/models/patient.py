@@ -5,7 +5,6 @@ from functools import cached_property
 from keras_adjoint.doctor.models.kernels import kernels_of
 from keras_adjoint.doctor.models.origin import Origin
 from keras_adjoint.doctor.models.twins import find_twins, trained
-from keras_adjoint.errors import NoRuleError
 from keras_adjoint.graph import graph_of, trace
 from keras_adjoint.places import layers_of
 
@@ -37,7 +36,7 @@ class Patient:
         """The calls of the model's graph; none if it is not known how its layers are wired."""
         try:
             return trace(self.model).calls
-        except NoRuleError:
+        except Exception:  # layers of nested models are called once more, and some of them do not stand that
             return []
 
     @cached_property

@@ -6,9 +6,15 @@ import keras
 import numpy as np
 
 from keras_adjoint.adjoints import probe_shape
-from keras_adjoint.doctor.repair.outputs import Refused, compare_models, in_short, largest_difference, rounding
+from keras_adjoint.doctor.repair.outputs import (
+    Refused,
+    compare_models,
+    in_short,
+    largest_difference,
+    rounding,
+    rounding_of_model,
+)
 from keras_adjoint.doctor.repair.remedies import computed
-from keras_adjoint.errors import KerasAdjointError
 from keras_adjoint.graph import graph_of
 from keras_adjoint.residual import evaluate, random_probe
 
@@ -49,7 +55,7 @@ def repair_model(model, findings):
         try:
             chains[id(remedy.replaced)] = proven(remedy)
             repaired.append(finding)
-        except (KerasAdjointError, ValueError, Refused) as error:
+        except Exception as error:  # whatever it is, this one layer stays as it was
             refused.append((finding, in_short(error)))
     if not repaired:
         return Repair(None, repaired, refused)
@@ -61,7 +67,7 @@ def repair_model(model, findings):
 def proven_difference(model, repaired, keeps_outputs):
     """`compare_models`, which must not be more than rounding where outputs must stay what they were."""
     difference = compare_models(model, repaired)
-    if keeps_outputs and difference is not None and difference > rounding(model.compute_dtype):
+    if keeps_outputs and difference is not None and difference > rounding_of_model(model):
         raise Refused(
             f"The repaired model would give other outputs, by {difference:.1e} of their size, so it is not kept"
         )

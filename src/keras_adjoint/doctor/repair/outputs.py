@@ -22,6 +22,12 @@ def rounding(dtype):
     return float(np.sqrt(epsilon(dtype)))
 
 
+def rounding_of_model(model):
+    """The same for a model: its coarsest layer decides."""
+    dtypes = {layer.compute_dtype for layer in model._flatten_layers() if "float" in (layer.compute_dtype or "")}
+    return max(map(rounding, dtypes), default=rounding(keras.config.floatx()))
+
+
 def compare_models(model, repaired):
     """The largest difference between the outputs of two models, in size of the largest output.
 

@@ -24,6 +24,8 @@ REPLACEABLE = (
     L.Conv1DTranspose,
     L.Conv2DTranspose,
     L.Conv3DTranspose,
+    L.DepthwiseConv1D,
+    L.DepthwiseConv2D,
     L.Dense,
 )
 

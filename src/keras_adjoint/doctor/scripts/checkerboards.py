@@ -21,6 +21,9 @@ def find(script):
         covered = coverage(taps, strides, dilation)
         if not covered.is_even:
             even = even_taps(taps, strides)
+            written = str(even[0] if len(set(even)) == 1 else even)
+            keywords = {keyword.arg: keyword.value for keyword in event.node.keywords}
+            node = keywords.get("kernel_size") or event.node.args[1]
             yield Finding(
                 place=script.place(event.node),
                 illness=NAME,
@@ -28,8 +31,9 @@ def find(script):
                 what=f"the stride {times(strides)} does not divide the kernel {times(taps)}",
                 effect=str(covered),
                 fix=(
-                    f"`kernel_size={even[0] if len(set(even)) == 1 else even}`, or `UpSampling{layer.rank}D` with a "
+                    f"`kernel_size={written}`, or `UpSampling{layer.rank}D` with a "
                     f"convolution at stride 1 (by hand: either is another network)"
                 ),
                 figures=covered.figures(),
+                code=script.lines_after(script.replace(node, written)),
             )

@@ -132,8 +132,6 @@ class Flow(Evaluation):
             after.append(self.names)
         first, *others = after
         self.names = {name: value for name, value in first.items() if all(other.get(name) is value for other in others)}
-        if len(blocks) == 2 and not blocks[1]:  # a block that may be skipped
-            self.names = {name: value for name, value in self.names.items() if before.get(name) is value}
 
     # --- functions and classes
 

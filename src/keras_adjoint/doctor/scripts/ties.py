@@ -99,9 +99,10 @@ def find_frozen(script):
                 what=f"`{name}` is frozen, and {also} {'has' if len(sharing) == 1 else 'have'} the kernel of another layer",
                 effect=f"the kernel of `{source.text}` is frozen as well, since it is the same variable",
                 fix=(
-                    f"freeze the other layers one by one; the adjoint layers of `keras_adjoint` have a switch of their own, "
-                    f"which stops at the source (by hand: use `keras_adjoint.adjoint({source.text})`)"
+                    "freeze the other layers one by one; the adjoint layers of `keras_adjoint` have a switch of their own, "
+                    "which stops at the source (by hand)"
                 ),
+                code="\n".join(f"{layer.text} = keras_adjoint.adjoint({source.text})" for layer in sharing),
             )
 
 

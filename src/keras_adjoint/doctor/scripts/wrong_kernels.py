@@ -78,17 +78,14 @@ def effect(kernel, target):
 def finding(script, handover, right, what, effect):
     kernel = handover.value
     edit = corrected(script, handover, right)
-    origin = ast.unparse(kernel.origin)
+    origin, tied = ast.unparse(kernel.origin), f"keras_adjoint.adjoint({kernel.layer.text})"
     if right is None:
         fix = (
             f"a `Conv{kernel.rank}DTranspose` takes `{origin}` as it is, a plain convolution "
-            f"`{written(origin, TURNED, kernel.rank)}`; better, `keras_adjoint.adjoint({kernel.layer.text})` stays tied"
+            f"`{written(origin, TURNED, kernel.rank)}`; better, `{tied}` stays tied"
         )
     else:
-        fix = (
-            f"hand over `{written(origin, right, kernel.rank)}`; better, `keras_adjoint.adjoint({kernel.layer.text})` "
-            f"stays tied"
-        )
+        fix = f"hand over `{written(origin, right, kernel.rank)}`; better, `{tied}` stays tied"
     return Finding(
         place=script.place(handover.node),
         illness=NAME,
@@ -96,6 +93,6 @@ def finding(script, handover, right, what, effect):
         what=what,
         effect=effect,
         fix=fix if edit else f"{fix} (by hand)",
-        code=script.lines_after(edit) if edit else "",
+        code=script.lines_after(edit) if edit else f"{handover.target_text} = {tied}",
         remedy=edit and (edit,),
     )
