@@ -22,10 +22,11 @@ test: .venv-test/.installed ## Check style and types, then run every test on Ten
 	done; \
 	if [ -n "$$failed" ]; then echo "Failed: $${failed#, }" >&2; exit 1; fi
 
-docs: .venv-test/.installed ## Build the site, docs/build/html/index.html; the guides are run for it (JAX on the CPU, two minutes).
+docs: .venv-test/.installed ## Build the documentation as a site; its guides are run (JAX on the CPU, two minutes).
 	KERAS_BACKEND=jax .venv-test/bin/sphinx-build -W -n -q docs docs/build/html
+	@echo "Built docs/build/html/index.html"
 
-docs-links: .venv-test/.installed ## Try the links that lead out of the site, which takes a network.
+docs-links: .venv-test/.installed ## Try the links that lead out of the site (needs a network).
 	KERAS_BACKEND=jax .venv-test/bin/sphinx-build -b linkcheck -D guides_run= docs docs/build/links
 
 bench: .venv-test/.installed ## Measure the speed on all backends and write docs/speed.md (half an hour, on a machine that does nothing else).

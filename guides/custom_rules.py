@@ -54,7 +54,7 @@ except ka.NoRuleError as error:
 # | --- | --- |
 # | moves a number | moves it back |
 # | copies a number to two places | adds the two |
-# | adds two numbers | copies the sum to both |
+# | adds two numbers | copies what comes back to both |
 # | drops a number | puts a zero in its place |
 # | multiplies by w | multiplies by w |
 

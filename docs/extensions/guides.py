@@ -40,7 +40,7 @@ def markdown(cell, output):
     if cell.cell_type == "markdown":
         # Links start from docs/guides/ here, and lead to the pages of other guides.
         return re.sub(r"\]\((\w+)\.py\)", r"](\1.md)", cell.source.replace("](../docs/", "](../"))
-    return f"```python\n{cell.source}\n```\n\n{output}".rstrip()
+    return f"```python\n{cell.source.strip()}\n```\n\n{output}".rstrip()
 
 
 def run(notebook, name, folder):
