@@ -1,13 +1,23 @@
-"""Small models with one illness each, and ways to make them well, for the tests of the doctor."""
+"""Small models with one illness each, ways to make them well, and what the doctor finds in them."""
 
 import keras
 import numpy as np
 from keras import layers, ops
 
 import keras_adjoint as ka
+from keras_adjoint.doctor.models.illnesses import examine_model
 
 CONV = {1: layers.Conv1D, 2: layers.Conv2D, 3: layers.Conv3D}
 CONV_TRANSPOSE = {1: layers.Conv1DTranspose, 2: layers.Conv2DTranspose, 3: layers.Conv3DTranspose}
+
+
+def found(model, illness, origin=None):
+    """The findings of one illness."""
+    return [finding for finding in examine_model(model, origin) if finding.illness == illness.NAME]
+
+
+def places(model, illness, origin=None):
+    return [finding.place for finding in found(model, illness, origin)]
 
 
 def trained(model):

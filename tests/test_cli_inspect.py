@@ -93,12 +93,14 @@ def test_the_lowerings_are_those_that_run(batch, tmp_path, monkeypatch):
     _, entries = inspected(model, tmp_path, "--batch", batch)
     ran = []
 
-    def chosen(problem):
-        way = choose.choose(problem)
-        ran.append(way.name)
-        return way
+    original = choose.form_of
 
-    monkeypatch.setattr(choose, "_chosen", chosen)
+    def recorded(*arguments):
+        form = original(*arguments)
+        ran.append(form.lowering.name)
+        return form
+
+    monkeypatch.setattr(choose, "form_of", recorded)
     for name in ("stem/conv", "depthwise", "separable"):
         inner = model.get_layer("stem").get_layer("conv") if name == "stem/conv" else model.get_layer(name)
         ran.clear()

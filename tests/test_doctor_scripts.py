@@ -7,6 +7,8 @@ from keras import layers
 import keras_adjoint as ka
 from keras_adjoint.doctor.scripts.illnesses import ILLNESSES, examine_script
 
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="scripts are read alike on every backend")
+
 START = """\
 import numpy as np
 import keras

@@ -9,7 +9,10 @@ from test_report import EVIL, page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
+    pytest.mark.skipif(keras.backend.backend() != "jax", reason="the page is the same on every backend"),
+]
 
 OPTIONS = (
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
