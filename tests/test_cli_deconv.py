@@ -11,7 +11,8 @@ from keras import layers
 from PIL import Image
 
 import keras_adjoint as ka
-from keras_adjoint.cli import photograph, projecting
+from keras_adjoint.cli import projecting
+from keras_adjoint.plots import photograph
 
 
 def network(size=(40, 32, 3), data_format="channels_last", before=()):

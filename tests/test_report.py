@@ -15,9 +15,11 @@ from PIL import Image
 
 import keras_adjoint as ka
 from keras_adjoint.cli.examination import examine_layer
+from keras_adjoint.graph import trace
 from keras_adjoint.mirroring.policies import NAMES
 from keras_adjoint.places import layers_of
 from keras_adjoint.report import samples
+from keras_adjoint.report.facts import facts_about
 from keras_adjoint.report.page import page_about, source_of
 from keras_adjoint.report.pictures import kernel_picture
 from keras_adjoint.report.policy_words import MEANS
@@ -30,7 +32,7 @@ VOID = {"meta", "link", "img", "br", "input", "hr"}
 
 def page(model, **options):
     examined = [(name, layer, examine_layer(name, layer)) for name, layer in layers_of(model)]
-    return page_about(model, examined, **options)
+    return page_about(facts_about(model, examined, **options))
 
 
 class Read(HTMLParser):
@@ -133,6 +135,8 @@ def test_every_residual_is_there_with_its_tolerance(good):
 def test_what_the_user_chose_is_told_apart_from_defaults():
     text = Read(page(good_model(), policies={"pooling": "switches"})).text
     assert 'pooling="switches" , as you chose' in text and 'bias="own" , the default' in text
+    text = Read(page(good_model(), policies={"bias": {"conv": "none", layers.Dense: "repeat"}})).text
+    assert 'bias="repeat" , as you chose' in text and 'bias="own" , the default' in text
     with pytest.raises(ValueError, match="`pooling` must be one of"):
         page(good_model(), policies={"pooling": "none"})
 
@@ -400,18 +404,27 @@ def test_kernel_pictures_of_more_colours_come_close():
 # --- samples
 
 
-def test_pictures_are_brought_to_the_size_and_range_that_the_model_takes(tmp_path):
+@pytest.mark.parametrize(
+    "shape, data_format",
+    [
+        ((None, 16, 12, 3), "channels_last"),
+        ((None, 16, 12, 1), "channels_last"),
+        ((None, 3, 16, 12), "channels_first"),
+        ((None, None, None, 3), "channels_last"),
+    ],
+)
+def test_pictures_are_brought_to_the_size_and_range_that_the_model_takes(shape, data_format, tmp_path):
     Image.fromarray(np.full((30, 50, 3), 255, "uint8")).save(tmp_path / "white.png")
-    for shape in ((16, 12, 3), (16, 12, 1), (3, 16, 12)):
-        (sample,) = samples_for(Wanted(shape, (-1.0, 1.0)), [tmp_path / "white.png"])
-        assert sample.values.shape == shape and sample.name == "white.png"
-        np.testing.assert_allclose(sample.values, 1)
+    (sample,) = samples_for(Wanted(shape, (-1.0, 1.0), data_format), [tmp_path / "white.png"])
+    assert all(size in (None, found) for size, found in zip(shape[1:], sample.values.shape, strict=True))
+    assert sample.name == "white.png"
+    np.testing.assert_allclose(sample.values, 1)
 
 
 def test_the_range_is_that_of_pixels_where_the_model_scales_them_itself():
-    assert wanted_by(chain(layers.Rescaling(1 / 255), layers.Conv2D(2, 3))).limits == (0, 255)
-    assert wanted_by(chain(layers.Conv2D(2, 3))).limits == (0, 1)
-    assert wanted_by(chain(layers.Conv2D(2, 3)), (-1, 1)).limits == (-1, 1)
+    assert wanted_by(trace(chain(layers.Rescaling(1 / 255), layers.Conv2D(2, 3)))).limits == (0, 255)
+    assert wanted_by(trace(chain(layers.Conv2D(2, 3)))).limits == (0, 1)
+    assert wanted_by(trace(chain(layers.Conv2D(2, 3))), (-1, 1)).limits == (-1, 1)
 
 
 def test_files_that_are_no_pictures_and_models_that_take_none_are_named(tmp_path):
@@ -419,13 +432,13 @@ def test_files_that_are_no_pictures_and_models_that_take_none_are_named(tmp_path
     file.write_text("no picture")
     with pytest.raises(ValueError, match="text.jpg cannot be read as a picture"):
         page(good_model(), images=[file])
-    with pytest.raises(ValueError, match="takes no pictures"):
+    with pytest.raises(ValueError, match=r"the model takes an input of shape \(None, 4\)"):
         page(chain(layers.Dense(3), shape=(4,)), images=[file])
 
 
 def test_without_photographs_something_is_drawn(monkeypatch):
     monkeypatch.setattr(samples.importlib.util, "find_spec", lambda name: None)
-    (sample,) = samples_for(Wanted((24, 24, 3), (0.0, 1.0)))
+    (sample,) = samples_for(Wanted((None, 24, 24, 3), (0.0, 1.0)))
     assert "a drawing" in sample.name and sample.values.std() > 0.1
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint.cli.commands import check, deconv, demo, doctor, inspect, kernel, mirror
+from keras_adjoint.cli.commands import check, deconv, demo, doctor, inspect, kernel, mirror, report
 from keras_adjoint.cli.options import examples
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ for command, commands in (
     (mirror.mirror, mirror.EXAMPLES),
     (kernel.kernel, kernel.EXAMPLES),
     (deconv.deconv, deconv.EXAMPLES),
+    (report.report, report.EXAMPLES),
     (doctor.doctor, doctor.EXAMPLES),
 ):
     app.command(epilog=examples(*commands))(command)

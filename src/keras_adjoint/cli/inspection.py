@@ -10,6 +10,7 @@ from keras_adjoint.cli.decisions import Watched, decision_about, place_in_model
 from keras_adjoint.cli.facts import hyperparameters, lowerings, name_of_adjoint, sizes
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.graph import trace
+from keras_adjoint.mirroring.gaps import WayBackOverGaps
 from keras_adjoint.mirroring.mirror import way_back_along
 from keras_adjoint.mirroring.policies import Policies
 from keras_adjoint.places import is_whole, layers_of
@@ -40,24 +41,8 @@ class Entry:
     reason: str = ""
 
 
-class Survey(Watched):
-    """A way back that goes on where it finds neither an adjoint nor a policy, and remembers why.
-
-    Args:
-        *args: See `Watched`.
-        **options: See `Watched`.
-    """
-
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
-        self.refused = {}
-
-    def carry_back(self, call, backs):
-        try:
-            return super().carry_back(call, backs)
-        except Exception as error:
-            self.refused[call] = error
-            return [keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in call.inputs]
+class Survey(WayBackOverGaps, Watched):
+    """A way back that goes on where it finds neither an adjoint nor a policy, and tells how far it has come."""
 
 
 def survey(model, batch=1):
@@ -95,8 +80,8 @@ def entry(name, layer, batch, way=None, call=None):
     facts = {"layer": name, "type": type(layer).__name__, **hyperparameters(layer), **sizes(layer, call)}
     facts |= {"undone": NOT_REACHED, "policies": {}, "tied": 0, "own": 0, "reason": ""}
     adjoint = None
-    if call is not None and call in way.refused:
-        facts |= {"undone": NEITHER, "reason": str(way.refused[call])}
+    if call is not None and call in way.errors:
+        facts |= {"undone": NEITHER, "reason": str(way.errors[call])}
     elif call is not None and call in way.decisions:
         decision = decision_about(way, call)
         facts |= {"undone": EXACT if decision.exact else POLICY, "policies": decision.policies}

@@ -6,10 +6,10 @@ import keras
 import numpy as np
 
 import keras_adjoint as ka
-from keras_adjoint.cli import photograph
 from keras_adjoint.cli.errors import Unusable, unusable
 from keras_adjoint.cli.settings import choices_from, read_settings
 from keras_adjoint.mirroring.deconvnet import DECONVNET, data_format_of, graph_up_to
+from keras_adjoint.plots import photograph
 
 USUAL = 9  # features, if the layer has as many
 EDGE = 0.002  # the part of a projection's energy that may lie beyond each side of its box
@@ -51,8 +51,8 @@ def project(model, file, layer, *, strongest=None, channel=None, texts=(), limit
     if len(graph.inputs) != 1:
         raise Unusable(f"deconv shows what is in one picture, and the model takes {len(graph.inputs)} inputs.")
     (image,), (features,), data_format = graph.inputs, graph.outputs, data_format_of(graph)
-    photograph.check_input(image.shape)
-    picture = photograph.read(file, image.shape, data_format, size)
+    with unusable(ValueError):
+        picture = photograph.read(file, image.shape, data_format, size)
     low, high = limits or photograph.usual_range(graph)
     x = photograph.as_input(picture, low, high, data_format)
     values = channels_last(keras.Model(image, features)(x), data_format)[0]

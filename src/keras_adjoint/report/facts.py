@@ -102,7 +102,7 @@ def facts_about(model, examined, *, file="", images=(), limits=None, policies=No
         drawings=[draw(ladder, form) for form in (WIDE, NARROW)] if ladder else [],
         refusal=refusal,
         broken=[(rung.call.operation.name, type(rung.call.operation).__name__, rung.reason) for rung in broken(rungs)],
-        decisions=decisions_of(rungs, policies),
+        decisions=decisions_of(ladder, policies) if ladder else [],
         reconstructions=came_back,
         no_reconstructions=nothing,
         sections=[section for section in sections.values() if section],
@@ -119,7 +119,7 @@ def reconstruct(ladder, images, limits):
     """(the autoencoder or `None`, what comes back for samples, why nothing does or "")."""
     if ladder is None:
         return None, [], "the model has no graph of layers that could be mirrored"
-    wanted = wanted_by(ladder.encoder, limits)
+    wanted = wanted_by(ladder.graph, limits)
     if isinstance(wanted, str) and images:
         raise ValueError(f"The pictures cannot be shown to this model: {wanted}. Received: {images[0]}")
     samples = [] if isinstance(wanted, str) else samples_for(wanted, images)  # complains about pictures first

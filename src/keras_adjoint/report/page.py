@@ -6,14 +6,12 @@ import jinja2
 from markupsafe import Markup
 
 from keras_adjoint import __version__
-from keras_adjoint.report.facts import facts_about
 
 OPEN = 6  # the largest number of layers whose sections are all open from the start
 
 
-def page_about(model, examined, **options):
-    """The report on a model, as the text of one HTML file. Arguments as in `facts_about`."""
-    facts = facts_about(model, examined, **options)
+def page_about(facts):
+    """`Facts` about a model as the text of one HTML file."""
     return (
         environment()
         .get_template("page.html")

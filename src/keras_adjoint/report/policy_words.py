@@ -1,9 +1,8 @@
 """The policies in words."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from keras_adjoint.ladders.rungs import EXACT
 from keras_adjoint.ladders.words import named
 
 ABOUT = {
@@ -64,7 +63,6 @@ class Decision:
         meaning: What the choice means, in words.
         chosen: Whether the user gave the policy, rather than leaving it at its default.
         layers: The names of the layers.
-        exact: How many of them have an exact adjoint all the same, in front of which the choice stands.
     """
 
     policy: str
@@ -73,28 +71,35 @@ class Decision:
     meaning: str
     chosen: bool
     layers: tuple
-    exact: int
 
 
-def decisions_of(rungs, given):
+def decisions_of(ladder, given):
     """A `Decision` for every policy and choice that was about some layer.
 
     Args:
-        rungs: The rungs of a ladder.
+        ladder: A `Ladder`.
         given: The policies that the user gave.
     """
-    found: dict[tuple[str, Any], list] = {}
-    for rung in rungs:
-        for policy, choice in rung.decided.items():
-            found.setdefault((policy, named(choice)), []).append(rung)
+    found: dict[tuple, list] = {}
+    for rung in ladder.rungs:
+        decided = dict(rung.decided)
         if getattr(rung.main, "bias_mode", "none") != "none":
-            found.setdefault(("bias", rung.main.bias_mode), []).append(rung)
+            decided["bias"] = rung.main.bias_mode
+        for policy, choice in decided.items():
+            told = was_given(policy, rung.call.operation, ladder.way.policies, given)
+            found.setdefault((policy, named(choice), told), []).append(rung.call.operation.name)
     in_order = sorted(found.items(), key=lambda item: list(ABOUT).index(item[0][0]))
-    return [decision(policy, choice, rungs, policy in given) for (policy, choice), rungs in in_order]
+    return [decision(*what, tuple(dict.fromkeys(layers))) for what, layers in in_order]
 
 
-def decision(policy, choice, rungs, chosen):
+def was_given(policy, operation, policies, given):
+    """Whether the user said what a policy chose for a layer, rather than its default."""
+    value = given.get(policy)
+    if isinstance(value, Mapping):
+        return policies.key(policy, operation) is not None or "default" in value
+    return policy in given
+
+
+def decision(policy, choice, chosen, layers):
     meaning = MEANS.get((policy, choice), f"The mirror has {choice} in that place.")
-    names = tuple(dict.fromkeys(rung.call.operation.name for rung in rungs))
-    exact = sum(rung.how == EXACT for rung in rungs)
-    return Decision(policy, choice, ABOUT[policy], meaning, chosen, names, exact)
+    return Decision(policy, choice, ABOUT[policy], meaning, chosen, layers)

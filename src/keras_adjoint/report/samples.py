@@ -3,14 +3,14 @@
 import importlib.util
 from dataclasses import dataclass
 
-import keras
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+
+from keras_adjoint.mirroring.deconvnet import data_format_of
+from keras_adjoint.plots import photograph
 
 BUNDLED = ("cat", "astronaut", "coffee")
-UNKNOWN_SIZE = 160  # pixels, where a model takes pictures of any size
-VOLUME, LENGTH = 32, 256  # the same for volumes and for signals
-EIGHT_BITS = (0.0, 255.0)
+PIXELS, VOXELS, LENGTH = 160, 32, 256  # sizes of pictures, volumes and signals, where the model takes every size
 
 
 @dataclass(frozen=True)
@@ -31,52 +31,54 @@ class Wanted:
     """What a model takes.
 
     Attributes:
-        shape: The shape of its input without the batch axis, unknown sizes chosen.
+        shape: The shape of its input.
         limits: The smallest and the largest value.
+        data_format: Where it has its channels.
     """
 
     shape: tuple
     limits: tuple
+    data_format: str = "channels_last"
 
     @property
     def is_picture(self):
-        return len(self.shape) == 3 and (self.shape[-1] in (1, 3) or self.shape[0] in (1, 3))
+        channels = self.shape[1] if self.data_format == "channels_first" else self.shape[-1]
+        return len(self.shape) == 4 and channels in photograph.MODES
 
-    def fit(self, picture):
-        """A `PIL.Image`, its middle cut out and scaled, as values."""
-        first = self.shape[-1] not in (1, 3)
-        channels, *size = self.shape if first else (self.shape[-1], *self.shape[:2])
-        picture = ImageOps.exif_transpose(picture).convert("L" if channels == 1 else "RGB")
-        picture = ImageOps.fit(picture, (size[1], size[0]), Image.Resampling.LANCZOS)
-        values = np.asarray(picture, "float32").reshape(*size, channels) / 255
-        return self.scaled(np.moveaxis(values, -1, 0) if first else values)
+    def picture(self, file):
+        """A picture from a file, as values."""
+        return self.values(photograph.read(file, self.shape, self.data_format, self.longest))
 
-    def scaled(self, values):
-        """Values from 0 to 1 in the range that the model wants."""
-        low, high = self.limits
-        return low + (high - low) * values
+    def values(self, colours):
+        """Colours from 0 to 1 as values."""
+        return photograph.as_input(colours, *self.limits, self.data_format)[0]
+
+    @property
+    def longest(self):
+        return PIXELS if None in self.shape[1:] else None
+
+    @property
+    def known_shape(self):
+        """The shape without the batch axis, with some number where a size is not known."""
+        usual = {3: LENGTH, 4: PIXELS, 5: VOXELS}.get(len(self.shape), LENGTH)
+        return tuple(usual if size is None else size for size in self.shape[1:])
 
 
-def wanted_by(model, limits=None):
-    """What a model takes; a sentence that says why nothing can be shown to it, if that is so.
+def wanted_by(graph, limits=None):
+    """What the model behind a `Graph` takes; a sentence that says why nothing can be shown to it, if that is so.
 
     Args:
-        model: A model with a graph.
-        limits: The range of its values; by default 0 to 255 if it begins with `Rescaling` or `Normalization`, else 0 to 1.
+        graph: A `Graph`.
+        limits: The range of its values; by default what it probably expects.
     """
-    if len(model.inputs) != 1:
-        return f"the model has {len(model.inputs)} inputs, and a picture is one"
-    x = model.inputs[0]
+    if len(graph.inputs) != 1:
+        return f"the model has {len(graph.inputs)} inputs, and a picture is one"
+    (x,) = graph.inputs
     if "float" not in x.dtype:
         return f"the model takes numbers of type {x.dtype}, and a picture has brightnesses"
-    rank = len(x.shape) - 1
-    if not 1 <= rank <= 4 or x.shape[-1] is None:
+    if not 2 <= len(x.shape) <= 5 or x.shape[-1] is None:
         return "the shape of its input is not known"
-    unknown = {2: LENGTH, 3: UNKNOWN_SIZE, 4: VOLUME}.get(rank)
-    shape = tuple(unknown if size is None else size for size in x.shape[1:])
-    first = [layer for layer in model._flatten_layers(include_self=False) if type(layer) is not keras.layers.InputLayer]
-    eight_bits = bool(first) and isinstance(first[0], (keras.layers.Rescaling, keras.layers.Normalization))
-    return Wanted(shape, tuple(limits) if limits is not None else EIGHT_BITS if eight_bits else (0.0, 1.0))
+    return Wanted(tuple(x.shape), tuple(limits or photograph.usual_range(graph)), data_format_of(graph))
 
 
 def samples_for(wanted, files=()):
@@ -85,24 +87,15 @@ def samples_for(wanted, files=()):
     Raises:
         ValueError: If there are files, and the model takes no pictures, or one of them is none.
     """
-    if files and not wanted.is_picture:
-        raise ValueError(f"The model takes no pictures, but arrays of shape {wanted.shape}. Received: {files[0]}")
     if files:
-        return [Sample(file.name, wanted.fit(opened(file))) for file in files]
+        return [Sample(file.name, wanted.picture(file)) for file in files]
     if wanted.is_picture:
-        return [Sample(name, wanted.fit(picture)) for name, picture in bundled()]
+        sizes = wanted.shape, wanted.data_format, wanted.longest
+        return [Sample(name, wanted.values(photograph.fitted(picture, *sizes))) for name, picture in bundled()]
     drawn = {1: ("a wave that grows faster", chirp), 2: ("waves that grow faster", chirp), 4: ("a ball in a box", ball)}
-    name, draw = drawn.get(len(wanted.shape), ("random numbers", noise))
-    return [Sample(name, wanted.scaled(draw(wanted.shape)).astype("float32"))]
-
-
-def opened(file):
-    try:
-        picture = Image.open(file)
-        picture.load()
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read as a picture: {error}") from error
-    return picture
+    name, draw = drawn.get(len(wanted.known_shape), ("random numbers", noise))
+    low, high = wanted.limits
+    return [Sample(name, (low + (high - low) * draw(wanted.known_shape)).astype("float32"))]
 
 
 def bundled():
