@@ -1,6 +1,7 @@
 """The demo, with hardly any training: every fact that does not need a good reconstruction."""
 
 import io
+import json
 import zipfile
 
 import keras
@@ -10,7 +11,7 @@ import pytest
 from rich.console import Console
 
 import keras_adjoint as ka
-from keras_adjoint.demo import models, photographs
+from keras_adjoint.demo import models, photographs, tables
 from keras_adjoint.demo.files import moved_into_place
 from keras_adjoint.demo.job import run
 from keras_adjoint.demo.models import STAGES, make_autoencoder
@@ -94,6 +95,13 @@ def test_the_tables_say_what_was_measured(results, printed):
         "demo.png",
     ):
         assert words in text
+
+
+def test_the_facts_for_programs_are_plain_json(results):
+    data = json.loads(json.dumps(tables.as_data(results)))
+    assert data["tied"]["parameters"] == results.tied.parameters < data["untied"]["parameters"]
+    assert data["reloaded"]["tied"]
+    assert [attempt["passed"] for attempt in data["attempts"]] == [attempt.passed for attempt in results.attempts]
 
 
 def test_photographs_are_disjoint_odd_and_there_without_a_download():

@@ -45,4 +45,7 @@ def keras_adjoint(
     """Exact adjoints of Keras layers that share their kernels.
 
     The backend is the one that KERAS_BACKEND names.
+
+    Exit status: 0 if all is well; 1 if something was examined and is not; 2 if a file or an option cannot be used; 130 if
+    it was interrupted. Errors are one line; --debug shows where they come from.
     """

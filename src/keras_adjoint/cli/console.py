@@ -11,17 +11,18 @@ WIDTH = 132  # where no terminal says how wide it is
 MANY = 60  # steps from which on a bar is worth its line
 
 
-def make_console():
-    """Standard output; in colour on a terminal, and without characters that its encoding does not have."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
+def make_console(*, stderr=False):
+    """Standard output, or error; in colour on a terminal, and without characters that its encoding does not have."""
+    stream = sys.stderr if stderr else sys.stdout
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="replace")
+    console = Console(highlight=False, stderr=stderr)
+    return console if console.is_terminal else Console(highlight=False, stderr=stderr, width=WIDTH)
 
 
 def print_json(data):
     """Data for programs, on standard output."""
-    print(json.dumps(data, indent=2))
+    print(json.dumps(data, indent=2, default=str))
 
 
 @contextmanager

@@ -3,14 +3,15 @@
 from collections import Counter
 
 import keras
-from rich import box
 from rich.markup import escape
-from rich.table import Table
 
 from keras_adjoint.cli.console import first_sentence, make_console
 from keras_adjoint.cli.examination import FAILED, NO_RULE, NOT_LINEAR, NOT_RUN, OK
+from keras_adjoint.cli.fitting_table import print_table
 
 COLOURS = {OK: "green", FAILED: "bold red", NO_RULE: "yellow", NOT_LINEAR: "dim", NOT_RUN: "yellow"}
+COLUMNS = ("layer", "type", "adjoint", "input", "residual", "tolerance", "verdict")
+SPARE = ("type", "tolerance", "adjoint")
 
 
 def as_data(file, findings):
@@ -26,22 +27,19 @@ def as_data(file, findings):
 def show(findings):
     """Print the table, then what is to be said about failures and missing rules, then the sum."""
     console = make_console()
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in ("layer", "type", "adjoint", "input"):
-        table.add_column(column, overflow="fold")
-    for column in ("residual", "tolerance"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for finding in findings:
-        words = (finding.layer, finding.type, finding.adjoint, "×".join(map(str, finding.input_shape[1:])))
-        colour = COLOURS[finding.verdict]
-        verdict = f"[{colour}]{finding.verdict}[/{colour}]"
-        table.add_row(*map(escape, words), number(finding.residual), number(finding.tolerance), verdict)
-    console.print(table)
+    print_table(console, COLUMNS, map(row, findings), numbers=("residual", "tolerance"), wordy=("input",), spare=SPARE)
     for line in explanations(findings):
         console.print(line, soft_wrap=True)
     counts = Counter(finding.verdict for finding in findings)
     console.print(f"{len(findings)} layers: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+
+
+def row(finding):
+    """One line of the table."""
+    words = (finding.layer, finding.type, finding.adjoint, "×".join(map(str, finding.input_shape[1:])))
+    colour = COLOURS[finding.verdict]
+    verdict = f"[{colour}]{finding.verdict}[/{colour}]"
+    return *map(escape, words), number(finding.residual), number(finding.tolerance), verdict
 
 
 def explanations(findings):

@@ -1,4 +1,4 @@
-"""The demo's tables, for a terminal."""
+"""The demo's tables, for a terminal, and the same facts as data for programs."""
 
 from rich import box
 from rich.table import Table
@@ -44,3 +44,15 @@ def layers(attempts):
         table.add_row(attempt.layer if attempt.layer != previous else "", attempt.way, verdict, attempt.outcome)
         previous = attempt.layer
     return table
+
+
+def as_data(results):
+    """A dictionary for JSON."""
+    facts = ("parameters", "file_bytes", "slot_numbers", "seconds", "step_seconds", "psnr")
+    return {
+        **{
+            trained.name: {fact: getattr(trained, fact) for fact in facts} for trained in (results.tied, results.untied)
+        },
+        "attempts": [vars(attempt) for attempt in results.attempts],
+        "reloaded": results.reloaded,
+    }
