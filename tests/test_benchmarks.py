@@ -1,6 +1,7 @@
 """The programs behind the figures run, and say what they measured."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -48,6 +49,19 @@ def test_speed_writes_figures_page_and_picture(tmp_path, monkeypatch):
     text = (tmp_path / "speed.md").read_text(encoding="utf-8")
     assert all(str(geometry) in text for geometry in SMALL) and BACKENDS[BACKEND] in text
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def dies_in_sound(geometry, dtype, seconds):
+    if geometry.name == "sound":
+        os._exit(1)
+    return {"seconds": seconds}
+
+
+def test_a_convolution_that_kills_its_process_costs_one_row(monkeypatch):
+    monkeypatch.setattr(convolutions, "GEOMETRIES", SMALL)
+    monkeypatch.setattr(convolutions, "measure", dies_in_sound)
+    found = [row for _, row in convolutions.rows("float32", 0.5)]
+    assert found == [{"fails": "the process died"}, {"seconds": 0.5}]
 
 
 def test_speed_refuses_parts_that_it_does_not_have(tmp_path, monkeypatch, capsys):

@@ -1,5 +1,9 @@
 """The adjoint of every geometry, beside the forward and beside the backend's own transposed convolution."""
 
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+
 from benchmarks.speed.geometries import GEOMETRIES
 from benchmarks.speed.operators import operators
 from benchmarks.speed.timing import interleaved
@@ -14,9 +18,24 @@ RATIOS = {
 
 
 def rows(dtype, seconds):
-    """Yield (name, row) for every geometry."""
-    for geometry in GEOMETRIES:
-        yield str(geometry), measure(geometry, dtype, seconds)
+    """Yield (name, row) for every geometry. A worker measures, since in bfloat16 some operations do not survive."""
+    worker = new_worker()
+    try:
+        for geometry in GEOMETRIES:
+            try:
+                row = worker.submit(measure, geometry, dtype, seconds).result()
+            except BrokenProcessPool:
+                row = {"fails": "the process died"}
+                worker.shutdown()
+                worker = new_worker()
+            yield str(geometry), row
+    finally:
+        worker.shutdown()
+
+
+def new_worker():
+    """A process for one measurement after the other."""
+    return ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"))
 
 
 def measure(geometry, dtype, seconds):

@@ -134,7 +134,7 @@ def table(figures):
         lines.append("| --- |" + " --- |" * 8)
         for name, row in figures[dtype].items():
             if "fails" in row:
-                lines.append(f"| {name} | {row['lowering']} | {row['fails'].replace('|', '/')} | | | | | | |")
+                lines.append(f"| {name} | {row.get('lowering', '')} | {row['fails'].replace('|', '/')} | | | | | | |")
                 continue
             cells = [f"{row[r]:.2f} | {row[f'{r}_spread']:.2f}" for r in TITLES]
             lines.append(f"| {name} | {row['lowering']} | {row['forward_ms']:.2f} | {' | '.join(cells)} |")
