@@ -6,6 +6,7 @@ that fits is timed on each. Its rates are those that explain its times with the 
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -16,6 +17,7 @@ from scipy.optimize import least_squares
 from benchmarks.speed.geometries import Geometry
 from benchmarks.speed.operators import ways
 from benchmarks.speed.timing import interleaved
+from benchmarks.survival import survived
 from keras_adjoint.backends import current
 from keras_adjoint.cli.console import make_console
 from keras_adjoint.lowerings import rates
@@ -36,7 +38,8 @@ DRAWS = {
     "strided depthwise": 30,
 }
 RANKS = {"sequence": (1,), "image": (2,), "volume": (3,)}  # the others come along one axis or, twice as often, two
-RATES = ("product", "element", "call", "rows", "depth", "width")
+RATES = ("product", "element", "call", "start", "rows", "depth", "width")
+DTYPES = {"full": "float32", "half": "bfloat16"}
 FEWEST, MOST = 1e6, 2.5e9  # multiply-adds
 LARGEST = 2**24  # numbers in a tensor
 
@@ -48,21 +51,29 @@ def main():
     parser.add_argument("--seconds", type=float, default=0.05, help="time for each lowering of each convolution")
     given = parser.parse_args()
     console = make_console()
-    generator = np.random.default_rng(0)
     found = {}
-    for kind, draws in DRAWS.items():
-        samples = {}
-        for geometry in (draw(kind, generator) for _ in range(draws)):
-            for name, (work, seconds) in times(geometry, given.seconds).items():
-                samples.setdefault(name, []).append((work, seconds))
-        found[kind] = {name: fit(rows) for name, rows in samples.items()}
-        for name, rows in samples.items():
-            console.print(
-                f"{kind} {name}: {found[kind][name]}, off by a factor of {error(rows, found[kind][name]):.2f}"
-            )
+    for precision, dtype in DTYPES.items():
+        found[precision] = {}
+        for kind in DRAWS:
+            samples = drawn_samples(kind, dtype, given.seconds)
+            found[precision][kind] = rates_of_kind = {name: fit(rows) for name, rows in samples.items()}
+            for name, rows in samples.items():
+                off = error(rows, rates_of_kind[name])
+                console.print(f"{precision} {kind} {name}: {rates_of_kind[name]}, off by a factor of {off:.2f}")
     known = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
     known[keras.backend.backend()] = found
     given.out.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+
+
+def drawn_samples(kind, dtype, seconds):
+    """(work, seconds) of every lowering, by name, on convolutions of one kind."""
+    generator = np.random.default_rng(0)
+    geometries = [draw(kind, generator) for _ in range(DRAWS[kind])]
+    samples = {}
+    for _, found in survived(partial(times, dtype=dtype, seconds=seconds), geometries):
+        for name, sample in (found or {}).items():
+            samples.setdefault(name, []).append(sample)
+    return samples
 
 
 def draw(kind, generator):
@@ -92,11 +103,11 @@ def draw(kind, generator):
             return geometry
 
 
-def times(geometry, seconds):
+def times(geometry, dtype, seconds):
     """Work and best time of every lowering that fits, by name."""
     generator = np.random.default_rng(0)
-    y = ops.convert_to_tensor(generator.standard_normal(geometry.y_shape).astype("float32"))
-    kernel = ops.convert_to_tensor(generator.standard_normal(geometry.kernel_shape).astype("float32"))
+    y = ops.convert_to_tensor(generator.standard_normal(geometry.y_shape).astype("float32"), dtype=dtype)
+    kernel = ops.convert_to_tensor(generator.standard_normal(geometry.kernel_shape).astype("float32"), dtype=dtype)
     problem = problem_of(y, kernel, geometry.convolution)
     offered = [BY_NAME[name] for name in current().OFFERED[problem.kind]]
     fitting = [lowering for lowering in offered if lowering.fits(problem) and has_room(lowering, problem)]
@@ -111,14 +122,14 @@ def times(geometry, seconds):
 
 
 def fit(rows):
-    """The six numbers that explain the times of one lowering, with the least sum of relative errors."""
+    """The seven numbers that explain the times of one lowering, with the least sum of relative errors."""
 
     def errors(logarithms):
         rate = dict(zip(RATES, np.exp(logarithms), strict=True))
         return np.log([nanoseconds(work, rate) * 1e-9 / seconds for work, seconds in rows])
 
-    starts = np.log([[0.006, 0.2, 3e4, *halves] for halves in ((1, 1, 1), (20, 20, 20), (200, 20, 5))])
-    bounds = np.log([[1e-4, 1e-4, 100, 0.01, 0.01, 0.01], [10, 10, 1e7, 1e4, 1e4, 1e4]])
+    starts = np.log([[0.006, 0.2, 3e4, 3e4, *halves] for halves in ((1, 1, 1), (20, 20, 20), (200, 20, 5))])
+    bounds = np.log([[1e-4, 1e-4, 100, 100, 0.01, 0.01, 0.01], [10, 10, 1e7, 1e7, 1e4, 1e4, 1e4]])
     found = min(
         (least_squares(errors, start, loss="soft_l1", f_scale=0.3, bounds=bounds) for start in starts),
         key=lambda result: result.cost,

@@ -92,12 +92,13 @@ def test_calibration_rates_what_the_backend_offers_and_leaves_the_others(tmp_pat
     run(monkeypatch, calibrate.main, "--out", file, "--seconds", 0.001)
     found = json.loads(file.read_text(encoding="utf-8"))
     assert found["another"] == 1
-    assert set(found[BACKEND]) == {"sequence", "depthwise"}
-    assert set(found[BACKEND]["sequence"]) <= set(current().OFFERED["sequence"])
+    for precision in ("full", "half"):
+        assert set(found[BACKEND][precision]) == {"sequence", "depthwise"}
+        assert set(found[BACKEND][precision]["sequence"]) <= set(current().OFFERED["sequence"])
 
 
 def test_calibration_finds_the_rates_behind_times():
-    rate = {"product": 0.005, "element": 0.3, "call": 2e4, "rows": 30, "depth": 10, "width": 20}
+    rate = {"product": 0.005, "element": 0.3, "call": 2e4, "start": 5e4, "rows": 30, "depth": 10, "width": 20}
     sizes = np.random.default_rng(0).integers(1, 400, (80, 4))
     works = [Work(int(a), int(b), int(c), int(d) * 500, calls=3) for a, b, c, d in sizes]
     found = calibrate.fit([(work, nanoseconds(work, rate) * 1e-9) for work in works])

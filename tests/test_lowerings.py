@@ -69,9 +69,10 @@ def test_every_lowering_computes_something():
         assert lacking or sum(map(lowering.fits, PROBLEMS)) > 20, lowering.name
 
 
+@pytest.mark.parametrize("precision", ["full", "half"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_rates_know_what_the_backend_offers(kind):
-    assert set(rates()[BACKEND][kind]) == set(current().OFFERED[kind])
+def test_rates_know_what_the_backend_offers(kind, precision):
+    assert set(rates()[BACKEND][precision][kind]) == set(current().OFFERED[kind])
     assert set(current().OFFERED) == set(KINDS)
 
 

@@ -1,12 +1,11 @@
 """The adjoint of every geometry, beside the forward and beside the backend's own transposed convolution."""
 
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from functools import partial
 
 from benchmarks.speed.geometries import GEOMETRIES
 from benchmarks.speed.operators import operators
 from benchmarks.speed.timing import interleaved
+from benchmarks.survival import survived
 from keras_adjoint.lowerings.choose import choose
 from keras_adjoint.lowerings.table import Problem
 
@@ -18,29 +17,14 @@ RATIOS = {
 
 
 def rows(dtype, seconds):
-    """Yield (name, row) for every geometry. A worker measures, since in bfloat16 some operations do not survive."""
-    worker = new_worker()
-    try:
-        for geometry in GEOMETRIES:
-            try:
-                row = worker.submit(measure, geometry, dtype, seconds).result()
-            except BrokenProcessPool:
-                row = {"fails": "the process died"}
-                worker.shutdown()
-                worker = new_worker()
-            yield str(geometry), row
-    finally:
-        worker.shutdown()
-
-
-def new_worker():
-    """A process for one measurement after the other."""
-    return ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn"))
+    """Yield (name, row) for every geometry."""
+    for geometry, row in survived(partial(measure, dtype=dtype, seconds=seconds), GEOMETRIES):
+        yield str(geometry), row or {"fails": "the process died"}
 
 
 def measure(geometry, dtype, seconds):
     """Milliseconds of the forward, the lowering that was chosen, and the ratios; what Keras cannot run says why."""
-    problem = Problem(geometry.convolution, geometry.batch, geometry.channels, geometry.filters)
+    problem = Problem(geometry.convolution, geometry.batch, geometry.channels, geometry.filters, dtype=dtype)
     row = {"lowering": choose(problem).name}
     try:
         times = interleaved(vars(operators(geometry, dtype)), seconds=seconds)

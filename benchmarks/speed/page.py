@@ -63,7 +63,7 @@ def _cell(figures, dtype, ratio, place):
         return ""
     values = [row[ratio] for row in rows]
     value = (geometric_mean(values), max(values))[place]
-    target = TARGETS[figures["backend"]][ratio][place] if dtype == "float32" else None
+    target = TARGETS[figures["backend"]][ratio][place]
     if target is None:
         return f"{value:.2f}"
     return f"{value:.2f}{'' if value <= target else ' **missed**'} (≤ {target:g})"
@@ -106,15 +106,19 @@ def overhead(found):
 
 def room(found):
     """Memory of the lowerings."""
-    text = "What a process grows by beside y and x, over the larger of the two; for JAX also what XLA plans."
+    text = (
+        "What a process grows by beside y and x, over the larger of the two; for JAX also what XLA plans. What is expected to\n"
+        "take more than 4 is computed only if it is forced."
+    )
     rows = [
         [BACKENDS[figures["backend"]], geometry, name]
         + [f"{ratios[way]:.2f}" if way in ratios else "" for way in ("resident", "planned")]
+        + ["" if ratios["considered"] else "if forced"]
         for figures in found
         for geometry, lowerings in figures.get("room", {}).items()
         for name, ratios in lowerings.items()
     ]
-    heads = ["backend", "convolution", "lowering", "resident", "planned"]
+    heads = ["backend", "convolution", "lowering", "resident", "planned", ""]
     return f"## Memory of the lowerings\n\n{text}\n\n{cells(heads, rows)}"
 
 

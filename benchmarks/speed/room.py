@@ -14,7 +14,7 @@ from keras import ops
 from benchmarks.speed.geometries import Geometry
 from benchmarks.speed.operators import ways
 from benchmarks.speed.resident import grown, in_a_process
-from keras_adjoint.lowerings.choose import BY_NAME
+from keras_adjoint.lowerings.choose import BY_NAME, has_room
 from keras_adjoint.lowerings.table import Problem
 
 GEOMETRIES = (
@@ -28,11 +28,20 @@ GEOMETRIES = (
 
 
 def rows():
-    """Yield (geometry, {lowering: {"resident": ratio, "planned": ratio}}) for every lowering that fits."""
+    """Yield (geometry, {lowering: {"resident": ratio, "planned": ratio, "considered": bool}}) for every lowering that fits."""
     for geometry in GEOMETRIES:
         problem = Problem(geometry.convolution, geometry.batch, geometry.channels, geometry.filters)
         names = [name for name, lowering in BY_NAME.items() if lowering.fits(problem)]
-        yield geometry.name, {name: in_a_process("benchmarks.speed.room", geometry.name, name) for name in names}
+        yield (
+            geometry.name,
+            {
+                name: {
+                    **in_a_process("benchmarks.speed.room", geometry.name, name),
+                    "considered": has_room(BY_NAME[name], problem),
+                }
+                for name in names
+            },
+        )
 
 
 def main(geometry_name, lowering_name):

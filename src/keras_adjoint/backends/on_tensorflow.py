@@ -17,7 +17,7 @@ OFFERED = {
     "volume": ("native", "subpixel", "columns"),
     "grouped": ("subpixel",),
     "depthwise": ("native", "subpixel"),
-    "strided depthwise": ("native", "subpixel"),
+    "strided depthwise": ("native", "subpixel", "phases"),
 }
 FOLDED_RANKS = ()
 DEPTHWISE_RANKS = (1, 2)  # what `ops.depthwise_conv` knows

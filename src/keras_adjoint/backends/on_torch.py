@@ -1,10 +1,13 @@
 """PyTorch."""
 
+import math
+from itertools import chain
+
 import torch
 from torch.nn import functional
 
 from keras_adjoint.backends import BFLOAT16, TF32
-from keras_adjoint.geometry import remembered
+from keras_adjoint.geometry import is_known, remembered
 
 NAME = "torch"
 OFFERED = {
@@ -13,10 +16,11 @@ OFFERED = {
     "dilated": ("native", "subpixel"),
     "volume": ("native", "subpixel", "columns"),
     "grouped": ("native",),
-    "depthwise": ("native",),
-    "strided depthwise": ("native",),
+    "depthwise": ("native", "subpixel"),
+    "strided depthwise": ("native", "subpixel", "phases"),
 }
 FOLDED_RANKS = (1, 2)
+COPY = 100  # about how many multiply-adds take as long as to copy a number
 
 
 def coarse_epsilon():
@@ -49,15 +53,43 @@ def known_size(size):
 
 
 def convolve(x, kernel, pads, strides, dilation):
-    rank = len(pads)
     x, weight = _channels_first(x), _weight(kernel)
-    if any(front != behind for front, behind in pads) or any(front < 0 for front, _ in pads):
+    padding, cuts = [0] * len(pads), None
+    if all(front == behind and front >= 0 for front, behind in pads):
+        padding = [front for front, _ in pads]
+    elif even := _even_padding(x.shape[1:], pads, strides, dilation, weight.shape):
+        padding, cuts = even
+    else:
         x = _padded(x, pads)
-        pads = [(0, 0)] * rank
-    operation = getattr(functional, f"conv{rank}d")
-    padding = [front for front, _ in pads]
-    groups = x.shape[1] // weight.shape[1]
-    return _channels_last(operation(x, weight, None, strides, padding, dilation, groups))
+    operation = getattr(functional, f"conv{len(pads)}d")
+    y = operation(x, weight, None, strides, padding, dilation, x.shape[1] // weight.shape[1])
+    return _channels_last(y if cuts is None else y[:, :, *cuts])
+
+
+def _even_padding(x, pads, strides, dilation, weight):
+    """As many zeros on both ends of every axis, and the outputs that are then wanted, where that saves time.
+
+    PyTorch's convolutions pad both ends alike. For other pads x is copied, or else a few outputs are computed in vain:
+    with p ≥ front zeros, where s divides p − front, the first one wanted is number (p − front) / s. `x` and `weight` are
+    shapes, the first without the batch.
+    """
+    all_channels, *sizes = x
+    if not all(is_known(number) and number >= 0 for number in (*sizes, *chain(*pads))):
+        return None
+    padding, cuts, padded, computed, wanted = [], [], 1, 1, 1
+    for size, (front, behind), stride, step, taps in zip(sizes, pads, strides, dilation, weight[2:], strict=True):
+        reach = (taps - 1) * step + 1
+        skipped = -(-max(0, behind - front) // stride)
+        even = front + skipped * stride
+        outputs = (front + size + behind - reach) // stride + 1
+        padding.append(even)
+        cuts.append(slice(skipped, skipped + outputs))
+        padded *= front + size + behind
+        computed *= (2 * even + size - reach) // stride + 1
+        wanted *= outputs
+    filters, channels, *taps = weight
+    in_vain = (computed - wanted) * math.prod(taps) * filters * channels
+    return (padding, cuts) if in_vain < COPY * padded * all_channels else None
 
 
 def transposed_convolve(y, kernel, convolution):

@@ -90,7 +90,7 @@ class AdjointConv(Sized, TiedChannels):
 
     def problem(self, sizes, batch, device):
         """The `Problem` of the convolution that is carried back, for a result of spatial sizes `sizes`."""
-        return Problem(self.convolution(sizes), batch, *self.convolved_channels(), device)
+        return Problem(self.convolution(sizes), batch, *self.convolved_channels(), device, self.compute_dtype)
 
     def lowerings(self, sizes, batch, device):
         """Names of the lowerings that run one after the other for a result of spatial sizes `sizes`."""

@@ -83,7 +83,7 @@ class AdjointSeparableConv(AdjointDepthwiseConv):
 
     def lowerings(self, sizes, batch, device):
         outputs = [window.outputs(size) for window, size in zip(self.windows, sizes, strict=True)]
-        first = Problem(pointwise(outputs), batch, self.groups, self.source_filters(), device)
+        first = Problem(pointwise(outputs), batch, self.groups, self.source_filters(), device, self.compute_dtype)
         return [choose(first).name, *super().lowerings(sizes, batch, device)]
 
 

@@ -1,5 +1,7 @@
 """Which lowering computes an adjoint convolution: a table that can be read, and the cheapest of it."""
 
+from keras import ops
+
 from keras_adjoint.backends import current
 from keras_adjoint.geometry import remembered
 from keras_adjoint.lowerings import columns, fold, native, phases, shifts, subpixel
@@ -98,4 +100,4 @@ def problem_of(y, kernel, convolution):
     channels, filters = map(int, kernel.shape[-2:])
     batch = y.shape[0]
     batch = batch if isinstance(batch, int) else None
-    return Problem(convolution, batch, channels * convolution.groups, filters, current().device_of(y))
+    return Problem(convolution, batch, channels * convolution.groups, filters, current().device_of(y), ops.dtype(y))

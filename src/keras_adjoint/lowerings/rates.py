@@ -2,10 +2,10 @@
 
 A product of matrices reaches its full speed only if it is large in all three directions. So the time is
 
-    products · (1 + h_rows / rows) · (1 + h_depth / depth) · (1 + h_width / width) · a  +  elements · b  +  calls · c,
+    products · (1 + h_rows / rows) · (1 + h_depth / depth) · (1 + h_width / width) · a  +  elements · b  +  calls · c  +  d,
 
-where a direction of size h costs half of the speed. `rates.json` has the six numbers for every backend, kind of convolution
-and lowering. `python -m benchmarks.calibrate` wrote it, from timings of convolutions that were drawn at random.
+where a direction of size h costs half of the speed. `rates.json` has the seven numbers for every backend, precision, kind of
+convolution and lowering. `python -m benchmarks.calibrate` wrote it, from timings of convolutions that were drawn at random.
 """
 
 import json
@@ -15,14 +15,15 @@ from importlib import resources
 
 @cache
 def rates():
-    """The content of `rates.json`: `rates()[backend][kind][lowering]` is a dictionary of the six numbers."""
+    """The content of `rates.json`: `rates()[backend][precision][kind][lowering]` is a dictionary of the seven numbers."""
     text = resources.files("keras_adjoint.lowerings").joinpath("rates.json").read_text(encoding="utf-8")
     return json.loads(text)
 
 
 def seconds(lowering, problem, backend):
     """The time that a lowering is expected to take for a problem."""
-    return nanoseconds(lowering.work(problem), rates()[backend.NAME][problem.kind][lowering.name]) * 1e-9
+    of_kind = rates()[backend.NAME][problem.precision][problem.kind]
+    return nanoseconds(lowering.work(problem), of_kind[lowering.name]) * 1e-9
 
 
 def nanoseconds(work, rate):
@@ -30,4 +31,4 @@ def nanoseconds(work, rate):
     product = rate["product"] * work.rows * work.depth * work.width * work.repeats
     for direction in ("rows", "depth", "width"):
         product = product * (1 + rate[direction] / getattr(work, direction))
-    return product + rate["element"] * work.elements + rate["call"] * work.calls
+    return product + rate["element"] * work.elements + rate["call"] * work.calls + rate["start"]

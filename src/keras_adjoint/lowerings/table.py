@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from keras_adjoint.geometry import Convolution, is_known
+from keras_adjoint.lowerings.precise import HALF
 
 ANY_SIZE = 32  # stands for a size that is known only when the graph runs
 
@@ -19,6 +20,7 @@ class Problem:
         channels: Channels of the forward's input.
         filters: Channels of its output.
         device: "cpu" or "gpu".
+        dtype: What it is computed in.
     """
 
     convolution: Convolution
@@ -26,6 +28,12 @@ class Problem:
     channels: int
     filters: int
     device: str = "cpu"
+    dtype: str = "float32"
+
+    @property
+    def precision(self):
+        """Processors have units of their own for half precision, so that it has rates of its own too."""
+        return "half" if self.dtype in HALF else "full"
 
     @property
     def is_known(self):
