@@ -52,18 +52,21 @@ class Direct(keras.layers.Layer):
 
 
 def eager(side, channels, filters, batch, seconds):
-    """One call of `adjoint(conv)`, with the lowering of the layer that it is compared with."""
+    """One call of `adjoint(conv)`, with the lowering of the layer that it is compared with, and one of Keras' own."""
     conv = keras.layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)
     y = conv(np.ones((batch, side, side, channels), "float32"))
     tied = ka.adjoint(conv, lowering="native")
     direct = Direct(tied, y)
-    runs = {"tied": lambda: current().wait(tied(y)), "direct": lambda: current().wait(direct(y))}
+    stock = keras.layers.Conv2DTranspose(channels, 3, strides=2, padding="same", use_bias=False)
+    layers = {"tied": tied, "direct": direct, "stock": stock}
+    runs = {name: lambda layer=layer: current().wait(layer(y)) for name, layer in layers.items()}
     for run in runs.values():
         run()
     times = interleaved(runs, seconds=seconds, fewest=200)
     return {
         "call_us": 1e6 * times["tied"].median,
         "direct_us": 1e6 * times["direct"].median,
+        "stock_us": 1e6 * times["stock"].median,
         "ratio": times["tied"].median / times["direct"].median,
         "spread": max(times["tied"].spread, times["direct"].spread),
     }

@@ -90,18 +90,21 @@ def overhead(found):
     """Import and eager calls."""
     text = (
         "*Import* is what `import keras_adjoint` takes after `import keras`, in milliseconds (≤ 50). The others are eager\n"
-        "calls of a small adjoint of stride 2, beside those of a layer that only calls the same operation (≤ 1.15)."
+        "calls of a small adjoint of stride 2, beside those of a layer that only calls the same operation (*direct*, ≤ 1.15),\n"
+        "and of Keras' own `Conv2DTranspose` (*stock*)."
     )
     rows = []
     for figures in found:
         for name, row in figures.get("overhead", {}).items():
             if name == "import_ms":
-                rows.append([BACKENDS[figures["backend"]], "import, ms", f"{row:.0f}", "", "", ""])
+                rows.append([BACKENDS[figures["backend"]], "import, ms", f"{row:.0f}", "", "", "", ""])
             else:
-                numbers = [f"{row[key]:.0f}" for key in ("call_us", "direct_us")]
+                numbers = [f"{row[key]:.0f}" for key in ("call_us", "direct_us", "stock_us")]
                 numbers += [f"{row[key]:.2f}" for key in ("ratio", "spread")]
                 rows.append([BACKENDS[figures["backend"]], f"call, µs: {name}", *numbers])
-    return f"## Overhead\n\n{text}\n\n{cells(['backend', '', 'ours', 'direct', 'ratio', 'spread'], rows)}"
+    return (
+        f"## Overhead\n\n{text}\n\n{cells(['backend', '', 'ours', 'direct', 'stock', 'ours ÷ direct', 'spread'], rows)}"
+    )
 
 
 def room(found):

@@ -91,8 +91,10 @@ def transposed_convolve(y, kernel, convolution):
         y, kernel = tf.expand_dims(y, 1), tf.expand_dims(kernel, 0)
         sizes, strides = [1, *sizes], [strides[0] if depthwise else 1, *strides]
     operation = _TRANSPOSED["depthwise" if depthwise else rank]
+    x_shape = [tf.shape(y)[0] if y.shape[0] is None else y.shape[0], *sizes, channels]
     x = operation(
-        input_sizes=tf.stack([tf.shape(y)[0], *sizes, channels]),
+        # An eager call would take as long for three operations on sizes as for a small convolution.
+        input_sizes=x_shape if all(map(is_known, x_shape)) else tf.stack(x_shape),
         filter=kernel,
         out_backprop=y,
         strides=[1, *strides, 1],

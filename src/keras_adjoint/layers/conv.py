@@ -3,10 +3,10 @@
 from functools import cached_property
 
 import keras
-from keras import ops
 
 from keras_adjoint.geometry import Window, convolution_of
 from keras_adjoint.layers.options import Sized, TiedChannels
+from keras_adjoint.layers.sizes import shape_of
 from keras_adjoint.lowerings.choose import adjoint_convolution, check_name, choose
 from keras_adjoint.lowerings.table import Problem
 from keras_adjoint.rules import rule
@@ -71,7 +71,7 @@ class AdjointConv(Sized, TiedChannels):
         return self.source.input_spec.axes[1 if self.data_format == "channels_first" else -1]
 
     def call(self, y, output_size=None):
-        return self._with_options(y, lambda y: self.apply_adjoint(y, self.resolve(ops.shape(y)[1:-1], output_size)))
+        return self._with_options(y, lambda y: self.apply_adjoint(y, self.resolve(shape_of(y)[1:-1], output_size)))
 
     def apply_adjoint(self, y, sizes):
         return self.carry_back(y, self.read(), sizes)

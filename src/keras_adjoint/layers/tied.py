@@ -63,7 +63,9 @@ class Tied(keras.layers.Layer):
 
     def read(self, name=None):
         """A kernel of the source, as it is now, in this layer's compute dtype."""
-        return ops.cast(read_kernel(self.source, name or self.kernel_name), self.compute_dtype)
+        kernel = ops.convert_to_tensor(read_kernel(self.source, name or self.kernel_name))
+        same = keras.backend.standardize_dtype(kernel.dtype) == self.compute_dtype
+        return kernel if same else ops.cast(kernel, self.compute_dtype)
 
     def recorded_shapes(self):
         """Input shapes of the source, those of earlier lives included."""
