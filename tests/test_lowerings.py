@@ -57,6 +57,14 @@ def test_lowering_sums_half_precision_like_the_forward(name, stride, dtype):
     assert off[0] <= off[1]
 
 
+@pytest.mark.skipif(BACKEND == "jax", reason="its transposed convolutions are not oneDNN's")
+@pytest.mark.parametrize("dtype, trusted", [("float32", True), ("bfloat16", False)])
+def test_native_is_not_trusted_where_onednn_writes_beyond_its_memory(dtype, trusted):
+    """The first layer of CREPE, in bfloat16 on a processor with AMX."""
+    crepe = Convolution((Window(512, 4, padding="same").at(1024),))
+    assert BY_NAME["native"].fits(Problem(crepe, 16, 1, 1024, dtype=dtype)) == trusted
+
+
 @pytest.mark.parametrize("problem", PROBLEMS, ids=label)
 def test_some_lowering_is_chosen_for_every_convolution(problem):
     assert choose(problem).fits(problem)

@@ -1,5 +1,7 @@
 """JAX."""
 
+import math
+
 import jax
 from jax import lax
 
@@ -17,6 +19,7 @@ OFFERED = {
     "strided depthwise": ("shifts", "subpixel"),
 }
 FOLDED_RANKS = ()
+LONGEST_SUM_IN_HALF = math.inf  # its transposed convolutions are not oneDNN's
 
 
 def coarse_epsilon():

@@ -20,6 +20,7 @@ OFFERED = {
     "strided depthwise": ("native", "subpixel", "phases"),
 }
 FOLDED_RANKS = ()
+LONGEST_SUM_IN_HALF = 2**15
 DEPTHWISE_RANKS = (1, 2)  # what `ops.depthwise_conv` knows
 
 

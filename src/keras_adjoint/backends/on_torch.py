@@ -20,6 +20,7 @@ OFFERED = {
     "strided depthwise": ("native", "subpixel", "phases"),
 }
 FOLDED_RANKS = (1, 2)
+LONGEST_SUM_IN_HALF = 2**15
 COPY = 100  # about how many multiply-adds take as long as to copy a number
 
 

@@ -10,7 +10,23 @@ from keras_adjoint.lowerings.table import Work
 
 def fits(problem):
     """What the backend has a transposed convolution for."""
-    return current().can_transpose(problem.convolution, problem.kind)
+    return current().can_transpose(problem.convolution, problem.kind) and is_safe(problem)
+
+
+def is_safe(problem):
+    """Whether the operation keeps to its memory.
+
+    On processors with units for matrices in half precision, oneDNN's strided transposed convolution does not, once it sums
+    over so many numbers.
+    """
+    if problem.precision == "full" or problem.device != "cpu" or problem.positions("stride") == 1:
+        return True
+    return depth_of(problem) <= current().LONGEST_SUM_IN_HALF
+
+
+def depth_of(problem):
+    """How many numbers one position of x is summed over, in the mean."""
+    return max(1, problem.positions("taps") * problem.group[1] // problem.positions("stride"))
 
 
 def apply(y, kernel, convolution):
@@ -20,9 +36,6 @@ def apply(y, kernel, convolution):
 
 def work(problem):
     """Seen from x: every position sums over the taps that meet it."""
-    channels, filters = problem.group
-    depth = max(1, problem.positions("taps") * filters // problem.positions("stride"))
+    rows, channels = problem.blocks * problem.positions("stride"), problem.group[0]
     elements = problem.inputs + problem.outputs + problem.kernel
-    return Work(
-        problem.blocks * problem.positions("stride"), depth, channels, elements, repeats=problem.convolution.groups
-    )
+    return Work(rows, depth_of(problem), channels, elements, repeats=problem.convolution.groups)
