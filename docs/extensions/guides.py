@@ -30,6 +30,7 @@ def page(name, notebook, outputs):
     """The guide in Markdown, `outputs` below its cells."""
     cells = [markdown(cell, output) for cell, output in zip(notebook.cells, outputs, strict=True)]
     links = f"Download it as a program, {{download}}`{name}.py`, or as a notebook, {{download}}`{name}.ipynb`."
+    links += " Keras runs on TensorFlow, unless the environment variable `KERAS_BACKEND` names another backend."
     if "import pretrained_networks" in "".join(cells):
         links += " It reads {download}`pretrained_networks.py`, which belongs beside it."
     title, _, rest = "\n\n".join(cells).partition("\n")
@@ -62,7 +63,7 @@ def run(notebook, name, folder):
             pictures += 1
             file = folder / f"{name}_{pictures}.png"
             figure.savefig(file, dpi=110, facecolor="white", bbox_inches="tight")
-            parts.append(f"![{figure.get_label()}]({file.name})")
+            parts.append(f"[![{figure.get_label()}]({file.name})]({file.name})")  # a tap enlarges it
         outputs.append("\n\n".join(parts))
     return outputs
 
