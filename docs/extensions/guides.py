@@ -59,7 +59,7 @@ def run(notebook, name, folder):
             if printed.getvalue()
             else []
         )
-        for figure in open_figures():
+        for figure in [*open_figures(), *shown(cell.source, names)]:
             pictures += 1
             file = folder / f"{name}_{pictures}.png"
             figure.savefig(file, dpi=110, facecolor="white", bbox_inches="tight")
@@ -76,6 +76,12 @@ def open_figures():
     figures = [pyplot.figure(number) for number in pyplot.get_fignums()]
     pyplot.close("all")
     return figures
+
+
+def shown(source, names):
+    """The figure that a cell ends with, if it ends with the name of one: a notebook shows it."""
+    last = names.get(source.strip().splitlines()[-1])
+    return [last] if hasattr(last, "savefig") else []
 
 
 @contextlib.contextmanager
