@@ -162,6 +162,10 @@ np.testing.assert_allclose(new, old[:, :25, :25], atol=1e-4)
 # Ports of deconvnets, and autoencoders from before Keras had transposed convolutions, go back by a second `Conv2D`: swap the
 # two channel axes of the kernel, turn it by 180°, convolve with "same" padding. Without the turn it is another operator, and
 # with an even kernel it is off by a pixel, because "same" puts the odd zero on the other side.
+#
+# The `Deconvolution2D` and `DePool2D` layers of nanopony's keras-convautoencoder are of this kind. Each is given the layer
+# that it undoes, and the first swaps the channels and is meant not to turn the kernel. That was right with Theano, whose
+# convolution turns kernels itself. Keras 3 does not, and a port that leaves the turn out prints the second line below.
 
 
 # %%
@@ -235,5 +239,6 @@ np.testing.assert_allclose(in_one, by_hand, atol=1e-5)
 # | `Conv2DTranspose` and `set_weights`, once | `ka.adjoint(conv, tied=False)` |
 # | `Conv2DTranspose` and `set_weights`, again and again | `ka.adjoint(conv)` |
 # | a second `Conv2D` with a flipped kernel | `ka.adjoint(conv)`, or `ka.untie(model, to="conv")` |
+# | nanopony's `Deconvolution2D(conv)` and `DePool2D(pool)` | `ka.autoencoder(encoder, pooling="switches")` |
 # | unpooling by stored masks | `ka.autoencoder(encoder, pooling="switches")` |
 # | a loop over layers that goes back | `ka.deconvnet(model, layer)`, `ka.mirror(encoder)` |

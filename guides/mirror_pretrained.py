@@ -59,6 +59,15 @@ for layer in decoder.layers[1:13]:
 print("…")
 
 # %% [markdown]
+# Much of it can be seen at once. `ka.plot_mirror` draws the encoder going down and its mirror coming up, and a thick rung
+# wherever the two share a kernel; dashes are what a policy decided.
+
+# %%
+figure = ka.plot_mirror(encoder)
+figure.set_label("The encoder and its mirror as two ladders, tied where they share a kernel")
+figure
+
+# %% [markdown]
 # All policies are arguments of `ka.mirror`, for all layers or for some of them by name or class. They are listed in
 # [its reference](../docs/reference.md). Policies with a memory, such as `pooling="switches"`, which puts each maximum back
 # where it was, need the encoder beside the decoder: `ka.autoencoder(encoder, pooling="switches")`.

@@ -51,14 +51,20 @@ def runs_here(block):
 PROGRAMS = [block for block in blocks(ROOT / "README.md") if block.startswith("import")]
 
 
-def test_the_readme_has_a_program_to_run():
-    assert len(PROGRAMS) == 1
+def test_the_readme_has_programs_to_run():
+    assert len(PROGRAMS) == 2
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_program_in_the_readme_prints_what_it_says(program, capsys):
+def test_programs_in_the_readme_print_and_draw_what_they_say(program, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    layers = [keras.layers.Conv2D(4, 3, strides=2, activation="relu"), keras.layers.MaxPooling2D()]
+    keras.Sequential([keras.Input((28, 27, 3)), *layers]).save("model.keras")  # the reader's own
     exec(compile(program, "README.md", "exec"), {})
-    assert promised(program) and capsys.readouterr().out.strip().splitlines() == promised(program)
+    drawn = re.findall(r'savefig\("(.+?)"\)', program)
+    assert promised(program) or drawn
+    assert capsys.readouterr().out.strip().splitlines() == promised(program)
+    assert all((tmp_path / file).read_bytes().startswith(b"\x89PNG") for file in drawn)
 
 
 # --- the pages

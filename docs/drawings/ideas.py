@@ -1,4 +1,4 @@
-"""Drawings of what cannot be seen in a row of numbers: the tie, and the form that derivatives come from."""
+"""Drawings of what cannot be seen in a row of numbers: the tie, the mirror, and the form that derivatives come from."""
 
 from canvas import EDGE, SOFT, TAPS, Drawing
 
@@ -30,6 +30,41 @@ def tie():
     return drawing
 
 
+def mirror():
+    """An encoder and its mirror, row by row."""
+    drawing = Drawing(
+        "mirror",
+        272,
+        "The encoder goes down from the image over the layers first, pool and second to the code. Its mirror comes up from the "
+        "code over second_adjoint, pool_spread and first_adjoint to output_activation. Each adjoint reads the kernel of the "
+        "layer beside it. Pooling and the activation at the end are decided by policies.",
+    )
+    rows = (
+        ("image", "output_activation", "policy"),
+        ("first", "first_adjoint", "kernel"),
+        ("pool", "pool_spread", "policy"),
+        ("second", "second_adjoint", "kernel"),
+    )
+    for number, (left, right, kind) in enumerate(rows):
+        top = 10 + 54 * number
+        policy = kind == "policy"
+        drawing.box(10, top, 160, 36)
+        drawing.text(90, top + 18, left, bold=True)
+        drawing.box(290, top, 160, 36, TAPS[1] if policy else TAPS[0], dashed=policy)
+        drawing.text(370, top + 18, right, bold=True)
+        if not policy:
+            drawing.line((170, top + 18), (290, top + 18), TAPS[0], width=4)
+        elif left != "image":
+            drawing.line((170, top + 18), (290, top + 18), TAPS[1], dashed=True)
+        if left != "image":
+            drawing.text(230, top + 7, "one kernel" if kind == "kernel" else "policy", SOFT, size=14)
+        drawing.line((90, top + 37), (90, top + 53), arrow=True)
+        drawing.line((370, top + 53), (370, top + 37), arrow=True)
+    drawing.box(10, 226, 440, 36)
+    drawing.text(230, 244, "code", bold=True)
+    return drawing
+
+
 def form():
     """The form ⟨A x, y⟩ and its three gradients."""
     drawing = Drawing(
@@ -52,4 +87,4 @@ def form():
     return drawing
 
 
-DRAWINGS = (tie, form)
+DRAWINGS = (tie, mirror, form)

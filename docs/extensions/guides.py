@@ -30,6 +30,7 @@ def page(name, notebook, outputs):
     """The guide in Markdown, `outputs` below its cells."""
     cells = [markdown(cell, output) for cell, output in zip(notebook.cells, outputs, strict=True)]
     links = f"Download it as a program, {{download}}`{name}.py`, or as a notebook, {{download}}`{name}.ipynb`."
+    links += " Keras runs on TensorFlow, unless the environment variable `KERAS_BACKEND` names another backend."
     if "import pretrained_networks" in "".join(cells):
         links += " It reads {download}`pretrained_networks.py`, which belongs beside it."
     title, _, rest = "\n\n".join(cells).partition("\n")
@@ -58,11 +59,11 @@ def run(notebook, name, folder):
             if printed.getvalue()
             else []
         )
-        for figure in open_figures():
+        for figure in [*open_figures(), *shown(cell.source, names)]:
             pictures += 1
             file = folder / f"{name}_{pictures}.png"
             figure.savefig(file, dpi=110, facecolor="white", bbox_inches="tight")
-            parts.append(f"![{figure.get_label()}]({file.name})")
+            parts.append(f"[![{figure.get_label()}]({file.name})]({file.name})")  # a tap enlarges it
         outputs.append("\n\n".join(parts))
     return outputs
 
@@ -75,6 +76,12 @@ def open_figures():
     figures = [pyplot.figure(number) for number in pyplot.get_fignums()]
     pyplot.close("all")
     return figures
+
+
+def shown(source, names):
+    """The figure that a cell ends with, if it ends with the name of one: a notebook shows it."""
+    last = names.get(source.strip().splitlines()[-1])
+    return [last] if hasattr(last, "savefig") else []
 
 
 @contextlib.contextmanager
