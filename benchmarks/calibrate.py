@@ -109,7 +109,7 @@ def times(geometry, dtype, seconds):
     y = ops.convert_to_tensor(generator.standard_normal(geometry.y_shape).astype("float32"), dtype=dtype)
     kernel = ops.convert_to_tensor(generator.standard_normal(geometry.kernel_shape).astype("float32"), dtype=dtype)
     problem = problem_of(y, kernel, geometry.convolution)
-    offered = [BY_NAME[name] for name in current().OFFERED[problem.kind]]
+    offered = [BY_NAME[name] for name in current().OFFERED[problem.precision][problem.kind]]
     fitting = [lowering for lowering in offered if lowering.fits(problem) and has_room(lowering, problem)]
     runs = {}
     for lowering in fitting:

@@ -1,8 +1,12 @@
-"""Measurements in a process of their own, since some operations of backends do not survive in half precision."""
+"""Measurements in a process of their own, since some operations of backends crash or never end in half precision."""
 
+import signal
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import get_context
+
+PATIENCE = 180  # seconds for one measurement
 
 
 def survived(function, arguments):
@@ -11,7 +15,7 @@ def survived(function, arguments):
     try:
         for argument in arguments:
             try:
-                result = worker.submit(function, argument).result()
+                result = worker.submit(partial(on_time, function), argument).result()
             except BrokenProcessPool:
                 result = None
                 worker.shutdown()
@@ -19,6 +23,15 @@ def survived(function, arguments):
             yield argument, result
     finally:
         worker.shutdown()
+
+
+def on_time(function, argument):
+    """`function(argument)`, or the end of the process: a call into a backend that hangs hears no exception."""
+    signal.alarm(PATIENCE)
+    try:
+        return function(argument)
+    finally:
+        signal.alarm(0)
 
 
 def new_worker():

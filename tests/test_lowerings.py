@@ -80,8 +80,8 @@ def test_every_lowering_computes_something():
 @pytest.mark.parametrize("precision", ["full", "half"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_rates_know_what_the_backend_offers(kind, precision):
-    assert set(rates()[BACKEND][precision][kind]) == set(current().OFFERED[kind])
-    assert set(current().OFFERED) == set(KINDS)
+    assert set(rates()[BACKEND][precision][kind]) == set(current().OFFERED[precision][kind])
+    assert set(current().OFFERED[precision]) == set(KINDS)
 
 
 def test_no_lowering_is_chosen_by_timing(monkeypatch):

@@ -19,7 +19,7 @@ RATIOS = {
 def rows(dtype, seconds):
     """Yield (name, row) for every geometry."""
     for geometry, row in survived(partial(measure, dtype=dtype, seconds=seconds), GEOMETRIES):
-        yield str(geometry), row or {"fails": "the process died"}
+        yield str(geometry), row or {"fails": "the process died, or took too long"}
 
 
 def measure(geometry, dtype, seconds):

@@ -1,5 +1,7 @@
 """How much memory a process takes while it does something, as Linux counts it."""
 
+import ctypes
+import gc
 import json
 import subprocess
 import sys
@@ -10,6 +12,8 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 def grown(run):
     """By how many bytes the process grew at its peak, while `run()` ran, beyond what it held before."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what earlier runs have freed would be used again without growing
     before = _bytes("VmRSS")
     CLEAR.write_text("5", encoding="ascii")  # from here on the peak is counted anew
     run()

@@ -5,16 +5,19 @@ to float32. `average_pooling_edges(before, after)` says what average pooling wit
 beyond the edge, for zeros `before` and `after` every axis: "inside" (only over positions inside) or "replicated" (also
 over copies of the edge). `known_size(size)` is the integer behind a size that tracing has made a tensor of.
 
-For the lowerings: `OFFERED` names those that are considered for each kind of convolution, and `NAME` the backend in
-`rates.json`. `convolve` is a grouped convolution with explicit pads, `transposed_convolve` its adjoint by the backend's own
-operation, where `can_transpose` says that there is one; `LONGEST_SUM_IN_HALF` is how far a strided one can be trusted in
-half precision. `fold` adds overlapping columns along as many axes as `FOLDED_RANKS` says. `with_derivatives(form, kernel, y)`
-is Aᵀ y, differentiated as its form says. `device_of(tensor)` is "cpu" or "gpu", `compiled(function)` what most people run,
-and `wait(tensor)` returns when it has been computed.
+For the lowerings: `OFFERED` names those that are considered for each precision and kind of convolution, and `NAME` the
+backend in `rates.json`. `convolve` is a grouped convolution with explicit pads, `transposed_convolve` its adjoint by the
+backend's own operation, where `can_transpose` says that there is one; `LONGEST_SUM_IN_HALF` is how far a strided one can be
+trusted in half precision. `fold` adds overlapping columns along as many axes as `FOLDED_RANKS` says. `summed(term, rows)` is
+the sum of `term(*row)`, which holds few terms at once. `with_derivatives(form, kernel, y)` is Aᵀ y, differentiated as its
+form says. `device_of(tensor)` is "cpu" or "gpu", `compiled(function)` what most people run, and `wait(tensor)` returns when
+it has been computed.
 """
 
 import importlib
-from functools import cache
+import operator
+from functools import cache, reduce
+from itertools import starmap
 
 import keras
 
@@ -26,3 +29,8 @@ BFLOAT16 = 2.0**-7
 def current():
     """The file of the backend that Keras runs on."""
     return importlib.import_module(f"keras_adjoint.backends.on_{keras.backend.backend()}")
+
+
+def written_out(term, rows):
+    """The sum of `term(*row)`, operation by operation."""
+    return reduce(operator.add, starmap(term, rows))

@@ -3,13 +3,14 @@
 import math
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from keras_adjoint.backends import BFLOAT16, TF32
 from keras_adjoint.backends.jax_form import gradient_of_form
 
 NAME = "jax"
-OFFERED = {
+_OFFERED = {
     "sequence": ("subpixel", "phases", "columns", "shifts"),
     "image": ("subpixel", "phases", "columns", "shifts"),
     "dilated": ("subpixel", "shifts"),
@@ -18,6 +19,7 @@ OFFERED = {
     "depthwise": ("shifts", "subpixel"),
     "strided depthwise": ("shifts", "subpixel"),
 }
+OFFERED = {"full": _OFFERED, "half": _OFFERED}
 FOLDED_RANKS = ()
 LONGEST_SUM_IN_HALF = math.inf  # its transposed convolutions are not oneDNN's
 
@@ -71,6 +73,12 @@ def transposed_convolve(y, kernel, convolution):
 
 def can_transpose(convolution, kind):
     return True
+
+
+def summed(term, rows):
+    # Written out, XLA would cut out what every term reads before it adds the first two.
+    table = jnp.asarray(rows)
+    return lax.fori_loop(1, len(rows), lambda i, total: total + term(*table[i]), term(*rows[0]))
 
 
 def with_derivatives(form, kernel, y):

@@ -6,11 +6,11 @@ from itertools import chain
 import torch
 from torch.nn import functional
 
-from keras_adjoint.backends import BFLOAT16, TF32
+from keras_adjoint.backends import BFLOAT16, TF32, written_out
 from keras_adjoint.geometry import is_known, remembered
 
 NAME = "torch"
-OFFERED = {
+_OFFERED = {
     "sequence": ("native", "subpixel", "columns", "fold"),
     "image": ("native", "subpixel", "columns", "fold"),
     "dilated": ("native", "subpixel"),
@@ -19,8 +19,10 @@ OFFERED = {
     "depthwise": ("native", "subpixel"),
     "strided depthwise": ("native", "subpixel", "phases"),
 }
+OFFERED = {"full": _OFFERED, "half": _OFFERED}
 FOLDED_RANKS = (1, 2)
 LONGEST_SUM_IN_HALF = 2**15
+summed = written_out
 COPY = 100  # about how many multiply-adds take as long as to copy a number
 
 

@@ -28,7 +28,8 @@ BY_NAME = {lowering.name: lowering for lowering in LOWERINGS}
 def choose(problem):
     """The cheapest lowering that fits a `Problem`, among those that the backend offers; nothing is timed here."""
     backend = current()
-    offered = [BY_NAME[name] for name in (backend.OFFERED[problem.kind] if problem.device == "cpu" else UNMEASURED)]
+    names = backend.OFFERED[problem.precision][problem.kind] if problem.device == "cpu" else UNMEASURED
+    offered = [BY_NAME[name] for name in names]
     fitting = [lowering for lowering in offered if lowering.fits(problem) and has_room(lowering, problem)]
     if problem.device != "cpu":
         return next(iter(fitting), BY_NAME["phases"])

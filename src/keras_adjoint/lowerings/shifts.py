@@ -6,9 +6,12 @@ fuses makes one pass over memory of the whole sum.
 """
 
 import itertools
+import math
 
 from keras import ops
 
+from keras_adjoint.backends import current, written_out
+from keras_adjoint.geometry import is_known
 from keras_adjoint.lowerings.interleave import join
 from keras_adjoint.lowerings.polyphase import blocks_of, phases_of
 from keras_adjoint.lowerings.precise import summed_in_float32
@@ -27,44 +30,60 @@ def fits(problem):
 def apply(y, kernel, convolution):
     """Aᵀ y for `y` of shape `(batch, *outputs, filters)` and `kernel` of shape `(*taps, channels / groups, filters)`."""
     blocks = [blocks_of(axis) for axis in convolution.axes]
-    multiply = multiplication(kernel, convolution.groups)
-    phases = [one_phase(y, multiply, blocks, phase) for phase in itertools.product(*map(phases_of, convolution.axes))]
+    multiply, add_up = multiplication(kernel, convolution.groups)
+    phases = [
+        one_phase(y, multiply, add_up, convolution, blocks, phase)
+        for phase in itertools.product(*map(phases_of, convolution.axes))
+    ]
     return join(phases, convolution)
 
 
-def one_phase(y, multiply, blocks, phase):
+def one_phase(y, multiply, add_up, convolution, blocks, phase):
     """The sum over the taps of one phase, of shape `(batch, *blocks, channels)`, or `None` if it has none."""
     if any(along is None for along in phase):
         return None
     windows = [along.window(block) for along, block in zip(phase, blocks, strict=True)]
     read = window(y, *zip(*windows, strict=True))
-    total = None
+    counts = [block.count for block in blocks]
+    return add_up(lambda tap, *starts: multiply(cut(read, starts, counts), tap), moves(convolution, phase))
+
+
+def cut(x, starts, lengths):
+    """A part of `x` along its spatial axes, which may start where only the running program knows."""
+    if all(map(is_known, starts)):
+        return x[(slice(None), *(slice(start, start + length) for start, length in zip(starts, lengths, strict=True)))]
+    batch, *_, channels = ops.shape(x)
+    return ops.slice(x, (0, *starts, 0), (batch, *lengths, channels))
+
+
+def moves(convolution, phase):
+    """For every tap of a phase: its number in the whole kernel, and where in the window it begins to read."""
+    found = []
     for numbers in itertools.product(*(range(along.taps) for along in phase)):
-        tap, cut = [], [slice(None)]
-        for number, along, block in zip(numbers, phase, blocks, strict=True):
-            tap.append(along.tap + number * along.step)
-            start = (along.taps - 1 - number) * along.spacing
-            cut.append(slice(start, start + block.count))
-        term = multiply(read[tuple(cut)], tuple(tap))
-        total = term if total is None else total + term
-    return total
+        tap, starts = 0, []
+        for number, along, axis in zip(numbers, phase, convolution.axes, strict=True):
+            tap = tap * axis.taps + along.tap + number * along.step
+            starts.append((along.taps - 1 - number) * along.spacing)
+        found.append((tap, *starts))
+    return found
 
 
 def multiplication(kernel, groups):
-    """`multiply(y, tap)`: y times the transpose of one tap of the kernel."""
-    *taps, channels, filters = map(int, kernel.shape)
+    """`multiply(y, tap)`, y times the transpose of one tap of the kernel, and the way to add such terms up."""
+    *_, channels, filters = map(int, kernel.shape)
+    taps = ops.reshape(kernel, (-1, channels, filters))
     if groups == 1:
-        return lambda y, tap: y @ ops.transpose(kernel[tap])
+        return lambda y, tap: y @ ops.transpose(taps[tap]), current().summed
     if channels == 1 and filters == groups:
-        return lambda y, tap: y * kernel[(*tap, 0)]
+        return lambda y, tap: y * taps[tap, 0], written_out  # which a compiler fuses
 
     def multiply(y, tap):
-        matrices = ops.transpose(ops.reshape(kernel[tap], (channels, groups, filters // groups)), (1, 2, 0))
+        matrices = ops.transpose(ops.reshape(taps[tap], (channels, groups, filters // groups)), (1, 2, 0))
         _, *sizes, _ = ops.shape(y)
         y = ops.transpose(ops.reshape(y, (-1, groups, filters // groups)), (1, 0, 2))
         return ops.reshape(ops.transpose(y @ matrices, (1, 0, 2)), (-1, *sizes, groups * channels))
 
-    return multiply
+    return multiply, current().summed
 
 
 def work(problem):
@@ -73,5 +92,7 @@ def work(problem):
     taps = problem.positions("taps")
     added = taps * problem.inputs // problem.positions("stride")
     repeats = taps * problem.convolution.groups
-    room = 2 * problem.inputs + problem.outputs
+    # Depthwise terms are fused. A matrix product needs its window of y cut out, and a compiler may do so for all phases first.
+    windows = 1 if problem.group == (1, 1) else 2 * math.prod(min(a.stride, a.taps) for a in problem.convolution.axes)
+    room = 2 * problem.inputs + windows * problem.outputs
     return Work(problem.blocks, filters, channels, added, calls=taps, repeats=repeats, room=room)
