@@ -21,6 +21,7 @@ import keras_adjoint as ka
 HOUSE = [
     "default_backend",
     "errors",
+    "whole_files",
     "geometry",
     "arrays",
     "channels",

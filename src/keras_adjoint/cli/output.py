@@ -3,9 +3,6 @@
 import os
 
 from keras_adjoint.cli.errors import Unusable
-from keras_adjoint.demo.files import moved_into_place
-
-__all__ = ["check_output", "moved_into_place"]
 
 
 def check_output(file, *, inputs, suffixes, force):

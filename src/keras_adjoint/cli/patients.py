@@ -7,13 +7,13 @@ import keras
 from keras_adjoint.cli.errors import Unusable
 from keras_adjoint.cli.model_file import load
 from keras_adjoint.cli.script_file import read_script, write_script
-from keras_adjoint.demo.files import moved_into_place
 from keras_adjoint.doctor.models.illnesses import examine_model
 from keras_adjoint.doctor.models.origin import origin_of
 from keras_adjoint.doctor.repair.models import proven_difference, repair_model
 from keras_adjoint.doctor.repair.outputs import Refused
 from keras_adjoint.doctor.repair.scripts import repair_script
 from keras_adjoint.doctor.scripts.illnesses import examine_script
+from keras_adjoint.whole_files import moved_into_place
 
 
 @dataclass

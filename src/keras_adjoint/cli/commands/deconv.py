@@ -70,10 +70,11 @@ def deconv(
             if importlib.util.find_spec(module) is None:
                 raise Unusable('Pictures need matplotlib: pip install "keras-adjoint[plot]"')
         from keras_adjoint.cli.model_file import load
-        from keras_adjoint.cli.output import check_output, moved_into_place
+        from keras_adjoint.cli.output import check_output
         from keras_adjoint.cli.projecting import project
         from keras_adjoint.cli.projection_picture import draw
         from keras_adjoint.cli.projection_summary import report
+        from keras_adjoint.whole_files import moved_into_place
 
         check_output(output, inputs=[file, photograph], suffixes=FORMATS, force=force)
         model = load(file, modules)
