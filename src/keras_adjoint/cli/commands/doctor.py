@@ -46,8 +46,8 @@ def doctor(
     """
     with one_line(debug=debug):
         from keras_adjoint.cli.console import print_json
-        from keras_adjoint.cli.illness_list import as_data, show
-        from keras_adjoint.cli.patients import open_patient, target_for
+        from keras_adjoint.cli.doctoring.patients import open_patient, target_for
+        from keras_adjoint.cli.doctoring.summary import as_data, show
 
         if (output or force) and not fix:
             raise Unusable("-o and --force are for the repaired copy that --fix writes.")

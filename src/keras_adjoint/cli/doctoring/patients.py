@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import keras
 
 from keras_adjoint.cli.errors import Unusable
-from keras_adjoint.cli.model_file import load
-from keras_adjoint.cli.script_file import read_script, write_script
+from keras_adjoint.cli.files.models import load
+from keras_adjoint.cli.files.scripts import read_script, write_script
 from keras_adjoint.doctor.models.illnesses import examine_model
 from keras_adjoint.doctor.models.origin import origin_of
 from keras_adjoint.doctor.repair.models import proven_difference, repair_model

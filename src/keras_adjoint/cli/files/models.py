@@ -7,7 +7,7 @@ import zipfile
 import keras
 
 from keras_adjoint.cli.errors import Unusable
-from keras_adjoint.cli.spared import need_tensorflow
+from keras_adjoint.cli.files.spared import need_tensorflow
 
 HDF5 = b"\x89HDF\r\n\x1a\n"  # the first bytes of such a file
 LEGACY = (".h5", ".hdf5")
