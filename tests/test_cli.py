@@ -160,7 +160,7 @@ def test_a_file_that_is_no_archive(tmp_path):
 def test_a_truncated_file(tmp_path):
     file = saved(autoencoder(), tmp_path)
     file.write_bytes(file.read_bytes()[:-100])
-    complains(run("check", file), "is not a Keras model")
+    complains(run("check", file), "is not a whole Keras model")
 
 
 def test_a_damaged_file(tmp_path):
@@ -177,10 +177,25 @@ def test_a_lambda_is_not_run(tmp_path):
     complains(run("check", saved(model, tmp_path)), "Lambda")
 
 
-def test_wrong_arguments():
-    result = run("check")
-    assert result.exit_code == 2
-    assert "MODEL.keras" in result.stderr
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["check"], "Missing argument 'MODEL.keras'. See keras-adjoint check --help."),
+        (["check", "model.keras", "--jsn"], "No such option: --jsn"),
+        (["chek", "model.keras"], "No such command 'chek'"),
+        (["inspect", "model.keras", "--batch", "many"], "Invalid value for '--batch'"),
+        (["mirror", "model.keras"], "Missing option"),
+        (["deconv", "a.keras", "b.png", "--layer", "c", "-o", "d.png", "--range", "0"], "--range"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments(arguments, words):
+    complains(run(*arguments), words)
+
+
+def test_without_arguments_there_is_help():
+    result = run()
+    assert result.exit_code == 2 and "inspect" in result.stdout and result.stderr == ""
 
 
 def test_debug_shows_where_an_error_comes_from(tmp_path):

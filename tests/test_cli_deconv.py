@@ -11,7 +11,7 @@ from keras import layers
 from PIL import Image
 
 import keras_adjoint as ka
-from keras_adjoint.cli import projecting
+from keras_adjoint.cli.projecting import features
 from keras_adjoint.plots import photograph
 
 
@@ -65,7 +65,7 @@ def test_the_strongest_features_are_those_of_the_layer(tmp_path):
 
 def test_a_box_holds_the_patch_that_a_unit_sees(tmp_path):
     """A unit of conv2 at (i, j) sees 8 × 8 pixels from (2 i, 2 j) on: 3 taps, pooled by 2, 3 taps."""
-    found = projecting.project(network(), photo(tmp_path), "conv2", strongest=3)
+    found = features.project(network(), photo(tmp_path), "conv2", strongest=3)
     for feature in found.features:
         top, left, bottom, right = feature.box
         assert 0 < bottom - top <= 8 and 0 < right - left <= 8
@@ -77,7 +77,7 @@ def test_a_box_holds_the_patch_that_a_unit_sees(tmp_path):
 
 def test_projections_are_those_of_the_library(tmp_path):
     model, options = network(), {"strongest": 3, "texts": ["activation=guided"]}
-    found = projecting.project(model, photo(tmp_path), "conv2", **options)
+    found = features.project(model, photo(tmp_path), "conv2", **options)
     x = found.photograph[None]
     expected = ka.deconvnet(model, "conv2", strongest=3, activation="guided")(x)
     stacked = np.stack([feature.projection for feature in found.features])
@@ -87,7 +87,7 @@ def test_projections_are_those_of_the_library(tmp_path):
 def test_a_policy_for_one_layer_leaves_the_others_to_the_deconvnet(tmp_path):
     model = network()
     options = {"strongest": 2, "texts": ["activation:conv1=linear"]}
-    found = projecting.project(model, photo(tmp_path), "conv2", **options)
+    found = features.project(model, photo(tmp_path), "conv2", **options)
     activation = {"conv1": "linear", "default": "deconvnet"}
     expected = ka.deconvnet(model, "conv2", strongest=2, activation=activation)(found.photograph[None])
     stacked = np.stack([feature.projection for feature in found.features])

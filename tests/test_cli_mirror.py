@@ -9,7 +9,7 @@ from command_line import complains, run, run_in_new_process, saved
 from keras import layers
 
 import keras_adjoint as ka
-from keras_adjoint.cli import mirror_file
+from keras_adjoint.cli.mirroring import decoder
 from keras_adjoint.layers.tied import Tied
 
 
@@ -177,7 +177,7 @@ def test_another_file_is_overwritten_only_by_force(file):
 
 
 def test_a_file_that_does_not_load_tied_is_not_kept(file, monkeypatch):
-    monkeypatch.setattr(mirror_file.ka, "is_tied", lambda model: False)
+    monkeypatch.setattr(decoder.ka, "is_tied", lambda model: False)
     out = file.with_name("out.keras")
     complains(run("mirror", file, "-o", out, "--autoencoder"), "is not tied", status=1)
     assert list(file.parent.iterdir()) == [file]

@@ -12,9 +12,9 @@ from rich.console import Console
 
 import keras_adjoint as ka
 from keras_adjoint.demo import models, photographs, tables
-from keras_adjoint.demo.files import moved_into_place
 from keras_adjoint.demo.job import run
 from keras_adjoint.demo.models import STAGES, make_autoencoder
+from keras_adjoint.whole_files import moved_into_place
 
 
 @pytest.fixture(scope="module")

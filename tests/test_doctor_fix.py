@@ -210,7 +210,7 @@ def test_old_files_are_repaired_into_new_ones(tmp_path):
     result = run("doctor", tmp_path / "model.h5", "--fix")
     assert result.exit_code == 0 and "model.repaired.keras" in result.stdout
     assert ka.is_tied(keras.saving.load_model(tmp_path / "model.repaired.keras"))
-    complains(run("doctor", tmp_path / "model.h5", "--fix", "-o", tmp_path / "other.h5"), "must end in .keras")
+    complains(run("doctor", tmp_path / "model.h5", "--fix", "-o", tmp_path / "other.h5"), "ends in .keras")
 
 
 # --- repaired scripts
@@ -359,7 +359,7 @@ def test_a_copy_is_not_overwritten_unless_forced(tmp_path):
     lost_tie().save(tmp_path / "model.keras")
     target = tmp_path / "out.keras"
     target.write_bytes(b"precious")
-    complains(run("doctor", tmp_path / "model.keras", "--fix", "-o", target), "is there already")
+    complains(run("doctor", tmp_path / "model.keras", "--fix", "-o", target), "exists already")
     assert target.read_bytes() == b"precious"
     assert run("doctor", tmp_path / "model.keras", "--fix", "-o", target, "--force").exit_code == 0
     assert ka.is_tied(keras.saving.load_model(target))
@@ -369,7 +369,7 @@ def test_the_file_itself_is_never_overwritten(tmp_path):
     file = tmp_path / "model.keras"
     lost_tie().save(file)
     before = file.read_bytes()
-    complains(run("doctor", file, "--fix", "-o", file, "--force"), "is never changed")
+    complains(run("doctor", file, "--fix", "-o", file, "--force"), "is never overwritten")
     assert file.read_bytes() == before
 
 
@@ -412,7 +412,7 @@ def test_a_truncated_model_gets_one_line(tmp_path):
     file = tmp_path / "model.keras"
     lost_tie().save(file)
     file.write_bytes(file.read_bytes()[:-100])
-    complains(run("doctor", file, "--fix"), "is not a Keras model")
+    complains(run("doctor", file, "--fix"), "is not a whole Keras model")
 
 
 def test_the_help_has_examples():

@@ -21,6 +21,7 @@ import keras_adjoint as ka
 HOUSE = [
     "default_backend",
     "errors",
+    "whole_files",
     "geometry",
     "arrays",
     "channels",
@@ -55,6 +56,27 @@ HOUSE = [
     "report",
     "cli",
     "__main__",
+]
+
+# The same for the command line, whose modules stand in rooms of their own.
+COMMAND_LINE = [
+    "errors",
+    "console",
+    "fitting_table",
+    "files",
+    "policies",
+    "checking",
+    "inspecting",
+    "mirroring",
+    "kernels",
+    "projecting",
+    "doctoring",
+    "reporting",
+    "completion",
+    "options",
+    "commands",
+    "app",
+    "__init__",
 ]
 
 # The contract of the design page, `autotune`, `deconvnet`, `exporting`, and the pictures.
@@ -114,6 +136,20 @@ def test_imports_run_one_way(module):
     below = HOUSE[: HOUSE.index(room(module))]
     wrong = {name for name in OURS[module] if room(name) not in below and room(name) != room(module)}
     assert not wrong, f"{module} may not import {', '.join(sorted(wrong))}"
+
+
+def room_in_command_line(module):
+    """The name in `COMMAND_LINE` that a module belongs to."""
+    return module.split(".")[2] if module.count(".") > 1 else "__init__"
+
+
+def test_imports_run_one_way_in_the_command_line():
+    imports = {module: OURS[module] for module in SOURCES if room(module) == "cli"}
+    assert {room_in_command_line(module) for module in imports} == set(COMMAND_LINE)
+    place = {module: COMMAND_LINE.index(room_in_command_line(module)) for module in imports}
+    for module, names in imports.items():
+        wrong = {name for name in names if place.get(name, -1) > place[module]}
+        assert not wrong, f"{module} may not import {', '.join(sorted(wrong))}"
 
 
 def test_imports_have_no_cycle():

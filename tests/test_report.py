@@ -14,7 +14,7 @@ from keras import layers
 from PIL import Image
 
 import keras_adjoint as ka
-from keras_adjoint.cli.examination import examine_layer
+from keras_adjoint.cli.checking.examination import examine_layer
 from keras_adjoint.graph import trace
 from keras_adjoint.mirroring.policies import NAMES
 from keras_adjoint.places import layers_of

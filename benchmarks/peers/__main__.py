@@ -18,7 +18,7 @@ from benchmarks.peers.problems import PROBLEMS, conjugate_gradients
 from benchmarks.speed.timing import interleaved
 from keras_adjoint.backends import current
 from keras_adjoint.cli.console import make_console
-from keras_adjoint.demo.files import moved_into_place
+from keras_adjoint.whole_files import moved_into_place
 
 INTRODUCTION = """# Beside other libraries
 

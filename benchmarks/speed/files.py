@@ -6,7 +6,7 @@ import os
 import platform
 
 from benchmarks.zoo.files import versions
-from keras_adjoint.demo.files import moved_into_place
+from keras_adjoint.whole_files import moved_into_place
 
 BACKENDS = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
 

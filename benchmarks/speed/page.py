@@ -4,7 +4,7 @@ import math
 
 from benchmarks.export.page import table as cells
 from benchmarks.speed.files import BACKENDS, everything
-from keras_adjoint.demo.files import moved_into_place
+from keras_adjoint.whole_files import moved_into_place
 
 # What is to be reached: by backend, for the geometric mean and for the worst of the ratios.
 TARGETS = {

@@ -9,7 +9,7 @@ import keras
 
 import keras_adjoint as ka
 from benchmarks.zoo.networks import cases
-from keras_adjoint.demo.files import moved_into_place
+from keras_adjoint.whole_files import moved_into_place
 
 BACKENDS = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from benchmarks.zoo.networks import cases
 from benchmarks.zoo.rows import FAILED, NOT_BUILT, OK
-from keras_adjoint.demo.files import moved_into_place
+from keras_adjoint.whole_files import moved_into_place
 
 HEAD = (
     "network",

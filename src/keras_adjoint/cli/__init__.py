@@ -11,6 +11,9 @@ def main():
     if importlib.util.find_spec("typer") is None:  # the other package for the terminal, rich, comes with Keras
         print('The command line needs typer: pip install "keras-adjoint[cli]"', file=sys.stderr)
         sys.exit(2)
-    from keras_adjoint.cli.app import app
+    try:
+        from keras_adjoint.cli.app import app
 
-    app()
+        app()
+    except KeyboardInterrupt:  # before a command was there to say so
+        sys.exit(130)

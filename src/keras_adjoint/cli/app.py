@@ -1,14 +1,41 @@
 """The command: its subcommands in the order of its help, and what they have in common."""
 
-from typing import Annotated
+import sys
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from keras_adjoint.cli.commands import check, deconv, demo, doctor, inspect, kernel, mirror, report
+from keras_adjoint.cli.errors import UNUSABLE, complain
 from keras_adjoint.cli.options import examples
+
+UsageError: Any = typer.BadParameter.__base__  # of wrong arguments; typer does not name it
+
+
+class Command(TyperGroup):
+    """The command as a whole, which says in one line what is wrong with its arguments, too."""
+
+    def main(self, *arguments, standalone_mode=True, **options):
+        if not standalone_mode:
+            return super().main(*arguments, standalone_mode=False, **options)
+        try:
+            status = super().main(*arguments, standalone_mode=False, **options)
+        except UsageError as error:
+            if error.format_message():  # without any arguments it is empty, for the help has been printed
+                complain(f"{error.format_message()} {where_to_look(error)}")
+            status = UNUSABLE
+        sys.exit(status)
+
+
+def where_to_look(error):
+    """Which help says more about wrong arguments."""
+    return "" if error.ctx is None else f"See {error.ctx.command_path} --help."
+
 
 app = typer.Typer(
     name="keras-adjoint",
+    cls=Command,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",

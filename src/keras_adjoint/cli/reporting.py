@@ -3,16 +3,16 @@
 import keras
 from rich.markup import escape
 
+from keras_adjoint.cli.checking.examination import examine_layer
 from keras_adjoint.cli.console import make_console, progress
 from keras_adjoint.cli.errors import unusable
-from keras_adjoint.cli.examination import examine_layer
-from keras_adjoint.cli.output import moved_into_place
-from keras_adjoint.cli.settings import choices_from, policies_from, read_settings
+from keras_adjoint.cli.policies.settings import choices_from, policies_from, read_settings
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.graph import trace
 from keras_adjoint.places import layers_of
 from keras_adjoint.report.facts import facts_about
 from keras_adjoint.report.page import page_about
+from keras_adjoint.whole_files import moved_into_place
 
 
 def make(model, file, images, *, texts, limits):

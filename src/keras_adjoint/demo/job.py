@@ -8,10 +8,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from keras_adjoint.demo import models, picture, tables
 from keras_adjoint.demo.attempts import try_everything
-from keras_adjoint.demo.files import moved_into_place
 from keras_adjoint.demo.photographs import held_out_photographs, random_patches, training_photographs
 from keras_adjoint.demo.reload import in_new_process
 from keras_adjoint.demo.training import Trained, train
+from keras_adjoint.whole_files import moved_into_place
 
 PATCHES = 3000
 SAMPLE = 16

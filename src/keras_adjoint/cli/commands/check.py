@@ -3,8 +3,8 @@
 import typer
 
 from keras_adjoint.cli.errors import one_line
+from keras_adjoint.cli.files.spared import tensorflow_spared
 from keras_adjoint.cli.options import AsJson, Debug, ModelFile, Modules
-from keras_adjoint.cli.spared import tensorflow_spared
 
 EXAMPLES = ("check model.keras", "check model.keras --json", "check model.keras --import my_layers")
 
@@ -17,10 +17,10 @@ def check(file: ModelFile, as_json: AsJson = False, modules: Modules = None, deb
     linear, or have no rule, are listed and do not count.
     """
     with one_line(debug=debug), tensorflow_spared():
+        from keras_adjoint.cli.checking.examination import examine
+        from keras_adjoint.cli.checking.table import as_data, show
         from keras_adjoint.cli.console import print_json
-        from keras_adjoint.cli.examination import examine
-        from keras_adjoint.cli.findings import as_data, show
-        from keras_adjoint.cli.model_file import load
+        from keras_adjoint.cli.files.models import load
 
         findings = examine(load(file, modules))
         if as_json:

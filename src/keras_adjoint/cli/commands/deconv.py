@@ -8,8 +8,8 @@ import typer
 
 from keras_adjoint.cli.completion import layers, policies
 from keras_adjoint.cli.errors import Unusable, one_line
+from keras_adjoint.cli.files.spared import tensorflow_spared
 from keras_adjoint.cli.options import AsJson, Debug, Force, ModelFile, Modules
-from keras_adjoint.cli.spared import tensorflow_spared
 
 EXAMPLES = (
     "deconv model.keras photo.jpg --layer conv4 -o seen.png",
@@ -69,11 +69,12 @@ def deconv(
         for module in ("matplotlib", "PIL"):
             if importlib.util.find_spec(module) is None:
                 raise Unusable('Pictures need matplotlib: pip install "keras-adjoint[plot]"')
-        from keras_adjoint.cli.model_file import load
-        from keras_adjoint.cli.output import check_output, moved_into_place
-        from keras_adjoint.cli.projecting import project
-        from keras_adjoint.cli.projection_picture import draw
-        from keras_adjoint.cli.projection_summary import report
+        from keras_adjoint.cli.files.models import load
+        from keras_adjoint.cli.files.output import check_output
+        from keras_adjoint.cli.projecting.features import project
+        from keras_adjoint.cli.projecting.picture import draw
+        from keras_adjoint.cli.projecting.summary import report
+        from keras_adjoint.whole_files import moved_into_place
 
         check_output(output, inputs=[file, photograph], suffixes=FORMATS, force=force)
         model = load(file, modules)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from keras_adjoint.cli.errors import Unusable, one_line
+from keras_adjoint.cli.files.spared import tensorflow_spared
 from keras_adjoint.cli.options import AsJson, Debug, Modules
 
 EXAMPLES = (
@@ -44,10 +45,10 @@ def doctor(
     The exit status is 0 if nothing was found, 1 if something was, and 2 if the file cannot be used. With --fix it is 0 if
     nothing is left to be found in the repaired copy.
     """
-    with one_line(debug=debug):
+    with one_line(debug=debug), tensorflow_spared():
         from keras_adjoint.cli.console import print_json
-        from keras_adjoint.cli.illness_list import as_data, show
-        from keras_adjoint.cli.patients import open_patient, target_for
+        from keras_adjoint.cli.doctoring.patients import open_patient, target_for
+        from keras_adjoint.cli.doctoring.summary import as_data, show
 
         if (output or force) and not fix:
             raise Unusable("-o and --force are for the repaired copy that --fix writes.")

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from keras_adjoint.cli.errors import one_line
+from keras_adjoint.cli.files.spared import tensorflow_spared
 from keras_adjoint.cli.options import AsJson, Debug, ModelFile, Modules
-from keras_adjoint.cli.spared import tensorflow_spared
 
 EXAMPLES = ("inspect model.keras", "inspect model.keras --batch 32", "inspect model.keras --json")
 
@@ -29,9 +29,9 @@ def inspect(
     """
     with one_line(debug=debug), tensorflow_spared():
         from keras_adjoint.cli.console import print_json
-        from keras_adjoint.cli.inspection import survey
-        from keras_adjoint.cli.inspection_table import as_data, can_be_mirrored, show
-        from keras_adjoint.cli.model_file import load
+        from keras_adjoint.cli.files.models import load
+        from keras_adjoint.cli.inspecting.survey import survey
+        from keras_adjoint.cli.inspecting.table import as_data, can_be_mirrored, show
 
         entries, problem = survey(load(file, modules), batch)
         if as_json:

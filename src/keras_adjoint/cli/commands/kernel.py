@@ -63,11 +63,11 @@ def kernel(
     Exit status: 0 if the output was written; 2 if a file or an option cannot be used. Nothing is written then.
     """
     with one_line(debug=debug):
-        from keras_adjoint.cli.array_files import SUFFIXES, check_suffix, read, write
         from keras_adjoint.cli.console import print_json
-        from keras_adjoint.cli.kernel_summary import as_data, show
-        from keras_adjoint.cli.output import check_output
-        from keras_adjoint.cli.rearranging import Plan, rearrange
+        from keras_adjoint.cli.files.arrays import SUFFIXES, check_suffix, read, write
+        from keras_adjoint.cli.files.output import check_output
+        from keras_adjoint.cli.kernels.rearranging import Plan, rearrange
+        from keras_adjoint.cli.kernels.summary import as_data, show
 
         check_suffix(output)
         check_output(output, inputs=[file], suffixes=SUFFIXES, force=force)

@@ -7,8 +7,8 @@ import typer
 
 from keras_adjoint.cli.completion import policies as complete_policy
 from keras_adjoint.cli.errors import one_line
+from keras_adjoint.cli.files.spared import tensorflow_spared
 from keras_adjoint.cli.options import AsJson, Debug, Force, Modules
-from keras_adjoint.cli.spared import tensorflow_spared
 
 EXAMPLES = (
     "mirror encoder.keras -o decoder.keras",
@@ -63,10 +63,10 @@ def mirror(
     """
     with one_line(debug=debug), tensorflow_spared():
         from keras_adjoint.cli.console import print_json
-        from keras_adjoint.cli.mirror_file import make, write
-        from keras_adjoint.cli.mirror_summary import as_data, show
-        from keras_adjoint.cli.model_file import load
-        from keras_adjoint.cli.output import check_output
+        from keras_adjoint.cli.files.models import load
+        from keras_adjoint.cli.files.output import check_output
+        from keras_adjoint.cli.mirroring.decoder import make, write
+        from keras_adjoint.cli.mirroring.summary import as_data, show
 
         check_output(output, inputs=[file], suffixes=[".keras"], force=force)
         mirrored = make(load(file, modules), policy or (), autoencoder=autoencoder, untie=untie)

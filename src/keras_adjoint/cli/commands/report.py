@@ -9,8 +9,8 @@ import typer
 from keras_adjoint.cli.commands.deconv import Limits
 from keras_adjoint.cli.commands.mirror import Policy
 from keras_adjoint.cli.errors import Unusable, one_line
+from keras_adjoint.cli.files.spared import tensorflow_spared
 from keras_adjoint.cli.options import AsJson, Debug, Force, ModelFile, Modules
-from keras_adjoint.cli.spared import tensorflow_spared
 
 EXAMPLES = (
     "report model.keras -o report.html",
@@ -51,8 +51,8 @@ def report(
             if importlib.util.find_spec(module) is None:
                 raise Unusable('Reports need jinja2 and Pillow: pip install "keras-adjoint[cli]"')
         from keras_adjoint.cli.console import print_json
-        from keras_adjoint.cli.model_file import load
-        from keras_adjoint.cli.output import check_output
+        from keras_adjoint.cli.files.models import load
+        from keras_adjoint.cli.files.output import check_output
         from keras_adjoint.cli.reporting import as_data, make, show, write
 
         pictures = images or []

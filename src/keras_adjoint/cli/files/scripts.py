@@ -9,7 +9,7 @@ from keras_adjoint.cli.errors import Unusable
 def read_script(file):
     """The text of a script with its line ends as they are, or an `Unusable` that says what is wrong with the file."""
     if not file.is_file():
-        raise Unusable(f"There is no file {file}.")
+        raise Unusable(f"{file} is a folder, not a script." if file.is_dir() else f"There is no file {file}.")
     try:
         text = file.read_bytes().removeprefix(codecs.BOM_UTF8).decode("utf-8")
         ast.parse(text)

@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from keras_adjoint.channels import METHODS, known
-from keras_adjoint.cli.array_files import Contents, is_array, name_of
 from keras_adjoint.cli.errors import Unusable, nearest, unusable
+from keras_adjoint.cli.files.arrays import Contents, is_array, name_of
 from keras_adjoint.kernels import KINDS, adapt_channels, convert_layout, transpose_kernel
 
 KERAS_LAYOUTS = {3: "WIO", 4: "HWIO", 5: "DHWIO"}

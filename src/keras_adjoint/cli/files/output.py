@@ -3,9 +3,6 @@
 import os
 
 from keras_adjoint.cli.errors import Unusable
-from keras_adjoint.demo.files import moved_into_place
-
-__all__ = ["check_output", "moved_into_place"]
 
 
 def check_output(file, *, inputs, suffixes, force):
@@ -17,7 +14,7 @@ def check_output(file, *, inputs, suffixes, force):
         suffixes: How the name may end.
         force: Whether another file may be overwritten.
     """
-    if file.suffix.lower() not in suffixes:
+    if (file.suffix if ".keras" in suffixes else file.suffix.lower()) not in suffixes:  # Keras has no .KERAS
         raise Unusable(f"The name of the output ends in {' or '.join(suffixes)}. Received: {file}")
     if file.is_dir():
         raise Unusable(f"{file} is a folder. Name a file in it.")

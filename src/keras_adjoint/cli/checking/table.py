@@ -5,8 +5,8 @@ from collections import Counter
 import keras
 from rich.markup import escape
 
+from keras_adjoint.cli.checking.examination import FAILED, NO_RULE, NOT_LINEAR, NOT_RUN, OK
 from keras_adjoint.cli.console import first_sentence, make_console
-from keras_adjoint.cli.examination import FAILED, NO_RULE, NOT_LINEAR, NOT_RUN, OK
 from keras_adjoint.cli.fitting_table import print_table
 
 COLOURS = {OK: "green", FAILED: "bold red", NO_RULE: "yellow", NOT_LINEAR: "dim", NOT_RUN: "yellow"}

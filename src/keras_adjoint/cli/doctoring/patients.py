@@ -5,15 +5,16 @@ from dataclasses import dataclass, field
 import keras
 
 from keras_adjoint.cli.errors import Unusable
-from keras_adjoint.cli.model_file import load
-from keras_adjoint.cli.script_file import read_script, write_script
-from keras_adjoint.demo.files import moved_into_place
+from keras_adjoint.cli.files.models import load
+from keras_adjoint.cli.files.output import check_output
+from keras_adjoint.cli.files.scripts import read_script, write_script
 from keras_adjoint.doctor.models.illnesses import examine_model
 from keras_adjoint.doctor.models.origin import origin_of
 from keras_adjoint.doctor.repair.models import proven_difference, repair_model
 from keras_adjoint.doctor.repair.outputs import Refused
 from keras_adjoint.doctor.repair.scripts import repair_script
 from keras_adjoint.doctor.scripts.illnesses import examine_script
+from keras_adjoint.whole_files import moved_into_place
 
 
 @dataclass
@@ -106,12 +107,12 @@ KINDS = {".keras": ModelFile, ".h5": ModelFile, ".hdf5": ModelFile, ".py": Scrip
 
 def open_patient(file, modules):
     """A `ModelFile` or `ScriptFile`, by the file's ending."""
-    if not file.is_file():
-        raise Unusable(f"There is no file {file}.")
     return kind_of(file)(file, modules)
 
 
 def kind_of(file):
+    if not file.exists():
+        raise Unusable(f"There is no file {file}.")
     if file.suffix not in KINDS:
         raise Unusable(
             f"{file} ends in none of {', '.join(KINDS)}, so it is taken neither for a model nor for a script."
@@ -123,10 +124,5 @@ def target_for(file, output, force):
     """Where the repaired copy goes, unless that would overwrite something."""
     suffix = kind_of(file).suffix
     target = output or file.with_name(f"{file.stem}.repaired{suffix}")
-    if target.suffix != suffix:
-        raise Unusable(f"The repaired copy of {file} must end in {suffix}. Received: -o {target}")
-    if target.exists() and target.samefile(file):
-        raise Unusable(f"{file} itself is never changed. Name another file by -o.")
-    if target.exists() and not force:
-        raise Unusable(f"{target} is there already. Name another file by -o, or overwrite it by --force.")
+    check_output(target, inputs=[file], suffixes=[suffix], force=force)
     return target

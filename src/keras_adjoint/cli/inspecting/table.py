@@ -7,7 +7,7 @@ from rich.markup import escape
 
 from keras_adjoint.cli.console import first_sentence, make_console, plural, size_of
 from keras_adjoint.cli.fitting_table import print_table
-from keras_adjoint.cli.inspection import EXACT, NEITHER, NOT_REACHED, POLICY
+from keras_adjoint.cli.inspecting.survey import EXACT, NEITHER, NOT_REACHED, POLICY
 
 COLOURS = {EXACT: "green", POLICY: "cyan", NEITHER: "bold red", NOT_REACHED: "dim"}
 COLUMNS = ("layer", "type", "kernel", "stride, padding", "input → output", "undone", "by", "tied", "own", "lowering")

@@ -6,8 +6,8 @@ from functools import partial
 import keras
 
 from keras_adjoint.cli.console import progress
-from keras_adjoint.cli.decisions import Watched, decision_about, place_in_model
-from keras_adjoint.cli.facts import hyperparameters, lowerings, name_of_adjoint, sizes
+from keras_adjoint.cli.inspecting.facts import hyperparameters, lowerings, name_of_adjoint, sizes
+from keras_adjoint.cli.policies.decisions import Watched, decision_about, place_in_model
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.graph import trace
 from keras_adjoint.mirroring.gaps import WayBackOverGaps

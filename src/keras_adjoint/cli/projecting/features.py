@@ -7,7 +7,7 @@ import numpy as np
 
 import keras_adjoint as ka
 from keras_adjoint.cli.errors import Unusable, unusable
-from keras_adjoint.cli.settings import choices_from, read_settings
+from keras_adjoint.cli.policies.settings import choices_from, read_settings
 from keras_adjoint.mirroring.deconvnet import DECONVNET, data_format_of, graph_up_to
 from keras_adjoint.plots import photograph
 

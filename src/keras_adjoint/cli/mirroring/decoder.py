@@ -9,13 +9,13 @@ import numpy as np
 
 import keras_adjoint as ka
 from keras_adjoint.cli.console import progress
-from keras_adjoint.cli.decisions import Watched, decisions_of, variables_read
 from keras_adjoint.cli.errors import Failed, unusable
-from keras_adjoint.cli.output import moved_into_place
-from keras_adjoint.cli.settings import policies_from, read_settings
+from keras_adjoint.cli.policies.decisions import Watched, decisions_of, variables_read
+from keras_adjoint.cli.policies.settings import policies_from, read_settings
 from keras_adjoint.graph import trace
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.mirroring.mirror import around, way_back_along
+from keras_adjoint.whole_files import moved_into_place
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from rich.markup import escape
 
 from keras_adjoint.cli.console import make_console, plural
 from keras_adjoint.cli.fitting_table import print_table
-from keras_adjoint.cli.settings import because
+from keras_adjoint.cli.policies.settings import because
 
 COLUMNS = ("layers", "type", "which", "undone by", "because", "tied", "own")
 WORDY = ("because", "undone by", "which")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_adjoint.cli.errors import Unusable
-from keras_adjoint.cli.output import moved_into_place
+from keras_adjoint.whole_files import moved_into_place
 
 TORCH = (".pt", ".pth", ".bin")
 SUFFIXES = (".npy", ".npz", ".safetensors", *TORCH)

@@ -1,0 +1,1 @@
+"""What `keras-adjoint doctor` does."""

@@ -1,0 +1,1 @@
+"""Files that people hand to the command, and those that it writes."""

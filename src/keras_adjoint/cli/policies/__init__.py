@@ -1,0 +1,1 @@
+"""Policies as they are written on the command line, and what they decided."""
