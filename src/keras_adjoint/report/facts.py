@@ -7,7 +7,8 @@ from typing import Any
 import keras
 
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.ladders.drawing import NARROW, WIDE, draw
+from keras_adjoint.ladders.drawing import draw
+from keras_adjoint.ladders.lettering import NARROW, WIDE
 from keras_adjoint.ladders.rungs import BROKEN, EXACT, ladder_of
 from keras_adjoint.ladders.words import words_of
 from keras_adjoint.layers.tied import Tied
