@@ -321,6 +321,39 @@ def test_every_colour_of_the_style_is_a_variable_of_every_theme():
     assert not re.findall(r"#[0-9a-f]{3,8}\b", re.sub(r"--[\w-]+: #\w{6};", "", style))
 
 
+# --- kernels that are no numbers
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "make, shape",
+    [
+        (lambda: [layers.Conv2D(4, 3, name="sick"), layers.Flatten(), layers.Dense(3)], (9, 9, 3)),
+        (lambda: [layers.Dense(4, name="sick")], (8,)),
+        (lambda: [layers.Conv1D(4, 3, name="sick")], (16, 2)),
+    ],
+    ids=["pictures", "vectors", "signals"],
+)
+def test_what_is_not_finite_is_said_and_shown(make, shape, value):
+    model = chain(*make(), shape=shape)
+    kernel = keras.ops.convert_to_numpy(model.get_layer("sick").kernel).copy()
+    kernel.flat[0] = value
+    model.get_layer("sick").kernel.assign(kernel)
+    read = Read(page(model))
+    assert "1 value is not finite" in read.text
+    assert "Not computed: its kernel has values that are not finite." in read.text
+    assert "PSNR not finite" in read.text and "difference not finite" in read.text
+    assert "nan" not in re.findall(r"[a-z]+", read.text)
+    assert not [each for svg in read.all("polyline") for each in svg["points"].split() if "n" in each]
+
+
+def test_numbers_too_large_for_their_squares_are_not_called_equal():
+    model = chain(layers.Conv2D(4, 3, name="huge", use_bias=False))
+    model.get_layer("huge").kernel.assign(np.full((3, 3, 3, 4), 1e30))
+    text = Read(page(model)).text
+    assert "no difference" not in text and "PSNR not finite" in text
+
+
 # --- singular values
 
 
