@@ -19,7 +19,7 @@ from keras_adjoint.graph import trace
 from keras_adjoint.mirroring.policies import NAMES
 from keras_adjoint.places import layers_of
 from keras_adjoint.report import samples
-from keras_adjoint.report.facts import facts_about
+from keras_adjoint.report.facts import facts_about, short
 from keras_adjoint.report.page import page_about, source_of
 from keras_adjoint.report.pictures import kernel_picture
 from keras_adjoint.report.policy_words import MEANS
@@ -127,6 +127,22 @@ def test_figures_are_those_of_the_model(good):
     assert figures["adjoint tests passed"] == "5 of 5"
 
 
+@pytest.mark.parametrize(
+    "count, words",
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1 k"),
+        (3741, "3.74 k"),
+        (999_999, "1 M"),
+        (14_714_688, "14.7 M"),
+        (2.5e9, "2.5 G"),
+    ],
+)
+def test_large_counts_keep_three_digits(count, words):
+    assert short(count) == words
+
+
 def test_every_residual_is_there_with_its_tolerance(good):
     report = ka.check_adjoint(good_model().get_layer("conv"))
     assert f"≤ {report.tolerance:.1e}" in good.text
@@ -204,6 +220,8 @@ def test_nothing_from_the_model_becomes_markup(evil_text):
             "h1",
             "h2",
             "h3",
+            "h4",
+            "bdi",
             "p",
             "a",
             "ul",
@@ -238,6 +256,19 @@ def test_the_page_asks_for_nothing_and_runs_nothing(good, evil_text):
     assert "url(" not in style and "@import" not in style
 
 
+def test_names_keep_to_themselves_which_way_their_letters_run():
+    """A name may turn round the letters behind it, so each is isolated from what the page says beside it."""
+    backwards = "\u202esnap\u2067"
+    model = chain(layers.Conv2D(4, 3, name=f"{backwards} conv"), layers.MaxPooling2D(name=f"{backwards} pool"))
+    text = page(model, file=f"{backwards}.keras")
+    for kind in ("conv", "pool"):
+        assert text.count(f"<bdi>{backwards} {kind}</bdi>") >= 2  # in the table, and where it is described
+    assert f"<bdi>{backwards}.keras</bdi>" in text
+    style = source_of("style.css")
+    assert re.search(r"\ncode \{[^}]*unicode-bidi: isolate", style)
+    assert re.search(r"\.ladders text \{[^}]*unicode-bidi: isolate", style)
+
+
 # --- structure
 
 
@@ -259,6 +290,12 @@ def test_pictures_have_words_and_sizes_and_headings_do_not_skip(good):
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
     assert [attributes["lang"] for attributes in good.all("html")] == ["en"]
+
+
+def test_every_layer_with_kernels_is_a_heading(good):
+    read = good.elements
+    headings = [read[place + 1][0] for place, (tag, _) in enumerate(read) if tag == "summary"]
+    assert headings == ["h3"] * len(good.all("details"))
 
 
 def test_it_is_light():
