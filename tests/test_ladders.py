@@ -7,8 +7,9 @@ from encoders import X, chain, values
 from keras import layers
 
 import keras_adjoint as ka
-from keras_adjoint.ladders.drawing import NARROW, WIDE, draw
+from keras_adjoint.ladders.drawing import draw
 from keras_adjoint.ladders.lanes import lanes_of
+from keras_adjoint.ladders.lettering import LINES, NARROW, WIDE
 from keras_adjoint.ladders.rungs import COPIED, EXACT, NOTHING, POLICY, TIED, UNREACHED, ladder_of
 from keras_adjoint.ladders.shapes import Box, Text
 from keras_adjoint.ladders.words import words_of
@@ -144,7 +145,7 @@ def test_no_two_edges_share_a_stretch_of_a_lane(seed):
 
 
 @pytest.mark.parametrize("form", [WIDE, NARROW], ids=["wide", "narrow"])
-@pytest.mark.parametrize("make", [plain, with_gate, with_gaps])
+@pytest.mark.parametrize("make", [plain, with_gate, with_gaps, lambda: wordy()], ids=["plain", "gate", "gaps", "wordy"])
 def test_boxes_lie_inside_one_below_the_other_and_hold_their_words(make, form):
     drawing = draw(ladder_of(make()), form)
     rows = [row for row in drawing.rows if any(isinstance(shape, Box) for shape in row.shapes)]
@@ -160,6 +161,49 @@ def test_boxes_lie_inside_one_below_the_other_and_hold_their_words(make, form):
             left = {"start": text.x, "middle": text.x - length / 2, "end": text.x - length}[text.anchor]
             assert any(box.x <= left and left + length <= box.x + box.width for box in boxes), text
     assert all(bottom < top for (_, bottom), (top, _) in zip(tops, tops[1:], strict=False))
+
+
+def wordy():
+    """Names and types that no narrow box holds on one line, and sizes beside them."""
+    return chain(
+        layers.Conv2D(4, 3, strides=2, activation="relu", name="a_layer_whose_name_is_rather_long"),
+        layers.SeparableConv2D(6, 2, activation="relu"),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(5, activation="softmax", name="猫の画像を分類する最後の層"),
+    )
+
+
+@pytest.mark.parametrize("form", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_no_word_and_no_size_is_cut_off(form):
+    ladder = ladder_of(wordy())
+    rows = [row for row in draw(ladder, form).rows if row.operation is not None]
+    for row, rung in zip(rows, ladder.rungs, strict=True):
+        words, texts = words_of(rung), [shape for shape in row.shapes if isinstance(shape, Text)]
+        written = "".join(text.text for text in texts if text.role in ("name", "detail")).replace(" ", "")
+        assert "…" not in written
+        wanted = [words.type, words.how] + ([words.name, words.mirror] if rung.shared else [])
+        for want in wanted:
+            assert want.replace(" ", "") in written, want
+        if words.changes_size:
+            assert {words.into, words.out} <= {text.text for text in texts if text.role == "size"}
+
+
+def test_lines_end_behind_commas_and_between_words_if_they_can():
+    assert NARROW.wrapped("exact, tied; activation same, bias own") == ["exact, tied;", "activation same,", "bias own"]
+    assert NARROW.wrapped("nothing (activation: same)") == ["nothing (activation:", "same)"]
+    assert NARROW.wrapped("GlobalAveragePooling2D") == ["GlobalAverage", "Pooling2D"]
+    assert NARROW.wrapped("a_rather_long_name_of_a_layer", "name") == ["a_rather_long_", "name_of_a_layer"]
+
+
+def test_what_would_need_too_many_lines_is_shortened():
+    lines = NARROW.wrapped("a" * 200 + "b" * 200, "name")
+    assert len(lines) == LINES and lines[0].startswith("a") and lines[-1].endswith("b") and "…" in "".join(lines)
+    assert all(NARROW.width_of(line, "name") <= NARROW.across for line in lines)
+
+
+def test_wide_letters_count_twice_and_marks_not_at_all():
+    assert WIDE.width_of("猫") == 2 * WIDE.width_of("c")
+    assert WIDE.width_of("e\u0301\u202e") == WIDE.width_of("e")
 
 
 def test_a_drawing_says_everything_in_words_too():

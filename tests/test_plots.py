@@ -154,6 +154,23 @@ def test_layers_without_kernels_are_refused_by_name():
         ka.plot_kernels(layers.Dense(3))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["conv, dilated", "conv, coloured", "conv, one axis", "conv, three axes", "dense"])
+def test_what_is_not_finite_is_drawn_black_and_counted(name, value):
+    layer, _ = built(name)
+    kernel = keras.ops.convert_to_numpy(layer.kernel).copy()
+    before = ka.plot_kernels(layer).axes[0].images
+    kernel.flat[0] = value
+    layer.kernel.assign(kernel)
+    (axes,) = ka.plot_kernels(layer).axes
+    assert "1 value is not finite" in axes.get_xlabel()
+    if axes.images:  # and not one of curves
+        pixels, usual = axes.images[0].get_array(), before[0].get_array()
+        np.testing.assert_array_equal(pixels[0, 0], [0, 0, 0, 255])
+        assert (pixels[..., :3][pixels[..., 3] > 0].max(-1) == 0).mean() < 0.1
+        assert pixels.shape == usual.shape
+
+
 # --- plot_mirror
 
 
@@ -178,6 +195,12 @@ def test_a_mirror_with_gaps_is_drawn():
     assert "no way back" in [text.get_text() for text in figure.axes[0].texts]
 
 
+def test_in_a_mirror_long_names_are_drawn_whole():
+    name = "a_layer_whose_name_is_longer_than_any_box_that_it_has_to_fit_in"
+    texts = [text.get_text() for text in ka.plot_mirror(chain(layers.Conv2D(4, 3, name=name))).axes[0].texts]
+    assert name in "".join(texts)
+
+
 # --- plot_reconstruction
 
 
@@ -193,7 +216,7 @@ def test_reconstructions_are_drawn_with_their_ratio():
     for row, (image, found) in enumerate(zip(images, back, strict=True)):
         shown = figure.axes[3 * row : 3 * row + 3]
         error = np.mean((found.astype("float64") - image) ** 2)
-        assert shown[1].get_xlabel() == f"PSNR {-10 * np.log10(error):.1f} dB"
+        assert shown[1].get_xlabel() == f"PSNR {-10 * np.log10(error):.1f} dB".replace("-", "−")
         np.testing.assert_array_equal(shown[0].images[0].get_array(), image)
     assert figure.axes[3].get_xlabel() == "two"
 
@@ -222,6 +245,22 @@ def test_samples_of_every_rank_are_drawn(layer, shape):
     samples = np.random.default_rng(0).normal(size=(1, *shape)).astype("float32")
     figure = ka.plot_reconstruction(whole, samples)
     assert len(figure.axes) == 3 and drawn(figure)[..., :3].std() > 0.01
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
+@pytest.mark.parametrize(
+    "layer, shape",
+    [(lambda: layers.Dense(3), (20,)), (lambda: layers.Conv2D(4, 3), (9, 9, 3))],
+    ids=["vector", "picture"],
+)
+@pytest.mark.parametrize("fit", [False, True])
+def test_reconstructions_that_are_not_finite_are_drawn_and_called_so(layer, shape, value, fit):
+    encoder = chain(layer(), shape=shape)
+    encoder.layers[1].kernel.assign(np.full(encoder.layers[1].kernel.shape, value))
+    figure = ka.plot_reconstruction(ka.autoencoder(encoder), np.full((1, *shape), 0.5, "float32"), fit=fit)
+    assert figure.axes[1].get_xlabel().startswith("PSNR not finite")
+    assert figure.axes[2].get_xlabel() == "not finite"
+    drawn(figure)
 
 
 def test_samples_may_have_different_sizes():

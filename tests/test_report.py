@@ -1,7 +1,5 @@
 """The report: what it says of good, strange and broken models, that it is safe, light, and readable in both themes."""
 
-import base64
-import io
 import re
 from collections import Counter
 from html.parser import HTMLParser
@@ -19,12 +17,10 @@ from keras_adjoint.graph import trace
 from keras_adjoint.mirroring.policies import NAMES
 from keras_adjoint.places import layers_of
 from keras_adjoint.report import samples
-from keras_adjoint.report.facts import facts_about
+from keras_adjoint.report.facts import facts_about, short
 from keras_adjoint.report.page import page_about, source_of
-from keras_adjoint.report.pictures import kernel_picture
 from keras_adjoint.report.policy_words import MEANS
 from keras_adjoint.report.samples import Wanted, samples_for, wanted_by
-from keras_adjoint.report.spectrum import spectrum_of
 
 EVIL = "<script>alert(1)<|script>&\"'"  # Keras refuses a slash
 VOID = {"meta", "link", "img", "br", "input", "hr"}
@@ -127,6 +123,22 @@ def test_figures_are_those_of_the_model(good):
     assert figures["adjoint tests passed"] == "5 of 5"
 
 
+@pytest.mark.parametrize(
+    "count, words",
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1 k"),
+        (3741, "3.74 k"),
+        (999_999, "1 M"),
+        (14_714_688, "14.7 M"),
+        (2.5e9, "2.5 G"),
+    ],
+)
+def test_large_counts_keep_three_digits(count, words):
+    assert short(count) == words
+
+
 def test_every_residual_is_there_with_its_tolerance(good):
     report = ka.check_adjoint(good_model().get_layer("conv"))
     assert f"≤ {report.tolerance:.1e}" in good.text
@@ -204,6 +216,8 @@ def test_nothing_from_the_model_becomes_markup(evil_text):
             "h1",
             "h2",
             "h3",
+            "h4",
+            "bdi",
             "p",
             "a",
             "ul",
@@ -238,6 +252,19 @@ def test_the_page_asks_for_nothing_and_runs_nothing(good, evil_text):
     assert "url(" not in style and "@import" not in style
 
 
+def test_names_keep_to_themselves_which_way_their_letters_run():
+    """A name may turn round the letters behind it, so each is isolated from what the page says beside it."""
+    backwards = "\u202esnap\u2067"
+    model = chain(layers.Conv2D(4, 3, name=f"{backwards} conv"), layers.MaxPooling2D(name=f"{backwards} pool"))
+    text = page(model, file=f"{backwards}.keras")
+    for kind in ("conv", "pool"):
+        assert text.count(f"<bdi>{backwards} {kind}</bdi>") >= 2  # in the table, and where it is described
+    assert f"<bdi>{backwards}.keras</bdi>" in text
+    style = source_of("style.css")
+    assert re.search(r"\ncode \{[^}]*unicode-bidi: isolate", style)
+    assert re.search(r"\.ladders text \{[^}]*unicode-bidi: isolate", style)
+
+
 # --- structure
 
 
@@ -259,6 +286,12 @@ def test_pictures_have_words_and_sizes_and_headings_do_not_skip(good):
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
     assert [attributes["lang"] for attributes in good.all("html")] == ["en"]
+
+
+def test_every_layer_with_kernels_is_a_heading(good):
+    read = good.elements
+    headings = [read[place + 1][0] for place, (tag, _) in enumerate(read) if tag == "summary"]
+    assert headings == ["h3"] * len(good.all("details"))
 
 
 def test_it_is_light():
@@ -319,86 +352,6 @@ def test_every_colour_of_the_style_is_a_variable_of_every_theme():
     for theme in themes().values():
         assert used <= theme.keys()
     assert not re.findall(r"#[0-9a-f]{3,8}\b", re.sub(r"--[\w-]+: #\w{6};", "", style))
-
-
-# --- singular values
-
-
-def test_the_spectrum_of_a_matrix_is_its_own():
-    dense = layers.Dense(5)
-    dense.build((None, 8))
-    expected = np.linalg.svd(keras.ops.convert_to_numpy(dense.kernel), compute_uv=False)
-    found = spectrum_of(dense)
-    np.testing.assert_allclose(found.values, expected, rtol=1e-5)
-    assert found.note.startswith("Exact")
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [
-        lambda: layers.Conv2D(3, 3),
-        lambda: layers.Conv2D(4, 3, groups=2, dilation_rate=2),
-        lambda: layers.DepthwiseConv2D(3, depth_multiplier=2),
-        lambda: layers.Conv1D(3, 5),
-    ],
-    ids=["plain", "grouped and dilated", "depthwise", "one axis"],
-)
-def test_the_spectrum_of_a_convolution_is_that_of_its_matrix_on_a_ring(layer, monkeypatch):
-    monkeypatch.setattr("keras_adjoint.report.spectrum.LENGTHS", (6,))
-    layer = layer()
-    rank, channels = len(layer.kernel_size), 2
-    layer.build((None, *[9] * rank, channels))
-    basis = np.eye(6**rank * channels, dtype="float32").reshape(-1, *[6] * rank, channels)
-    reach = [(taps - 1) * rate for taps, rate in zip(layer.kernel_size, layer.dilation_rate, strict=True)]
-    around = np.pad(basis, [(0, 0), *((0, size) for size in reach), (0, 0)], mode="wrap")
-    matrix = keras.ops.convert_to_numpy(layer(around)).reshape(len(basis), -1)
-    values = np.sort(np.linalg.svd(matrix, compute_uv=False))[::-1]
-    found = spectrum_of(layer)
-    np.testing.assert_allclose(found.values[[0, -1]], values[[0, -1]], rtol=1e-4, atol=1e-4)
-    assert "On a ring of 6" in found.note and "approximation" in found.note
-
-
-def test_with_one_tap_the_spectrum_is_exact_whatever_the_stride():
-    conv = layers.Conv2D(4, 1, strides=2)
-    conv.build((None, 8, 8, 3))
-    kernel = keras.ops.convert_to_numpy(conv.kernel)[0, 0]
-    np.testing.assert_allclose(spectrum_of(conv).values, np.linalg.svd(kernel, compute_uv=False), rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "layer, shape, why",
-    [
-        (lambda: layers.Conv2D(4, 3, strides=2), (8, 8, 3), "stride above 1"),
-        (lambda: layers.Dense(4096), (4096,), "4,096×4,096 is too large"),
-        (lambda: layers.SeparableConv2D(4, 3), (8, 8, 3), "of Dense layers and of convolutions"),
-    ],
-)
-def test_what_is_not_computed_is_said(layer, shape, why):
-    layer = layer()
-    layer.build((None, *shape))
-    found = spectrum_of(layer)
-    assert len(found.values) == 0 and found.note.startswith("Not computed") and why in found.note
-
-
-# --- pictures
-
-
-def decoded(picture):
-    kind, data = picture.source.split(",")
-    assert kind.endswith(";base64")
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGBA"))
-
-
-def test_kernel_pictures_lose_nothing_as_long_as_a_palette_holds_them():
-    generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 256, size=(250, 4), dtype="uint8")[generator.integers(0, 250, size=(20, 30))]
-    np.testing.assert_array_equal(decoded(kernel_picture(pixels, "")), pixels)
-
-
-def test_kernel_pictures_of_more_colours_come_close():
-    pixels = np.random.default_rng(0).integers(0, 256, size=(40, 40, 4), dtype="uint8")
-    difference = decoded(kernel_picture(pixels, "")).astype(int) - pixels
-    assert np.abs(difference).mean() < 40
 
 
 # --- samples

@@ -102,6 +102,72 @@ def test_letters_are_large_enough_to_read(opened):
     assert opened.evaluate(smallest) >= 9
 
 
+def test_every_word_in_the_ladders_lies_in_its_box(opened):
+    """As the browser sets it, which knows how wide its letters are."""
+    outside = """() => [...document.querySelectorAll('.ladders .name, .ladders .detail, .ladders .size')]
+        .filter(text => text.getBoundingClientRect().width)
+        .filter(text => {
+            const all = [...text.parentNode.querySelectorAll('.box')].map(box => box.getBBox()), own = text.getBBox();
+            return !all.some(box => own.x >= box.x && own.x + own.width <= box.x + box.width
+                && own.y >= box.y - 1 && own.y + own.height <= box.y + box.height + 1);
+        }).map(text => text.textContent)"""
+    assert opened.evaluate(outside) == []
+
+
+def test_what_comes_back_stands_beside_its_original(opened):
+    tops = """() => [...document.querySelectorAll('.trio')].map(
+        trio => new Set([...trio.children].map(figure => figure.getBoundingClientRect().top)).size)"""
+    assert set(opened.evaluate(tops)) == {1}
+
+
+CONTRASTS = """() => {
+    const canvas = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});
+    const rgba = colour => {
+        canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data];
+    };
+    const linear = part => (part /= 255) <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+    const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+    const contrast = (one, other) => {
+        const [dim, bright] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+        return (bright + 0.05) / (dim + 0.05);
+    };
+    const ground = element => {
+        for (; element; element = element.parentElement) {
+            const colour = rgba(getComputedStyle(element).backgroundColor);
+            if (colour[3] === 255) return colour;
+        }
+        return [255, 255, 255];
+    };
+    const behind = text => {  // the box that a text of the ladders is written on, if it is on one
+        const own = text.getBBox(), x = own.x + own.width / 2, y = own.y + own.height / 2;
+        const box = [...text.parentNode.querySelectorAll('.box')].map(box => [box, box.getBBox()]).find(
+            ([, {x: left, y: top, width, height}]) => left < x && x < left + width && top < y && y < top + height);
+        return box ? rgba(getComputedStyle(box[0]).fill) : ground(text.ownerSVGElement);
+    };
+    const measured = [];
+    for (const element of document.querySelectorAll('body *')) {
+        const words = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+        if (!words || !element.getBoundingClientRect().width || ['title', 'desc'].includes(element.tagName)) continue;
+        const style = getComputedStyle(element), drawn = element.tagName === 'text';
+        const pair = drawn ? [rgba(style.fill), behind(element)] : [rgba(style.color), ground(element)];
+        const what = `${element.tagName}.${element.getAttribute('class')}: ${element.textContent.slice(0, 40)}`;
+        measured.push([contrast(...pair), what]);
+    }
+    return measured;
+}"""
+
+
+@pytest.mark.parametrize("media", ["screen", "print"])
+def test_every_word_has_the_contrast_that_wcag_asks_for(opened, media):
+    """4.5:1, computed from the colours that the browser shows, for each element that has words of its own."""
+    opened.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    opened.emulate_media(media=media)
+    measured = opened.evaluate(CONTRASTS)
+    assert len(measured) > 100 and any(what.startswith("text.name") for _, what in measured)
+    assert [(ratio, what) for ratio, what in measured if ratio < 4.5] == []
+
+
 def test_one_drawing_of_the_ladders_is_shown(opened):
     shown = [drawing for drawing in opened.locator("svg.ladders").all() if drawing.is_visible()]
     assert len(shown) == 1
@@ -177,3 +243,13 @@ def test_all_of_it_is_printed(desktop):
     assert desktop.evaluate(hidden) == 0
     assert not desktop.locator("nav").is_visible()
     assert desktop.pdf(format="A4").startswith(b"%PDF")
+
+
+def test_paper_has_margins_and_headings_stay_with_what_they_head(desktop):
+    desktop.emulate_media(media="print")
+    apart = """() => [...document.querySelectorAll('h2, h3, h4, summary')]
+        .filter(each => getComputedStyle(each).breakAfter !== 'avoid').map(each => each.textContent)"""
+    assert desktop.evaluate(apart) == []
+    margins = """() => [...document.styleSheets[0].cssRules].filter(rule => rule instanceof CSSPageRule)
+        .map(rule => rule.style.marginLeft)"""
+    assert desktop.evaluate(margins) == ["12mm"]

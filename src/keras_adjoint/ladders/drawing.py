@@ -7,54 +7,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from keras_adjoint.ladders.lanes import Edge, lanes_of
+from keras_adjoint.ladders.lettering import WIDE
 from keras_adjoint.ladders.rungs import BROKEN, EXACT, POLICY, TIED
 from keras_adjoint.ladders.shapes import Box, Dot, Drawing, Line, Row, Text
 from keras_adjoint.ladders.words import all_sizes, words_of
-
-
-@dataclass(frozen=True)
-class Format:
-    """Sizes in pixels.
-
-    Attributes:
-        box: How wide a box is.
-        gap: How long a rung is.
-        lane: How far two lanes are apart.
-        letters: The size of letters.
-        names_kernels: Whether the shape of a shared kernel stands on its rung.
-    """
-
-    box: float
-    gap: float
-    lane: float
-    letters: float
-    names_kernels: bool
-
-    @property
-    def line(self):
-        return 1.4 * self.letters
-
-    @property
-    def inset(self):
-        return 0.7 * self.letters
-
-    def width_of(self, text, role="detail"):
-        """About how wide a text is in a usual font."""
-        return (0.64 if role in BOLD else 0.55) * self.letters * len(text)
-
-    def shortened(self, text, width, role="detail"):
-        """A text with an ellipsis, if it would be too wide otherwise: in the middle of names, at the end of all else."""
-        most = max(3, int(width / self.width_of("x", role)))
-        if len(text) <= most:
-            return text
-        if role != "name":
-            return f"{text[: most - 1]}…"
-        return f"{text[: most // 2]}…{text[len(text) - (most - 1 - most // 2) :]}"
-
-
-BOLD = ("head", "name", "kernel")
-WIDE = Format(box=272, gap=108, lane=14, letters=12, names_kernels=True)
-NARROW = Format(box=146, gap=20, lane=7, letters=11, names_kernels=False)
 
 
 def draw(ladder, form=WIDE):
@@ -73,6 +29,8 @@ class Draughtsman:
         self.backs = {(start, end) for start, ends in enumerate(back) for end in ends}
         self.outer = form.lane * (1 + max([edge.lane for edge in self.edges] + self.lanes, default=0)) + form.inset
         self.width = 2 * (self.outer + form.box) + form.gap
+        self.words = [words_of(rung) for rung in ladder.rungs]
+        self.columns = [columns_of(*each, form) for each in zip(ladder.rungs, self.words, strict=True)]
         self.middles, self.heights, total = self.places()
         self.drawing = Drawing(self.width, total, self.behind(), list(self.rows()))
 
@@ -97,15 +55,15 @@ class Draughtsman:
     def places(self):
         """The middle of each row, its height, and the height of all."""
         ends = [self.form.line * 1.9]
-        heights = [*ends * len(self.inputs), *map(self.height_of, self.ladder.rungs), *ends]
+        heights = [*ends * len(self.inputs), *map(self.height_of, self.columns), *ends]
         top, middles = self.form.line * 1.8, []
         for height in heights:
             middles.append(top + height / 2)
             top += height + 0.7 * self.form.letters
         return middles, heights, top
 
-    def height_of(self, rung):
-        return self.form.line * (2.8 if has_two_lines(rung) else 1.8)
+    def height_of(self, columns):
+        return self.form.line * (max(map(len, columns)) + 0.8)
 
     # --- the edges
 
@@ -139,45 +97,39 @@ class Draughtsman:
             size = all_sizes([tensor])
             shapes = [*self.dots(row), *self.boxes(row, "end", "end"), *self.rung(row, "exact")]
             base = self.middles[row] + 0.35 * letters
-            shapes.append(Text(left + form.inset, base, f"input {size}", "name"))
-            shapes.append(Text(right - form.box + form.inset, base, f"back to {size}", "name"))
+            ends = ((left, f"input {size}"), (right - form.box, f"back to {size}"))
+            shapes += [
+                Text(x + form.inset, base, form.shortened(text, form.across, "name"), "name") for x, text in ends
+            ]
             yield Row(shapes, f"The input, {size}, and what comes back for it")
-        for row, rung in enumerate(self.ladder.rungs, len(self.inputs)):
-            yield self.row_of(row, rung, words_of(rung))
+        for row, each in enumerate(zip(self.ladder.rungs, self.words, self.columns, strict=True), len(self.inputs)):
+            yield self.row_of(row, *each)
         last, code = len(self.middles) - 1, all_sizes(self.outputs)
         box = Box(left, self.middles[last] - self.heights[last] / 2, right - left, self.heights[last], "code")
-        text = Text(self.width / 2, self.middles[last] + 0.35 * letters, f"code {code}", "name", "middle")
+        text = form.shortened(f"code {code}", right - left - 2 * form.inset, "name")
+        text = Text(self.width / 2, self.middles[last] + 0.35 * letters, text, "name", "middle")
         yield Row([*self.dots(last), box, text], f"The code, {code}")
 
-    def row_of(self, row, rung, words):
+    def row_of(self, row, rung, words, columns):
         form, middle = self.form, self.middles[row]
         shapes = [*self.dots(row), *self.boxes(row, "encoder", rung.how)]
         shapes += self.rung(row, TIED if rung.shared else rung.how) if rung.how in (EXACT, POLICY) else []
-        out, into = (words.out, words.into) if words.changes_size else ("", "")
-        left, right = self.outer + form.inset, self.width - self.outer - form.box + form.inset
-        if has_two_lines(rung):
-            upper = middle - 0.35 * form.letters
-            lower = upper + form.line
-            shapes += self.texts(left, upper, words.name, "", "name")
-            shapes += self.texts(left, lower, words.type, out, "detail")
-            shapes += self.texts(right, upper, words.mirror or "—", into, "name")
-            shapes += self.texts(right, lower, words.how, "", "detail")
-        else:
-            base = middle + 0.35 * form.letters
-            shapes += self.texts(left, base, words.type, out, "detail")
-            shapes += self.texts(right, base, words.how, into, "detail")
+        for x, column in zip((self.outer, self.width - self.outer - form.box), columns, strict=True):
+            shapes += self.texts(x + form.inset, middle, column)
         if form.names_kernels and words.kernel:
-            shapes.append(Text(self.width / 2, middle - 0.5 * form.letters, words.kernel, "kernel", "middle"))
+            kernel = form.shortened(words.kernel, form.gap - form.letters, "kernel")
+            shapes.append(Text(self.width / 2, middle - 0.5 * form.letters, kernel, "kernel", "middle"))
         return Row(shapes, words.sentence, id(rung.call.operation))
 
-    def texts(self, x, y, text, size, role):
-        """A text at the left of a box, and at its right sizes, if there is room for both."""
-        across = self.form.box - 2 * self.form.inset
-        if self.form.width_of(f"{text}  ", role) + self.form.width_of(size) > across:
-            size = ""
-        yield Text(x, y, self.form.shortened(text, across, role), role)
-        if size:
-            yield Text(x + across, y, size, "size", "end")
+    def texts(self, x, middle, column):
+        """The lines of a column, around the middle of its box."""
+        form = self.form
+        first = middle + 0.35 * form.letters - (len(column) - 1) * form.line / 2
+        for number, line in enumerate(column):
+            if line.text:
+                yield Text(x, first + number * form.line, line.text, line.role)
+            if line.size:
+                yield Text(x + form.across, first + number * form.line, line.size, "size", "end")
 
     def dots(self, row):
         x, y = self.lane(self.lanes[row]), self.middles[row]
@@ -194,6 +146,34 @@ class Draughtsman:
         return [Line(((start, y), (end, y)), f"rung-{role}"), *knobs]
 
 
-def has_two_lines(rung):
-    """Whether a rung is worth two lines: those that share a kernel, and those that there is no way over."""
-    return rung.shared is not None or rung.how == BROKEN
+@dataclass(frozen=True)
+class Written:
+    """A line in a box: a text at its left, and at its right sizes, or nothing."""
+
+    text: str
+    role: str
+    size: str = ""
+
+
+def columns_of(rung, words, form):
+    """What is written in the two boxes of a rung, as lists of `Written`."""
+    out, into = (words.out, words.into) if words.changes_size else ("", "")
+    if rung.shared is None and rung.how != BROKEN:  # not worth a name
+        return column([(words.type, "detail")], out, form), column([(words.how, "detail")], into, form)
+    left = column([(words.name, "name"), (words.type, "detail")], out, form, sizes_last=True)
+    return left, column([(words.mirror or "—", "name"), (words.how, "detail")], into, form)
+
+
+def column(paragraphs, size, form, *, sizes_last=False):
+    """Texts one below the other, and sizes beside the first or the last line that leaves room, or on a line of their own."""
+    lines = [Written(line, role) for text, role in paragraphs for line in form.wrapped(text, role)]
+    if not size:
+        return lines
+    size = form.shortened(size, form.across)
+    numbers = range(len(lines))
+    for number in reversed(numbers) if sizes_last else numbers:
+        text, role = lines[number].text, lines[number].role
+        if form.width_of(f"{text}  ", role) + form.width_of(size) <= form.across:
+            lines[number] = Written(text, role, size)
+            return lines
+    return [*lines, Written("", "detail", size)]

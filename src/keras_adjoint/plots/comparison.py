@@ -25,8 +25,15 @@ class Comparison:
     @property
     def fitted(self):
         """What came back, with the mean and the standard deviation of the original."""
+        if not self.is_finite:
+            return self.raw
         away = self.raw - self.raw.mean()
         return self.original.mean() + away * (self.original.std() / (away.std() or 1.0))
+
+    @property
+    def is_finite(self):
+        """Whether numbers came back, and no NaN or infinity."""
+        return bool(np.isfinite(self.raw).all())
 
     def psnr(self, *, fit=False):
         """Peak signal-to-noise ratio in decibels: 10 log₁₀(range² / mean squared error)."""
@@ -34,8 +41,11 @@ class Comparison:
 
 
 def psnr(reconstruction, original, peak):
-    """Peak signal-to-noise ratio in decibels; infinite where nothing differs."""
-    error = np.mean(np.square(np.asarray(reconstruction, "float64") - original))
+    """Peak signal-to-noise ratio in decibels; infinite where nothing differs, NaN where the error is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = np.mean(np.square(np.asarray(reconstruction, "float64") - original))
+    if not np.isfinite(error):
+        return float("nan")
     return float(10 * np.log10(peak**2 / error)) if error else float("inf")
 
 

@@ -80,6 +80,7 @@ def draw_row(axes, comparison, *, fit):
     low, high = comparison.limits
     difference = as_drawn(back) - as_drawn(comparison.original)
     largest = float(np.abs(difference).max())
+    scale = largest if np.isfinite(largest) else 0
     for each in axes:
         each.set(xticks=[], yticks=[], anchor="NW")
         each.spines[:].set_visible(False)
@@ -89,20 +90,31 @@ def draw_row(axes, comparison, *, fit):
             each.plot(curves[:, :CURVES], color=TIED, linewidth=1, alpha=0.8)
             spread = max(high - low, 1e-6)
             each.set_ylim(low - 0.1 * spread, high + 0.1 * spread)
-        axes[2].set_ylim(-1.1 * largest, 1.1 * largest) if largest else None
+        axes[2].set_ylim(-1.1 * scale, 1.1 * scale) if scale else None
     else:
         for each, picture in zip(axes, (comparison.original, back), strict=False):
             shown = np.clip((as_drawn(picture) - low) / ((high - low) or 1.0), 0, 1)
             each.imshow(shown, cmap="gray", vmin=0, vmax=1)
         signed = difference.mean(-1) if difference.ndim == 3 else difference
-        axes[2].imshow(painted(signed / (np.abs(signed).max() or 1.0), in_colour=False))
+        axes[2].imshow(painted(relative(signed), in_colour=False))
     ratio = f"PSNR {in_decibels(comparison.psnr())}"
     fitted = f", fitted {in_decibels(comparison.psnr(fit=True))}" if fit else ""
     axes[1].set_xlabel(ratio + fitted, loc="left", size=9, color=INK)
-    axes[2].set_xlabel(f"largest ±{largest:.2g}", loc="left", size=9, color=SOFT)
+    axes[2].set_xlabel(largest_difference(largest), loc="left", size=9, color=SOFT)
 
 
 def in_decibels(ratio):
     if np.isnan(ratio):
         return "not finite"
-    return f"{ratio:.1f} dB" if np.isfinite(ratio) else "∞ dB, no difference"
+    return f"{ratio:.1f} dB".replace("-", "−") if np.isfinite(ratio) else "∞ dB, no difference"
+
+
+def largest_difference(largest):
+    """The largest difference in words."""
+    return f"largest ±{largest:.2g}" if np.isfinite(largest) else "not finite"
+
+
+def relative(signed):
+    """Numbers from -1 to 1, the largest of them 1; infinite where there are none."""
+    finite = np.isfinite(signed)
+    return np.where(finite, signed / (np.abs(signed[finite]).max(initial=0) or 1.0), np.inf)

@@ -2,7 +2,7 @@
 
 There is a row for each input channel and a column for each filter, or, where the pictures are wide, the other way around.
 Filters of three colours, and those of one input channel, fill the rows one after the other. Numbers around zero are told
-by colour: orange above, blue below, and nearly white at zero.
+by colour: orange above, blue below, nearly white at zero, and black where they are not finite.
 """
 
 import math
@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 BELOW, ZERO, ABOVE = np.array([[29, 91, 163], [246, 244, 240], [196, 84, 20]]) / 255
+NOT_FINITE = np.zeros(3)
 TINY = 1e-12  # keeps zeros from being divided by zero
 
 
@@ -22,9 +23,10 @@ def arranged(kernel, *, colours=None, across=8):
         across: How many tiles in a row, where a tile is a filter and not one of its input channels.
 
     Returns:
-        An array of shape `(rows, columns, *taps)`, with colours as one axis more; NaN where there is no tile. Each tile has
-        its own contrast, unless it is a single number.
+        An array of shape `(rows, columns, *taps)`, with colours as one axis more; NaN where there is no tile, infinite where
+        the kernel is not finite. Each tile has its own contrast, unless it is a single number.
     """
+    kernel = np.where(np.isfinite(kernel), kernel, np.inf)
     if colours is not None:
         tiles = np.moveaxis(kernel, (-3 - colours, colours), (0, -1))
         return in_rows(tiles / largest(tiles, range(1, tiles.ndim)), across)
@@ -45,7 +47,7 @@ def filters_in_rows(kernel):
 
 
 def largest(array, axes):
-    return np.abs(np.nan_to_num(array)).max(axis=tuple(axes), keepdims=True) + TINY
+    return np.abs(np.where(np.isfinite(array), array, 0)).max(axis=tuple(axes), keepdims=True) + TINY
 
 
 def in_rows(tiles, across):
@@ -58,12 +60,15 @@ def in_rows(tiles, across):
 
 
 def painted(table, *, in_colour):
-    """Numbers from -1 to 1 as colours from 0 to 1 and, last, an opacity, which is 0 for NaN."""
+    """Numbers from -1 to 1 as colours from 0 to 1 and, last, an opacity, which is 0 for NaN. What is infinite is black."""
+    infinite = np.isinf(table)
+    table = np.where(infinite, 0, table)
     if in_colour:
-        colours = 0.5 + 0.5 * table
+        colours, infinite = 0.5 + 0.5 * table, infinite.any(-1)
     else:
         end = np.where((table < 0)[..., None], BELOW, ABOVE)
         colours = ZERO + np.abs(table)[..., None] * (end - ZERO)
+    colours = np.where(infinite[..., None], NOT_FINITE, colours)
     return np.concatenate([np.nan_to_num(colours), ~np.isnan(colours[..., :1])], axis=-1)
 
 

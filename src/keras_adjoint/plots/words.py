@@ -1,5 +1,7 @@
 """How much of a kernel a picture shows, in words."""
 
+import numpy as np
+
 from keras_adjoint.plots.tiles import filters_in_rows
 
 
@@ -8,7 +10,14 @@ def counted(shown, there, noun):
 
 
 def extent(kernel):
-    """What of a `Kernel` its picture shows."""
+    """What of a `Kernel` its picture shows, and what in it is no number."""
+    missing = int(np.sum(~np.isfinite(kernel.values)))
+    return shown(kernel) + (
+        f" · {missing:,} {'value is' if missing == 1 else 'values are'} not finite" if missing else ""
+    )
+
+
+def shown(kernel):
     *_, inputs, filters = kernel.values.shape
     single = 1 in (inputs, filters)
     inputs, filters = counted(inputs, kernel.inputs, "input channel"), counted(filters, kernel.filters, "filter")

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.ladders.drawing import NARROW, WIDE, draw
+from keras_adjoint.ladders.drawing import draw
+from keras_adjoint.ladders.lettering import NARROW, WIDE
 from keras_adjoint.ladders.rungs import BROKEN, EXACT, ladder_of
 from keras_adjoint.ladders.words import words_of
 from keras_adjoint.layers.tied import Tied
@@ -166,11 +167,10 @@ def tests_passed(examined):
 
 def short(count):
     """A number with no more than three digits that matter, as in 14.7 M."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= 10 * size:
-            return f"{count / size:.0f} {letter}"
-        if count >= size:
-            return f"{count / size:.1f} {letter}"
+    rounded = int(float(f"{count:.3g}"))
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if rounded >= size:
+            return f"{rounded / size:g} {letter}"
     return f"{count}"
 
 

@@ -28,7 +28,7 @@ def environment():
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    made.filters.update(path=path, figure=figure, residual=residual, with_code=with_code)
+    made.filters.update(path=path, figure=figure, residual=residual, with_code=with_code, isolated=isolated)
     return made
 
 
@@ -49,6 +49,11 @@ def figure(value):
 
 def residual(value):
     return f"{value:.1e}" if value else "0"
+
+
+def isolated(name):
+    """A name as HTML that keeps to itself which way its letters run."""
+    return Markup("<bdi>{}</bdi>").format(name)
 
 
 def with_code(text):

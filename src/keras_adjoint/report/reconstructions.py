@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from keras_adjoint.plots.comparison import as_drawn, compare, is_curve
-from keras_adjoint.plots.reconstruction import in_decibels
+from keras_adjoint.plots.reconstruction import in_decibels, largest_difference, relative
 from keras_adjoint.plots.tiles import painted
 from keras_adjoint.report.pictures import photograph
 
@@ -46,20 +46,21 @@ def shown(name, comparison):
     low, high = comparison.limits
     plain, fitted = (in_decibels(comparison.psnr(fit=fit)) for fit in (False, True))
     difference = back - original
-    largest = np.abs(difference).max() or 1.0
+    largest = np.abs(difference).max()
     things = (
         ("original", f"{low:g} to {high:g}", original, f"The original: {name}"),
         ("reconstruction", f"PSNR {fitted}, unadjusted {plain}", back, f"What comes back for {name}"),
-        ("difference", f"largest ±{largest:.2g}", difference, f"The difference between the two for {name}"),
+        ("difference", largest_difference(largest), difference, f"The difference between the two for {name}"),
     )
     if is_curve(comparison.original):
-        ranges = ((low, high), (low, high), (-largest, largest))
+        scale = largest if np.isfinite(largest) and largest else 1.0
+        ranges = ((low, high), (low, high), (-scale, scale))
         return [
             Shown(title, caption, None, [points(curve, span) for curve in values.T[:CURVES]], alt)
             for (title, caption, values, alt), span in zip(things, ranges, strict=True)
         ]
     signed = difference.mean(-1) if difference.ndim == 3 else difference
-    colours = painted(signed / (np.abs(signed).max() or 1.0), in_colour=False)[..., :3]
+    colours = painted(relative(signed), in_colour=False)[..., :3]
     drawn = [(original - low) / (high - low), (back - low) / (high - low), colours]
     return [
         Shown(title, caption, photograph(picture, alt), [], alt)

@@ -34,13 +34,24 @@ class Spectrum:
     note: str
 
 
+class NotFinite(ArithmeticError):
+    """A kernel holds NaN or infinity, and such a matrix has no singular values."""
+
+
 def spectrum_of(layer):
     """The `Spectrum` of a built layer."""
+    try:
+        return spectrum_of_finite(layer)
+    except NotFinite:
+        return none("its kernel has values that are not finite")
+
+
+def spectrum_of_finite(layer):
     if isinstance(layer, MATRICES):
         inputs, filters = layer.kernel.shape
         if work(inputs, filters) > BUDGET:
             return none(f"the matrix of {inputs:,}×{filters:,} is too large for this report")
-        return Spectrum(of_matrices(kernels_of(layer)[0].values), "Exact: the singular values of its matrix.")
+        return Spectrum(of_matrices(finite_kernel(layer).values), "Exact: the singular values of its matrix.")
     if not isinstance(layer, CONVOLUTIONS):
         return none("this report computes singular values of Dense layers and of convolutions")
     if max(layer.kernel_size) > 1 and max(layer.strides) > 1:
@@ -69,7 +80,7 @@ def of_convolution(layer):
 
 def on_ring(layer, ring):
     """Singular values of the kernel's convolution with a stride of 1 around a ring of so many positions along each axis."""
-    kernel = kernels_of(layer)[0]
+    kernel = finite_kernel(layer)
     inputs, filters = kernel.values.shape[-2:]
     placed = np.zeros((*ring, inputs, filters), "float32")
     rates = zip(kernel.taps, layer.dilation_rate, strict=True)
@@ -77,6 +88,18 @@ def on_ring(layer, ring):
     frequencies = np.fft.fftn(placed, axes=tuple(range(len(ring)))) if np.prod(ring) > 1 else placed
     matrices = frequencies.reshape(-1, inputs, kernel.groups, filters // kernel.groups)
     return of_matrices(np.moveaxis(matrices, 2, 1))
+
+
+def finite_kernel(layer):
+    """The `Kernel` of a layer that has one.
+
+    Raises:
+        NotFinite: If it holds something that is no number.
+    """
+    (kernel,) = kernels_of(layer)
+    if not np.isfinite(kernel.values).all():
+        raise NotFinite
+    return kernel
 
 
 def of_matrices(matrices):
