@@ -23,7 +23,7 @@ class Command(TyperGroup):
             status = super().main(*arguments, standalone_mode=False, **options)
         except UsageError as error:
             if error.format_message():  # without any arguments it is empty, for the help has been printed
-                complain(f"{error.format_message()} {where_to_look(error)}")
+                complain(f"{error.format_message().rstrip('.')}. {where_to_look(error)}")
             status = UNUSABLE
         sys.exit(status)
 
