@@ -26,6 +26,8 @@ INTRODUCTION = """# Beside other libraries
 
 One sample, float32; milliseconds, the best of repeats that took turns in one process. CGLS is the same twenty iterations
 written once, on each library's own arrays. Every library's A and Aᵀ were compared with ours before they were timed.
+
+DeepInverse 0.5 needs torchvision, and SCICO pins another version of JAX, so that neither can be installed beside the others.
 """
 
 
