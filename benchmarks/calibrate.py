@@ -23,21 +23,29 @@ from keras_adjoint.cli.console import make_console
 from keras_adjoint.lowerings import rates
 from keras_adjoint.lowerings.choose import BY_NAME, has_room, problem_of
 from keras_adjoint.lowerings.rates import nanoseconds
+from keras_adjoint.lowerings.table import Problem
+from keras_adjoint.whole_files import moved_into_place
 
 SIDES = {1: (32, 64, 128, 512, 2048, 8192), 2: (7, 14, 28, 56, 112), 3: (7, 14, 28)}
 TAPS = (1, 2, 3, 3, 3, 4, 4, 5, 7, 8, 16, 32, 64, 256, 512)
 STRIDES = (1, 1, 2, 2, 4, 8, 16)
 CHANNELS = (1, 3, 16, 32, 64, 128, 256, 512)
 DRAWS = {
-    "sequence": 80,
-    "image": 100,
+    "sequence": 60,
+    "narrow sequence": 60,
+    "image": 80,
+    "narrow image": 60,
     "volume": 40,
     "dilated": 40,
     "grouped": 30,
     "depthwise": 30,
     "strided depthwise": 30,
 }
-RANKS = {"sequence": (1,), "image": (2,), "volume": (3,)}  # the others come along one axis or, twice as often, two
+RANKS = {
+    "sequence": (1,),
+    "image": (2,),
+    "volume": (3,),
+}  # the last word of a kind; others have one axis or, twice as often, two
 RATES = ("product", "element", "call", "start", "rows", "depth", "width")
 DTYPES = {"full": "float32", "half": "bfloat16"}
 FEWEST, MOST = 1e6, 2.5e9  # multiply-adds
@@ -49,20 +57,21 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calibrate", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(rates.__file__).with_name("rates.json"))
     parser.add_argument("--seconds", type=float, default=0.05, help="time for each lowering of each convolution")
+    parser.add_argument("--kinds", nargs="+", choices=DRAWS, default=list(DRAWS), help="the others stay as they are")
+    parser.add_argument("--precisions", nargs="+", choices=DTYPES, default=list(DTYPES), help="likewise")
     given = parser.parse_args()
     console = make_console()
-    found = {}
-    for precision, dtype in DTYPES.items():
-        found[precision] = {}
-        for kind in DRAWS:
-            samples = drawn_samples(kind, dtype, given.seconds)
-            found[precision][kind] = rates_of_kind = {name: fit(rows) for name, rows in samples.items()}
+    found = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
+    for precision in given.precisions:
+        of_kinds = found.setdefault(keras.backend.backend(), {}).setdefault(precision, {})
+        for kind in given.kinds:
+            samples = drawn_samples(kind, DTYPES[precision], given.seconds)
+            of_kinds[kind] = {name: fit(rows) for name, rows in samples.items()}
             for name, rows in samples.items():
-                off = error(rows, rates_of_kind[name])
-                console.print(f"{precision} {kind} {name}: {rates_of_kind[name]}, off by a factor of {off:.2f}")
-    known = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
-    known[keras.backend.backend()] = found
-    given.out.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+                off = error(rows, of_kinds[kind][name])
+                console.print(f"{precision} {kind} {name}: {of_kinds[kind][name]}, off by a factor of {off:.2f}")
+            with moved_into_place(given.out) as beside:  # a run that is cut off keeps what it has
+                beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def drawn_samples(kind, dtype, seconds):
@@ -79,7 +88,7 @@ def drawn_samples(kind, dtype, seconds):
 def draw(kind, generator):
     """A convolution of a kind, of a size that networks have."""
     while True:
-        rank = int(generator.choice(RANKS.get(kind, (1, 2, 2))))
+        rank = int(generator.choice(RANKS.get(kind.split()[-1], (1, 2, 2))))
         stride = int(generator.choice(STRIDES))
         taps = int(generator.choice(TAPS))
         channels, filters = map(int, generator.choice(CHANNELS, 2))
@@ -92,11 +101,11 @@ def draw(kind, generator):
         size = int(generator.choice(SIDES[rank]))
         batch = int(generator.choice((1, 2, 8, 32)))
         padding = str(generator.choice(("same", "valid")))
-        if kind == "strided depthwise" and stride == 1:
-            continue
         if not stride <= taps or (taps - 1) * dilation >= size or taps**rank > 512:
             continue
         geometry = Geometry("drawn", (size,) * rank, channels, filters, taps, stride, batch, padding, dilation, groups)
+        if Problem(geometry.convolution, batch, channels, filters).kind != kind:
+            continue
         products = np.prod(geometry.y_shape) * np.prod(geometry.kernel_shape[:-1])
         numbers = max(np.prod(geometry.x_shape), np.prod(geometry.y_shape))
         if FEWEST <= products <= MOST and numbers <= LARGEST:

@@ -93,8 +93,6 @@ def test_forward_mode(problem, lowering):
 
 @pytest.mark.parametrize(("problem", "lowering"), CASES)
 def test_second_order(problem, lowering):
-    if BACKEND == "tensorflow" and problem.kind == "grouped":
-        pytest.skip("TensorFlow's CPU computes grouped convolutions by XLA, and theirs fail alike outside of it")
     primals, tangents, weight = arguments(problem), arguments(problem, 2), weight_of(problem)
     ways = (lowered(problem, lowering), reference(problem))
     agree(*(autodiff.hessian_product(squared(way, weight), primals, tangents) for way in ways))

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from geometries import forward_matrix, kernel_shape, label, problems, random, x_shape, y_shape
+from geometries import forward_matrix, joins, kernel_shape, label, problems, random, x_shape, y_shape
 from helpers import BACKEND
 from keras import ops
 
@@ -14,9 +14,13 @@ from keras_adjoint.lowerings import correlate
 from keras_adjoint.lowerings.choose import BY_NAME, LOWERINGS, choose
 from keras_adjoint.lowerings.rates import rates
 from keras_adjoint.lowerings.table import Problem
+from keras_adjoint.lowerings.taps import kernel_gradient
 
 PROBLEMS = list(problems())
-KINDS = ("sequence", "image", "volume", "dilated", "grouped", "depthwise", "strided depthwise")
+KINDS = (
+    *("sequence", "narrow sequence", "image", "narrow image", "volume"),
+    *("dilated", "grouped", "depthwise", "strided depthwise"),
+)
 
 
 def matrix_of(lowering, problem, kernel):
@@ -63,6 +67,29 @@ def test_native_is_not_trusted_where_onednn_writes_beyond_its_memory(dtype, trus
     """The first layer of CREPE, in bfloat16 on a processor with AMX."""
     crepe = Convolution((Window(512, 4, padding="same").at(1024),))
     assert BY_NAME["native"].fits(Problem(crepe, 16, 1, 1024, dtype=dtype)) == trusted
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=label)
+def test_kernel_gradient_tap_by_tap_is_what_joins_x_and_y(problem):
+    x, y = random((2, *x_shape(problem)[1:]), 0), random((2, *y_shape(problem)[1:]), 1)
+    channels, filters = problem.group
+    expected = np.zeros(kernel_shape(problem))
+    for output, tap, position in joins(problem.convolution):
+        for group in range(problem.convolution.groups):
+            read = x[(slice(None), *position, slice(group * channels, (group + 1) * channels))]
+            made = slice(group * filters, (group + 1) * filters)
+            expected[(*tap, slice(None), made)] += read.T @ y[(slice(None), *output, made)]
+    found = kernel_gradient(*(ops.convert_to_tensor(z, dtype="float64") for z in (x, y)), problem.convolution)
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_kernel_gradient_tap_by_tap_sums_half_precision_exactly(dtype):
+    problem = Problem(Convolution((Window(3, dilation=2).at(4100),)), 1, 4, 4)
+    x, y = ops.ones(x_shape(problem), dtype), ops.ones(y_shape(problem), dtype)
+    found = kernel_gradient(x, y, problem.convolution)
+    assert keras.backend.standardize_dtype(found.dtype) == dtype
+    assert (ops.convert_to_numpy(ops.cast(found, "float32")) == 4096).all()
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=label)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from keras_adjoint.geometry import Convolution
 from keras_adjoint.lowerings.correlate import forward
 from keras_adjoint.lowerings.table import Lowering
+from keras_adjoint.lowerings.taps import kernel_gradient
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Form:
     def y(self, x, kernel):
         """A x."""
         return forward(x, kernel, self.convolution)
+
+    def kernel(self, x, y):
+        """The gradient of the forward's kernel, for backends whose own is slow."""
+        return kernel_gradient(x, y, self.convolution)
 
     def kernel_shape(self, x, y):
         """The shape of the kernel, `(*taps, channels / groups, filters)`."""

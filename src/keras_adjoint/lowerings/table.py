@@ -8,6 +8,7 @@ from keras_adjoint.geometry import Convolution, is_known
 from keras_adjoint.lowerings.precise import HALF
 
 ANY_SIZE = 32  # stands for a size that is known only when the graph runs
+NARROW = 4  # channels, on either side, that do not fill a vector register
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class Problem:
         if self.convolution.groups == 1:
             if any(dilation > 1 for dilation in self.convolution.each("dilation")):
                 return "dilated"
-            return ("sequence", "image", "volume")[len(self.convolution.axes) - 1]
+            kind = ("sequence", "image", "volume")[len(self.convolution.axes) - 1]
+            narrow = min(self.channels, self.filters) <= NARROW and kind != "volume"
+            return f"narrow {kind}" if narrow else kind
         if not self.convolution.groups == self.channels == self.filters:
             return "grouped"
         return "depthwise" if self.positions("stride") == 1 else "strided depthwise"

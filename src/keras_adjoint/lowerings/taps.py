@@ -1,0 +1,61 @@
+"""The gradient of a convolution's kernel, tap by tap.
+
+Output j reads position j·s + t·d − before with the weight K[t]. So ⟨A x, y⟩ has the gradient Σ_j x[j·s + t·d − before] ⊗ y[j]
+by K[t]: a product of matrices that sums over all outputs of all samples, or one for each group.
+"""
+
+import itertools
+
+from keras import ops
+
+from keras_adjoint.lowerings.precise import HALF
+from keras_adjoint.window import window
+
+
+def kernel_gradient(x, y, convolution):
+    """The gradient of ⟨A x, y⟩ by the kernel of A, summed in float32 or better.
+
+    Args:
+        x: Tensor of shape `(batch, *sizes, channels)`.
+        y: Tensor of shape `(batch, *outputs, filters)`.
+        convolution: The geometry of A.
+
+    Returns:
+        A tensor of shape `(*taps, channels / groups, filters)`.
+    """
+    dtype, groups = ops.dtype(x), convolution.groups
+    if dtype in HALF:
+        x, y = ops.cast(x, "float32"), ops.cast(y, "float32")
+    columns = _by_group(y, groups)
+    of_taps = ops.stack(
+        [ops.matmul(ops.swapaxes(_by_group(read, groups), 1, 2), columns) for read in reads(x, convolution)]
+    )
+    gradient = ops.transpose(of_taps, (0, 2, 1, 3))
+    shape = (*convolution.each("taps"), gradient.shape[1], y.shape[-1])
+    return ops.cast(ops.reshape(gradient, shape), dtype)
+
+
+def _by_group(tensor, groups):
+    """A matrix for every group, with a row for every position of every sample."""
+    rows = ops.reshape(tensor, (-1, groups, tensor.shape[-1] // groups))
+    return ops.transpose(rows, (1, 0, 2))
+
+
+def reads(x, convolution):
+    """For every tap of the kernel, what all outputs read with it: a tensor of shape `(batch, *outputs, channels)`.
+
+    With the axis written as blocks of s positions, the tap at t·d = q·s + r reads position r of the blocks from q on.
+    """
+    axes = convolution.axes
+    blocks = [axis.outputs + (axis.taps - 1) * axis.dilation // axis.stride for axis in axes]
+    lengths = [count * axis.stride for count, axis in zip(blocks, axes, strict=True)]
+    batch, *_, channels = ops.shape(x)
+    x = window(x, [-axis.before for axis in axes], lengths)
+    split = itertools.chain.from_iterable((count, axis.stride) for count, axis in zip(blocks, axes, strict=True))
+    x = ops.reshape(x, (batch, *split, channels))
+    for tap in itertools.product(*(range(axis.taps) for axis in axes)):
+        cuts = []
+        for number, axis in zip(tap, axes, strict=True):
+            block, position = divmod(number * axis.dilation, axis.stride)
+            cuts += [slice(block, block + axis.outputs), position]
+        yield x[(slice(None), *cuts)]
