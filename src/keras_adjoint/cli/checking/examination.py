@@ -40,11 +40,11 @@ def examine(model):
     return [examine_layer(name, layer) for name, layer in layers_of(model)]
 
 
-def examine_layer(name, layer):
-    """The finding for one layer, whatever happens to it."""
+def examine_layer(name, layer, trials=3):
+    """The finding for one layer, whatever happens to it, from that many random pairs."""
     known = {"layer": name, "type": type(layer).__name__}
     try:
-        known["adjoint"], report = run_test(layer)
+        known["adjoint"], report = run_test(layer, trials)
     except ka.NoRuleError as error:
         if class_with_rule(layer) in REGISTERED_BY_USERS:  # a rule that was refused, for it failed the adjoint test
             return Finding(**known, verdict=FAILED, reason=str(error))
@@ -68,12 +68,12 @@ def examine_layer(name, layer):
     )
 
 
-def run_test(layer):
+def run_test(layer, trials):
     """(the adjoint in words, the report of the adjoint test)."""
     if isinstance(layer, Tied):
-        return f"of {layer.source.name}", ka.check_adjoint(layer) or without_bias(layer)
+        return f"of {layer.source.name}", ka.check_adjoint(layer, trials=trials) or without_bias(layer)
     adjoint = linear_adjoint(layer)
-    return type(adjoint).__name__, ka.check_adjoint(layer, adjoint)
+    return type(adjoint).__name__, ka.check_adjoint(layer, adjoint, trials=trials)
 
 
 def without_bias(layer):
