@@ -31,21 +31,15 @@ TAPS = (1, 2, 3, 3, 3, 4, 4, 5, 7, 8, 16, 32, 64, 256, 512)
 STRIDES = (1, 1, 2, 2, 4, 8, 16)
 CHANNELS = (1, 3, 16, 32, 64, 128, 256, 512)
 DRAWS = {
-    "sequence": 60,
-    "narrow sequence": 60,
-    "image": 80,
-    "narrow image": 60,
+    "sequence": 80,
+    "image": 100,
     "volume": 40,
     "dilated": 40,
     "grouped": 30,
     "depthwise": 30,
     "strided depthwise": 30,
 }
-RANKS = {
-    "sequence": (1,),
-    "image": (2,),
-    "volume": (3,),
-}  # the last word of a kind; others have one axis or, twice as often, two
+RANKS = {"sequence": (1,), "image": (2,), "volume": (3,)}  # the others come along one axis or, twice as often, two
 RATES = ("product", "element", "call", "start", "rows", "depth", "width")
 DTYPES = {"full": "float32", "half": "bfloat16"}
 FEWEST, MOST = 1e6, 2.5e9  # multiply-adds
@@ -88,7 +82,7 @@ def drawn_samples(kind, dtype, seconds):
 def draw(kind, generator):
     """A convolution of a kind, of a size that networks have."""
     while True:
-        rank = int(generator.choice(RANKS.get(kind.split()[-1], (1, 2, 2))))
+        rank = int(generator.choice(RANKS.get(kind, (1, 2, 2))))
         stride = int(generator.choice(STRIDES))
         taps = int(generator.choice(TAPS))
         channels, filters = map(int, generator.choice(CHANNELS, 2))

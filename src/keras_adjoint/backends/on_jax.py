@@ -12,9 +12,7 @@ from keras_adjoint.backends.jax_form import gradient_of_form
 NAME = "jax"
 _OFFERED = {
     "sequence": ("subpixel", "phases", "columns", "shifts"),
-    "narrow sequence": ("subpixel", "phases", "columns", "shifts"),
     "image": ("subpixel", "phases", "columns", "shifts"),
-    "narrow image": ("subpixel", "phases", "columns", "shifts"),
     "dilated": ("subpixel", "shifts"),
     "volume": ("subpixel", "phases", "columns", "shifts"),
     "grouped": ("subpixel",),

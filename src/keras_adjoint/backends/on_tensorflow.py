@@ -12,9 +12,7 @@ from keras_adjoint.window import window
 NAME = "tensorflow"
 _OFFERED = {
     "sequence": ("native", "subpixel", "columns"),
-    "narrow sequence": ("native", "subpixel", "columns"),
     "image": ("native", "subpixel", "columns"),
-    "narrow image": ("native", "subpixel", "columns"),
     "dilated": ("subpixel", "shifts"),
     "volume": ("native", "subpixel", "columns"),
     "grouped": ("subpixel", "shifts"),

@@ -12,9 +12,7 @@ from keras_adjoint.geometry import is_known, remembered
 NAME = "torch"
 _OFFERED = {
     "sequence": ("native", "subpixel", "columns", "fold"),
-    "narrow sequence": ("native", "subpixel", "columns", "fold"),
     "image": ("native", "subpixel", "columns", "fold"),
-    "narrow image": ("native", "subpixel", "columns", "fold"),
     "dilated": ("native", "subpixel"),
     "volume": ("native", "subpixel", "columns"),
     "grouped": ("native",),

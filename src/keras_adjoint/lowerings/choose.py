@@ -72,7 +72,7 @@ def form_of(problem, lowering=None):
 
 def for_a_file(problem, kernel):
     """What every converter knows: the plain transposed convolution where the kernel is shared, else plain convolutions."""
-    plain = problem.kind not in ("dilated", "grouped", "depthwise", "strided depthwise") and may_share(kernel)
+    plain = problem.is_plain and may_share(kernel)
     names = ("native", "subpixel", "phases") if plain else ("subpixel", "phases")
     return next(BY_NAME[name] for name in names if BY_NAME[name].fits(problem))
 

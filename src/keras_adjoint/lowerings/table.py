@@ -8,7 +8,6 @@ from keras_adjoint.geometry import Convolution, is_known
 from keras_adjoint.lowerings.precise import HALF
 
 ANY_SIZE = 32  # stands for a size that is known only when the graph runs
-NARROW = 4  # channels, on either side, that do not fill a vector register
 
 
 @dataclass(frozen=True)
@@ -42,14 +41,17 @@ class Problem:
         return self.convolution.is_known
 
     @property
+    def is_plain(self):
+        """Whether the kernel is neither grouped nor dilated."""
+        return self.convolution.groups == 1 and set(self.convolution.each("dilation")) == {1}
+
+    @property
     def kind(self):
         """Convolutions of one kind are computed in one way, and have rates of their own in `rates.json`."""
+        if self.is_plain:
+            return ("sequence", "image", "volume")[len(self.convolution.axes) - 1]
         if self.convolution.groups == 1:
-            if any(dilation > 1 for dilation in self.convolution.each("dilation")):
-                return "dilated"
-            kind = ("sequence", "image", "volume")[len(self.convolution.axes) - 1]
-            narrow = min(self.channels, self.filters) <= NARROW and kind != "volume"
-            return f"narrow {kind}" if narrow else kind
+            return "dilated"
         if not self.convolution.groups == self.channels == self.filters:
             return "grouped"
         return "depthwise" if self.positions("stride") == 1 else "strided depthwise"
