@@ -15,7 +15,7 @@ from benchmarks import calibrate
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers.problems import Problem
 from benchmarks.speed import __main__ as speed
-from benchmarks.speed import convolutions, overhead, page
+from benchmarks.speed import convolutions, files, overhead, page
 from benchmarks.speed.files import BACKENDS
 from benchmarks.speed.geometries import GEOMETRIES, Geometry
 from benchmarks.speed.timing import interleaved
@@ -49,6 +49,15 @@ def test_speed_writes_figures_page_and_picture(tmp_path, monkeypatch):
     text = (tmp_path / "speed.md").read_text(encoding="utf-8")
     assert all(str(geometry) in text for geometry in SMALL) and BACKENDS[BACKEND] in text
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_figures_of_another_day_and_processor_get_the_facts_of_this_one(tmp_path):
+    (tmp_path / "speed").mkdir()
+    file = tmp_path / "speed" / "torch-cpu.json"
+    file.write_text('{"date": "1999-12-31", "processor": "abacus", "room": {"kept": {}}}', encoding="utf-8")
+    files.write(tmp_path, "torch", "cpu", files.read(tmp_path, "torch", "cpu"))
+    found = files.read(tmp_path, "torch", "cpu")
+    assert found["date"] != "1999-12-31" and found["processor"] != "abacus" and found["room"] == {"kept": {}}
 
 
 def dies_in_sound(geometry, dtype, seconds):

@@ -24,14 +24,14 @@ def read(folder, backend, device):
 
 def write(folder, backend, device, figures):
     """Replace the file of a backend."""
-    data = {
+    facts = {
         "backend": backend,
         "device": device,
         "date": datetime.date.today().isoformat(),
         "processor": f"{processor()}, {os.cpu_count()} cores",
         "versions": versions(backend),
-        **figures,
     }
+    data = {**facts, **figures, **facts}  # in this order, and never with the facts of an earlier run
     with moved_into_place(file_of(folder, backend, device)) as beside:
         beside.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
