@@ -18,10 +18,9 @@ from benchmarks.speed.geometries import Geometry
 from benchmarks.speed.operators import ways
 from benchmarks.speed.timing import interleaved
 from benchmarks.survival import survived
-from keras_adjoint.backends import current
 from keras_adjoint.cli.console import make_console
 from keras_adjoint.lowerings import rates
-from keras_adjoint.lowerings.choose import BY_NAME, has_room, problem_of
+from keras_adjoint.lowerings.choose import considered, problem_of
 from keras_adjoint.lowerings.rates import nanoseconds
 from keras_adjoint.lowerings.table import Problem
 from keras_adjoint.whole_files import moved_into_place
@@ -112,8 +111,7 @@ def times(geometry, dtype, seconds):
     y = ops.convert_to_tensor(generator.standard_normal(geometry.y_shape).astype("float32"), dtype=dtype)
     kernel = ops.convert_to_tensor(generator.standard_normal(geometry.kernel_shape).astype("float32"), dtype=dtype)
     problem = problem_of(y, kernel, geometry.convolution)
-    offered = [BY_NAME[name] for name in current().OFFERED[problem.precision][problem.kind]]
-    fitting = [lowering for lowering in offered if lowering.fits(problem) and has_room(lowering, problem)]
+    fitting = considered(problem)
     runs = {}
     for lowering in fitting:
         runs[lowering.name] = ways().timed(

@@ -14,7 +14,7 @@ from keras import ops
 from benchmarks.speed.geometries import Geometry
 from benchmarks.speed.operators import ways
 from benchmarks.speed.resident import grown, in_a_process
-from keras_adjoint.lowerings.choose import BY_NAME, has_room
+from keras_adjoint.lowerings.choose import BY_NAME, considered
 from keras_adjoint.lowerings.table import Problem
 
 GEOMETRIES = (
@@ -22,6 +22,8 @@ GEOMETRIES = (
     Geometry("down", (256, 256), 32, 64, 3, 2, batch=32),
     Geometry("stride 1", (256, 256), 32, 32, 3, batch=32),
     Geometry("patches", (512, 512), 8, 256, 8, 8, batch=32),
+    Geometry("dilated", (256, 256), 32, 32, 3, batch=32, dilation=2),
+    Geometry("grouped", (256, 256), 32, 32, 3, batch=32, groups=4),
     Geometry("depthwise", (256, 256), 32, 32, 5, batch=32, groups=32),
     Geometry("sound", (480000,), 1, 32, 16, 8, batch=32),
 )
@@ -37,7 +39,7 @@ def rows():
             {
                 name: {
                     **in_a_process("benchmarks.speed.room", geometry.name, name),
-                    "considered": has_room(BY_NAME[name], problem),
+                    "considered": BY_NAME[name] in considered(problem),
                 }
                 for name in names
             },

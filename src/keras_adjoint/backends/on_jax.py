@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from keras_adjoint.backends import BFLOAT16, TF32
+from keras_adjoint.backends import BFLOAT16, TF32, written_down
 from keras_adjoint.backends.jax_form import gradient_of_form
 
 NAME = "jax"
@@ -21,6 +21,7 @@ _OFFERED = {
 }
 OFFERED = {"full": _OFFERED, "half": _OFFERED}
 FOLDED_RANKS = ()
+in_turn = written_down
 LONGEST_SUM_IN_HALF = math.inf  # its transposed convolutions are not oneDNN's
 
 

@@ -5,7 +5,7 @@ from functools import cache
 import tensorflow as tf
 from keras import ops
 
-from keras_adjoint.backends import TF32, written_out
+from keras_adjoint.backends import TF32
 from keras_adjoint.geometry import is_known
 from keras_adjoint.window import window
 
@@ -15,7 +15,7 @@ _OFFERED = {
     "image": ("native", "subpixel", "columns"),
     "dilated": ("subpixel", "shifts"),
     "volume": ("native", "subpixel", "columns"),
-    "grouped": ("subpixel", "shifts"),
+    "grouped": ("subpixel",),
     "depthwise": ("native", "subpixel"),
     "strided depthwise": ("native", "subpixel", "phases"),
 }
@@ -23,7 +23,6 @@ _OFFERED = {
 OFFERED = {"full": _OFFERED, "half": {**_OFFERED, "strided depthwise": ("subpixel", "phases")}}
 FOLDED_RANKS = ()
 LONGEST_SUM_IN_HALF = 2**15
-summed = written_out
 DEPTHWISE_RANKS = (1, 2)  # what `ops.depthwise_conv` knows
 
 
@@ -55,6 +54,23 @@ def wait(tensor):
 
 def known_size(size):
     return size
+
+
+def summed(term, rows):
+    # A graph would begin all terms at once, and hold them until they are added up.
+    total = term(*rows[0])
+    for row in rows[1:]:
+        with tf.control_dependencies([total]):
+            total = total + term(*row)
+    return total
+
+
+def in_turn(term, rows):
+    found = []
+    for row in rows:
+        with tf.control_dependencies(found[-1:]):
+            found.append(term(*row))
+    return found
 
 
 def convolve(x, kernel, pads, strides, dilation):

@@ -6,7 +6,7 @@ from itertools import chain
 import torch
 from torch.nn import functional
 
-from keras_adjoint.backends import BFLOAT16, TF32, written_out
+from keras_adjoint.backends import BFLOAT16, TF32, written_down, written_out
 from keras_adjoint.geometry import is_known, remembered
 
 NAME = "torch"
@@ -23,6 +23,7 @@ OFFERED = {"full": _OFFERED, "half": _OFFERED}
 FOLDED_RANKS = (1, 2)
 LONGEST_SUM_IN_HALF = 2**15
 summed = written_out
+in_turn = written_down
 COPY = 100  # about how many multiply-adds take as long as to copy a number
 
 

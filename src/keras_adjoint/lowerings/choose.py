@@ -26,14 +26,17 @@ BY_NAME = {lowering.name: lowering for lowering in LOWERINGS}
 
 
 def choose(problem):
-    """The cheapest lowering that fits a `Problem`, among those that the backend offers; nothing is timed here."""
-    backend = current()
-    names = backend.OFFERED[problem.precision][problem.kind] if problem.device == "cpu" else UNMEASURED
-    offered = [BY_NAME[name] for name in names]
-    fitting = [lowering for lowering in offered if lowering.fits(problem) and has_room(lowering, problem)]
+    """The cheapest of the lowerings that are considered for a `Problem`; nothing is timed here."""
+    ways, last_resort = considered(problem), BY_NAME["phases"]
     if problem.device != "cpu":
-        return next(iter(fitting), BY_NAME["phases"])
-    return min(fitting, key=lambda lowering: expected(lowering, problem, backend), default=BY_NAME["phases"])
+        return next(iter(ways), last_resort)
+    return min(ways, key=lambda lowering: expected(lowering, problem, current()), default=last_resort)
+
+
+def considered(problem):
+    """The lowerings that the backend offers for a `Problem`, as far as they can compute it and leave room."""
+    names = current().OFFERED[problem.precision][problem.kind] if problem.device == "cpu" else UNMEASURED
+    return [way for way in map(BY_NAME.get, names) if way.fits(problem) and has_room(way, problem)]
 
 
 def has_room(lowering, problem):

@@ -8,6 +8,7 @@ import itertools
 
 from keras import ops
 
+from keras_adjoint.backends import current
 from keras_adjoint.lowerings.precise import HALF
 from keras_adjoint.window import window
 
@@ -26,11 +27,14 @@ def kernel_gradient(x, y, convolution):
     dtype, groups = ops.dtype(x), convolution.groups
     if dtype in HALF:
         x, y = ops.cast(x, "float32"), ops.cast(y, "float32")
-    columns = _by_group(y, groups)
-    of_taps = ops.stack(
-        [ops.matmul(ops.swapaxes(_by_group(read, groups), 1, 2), columns) for read in reads(x, convolution)]
-    )
-    gradient = ops.transpose(of_taps, (0, 2, 1, 3))
+    rows = _by_group(y, groups)
+    blocks = in_blocks(x, convolution)
+
+    def of_tap(*cuts):
+        read = blocks[(slice(None), *cuts)]
+        return ops.matmul(ops.swapaxes(_by_group(read, groups), 1, 2), rows)
+
+    gradient = ops.transpose(ops.stack(current().in_turn(of_tap, reads(convolution))), (0, 2, 1, 3))
     shape = (*convolution.each("taps"), gradient.shape[1], y.shape[-1])
     return ops.cast(ops.reshape(gradient, shape), dtype)
 
@@ -41,21 +45,23 @@ def _by_group(tensor, groups):
     return ops.transpose(rows, (1, 0, 2))
 
 
-def reads(x, convolution):
-    """For every tap of the kernel, what all outputs read with it: a tensor of shape `(batch, *outputs, channels)`.
-
-    With the axis written as blocks of s positions, the tap at t·d = q·s + r reads position r of the blocks from q on.
-    """
+def in_blocks(x, convolution):
+    """`x` from where the first tap begins to read, every axis split into blocks of s positions."""
     axes = convolution.axes
-    blocks = [axis.outputs + (axis.taps - 1) * axis.dilation // axis.stride for axis in axes]
-    lengths = [count * axis.stride for count, axis in zip(blocks, axes, strict=True)]
+    counts = [axis.outputs + (axis.taps - 1) * axis.dilation // axis.stride for axis in axes]
+    lengths = [count * axis.stride for count, axis in zip(counts, axes, strict=True)]
     batch, *_, channels = ops.shape(x)
-    x = window(x, [-axis.before for axis in axes], lengths)
-    split = itertools.chain.from_iterable((count, axis.stride) for count, axis in zip(blocks, axes, strict=True))
-    x = ops.reshape(x, (batch, *split, channels))
-    for tap in itertools.product(*(range(axis.taps) for axis in axes)):
+    split = itertools.chain.from_iterable((count, axis.stride) for count, axis in zip(counts, axes, strict=True))
+    return ops.reshape(window(x, [-axis.before for axis in axes], lengths), (batch, *split, channels))
+
+
+def reads(convolution):
+    """For every tap of the kernel, what all outputs read of the blocks: the tap at t·d = q·s + r reads position r from q on."""
+    found = []
+    for tap in itertools.product(*(range(axis.taps) for axis in convolution.axes)):
         cuts = []
-        for number, axis in zip(tap, axes, strict=True):
+        for number, axis in zip(tap, convolution.axes, strict=True):
             block, position = divmod(number * axis.dilation, axis.stride)
             cuts += [slice(block, block + axis.outputs), position]
-        yield x[(slice(None), *cuts)]
+        found.append(cuts)
+    return found
