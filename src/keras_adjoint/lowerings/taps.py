@@ -31,8 +31,8 @@ def kernel_gradient(x, y, convolution):
     blocks = in_blocks(x, convolution)
 
     def of_tap(*cuts):
-        read = blocks[(slice(None), *cuts)]
-        return ops.matmul(ops.swapaxes(_by_group(read, groups), 1, 2), rows)
+        read = _by_group(blocks[(slice(None), *cuts)], groups)
+        return ops.swapaxes(read, 1, 2) @ rows  # `ops.matmul` would compute float64 in float32 on PyTorch
 
     gradient = ops.transpose(ops.stack(current().in_turn(of_tap, reads(convolution))), (0, 2, 1, 3))
     shape = (*convolution.each("taps"), gradient.shape[1], y.shape[-1])
