@@ -110,8 +110,8 @@ def overhead(found):
 def room(found):
     """Memory of the lowerings."""
     text = (
-        "What a process grows by beside y and x, over the larger of the two; for JAX also what XLA plans. What is expected to\n"
-        "take more than 4 is computed only if it is forced."
+        "What a process grows by beside y and x, over the larger of the two (≤ 4); for JAX also what XLA plans. What a\n"
+        "backend does not consider, for its room or its time, is computed only if it is forced."
     )
     rows = [
         [BACKENDS[figures["backend"]], geometry, name]
