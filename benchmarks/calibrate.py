@@ -34,7 +34,7 @@ DRAWS = {
     "image": 100,
     "volume": 40,
     "dilated": 40,
-    "grouped": 30,
+    "grouped": 60,
     "depthwise": 30,
     "strided depthwise": 30,
 }
@@ -118,7 +118,7 @@ def times(geometry, dtype, seconds):
             lambda y, kernel, way=lowering: way.apply(y, kernel, geometry.convolution), y, kernel
         )
         runs[lowering.name]()
-    best = interleaved(runs, seconds=seconds)
+    best = interleaved(runs, seconds=seconds) if runs else {}  # none may be considered
     return {lowering.name: (lowering.work(problem), best[lowering.name].best) for lowering in fitting}
 
 

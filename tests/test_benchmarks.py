@@ -15,11 +15,12 @@ from benchmarks import calibrate
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers.problems import Problem
 from benchmarks.speed import __main__ as speed
-from benchmarks.speed import convolutions, files, overhead, page
+from benchmarks.speed import convolutions, files, overhead, page, resident, room
 from benchmarks.speed.files import BACKENDS
 from benchmarks.speed.geometries import GEOMETRIES, Geometry
 from benchmarks.speed.timing import interleaved
 from keras_adjoint.backends import current
+from keras_adjoint.lowerings.choose import MOST_ROOM, choose
 from keras_adjoint.lowerings.rates import nanoseconds
 from keras_adjoint.lowerings.table import Work
 
@@ -58,6 +59,15 @@ def test_figures_of_another_day_and_processor_get_the_facts_of_this_one(tmp_path
     files.write(tmp_path, "torch", "cpu", files.read(tmp_path, "torch", "cpu"))
     found = files.read(tmp_path, "torch", "cpu")
     assert found["date"] != "1999-12-31" and found["processor"] != "abacus" and found["room"] == {"kept": {}}
+
+
+@pytest.mark.skipif(not resident.CLEAR.exists(), reason="only Linux says what a process has held at its peak")
+@pytest.mark.parametrize("name", ["dilated", "grouped"])
+def test_what_is_chosen_holds_no_more_than_it_may(name):
+    """These are the kinds where a backend would hold all terms of a sum at once, or write out what each position reads."""
+    (geometry,) = (geometry for geometry in room.GEOMETRIES if geometry.name == name)
+    chosen = choose(room.problem_of(geometry)).name
+    assert resident.in_a_process("benchmarks.speed.room", name, chosen)["resident"] <= MOST_ROOM
 
 
 def dies_in_sound(geometry, dtype, seconds):

@@ -32,7 +32,7 @@ GEOMETRIES = (
 def rows():
     """Yield (geometry, {lowering: {"resident": ratio, "planned": ratio, "considered": bool}}) for every lowering that fits."""
     for geometry in GEOMETRIES:
-        problem = Problem(geometry.convolution, geometry.batch, geometry.channels, geometry.filters)
+        problem = problem_of(geometry)
         names = [name for name, lowering in BY_NAME.items() if lowering.fits(problem)]
         yield (
             geometry.name,
@@ -44,6 +44,11 @@ def rows():
                 for name in names
             },
         )
+
+
+def problem_of(geometry):
+    """The `Problem` that a geometry is."""
+    return Problem(geometry.convolution, geometry.batch, geometry.channels, geometry.filters)
 
 
 def main(geometry_name, lowering_name):

@@ -15,12 +15,13 @@ _OFFERED = {
     "image": ("subpixel", "phases", "columns", "shifts"),
     "dilated": ("subpixel", "shifts"),
     "volume": ("subpixel", "phases", "columns", "shifts"),
-    "grouped": ("subpixel",),
+    "grouped": ("subpixel", "shifts"),
     "depthwise": ("shifts", "subpixel"),
     "strided depthwise": ("shifts", "subpixel"),
 }
 OFFERED = {"full": _OFFERED, "half": _OFFERED}
 FOLDED_RANKS = ()
+UNFOLDS_GROUPS = True
 in_turn = written_down
 LONGEST_SUM_IN_HALF = math.inf  # its transposed convolutions are not oneDNN's
 

@@ -22,6 +22,7 @@ _OFFERED = {
 # Its own strided depthwise adjoint takes from ten to some hundred times the forward in bfloat16.
 OFFERED = {"full": _OFFERED, "half": {**_OFFERED, "strided depthwise": ("subpixel", "phases")}}
 FOLDED_RANKS = ()
+UNFOLDS_GROUPS = False
 LONGEST_SUM_IN_HALF = 2**15
 DEPTHWISE_RANKS = (1, 2)  # what `ops.depthwise_conv` knows
 

@@ -29,8 +29,19 @@ def fits(problem):
 @summed_in_float32
 def apply(y, kernel, convolution):
     """Aᵀ y for `y` of shape `(batch, *outputs, filters)` and `kernel` of shape `(*taps, channels / groups, filters)`."""
+    groups = convolution.groups
+    if groups == 1:
+        return sum_over_taps(y, times_matrix(kernel), current().summed, convolution)
+    if tuple(map(int, kernel.shape[-2:])) == (1, groups):
+        return sum_over_taps(y, times_numbers(kernel), written_out, convolution)  # which a compiler fuses
+    y = groups_to_samples(y, groups)
+    x = sum_over_taps(y, times_matrices(kernel, groups), current().summed, convolution)
+    return samples_to_groups(x, groups)
+
+
+def sum_over_taps(y, multiply, add_up, convolution):
+    """Every phase, and what they are together."""
     blocks = [blocks_of(axis) for axis in convolution.axes]
-    multiply, add_up = multiplication(kernel, convolution.groups)
     phases = [
         one_phase(y, multiply, add_up, convolution, blocks, phase)
         for phase in itertools.product(*map(phases_of, convolution.axes))
@@ -68,22 +79,42 @@ def moves(convolution, phase):
     return found
 
 
-def multiplication(kernel, groups):
-    """`multiply(y, tap)`, y times the transpose of one tap of the kernel, and the way to add such terms up."""
+def times_matrix(kernel):
+    """`multiply(y, tap)`: y times the transpose of one tap of a dense kernel."""
+    taps = ops.reshape(kernel, (-1, *kernel.shape[-2:]))
+    return lambda y, tap: y @ ops.transpose(taps[tap])
+
+
+def times_numbers(kernel):
+    """The same for a depthwise kernel."""
+    taps = ops.reshape(kernel, (-1, kernel.shape[-1]))
+    return lambda y, tap: y * taps[tap]
+
+
+def times_matrices(kernel, groups):
+    """The same for a grouped kernel, where the groups of y are samples of their own."""
     *_, channels, filters = map(int, kernel.shape)
-    taps = ops.reshape(kernel, (-1, channels, filters))
-    if groups == 1:
-        return lambda y, tap: y @ ops.transpose(taps[tap]), current().summed
-    if channels == 1 and filters == groups:
-        return lambda y, tap: y * taps[tap, 0], written_out  # which a compiler fuses
+    taps = ops.transpose(ops.reshape(kernel, (-1, channels, groups, filters // groups)), (0, 2, 3, 1))
 
     def multiply(y, tap):
-        matrices = ops.transpose(ops.reshape(taps[tap], (channels, groups, filters // groups)), (1, 2, 0))
-        _, *sizes, _ = ops.shape(y)
-        y = ops.transpose(ops.reshape(y, (-1, groups, filters // groups)), (1, 0, 2))
-        return ops.reshape(ops.transpose(y @ matrices, (1, 0, 2)), (-1, *sizes, groups * channels))
+        samples, *sizes, depth = ops.shape(y)
+        return ops.reshape(ops.reshape(y, (groups, -1, depth)) @ taps[tap], (samples, *sizes, channels))
 
-    return multiply, current().summed
+    return multiply
+
+
+def groups_to_samples(y, groups):
+    """Every group as a sample, all samples of the first group first: `(groups·batch, *sizes, channels / groups)`."""
+    batch, *sizes, channels = ops.shape(y)
+    y = ops.transpose(ops.reshape(y, (-1, groups, channels // groups)), (1, 0, 2))
+    return ops.reshape(y, (groups * batch, *sizes, channels // groups))
+
+
+def samples_to_groups(x, groups):
+    """The way back."""
+    samples, *sizes, channels = ops.shape(x)
+    x = ops.transpose(ops.reshape(x, (groups, -1, channels)), (1, 0, 2))
+    return ops.reshape(x, (samples // groups, *sizes, groups * channels))
 
 
 def work(problem):

@@ -14,6 +14,7 @@ from itertools import chain
 
 from keras import ops
 
+from keras_adjoint.backends import current
 from keras_adjoint.geometry import is_known
 from keras_adjoint.lowerings.correlate import correlate
 from keras_adjoint.lowerings.interleave import interleave
@@ -114,4 +115,6 @@ def work(problem):
     moved = problem.outputs + problem.inputs * (2 if phases > 1 else 1) + 2 * problem.kernel
     depth, width = problem.taps_per_phase * filters, phases * channels
     room = problem.outputs + problem.inputs  # the window of y and the phases
+    if current().UNFOLDS_GROUPS and problem.kind == "grouped":
+        room += problem.blocks * problem.taps_per_phase * problem.filters
     return Work(problem.blocks, depth, width, moved, repeats=problem.convolution.groups, room=room)
