@@ -10,16 +10,18 @@ PATIENCE = 180  # seconds for one measurement
 
 
 def survived(function, arguments):
-    """Yield (argument, `function(argument)`) one after the other, and `None` for a result that killed its process."""
+    """Yield (argument, `function(argument)`) one after the other, and `None` for a result that killed its process, twice."""
     worker = new_worker()
     try:
         for argument in arguments:
-            try:
-                result = worker.submit(partial(on_time, function), argument).result()
-            except BrokenProcessPool:
-                result = None
-                worker.shutdown()
-                worker = new_worker()
+            for _ in range(2):  # the measurement before may have broken the process that this one dies in
+                try:
+                    result = worker.submit(partial(on_time, function), argument).result()
+                    break
+                except BrokenProcessPool:
+                    result = None
+                    worker.shutdown()
+                    worker = new_worker()
             yield argument, result
     finally:
         worker.shutdown()

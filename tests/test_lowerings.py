@@ -11,7 +11,7 @@ import keras_adjoint as ka
 from keras_adjoint.backends import current
 from keras_adjoint.geometry import Convolution, Window
 from keras_adjoint.lowerings import correlate
-from keras_adjoint.lowerings.choose import BY_NAME, LOWERINGS, choose
+from keras_adjoint.lowerings.choose import BY_NAME, LOWERINGS, choose, considered
 from keras_adjoint.lowerings.rates import rates
 from keras_adjoint.lowerings.table import Problem
 from keras_adjoint.lowerings.taps import kernel_gradient
@@ -64,6 +64,18 @@ def test_native_is_not_trusted_where_onednn_writes_beyond_its_memory(dtype, trus
     """The first layer of CREPE, in bfloat16 on a processor with AMX."""
     crepe = Convolution((Window(512, 4, padding="same").at(1024),))
     assert BY_NAME["native"].fits(Problem(crepe, 16, 1, 1024, dtype=dtype)) == trusted
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_long_sums_in_half_precision_are_left_to_products_of_matrices(dtype):
+    """In the first layer of CREPE a phase sums over 2¹⁷ numbers, for which oneDNN's convolutions have a loop alone."""
+    names = {way.name for way in considered(Problem(Convolution((Window(512, 4).at(1024),)), 16, 1, 1024, dtype=dtype))}
+    convolutions = names & {"native", "subpixel", "phases"}
+    assert names and bool(convolutions) == (dtype == "float32" or BACKEND == "jax")
+
+
+def test_where_all_sums_are_long_something_is_considered():
+    assert considered(Problem(Convolution((Window(64, 1).at(128),)), 4, 1024, 2048, dtype="bfloat16"))
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=label)

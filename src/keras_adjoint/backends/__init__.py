@@ -7,11 +7,12 @@ over copies of the edge). `known_size(size)` is the integer behind a size that t
 
 For the lowerings: `OFFERED` names those that are considered for each precision and kind of convolution, and `NAME` the
 backend in `rates.json`. `convolve` is a grouped convolution with explicit pads, `transposed_convolve` its adjoint by the
-backend's own operation, where `can_transpose` says that there is one; `LONGEST_SUM_IN_HALF` is how far a strided one can be
-trusted in half precision, and `UNFOLDS_GROUPS` whether a grouped convolution writes out what each of its positions reads.
-`fold` adds overlapping columns along as many axes as `FOLDED_RANKS` says. `summed(term, rows)` is the sum of `term(*row)`,
-which holds few terms at once, and `in_turn(term, rows)` a list of them, none begun before the one before it is done.
-`with_derivatives(form, kernel, y)` is Aᵀ y, differentiated as its form says. `device_of(tensor)` is "cpu" or
+backend's own operation, where `can_transpose` says that there is one; `LONGEST_SUM_IN_HALF` is how many numbers one may sum
+over in half precision to be fast, and, if it is strided, to be right, and `UNFOLDS_GROUPS` whether a grouped convolution
+writes out what each of its positions reads. `fold` adds overlapping columns along as many axes as `FOLDED_RANKS` says.
+`summed(term, rows)` is the sum of `term(*row)`, which holds few terms at once, and `in_turn(term, rows)` a list of them, none
+begun before the one before it is done. `with_derivatives(form, kernel, y)` is Aᵀ y, differentiated as its form says.
+`device_of(tensor)` is "cpu" or
 "gpu", `compiled(function)` what most people run, and `wait(tensor)` returns when it has been computed.
 """
 

@@ -34,14 +34,25 @@ def choose(problem):
 
 
 def considered(problem):
-    """The lowerings that the backend offers for a `Problem`, as far as they can compute it and leave room."""
+    """The lowerings that the backend offers for a `Problem`, as far as they can compute it, leave room and are no mere loop."""
     names = current().OFFERED[problem.precision][problem.kind] if problem.device == "cpu" else UNMEASURED
-    return [way for way in map(BY_NAME.get, names) if way.fits(problem) and has_room(way, problem)]
+    able = [way for way in map(BY_NAME.get, names) if way.fits(problem) and has_room(way, problem)]
+    return [way for way in able if has_kernel(way, problem)] or able
 
 
 def has_room(lowering, problem):
     """Whether a lowering holds no more than a few times the larger of x and y beside them."""
     return lowering.work(problem).room <= MOST_ROOM * max(problem.inputs, problem.outputs)
+
+
+def has_kernel(lowering, problem):
+    """Whether its sums are short enough for the backend to have more than a loop for them.
+
+    Beyond 2¹⁵ numbers oneDNN's convolutions in half precision take a hundred times as long, on processors with AMX.
+    """
+    if problem.precision == "full" or problem.device != "cpu":
+        return True
+    return lowering.work(problem).depth <= current().LONGEST_SUM_IN_HALF
 
 
 def expected(lowering, problem, backend):

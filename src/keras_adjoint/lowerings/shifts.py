@@ -97,24 +97,24 @@ def times_matrices(kernel, groups):
     taps = ops.transpose(ops.reshape(kernel, (-1, channels, groups, filters // groups)), (0, 2, 3, 1))
 
     def multiply(y, tap):
-        samples, *sizes, depth = ops.shape(y)
-        return ops.reshape(ops.reshape(y, (groups, -1, depth)) @ taps[tap], (samples, *sizes, channels))
+        _, *sizes, depth = ops.shape(y)
+        return ops.reshape(ops.reshape(y, (groups, -1, depth)) @ taps[tap], (-1, *sizes, channels))
 
     return multiply
 
 
 def groups_to_samples(y, groups):
     """Every group as a sample, all samples of the first group first: `(groups·batch, *sizes, channels / groups)`."""
-    batch, *sizes, channels = ops.shape(y)
+    _, *sizes, channels = ops.shape(y)
     y = ops.transpose(ops.reshape(y, (-1, groups, channels // groups)), (1, 0, 2))
-    return ops.reshape(y, (groups * batch, *sizes, channels // groups))
+    return ops.reshape(y, (-1, *sizes, channels // groups))
 
 
 def samples_to_groups(x, groups):
     """The way back."""
-    samples, *sizes, channels = ops.shape(x)
+    _, *sizes, channels = ops.shape(x)
     x = ops.transpose(ops.reshape(x, (groups, -1, channels)), (1, 0, 2))
-    return ops.reshape(x, (samples // groups, *sizes, groups * channels))
+    return ops.reshape(x, (-1, *sizes, groups * channels))
 
 
 def work(problem):
