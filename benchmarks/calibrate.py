@@ -22,7 +22,6 @@ from keras_adjoint.cli.console import make_console
 from keras_adjoint.lowerings import rates
 from keras_adjoint.lowerings.choose import considered, problem_of
 from keras_adjoint.lowerings.rates import nanoseconds
-from keras_adjoint.lowerings.table import Problem
 from keras_adjoint.whole_files import moved_into_place
 
 SIDES = {1: (32, 64, 128, 512, 2048, 8192), 2: (7, 14, 28, 56, 112), 3: (7, 14, 28)}
@@ -97,7 +96,7 @@ def draw(kind, generator):
         if not stride <= taps or (taps - 1) * dilation >= size or taps**rank > 512:
             continue
         geometry = Geometry("drawn", (size,) * rank, channels, filters, taps, stride, batch, padding, dilation, groups)
-        if Problem(geometry.convolution, batch, channels, filters).kind != kind:
+        if geometry.problem().kind != kind:
             continue
         products = np.prod(geometry.y_shape) * np.prod(geometry.kernel_shape[:-1])
         numbers = max(np.prod(geometry.x_shape), np.prod(geometry.y_shape))

@@ -66,7 +66,7 @@ def test_figures_of_another_day_and_processor_get_the_facts_of_this_one(tmp_path
 def test_what_is_chosen_holds_no_more_than_it_may(name):
     """These are the kinds where a backend would hold all terms of a sum at once, or write out what each position reads."""
     (geometry,) = (geometry for geometry in room.GEOMETRIES if geometry.name == name)
-    chosen = choose(room.problem_of(geometry)).name
+    chosen = choose(geometry.problem()).name
     assert resident.in_a_process("benchmarks.speed.room", name, chosen)["resident"] <= MOST_ROOM
 
 

@@ -7,7 +7,6 @@ from benchmarks.speed.operators import operators
 from benchmarks.speed.timing import interleaved
 from benchmarks.survival import survived
 from keras_adjoint.lowerings.choose import choose
-from keras_adjoint.lowerings.table import Problem
 
 RATIOS = {
     "adjoint": ("adjoint", "forward"),
@@ -24,7 +23,7 @@ def rows(dtype, seconds):
 
 def measure(geometry, dtype, seconds):
     """Milliseconds of the forward, the lowering that was chosen, and the ratios; what Keras cannot run says why."""
-    problem = Problem(geometry.convolution, geometry.batch, geometry.channels, geometry.filters, dtype=dtype)
+    problem = geometry.problem(dtype)
     row = {"lowering": choose(problem).name}
     try:
         times = interleaved(vars(operators(geometry, dtype)), seconds=seconds)

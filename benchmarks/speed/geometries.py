@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from keras_adjoint.geometry import Convolution, Window
+from keras_adjoint.lowerings.table import Problem
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ class Geometry:
     @property
     def kernel_shape(self):
         return (*self.kernel_size, self.channels // self.groups, self.filters)
+
+    def problem(self, dtype="float32"):
+        """The adjoint of this convolution, as lowerings see it."""
+        return Problem(self.convolution, self.batch, self.channels, self.filters, dtype=dtype)
 
     def __str__(self):
         def word(numbers):

@@ -15,7 +15,6 @@ from benchmarks.speed.geometries import Geometry
 from benchmarks.speed.operators import ways
 from benchmarks.speed.resident import grown, in_a_process
 from keras_adjoint.lowerings.choose import BY_NAME, considered
-from keras_adjoint.lowerings.table import Problem
 
 GEOMETRIES = (
     Geometry("stem", (512, 512), 3, 32, 7, 2, batch=32),
@@ -32,7 +31,7 @@ GEOMETRIES = (
 def rows():
     """Yield (geometry, {lowering: {"resident": ratio, "planned": ratio, "considered": bool}}) for every lowering that fits."""
     for geometry in GEOMETRIES:
-        problem = problem_of(geometry)
+        problem = geometry.problem()
         names = [name for name, lowering in BY_NAME.items() if lowering.fits(problem)]
         yield (
             geometry.name,
@@ -44,11 +43,6 @@ def rows():
                 for name in names
             },
         )
-
-
-def problem_of(geometry):
-    """The `Problem` that a geometry is."""
-    return Problem(geometry.convolution, geometry.batch, geometry.channels, geometry.filters)
 
 
 def main(geometry_name, lowering_name):

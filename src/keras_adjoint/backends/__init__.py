@@ -12,8 +12,8 @@ over in half precision to be fast, and, if it is strided, to be right, and `UNFO
 writes out what each of its positions reads. `fold` adds overlapping columns along as many axes as `FOLDED_RANKS` says.
 `summed(term, rows)` is the sum of `term(*row)`, which holds few terms at once, and `in_turn(term, rows)` a list of them, none
 begun before the one before it is done. `with_derivatives(form, kernel, y)` is Aᵀ y, differentiated as its form says.
-`device_of(tensor)` is "cpu" or
-"gpu", `compiled(function)` what most people run, and `wait(tensor)` returns when it has been computed.
+`device_of(tensor)` is "cpu" or "gpu", `compiled(function)` what most people run, and `wait(tensor)` returns when it has been
+computed.
 """
 
 import importlib

@@ -50,9 +50,7 @@ def has_kernel(lowering, problem):
 
     Beyond 2¹⁵ numbers oneDNN's convolutions in half precision take a hundred times as long, on processors with AMX.
     """
-    if problem.precision == "full" or problem.device != "cpu":
-        return True
-    return lowering.work(problem).depth <= current().LONGEST_SUM_IN_HALF
+    return native.sums_are_short(problem, lowering.work(problem).depth)
 
 
 def expected(lowering, problem, backend):

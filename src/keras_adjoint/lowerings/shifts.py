@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_adjoint.backends import current, written_out
 from keras_adjoint.geometry import is_known
+from keras_adjoint.lowerings.groups import groups_to_samples, samples_to_groups
 from keras_adjoint.lowerings.interleave import join
 from keras_adjoint.lowerings.polyphase import blocks_of, phases_of
 from keras_adjoint.lowerings.precise import summed_in_float32
@@ -101,20 +102,6 @@ def times_matrices(kernel, groups):
         return ops.reshape(ops.reshape(y, (groups, -1, depth)) @ taps[tap], (-1, *sizes, channels))
 
     return multiply
-
-
-def groups_to_samples(y, groups):
-    """Every group as a sample, all samples of the first group first: `(groups·batch, *sizes, channels / groups)`."""
-    _, *sizes, channels = ops.shape(y)
-    y = ops.transpose(ops.reshape(y, (-1, groups, channels // groups)), (1, 0, 2))
-    return ops.reshape(y, (-1, *sizes, channels // groups))
-
-
-def samples_to_groups(x, groups):
-    """The way back."""
-    _, *sizes, channels = ops.shape(x)
-    x = ops.transpose(ops.reshape(x, (groups, -1, channels)), (1, 0, 2))
-    return ops.reshape(x, (-1, *sizes, groups * channels))
 
 
 def work(problem):

@@ -9,6 +9,7 @@ import itertools
 from keras import ops
 
 from keras_adjoint.backends import current
+from keras_adjoint.lowerings.groups import by_group
 from keras_adjoint.lowerings.precise import HALF
 from keras_adjoint.window import window
 
@@ -27,22 +28,16 @@ def kernel_gradient(x, y, convolution):
     dtype, groups = ops.dtype(x), convolution.groups
     if dtype in HALF:
         x, y = ops.cast(x, "float32"), ops.cast(y, "float32")
-    rows = _by_group(y, groups)
+    rows = by_group(y, groups)
     blocks = in_blocks(x, convolution)
 
     def of_tap(*cuts):
-        read = _by_group(blocks[(slice(None), *cuts)], groups)
+        read = by_group(blocks[(slice(None), *cuts)], groups)
         return ops.swapaxes(read, 1, 2) @ rows  # `ops.matmul` would compute float64 in float32 on PyTorch
 
     gradient = ops.transpose(ops.stack(current().in_turn(of_tap, reads(convolution))), (0, 2, 1, 3))
     shape = (*convolution.each("taps"), gradient.shape[1], y.shape[-1])
     return ops.cast(ops.reshape(gradient, shape), dtype)
-
-
-def _by_group(tensor, groups):
-    """A matrix for every group, with a row for every position of every sample."""
-    rows = ops.reshape(tensor, (-1, groups, tensor.shape[-1] // groups))
-    return ops.transpose(rows, (1, 0, 2))
 
 
 def in_blocks(x, convolution):
