@@ -13,7 +13,7 @@ from keras_adjoint.geometry import Convolution, Window
 from keras_adjoint.lowerings import correlate
 from keras_adjoint.lowerings.choose import BY_NAME, LOWERINGS, choose, considered
 from keras_adjoint.lowerings.rates import rates
-from keras_adjoint.lowerings.table import Problem
+from keras_adjoint.lowerings.table import Problem, whole_blocks
 from keras_adjoint.lowerings.taps import kernel_gradient
 
 PROBLEMS = list(problems())
@@ -99,6 +99,32 @@ def test_kernel_gradient_tap_by_tap_sums_half_precision_exactly(dtype):
     found = kernel_gradient(x, y, problem.convolution)
     assert keras.backend.standardize_dtype(found.dtype) == dtype
     assert (ops.convert_to_numpy(ops.cast(found, "float32")) == 4096).all()
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the others run one operation after the other, or as one loop")
+@pytest.mark.parametrize("terms", ["summed", "in_turn"])
+def test_a_graph_begins_no_term_before_the_one_before_it_is_done(terms):
+    import tensorflow as tf
+
+    def run(x):
+        return getattr(current(), terms)(lambda x, power: tf.exp(x) ** power, x, [(1.0,), (2.0,), (3.0,)])
+
+    graph = tf.function(run).get_concrete_function(tf.TensorSpec((2,))).graph
+    terms_of = [node for node in graph.get_operations() if node.type == "Exp"]
+    waits = [node.inputs[0].op.control_inputs for node in terms_of]
+    assert not waits[0]
+    assert all(descends(after[0], term) for after, term in zip(waits[1:], terms_of[:-1], strict=True))
+
+
+def descends(node, other):
+    """Whether `node` of a graph is computed from `other`."""
+    return node is other or any(descends(tensor.op, other) for tensor in node.inputs)
+
+
+@pytest.mark.parametrize("groups, at_once", [(1, current().CHANNELS_AT_ONCE), (3, 1)])
+def test_dense_convolutions_compute_whole_blocks_of_channels(groups, at_once):
+    problem = Problem(Convolution((Window(3).at(8),), groups), 1, 3, 3)
+    assert [whole_blocks(problem, number) for number in (1, at_once, at_once + 1)] == [at_once, at_once, 2 * at_once]
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=label)

@@ -8,17 +8,17 @@ over copies of the edge). `known_size(size)` is the integer behind a size that t
 For the lowerings: `OFFERED` names those that are considered for each precision and kind of convolution, and `NAME` the
 backend in `rates.json`. `convolve` is a grouped convolution with explicit pads, `transposed_convolve` its adjoint by the
 backend's own operation, where `can_transpose` says that there is one; `LONGEST_SUM_IN_HALF` is how many numbers one may sum
-over in half precision to be fast, and, if it is strided, to be right, and `UNFOLDS_GROUPS` whether a grouped convolution
-writes out what each of its positions reads. `fold` adds overlapping columns along as many axes as `FOLDED_RANKS` says.
-`summed(term, rows)` is the sum of `term(*row)`, which holds few terms at once, and `in_turn(term, rows)` a list of them, none
-begun before the one before it is done. `with_derivatives(form, kernel, y)` is Aᵀ y, differentiated as its form says.
-`device_of(tensor)` is "cpu" or "gpu", `compiled(function)` what most people run, and `wait(tensor)` returns when it has been
-computed.
+over in half precision to be fast, and, if it is strided, to be right, `UNFOLDS_GROUPS` whether a grouped convolution writes
+out what each of its positions reads, and `CHANNELS_AT_ONCE` how many channels dense convolutions compute together. `fold`
+adds overlapping columns along as many axes as `FOLDED_RANKS` says. `summed(term, operand, rows)` is the sum of
+`term(operand, *row)`, which holds few terms at once, and `in_turn(term, operand, rows)` a list of them, none begun before
+the one before it is done. `with_derivatives(form, kernel, y)` is Aᵀ y, differentiated as its form says. `device_of(tensor)`
+is "cpu" or "gpu", `compiled(function)` what most people run, and `wait(tensor)` returns when it has been computed.
 """
 
 import importlib
 import operator
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from itertools import starmap
 
 import keras
@@ -33,11 +33,11 @@ def current():
     return importlib.import_module(f"keras_adjoint.backends.on_{keras.backend.backend()}")
 
 
-def written_out(term, rows):
-    """The sum of `term(*row)`, operation by operation."""
-    return reduce(operator.add, starmap(term, rows))
+def written_out(term, operand, rows):
+    """The sum of `term(operand, *row)`, operation by operation."""
+    return reduce(operator.add, starmap(partial(term, operand), rows))
 
 
-def written_down(term, rows):
-    """A list of `term(*row)`, operation by operation."""
-    return list(starmap(term, rows))
+def written_down(term, operand, rows):
+    """A list of `term(operand, *row)`, operation by operation."""
+    return list(starmap(partial(term, operand), rows))

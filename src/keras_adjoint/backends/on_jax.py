@@ -22,6 +22,7 @@ _OFFERED = {
 OFFERED = {"full": _OFFERED, "half": _OFFERED}
 FOLDED_RANKS = ()
 UNFOLDS_GROUPS = True
+CHANNELS_AT_ONCE = 1
 in_turn = written_down
 LONGEST_SUM_IN_HALF = math.inf  # its transposed convolutions are not oneDNN's
 
@@ -77,10 +78,10 @@ def can_transpose(convolution, kind):
     return True
 
 
-def summed(term, rows):
+def summed(term, operand, rows):
     # Written out, XLA would cut out what every term reads before it adds the first two.
     table = jnp.asarray(rows)
-    return lax.fori_loop(1, len(rows), lambda i, total: total + term(*table[i]), term(*rows[0]))
+    return lax.fori_loop(1, len(rows), lambda i, total: total + term(operand, *table[i]), term(operand, *rows[0]))
 
 
 def with_derivatives(form, kernel, y):

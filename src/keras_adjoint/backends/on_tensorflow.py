@@ -15,7 +15,7 @@ _OFFERED = {
     "image": ("native", "subpixel", "columns"),
     "dilated": ("subpixel", "shifts"),
     "volume": ("native", "subpixel", "columns"),
-    "grouped": ("subpixel",),
+    "grouped": ("subpixel", "shifts"),
     "depthwise": ("native", "subpixel"),
     "strided depthwise": ("native", "subpixel", "phases"),
 }
@@ -23,6 +23,7 @@ _OFFERED = {
 OFFERED = {"full": _OFFERED, "half": {**_OFFERED, "strided depthwise": ("subpixel", "phases")}}
 FOLDED_RANKS = ()
 UNFOLDS_GROUPS = False
+CHANNELS_AT_ONCE = 16
 LONGEST_SUM_IN_HALF = 2**15
 DEPTHWISE_RANKS = (1, 2)  # what `ops.depthwise_conv` knows
 
@@ -57,21 +58,25 @@ def known_size(size):
     return size
 
 
-def summed(term, rows):
-    # A graph would begin all terms at once, and hold them until they are added up.
-    total = term(*rows[0])
+def summed(term, operand, rows):
+    total = term(operand, *rows[0])
     for row in rows[1:]:
-        with tf.control_dependencies([total]):
-            total = total + term(*row)
+        # TensorFlow would exchange the operands of a plain sum, and then hold one tensor more.
+        total = tf.add_n([total, term(_after(total, operand), *row)])
     return total
 
 
-def in_turn(term, rows):
-    found = []
-    for row in rows:
-        with tf.control_dependencies(found[-1:]):
-            found.append(term(*row))
+def in_turn(term, operand, rows):
+    found = [term(operand, *rows[0])]
+    for row in rows[1:]:
+        found.append(term(_after(found[-1], operand), *row))
     return found
+
+
+def _after(done, operand):
+    """`operand`, for what is to begin after `done`: a graph would begin all terms at once, and hold them to the end."""
+    with tf.control_dependencies([done]):
+        return tf.identity(operand)
 
 
 def convolve(x, kernel, pads, strides, dilation):

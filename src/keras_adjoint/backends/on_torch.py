@@ -22,6 +22,7 @@ _OFFERED = {
 OFFERED = {"full": _OFFERED, "half": _OFFERED}
 FOLDED_RANKS = (1, 2)
 UNFOLDS_GROUPS = False
+CHANNELS_AT_ONCE = 1
 LONGEST_SUM_IN_HALF = 2**15
 summed = written_out
 in_turn = written_down

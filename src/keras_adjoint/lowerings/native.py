@@ -5,7 +5,7 @@ of the convolution, so that one copy in the file serves both.
 """
 
 from keras_adjoint.backends import current
-from keras_adjoint.lowerings.table import Work
+from keras_adjoint.lowerings.table import Work, whole_blocks
 
 
 def fits(problem):
@@ -39,7 +39,14 @@ def apply(y, kernel, convolution):
 
 
 def work(problem):
-    """Seen from x: every position sums over the taps that meet it."""
-    rows, channels = problem.blocks * problem.positions("stride"), problem.group[0]
-    elements = problem.inputs + problem.outputs + problem.kernel
-    return Work(rows, depth_of(problem), channels, elements, repeats=problem.convolution.groups)
+    """Seen from x: every position sums over the taps that meet it, which are others in every phase."""
+    channels, filters = problem.group
+    wide, deep = whole_blocks(problem, channels), whole_blocks(problem, filters)
+    phases = problem.positions("stride")
+    depth = max(1, problem.positions("taps") * deep // phases)
+    elements = (
+        problem.inputs // channels * wide
+        + problem.outputs // filters * deep
+        + problem.kernel // (channels * filters) * wide * deep
+    )
+    return Work(problem.blocks, depth, wide, elements, repeats=problem.convolution.groups * phases)

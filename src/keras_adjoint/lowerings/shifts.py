@@ -57,7 +57,7 @@ def one_phase(y, multiply, add_up, convolution, blocks, phase):
     windows = [along.window(block) for along, block in zip(phase, blocks, strict=True)]
     read = window(y, *zip(*windows, strict=True))
     counts = [block.count for block in blocks]
-    return add_up(lambda tap, *starts: multiply(cut(read, starts, counts), tap), moves(convolution, phase))
+    return add_up(lambda y, tap, *starts: multiply(cut(y, starts, counts), tap), read, moves(convolution, phase))
 
 
 def cut(x, starts, lengths):

@@ -19,7 +19,7 @@ from keras_adjoint.geometry import is_known
 from keras_adjoint.lowerings.correlate import correlate
 from keras_adjoint.lowerings.interleave import interleave
 from keras_adjoint.lowerings.polyphase import blocks_of
-from keras_adjoint.lowerings.table import Work
+from keras_adjoint.lowerings.table import Work, whole_blocks
 
 
 def in_step(convolution):
@@ -112,8 +112,10 @@ def work(problem):
     """Every phase is computed with as many taps as the longest one, and then moved."""
     channels, filters = problem.group
     phases = problem.positions("stride")
-    moved = problem.outputs + problem.inputs * (2 if phases > 1 else 1) + 2 * problem.kernel
-    depth, width = problem.taps_per_phase * filters, phases * channels
+    width = whole_blocks(problem, phases * channels)
+    computed = problem.inputs * width // (phases * channels)
+    moved = problem.outputs + computed + (problem.inputs if phases > 1 else 0) + 2 * problem.kernel
+    depth = problem.taps_per_phase * filters
     room = problem.outputs + problem.inputs  # the window of y and the phases
     if current().UNFOLDS_GROUPS and problem.kind == "grouped":
         room += problem.blocks * problem.taps_per_phase * problem.filters

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from keras_adjoint.backends import current
 from keras_adjoint.geometry import Convolution, is_known
 from keras_adjoint.lowerings.precise import HALF
 
@@ -99,6 +100,12 @@ class Problem:
     def group(self):
         """(channels, filters) of one group."""
         return self.channels // self.convolution.groups, self.filters // self.convolution.groups
+
+
+def whole_blocks(problem, channels):
+    """As many channels as a dense convolution computes: so many at once, those that are missing in the last block in vain."""
+    at_once = current().CHANNELS_AT_ONCE if problem.convolution.groups == 1 else 1
+    return -(-channels // at_once) * at_once
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,13 @@ def kernel_gradient(x, y, convolution):
     if dtype in HALF:
         x, y = ops.cast(x, "float32"), ops.cast(y, "float32")
     rows = by_group(y, groups)
-    blocks = in_blocks(x, convolution)
 
-    def of_tap(*cuts):
+    def of_tap(blocks, *cuts):
         read = by_group(blocks[(slice(None), *cuts)], groups)
         return ops.swapaxes(read, 1, 2) @ rows  # `ops.matmul` would compute float64 in float32 on PyTorch
 
-    gradient = ops.transpose(ops.stack(current().in_turn(of_tap, reads(convolution))), (0, 2, 1, 3))
+    matrices = current().in_turn(of_tap, in_blocks(x, convolution), reads(convolution))
+    gradient = ops.transpose(ops.stack(matrices), (0, 2, 1, 3))
     shape = (*convolution.each("taps"), gradient.shape[1], y.shape[-1])
     return ops.cast(ops.reshape(gradient, shape), dtype)
 
