@@ -66,6 +66,17 @@ def test_native_is_not_trusted_where_onednn_writes_beyond_its_memory(dtype, trus
     assert BY_NAME["native"].fits(Problem(crepe, 16, 1, 1024, dtype=dtype)) == trusted
 
 
+@pytest.mark.parametrize("lowering", ["subpixel", "phases"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_long_depthwise_kernel_in_half_precision_comes_to_an_end(stride, lowering):
+    """oneDNN's stride-1 convolution hangs for rows of more than 14 taps and up to 16 channels."""
+    convolution = Convolution((Window(32, stride).at(64),), groups=4)
+    y, kernel = ops.ones((1, convolution.axes[0].outputs, 4), "bfloat16"), ops.ones((32, 1, 4), "bfloat16")
+    x = BY_NAME[lowering].apply(y, kernel, convolution)
+    assert keras.backend.standardize_dtype(x.dtype) == "bfloat16"
+    assert float(x[0, 31, 0]) == min(32 // stride, y.shape[1])
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_long_sums_in_half_precision_are_left_to_products_of_matrices(dtype):
     """In the first layer of CREPE a phase sums over 2¹⁷ numbers, for which oneDNN's convolutions have a loop alone."""
