@@ -1,11 +1,12 @@
 """One training step of a tied autoencoder beside that of an untied one, in time and in memory.
 
 The untied one has the same encoder, and a `Conv2DTranspose` for each of its convolutions. Both are trained as `compile` and
-`fit` train them, on random pictures. Memory is measured in a process of its own for each: `python -m benchmarks.speed.training
+`fit` train them, on random pictures. Memory is the median over processes of their own: `python -m benchmarks.speed.training
 NAME tied` prints by how many bytes the process grew beyond what it held before the first step.
 """
 
 import json
+import statistics
 import sys
 
 import keras
@@ -16,6 +17,7 @@ from benchmarks.speed.resident import grown, in_a_process
 from benchmarks.speed.timing import interleaved
 
 L = keras.layers
+PROCESSES = 3  # what one of them grows by differs by some hundredths
 
 #            side, channels of the picture and of every layer, taps, batch
 ENCODERS = {
@@ -56,7 +58,10 @@ def measure(name, seconds):
     for step in steps.values():
         step(), step()
     times = interleaved(steps, seconds=seconds, fewest=7)
-    memory = {kind: in_a_process("benchmarks.speed.training", name, kind) for kind in steps}
+    memory = {
+        kind: statistics.median(in_a_process("benchmarks.speed.training", name, kind) for _ in range(PROCESSES))
+        for kind in steps
+    }
     return {
         "tied_ms": 1e3 * times["tied"].best,
         "untied_ms": 1e3 * times["untied"].best,

@@ -115,9 +115,11 @@ def transposed_convolve(y, kernel, convolution):
     strides, rank = list(convolution.each("stride")), len(taps)
     # oneDNN has "SAME" and "VALID", and does not take explicit pads.
     padding = convolution.padding
-    same = _is_same(convolution.each("size"), taps, strides, padding)
+    sizes = list(convolution.each("size"))
+    same = _is_same(sizes, taps, strides, padding)
     whole = same or all(is_known(zeros) and zeros == 0 for pair in padding for zeros in pair)
-    sizes = list(convolution.each("size" if whole else "padded_size"))
+    if not whole:  # zeros come out behind where nothing was read, so that there x needs cutting alone
+        sizes = [size + front + behind for size, (front, behind) in zip(sizes, padding, strict=True)]
     channels = in_channels * convolution.groups
     depthwise = in_channels == 1 and convolution.groups > 1
     if depthwise:
