@@ -23,6 +23,7 @@ OFFERED = {"full": _OFFERED, "half": _OFFERED}
 FOLDED_RANKS = ()
 UNFOLDS_GROUPS = True
 CHANNELS_AT_ONCE = 1
+PROMISE = 1.0
 in_turn = written_down
 LONGEST_SUM_IN_HALF = math.inf  # its transposed convolutions are not oneDNN's
 

@@ -20,7 +20,6 @@ LOWERINGS = (
     Lowering("native", native.fits, native.apply, native.work),
 )
 MOST_ROOM = 4  # how much a lowering may hold beside x and y, over the larger of them, unless a user asks for it
-PROMISE = 1.1  # the choices for convolutions drawn at random were about best with this
 UNMEASURED = ("native", "subpixel")  # where there are no rates, what the vendor made comes first
 BY_NAME = {lowering.name: lowering for lowering in LOWERINGS}
 
@@ -55,7 +54,7 @@ def has_kernel(lowering, problem):
 
 def expected(lowering, problem, backend):
     """The seconds that a lowering is expected to take; what is not the backend's own has to promise something."""
-    return seconds(lowering, problem, backend) * (1 if lowering.is_native else PROMISE)
+    return seconds(lowering, problem, backend) * (1 if lowering.is_native else backend.PROMISE)
 
 
 def adjoint_convolution(y, kernel, convolution, lowering=None):
