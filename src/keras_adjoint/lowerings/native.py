@@ -19,7 +19,7 @@ def is_safe(problem):
     On processors with units for matrices in half precision, oneDNN's strided transposed convolution does not, once it sums
     over so many numbers.
     """
-    return problem.positions("stride") == 1 or sums_are_short(problem, depth_of(problem))
+    return problem.positions("stride") == 1 or sums_are_short(problem, depth_of(problem, problem.group[1]))
 
 
 def sums_are_short(problem, numbers):
@@ -28,9 +28,9 @@ def sums_are_short(problem, numbers):
     return not in_half or numbers <= current().LONGEST_SUM_IN_HALF
 
 
-def depth_of(problem):
-    """How many numbers one position of x is summed over, in the mean."""
-    return max(1, problem.positions("taps") * problem.group[1] // problem.positions("stride"))
+def depth_of(problem, filters):
+    """How many numbers one position of x is summed over, in the mean, if so many filters are computed."""
+    return max(1, problem.positions("taps") * filters // problem.positions("stride"))
 
 
 def apply(y, kernel, convolution):
@@ -42,11 +42,10 @@ def work(problem):
     """Seen from x: every position sums over the taps that meet it, which are others in every phase."""
     channels, filters = problem.group
     wide, deep = whole_blocks(problem, channels), whole_blocks(problem, filters)
-    phases = problem.positions("stride")
-    depth = max(1, problem.positions("taps") * deep // phases)
     elements = (
         problem.inputs // channels * wide
         + problem.outputs // filters * deep
         + problem.kernel // (channels * filters) * wide * deep
     )
-    return Work(problem.blocks, depth, wide, elements, repeats=problem.convolution.groups * phases)
+    repeats = problem.convolution.groups * problem.positions("stride")
+    return Work(problem.blocks, depth_of(problem, deep), wide, elements, repeats=repeats)
