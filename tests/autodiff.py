@@ -108,7 +108,7 @@ def _torch():
         return torch.func.jvp(all_gradients(function), tuple(primals), tuple(tangents))[1]
 
     def compiled(function):
-        return torch.compile(function, backend="eager", dynamic=False)
+        return torch.compile(function, backend="eager", dynamic=False, fullgraph=True)
 
     return SimpleNamespace(
         gradients=gradients,
@@ -142,7 +142,7 @@ def kernel_gradients(function, variables):
 
 
 def compiled(function):
-    """The function, compiled as its backend compiles: `jit`, XLA, or `torch.compile`."""
+    """The function, compiled as its backend compiles, in one piece: `jit`, XLA, or `torch.compile`."""
     return _BACKEND.compiled(function)
 
 

@@ -36,8 +36,10 @@ def operators(case, layer, adjoint):
     if switches is None:
         return packed(forward_of(layer, adjoint), case.packing, None), packed(adjoint, None, case.packing)
 
+    switches = ops.convert_to_tensor(switches, layer.compute_dtype)
+
     def for_each(x):
-        return ops.repeat(ops.convert_to_tensor(switches, x.dtype), x.shape[0], axis=0)
+        return ops.repeat(switches, x.shape[0], axis=0)
 
     return lambda x: adjoint.apply_forward(x, for_each(x)), lambda y: adjoint(y, switches=for_each(y))
 

@@ -56,5 +56,5 @@ def test_compiled_adjoint_computes_what_the_eager_one_does(case):
     layer, adjoint = build_pair(case, "float32")
     _, backward = operators(case, layer, adjoint)
     _, y = probes(case, layer)
-    found, expected = (ops.convert_to_numpy(run(y)) for run in (compiled(backward), backward))
+    expected, found = (ops.convert_to_numpy(run(y)) for run in (backward, compiled(backward)))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

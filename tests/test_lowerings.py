@@ -12,7 +12,7 @@ from keras_adjoint.backends import current
 from keras_adjoint.geometry import Convolution, Window
 from keras_adjoint.lowerings import correlate
 from keras_adjoint.lowerings.choose import BY_NAME, LOWERINGS, choose, considered
-from keras_adjoint.lowerings.rates import rates
+from keras_adjoint.lowerings.rates import RATES
 from keras_adjoint.lowerings.table import Problem, whole_blocks
 from keras_adjoint.lowerings.taps import kernel_gradient
 
@@ -153,7 +153,7 @@ def test_every_lowering_computes_something():
 @pytest.mark.parametrize("precision", ["full", "half"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_rates_know_what_the_backend_offers(kind, precision):
-    assert set(rates()[BACKEND][precision][kind]) == set(current().OFFERED[precision][kind])
+    assert set(RATES[BACKEND][precision][kind]) == set(current().OFFERED[precision][kind])
     assert set(current().OFFERED[precision]) == set(KINDS)
 
 

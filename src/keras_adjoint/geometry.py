@@ -5,7 +5,7 @@ graph runs. That is why the positive part of a number is written as (a + |a|) / 
 """
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, wraps
+from functools import lru_cache, wraps
 
 MOST_REMEMBERED = 1024
 
@@ -174,7 +174,7 @@ class Convolution:
             for axis, (front, behind) in zip(self.axes, self.pads, strict=True)
         )
 
-    @cached_property
+    @property
     def is_known(self):
         """Whether every size is a plain integer."""
         return all(map(is_known, self.each("size")))

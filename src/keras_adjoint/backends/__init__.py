@@ -19,7 +19,7 @@ it is done. `with_derivatives(form, kernel, y)` is Aᵀ y, differentiated as its
 
 import importlib
 import operator
-from functools import cache, partial, reduce
+from functools import partial, reduce
 from itertools import starmap
 
 import keras
@@ -28,10 +28,14 @@ TF32 = 2.0**-10  # 10 bits of mantissa
 BFLOAT16 = 2.0**-7
 
 
-@cache
 def current():
     """The file of the backend that Keras runs on."""
-    return importlib.import_module(f"keras_adjoint.backends.on_{keras.backend.backend()}")
+    if not _CURRENT:  # not `functools.cache`, through which `torch.compile` would look and see an import
+        _CURRENT.append(importlib.import_module(f"keras_adjoint.backends.on_{keras.backend.backend()}"))
+    return _CURRENT[0]
+
+
+_CURRENT: list = []
 
 
 def written_out(term, operand, rows):

@@ -133,7 +133,8 @@ class AdjointRescaling(AdjointScaling):
     """
 
     def scale_and_shift(self, rank):
-        return (ops.convert_to_tensor(value, self.compute_dtype) for value in (self.source.scale, self.source.offset))
+        scale, shift = self.source.scale, self.source.offset
+        return ops.convert_to_tensor(scale, self.compute_dtype), ops.convert_to_tensor(shift, self.compute_dtype)
 
 
 @rule(LayerScale)

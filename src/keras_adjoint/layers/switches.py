@@ -77,7 +77,7 @@ class AdjointMaxPooling(Pooling):
         lowest = -ops.convert_to_tensor(float("inf"), switches.dtype)
         frames = self._frames(switches, axes, lowest)
         shape = ops.shape(frames)
-        taps = math.prod(along.taps for along in axes)
+        taps = math.prod([along.taps for along in axes])
         flat = ops.reshape(frames, (*shape[: -len(axes)], taps))
         return ops.reshape(first_maximum(flat), shape)
 
@@ -95,8 +95,9 @@ def first_maximum(x):
     """
     size = ops.shape(x)[-1]
     positions = ops.arange(0, size, dtype="int32")
-    maxima = x == ops.max(x, axis=-1, keepdims=True)
-    return positions == ops.min(ops.where(maxima, positions, size), axis=-1, keepdims=True)
+    # Not `ops.max` and `ops.min`, which `torch.compile` does not follow.
+    maxima = x == ops.amax(x, axis=-1, keepdims=True)
+    return positions == ops.amin(ops.where(maxima, positions, size), axis=-1, keepdims=True)
 
 
 @rule(keras.layers.GlobalMaxPooling1D, keras.layers.GlobalMaxPooling2D, keras.layers.GlobalMaxPooling3D)

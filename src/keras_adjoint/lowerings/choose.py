@@ -26,10 +26,11 @@ BY_NAME = {lowering.name: lowering for lowering in LOWERINGS}
 
 def choose(problem):
     """The cheapest of the lowerings that are considered for a `Problem`; nothing is timed here."""
-    ways, last_resort = considered(problem), BY_NAME["phases"]
-    if problem.device != "cpu":
-        return next(iter(ways), last_resort)
-    return min(ways, key=lambda lowering: expected(lowering, problem, current()), default=last_resort)
+    ways = considered(problem) or [BY_NAME["phases"]]
+    if problem.device == "cpu" and len(ways) > 1:
+        # Not `min`, which `torch.compile` does not follow with a key.
+        ways = sorted(ways, key=lambda lowering: expected(lowering, problem, current()))
+    return ways[0]
 
 
 def considered(problem):

@@ -1,14 +1,22 @@
 """A context in which adjoints are traced for a file rather than for speed."""
 
-from contextvars import ContextVar
+import threading
 
 FORMATS = ("tf_saved_model", "onnx", "openvino", "litert", "torch")
-_FORMAT: ContextVar[str | None] = ContextVar("format", default=None)
+
+
+class _Tracing(threading.local):
+    """The format that this thread traces for. No `ContextVar`, for `torch.compile` cannot read one."""
+
+    format: str | None = None
+
+
+_TRACING = _Tracing()
 
 
 def is_exporting():
     """Whether what is traced now is for a file."""
-    return _FORMAT.get() is not None
+    return _TRACING.format is not None
 
 
 def may_share(kernel):
@@ -16,7 +24,7 @@ def may_share(kernel):
     *_, channels, filters = map(int, kernel.shape)
     # OpenVINO 2026.4 computes wrong outputs where a convolution and a transposed one share a constant whose shape does
     # not tell the two apart.
-    return is_exporting() and not (_FORMAT.get() == "openvino" and channels == filters)
+    return is_exporting() and not (_TRACING.format == "openvino" and channels == filters)
 
 
 class exporting:
@@ -46,8 +54,8 @@ class exporting:
         self.format = format
 
     def __enter__(self):
-        self._token = _FORMAT.set(self.format)
+        self._before, _TRACING.format = _TRACING.format, self.format
         return self
 
     def __exit__(self, *exception):
-        _FORMAT.reset(self._token)
+        _TRACING.format = self._before

@@ -9,20 +9,15 @@ convolution and lowering. `python -m benchmarks.calibrate` wrote it, from timing
 """
 
 import json
-from functools import cache
 from importlib import resources
 
-
-@cache
-def rates():
-    """The content of `rates.json`: `rates()[backend][precision][kind][lowering]` is a dictionary of the seven numbers."""
-    text = resources.files("keras_adjoint.lowerings").joinpath("rates.json").read_text(encoding="utf-8")
-    return json.loads(text)
+# The content of `rates.json`: `RATES[backend][precision][kind][lowering]` is a dictionary of the seven numbers.
+RATES = json.loads(resources.files("keras_adjoint.lowerings").joinpath("rates.json").read_text(encoding="utf-8"))
 
 
 def seconds(lowering, problem, backend):
     """The time that a lowering is expected to take for a problem."""
-    of_kind = rates()[backend.NAME][problem.precision][problem.kind]
+    of_kind = RATES[backend.NAME][problem.precision][problem.kind]
     return nanoseconds(lowering.work(problem), of_kind[lowering.name]) * 1e-9
 
 

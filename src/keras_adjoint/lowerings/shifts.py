@@ -111,6 +111,6 @@ def work(problem):
     added = taps * problem.inputs // problem.positions("stride")
     repeats = taps * problem.convolution.groups
     # Depthwise terms are fused. A matrix product needs its window of y cut out, and a compiler may do so for all phases first.
-    windows = 1 if problem.group == (1, 1) else 2 * math.prod(min(a.stride, a.taps) for a in problem.convolution.axes)
+    windows = 1 if problem.group == (1, 1) else 2 * math.prod([min(a.stride, a.taps) for a in problem.convolution.axes])
     room = 2 * problem.inputs + windows * problem.outputs
     return Work(problem.blocks, filters, channels, added, calls=taps, repeats=repeats, room=room)

@@ -63,7 +63,7 @@ class Problem:
 
     def positions(self, name):
         """Product over axes of a property such as "outputs" or "size"."""
-        return math.prod(self.known(number) for number in self.convolution.each(name))
+        return math.prod([self.known(number) for number in self.convolution.each(name)])
 
     @staticmethod
     def known(number):
@@ -89,12 +89,12 @@ class Problem:
     def blocks(self):
         """Blocks of ∏s positions in x, over all samples."""
         axes = self.convolution.axes
-        return self.samples * math.prod(-(-self.known(axis.size) // axis.stride) for axis in axes)
+        return self.samples * math.prod([-(-self.known(axis.size) // axis.stride) for axis in axes])
 
     @property
     def taps_per_phase(self):
         """Taps of the longest phase."""
-        return math.prod(-(-axis.taps // axis.stride) for axis in self.convolution.axes)
+        return math.prod([-(-axis.taps // axis.stride) for axis in self.convolution.axes])
 
     @property
     def group(self):
