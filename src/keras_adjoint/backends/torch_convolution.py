@@ -10,6 +10,9 @@ from keras_adjoint.geometry import is_known, remembered
 
 COPY = 100  # about how many multiply-adds take as long as to copy a number
 
+LARGE_KERNEL = 2**17  # numbers of a kernel that no longer stay in the processor while they move
+BLOCK = 32  # channels that move together
+
 
 def convolve(x, kernel, pads, strides, dilation):
     x, padding, cuts = _with_zeros(_channels_first(x), kernel, pads, strides, dilation)
@@ -127,7 +130,24 @@ def _padded(x, pads):
 
 
 def _weight(kernel):
+    """The kernel with filters and channels in front, as PyTorch has it."""
     rank = kernel.ndim - 2
-    weight = kernel.permute(rank + 1, rank, *range(rank))
+    order = (rank + 1, rank, *range(rank))
+    if _is_better_moved_by_us(kernel):
+        *taps, channels, filters = kernel.shape
+        kernel = kernel.reshape(-1, BLOCK, filters).transpose(1, 2).contiguous().transpose(0, 1).contiguous()
+        return kernel.view(filters, *taps, channels).permute(0, rank + 1, *range(1, rank + 1))
+    weight = kernel.permute(order)
     # What PyTorch falls back on in float64 cannot differentiate by a weight that lies otherwise in memory.
     return weight.contiguous() if weight.dtype == torch.float64 else weight
+
+
+def _is_better_moved_by_us(kernel):
+    """Whether a kernel moves several times as fast block by block as in the one go in which PyTorch's operations move it.
+
+    They read a filter at a time, from as many lines of memory as there are taps and channels, which the processor forgets
+    before the next filter. A file is to have the one permutation that Keras writes too.
+    """
+    large = kernel.numel() >= LARGE_KERNEL and kernel.shape[-2] % BLOCK == 0 and kernel.dtype != torch.float64
+    lies = kernel.device.type == "cpu" and kernel.is_contiguous()
+    return large and lies and not (torch.compiler.is_exporting() or torch.jit.is_tracing())
