@@ -24,7 +24,7 @@ OFFERED = {"full": _OFFERED, "half": {**_OFFERED, "strided depthwise": ("subpixe
 FOLDED_RANKS = ()
 UNFOLDS_GROUPS = False
 CHANNELS_AT_ONCE = 16
-PROMISE = 1.1
+PROMISE = 1.05
 LONGEST_SUM_IN_HALF = 2**15
 DEPTHWISE_RANKS = (1, 2)  # what `ops.depthwise_conv` knows
 
