@@ -152,10 +152,16 @@ class Axis:
 
 @dataclass(frozen=True)
 class Convolution:
-    """A forward convolution: one `Axis` per spatial axis, and the number of groups."""
+    """A forward convolution: one `Axis` per spatial axis, and the number of groups.
+
+    `is_known` says whether every size is a plain integer.
+    """
 
     axes: tuple[Axis, ...]
     groups: int = 1
+
+    def __post_init__(self):
+        object.__setattr__(self, "is_known", all(map(is_known, self.each("size"))))  # asked at every call
 
     def each(self, name):
         """One property of every axis: `each("stride")` is the tuple of strides."""
@@ -173,11 +179,6 @@ class Convolution:
             (front, 0) if is_known(behind) and -axis.stride < behind < 0 else (front, behind)
             for axis, (front, behind) in zip(self.axes, self.pads, strict=True)
         )
-
-    @property
-    def is_known(self):
-        """Whether every size is a plain integer."""
-        return all(map(is_known, self.each("size")))
 
 
 @remembered
