@@ -3,7 +3,6 @@
 import torch
 
 from keras_adjoint.backends import BFLOAT16, TF32, torch_convolution, written_down, written_out
-from keras_adjoint.backends.torch_form import adjoint_of_form
 
 NAME = "torch"
 _OFFERED = {
@@ -62,16 +61,5 @@ def can_transpose(convolution, kind):
 
 
 def with_derivatives(form, kernel, y):
-    if form.lowering.is_native or not form.convolution.is_known or _wants_operations(y):
-        return form.x(kernel, y)  # every operation in it has its own derivatives
-    return adjoint_of_form(form, kernel, y)
-
-
-def _wants_operations(y):
-    """Whether nothing is differentiated, or else PyTorch is to see the operations: to write them to a file, or to cast them."""
-    return (
-        not torch.is_grad_enabled()
-        or torch.compiler.is_exporting()
-        or torch.jit.is_tracing()
-        or torch.is_autocast_enabled(y.device.type)
-    )
+    # Operation by operation. PyTorch's own gradients of convolutions, which those of the form would be, take longer.
+    return form.x(kernel, y)

@@ -15,37 +15,16 @@ BLOCK = 32  # channels that move together
 
 
 def convolve(x, kernel, pads, strides, dilation):
-    x, padding, cuts = _with_zeros(_channels_first(x), kernel, pads, strides, dilation)
+    x, padding, cuts = _channels_first(x), [0] * len(pads), None
+    if all(front == behind and front >= 0 for front, behind in pads):
+        padding = [front for front, _ in pads]
+    elif even := _even_padding(x.shape[1:], pads, strides, dilation, kernel.shape):
+        padding, cuts = even
+    else:
+        x = _padded(x, pads)
     operation = getattr(functional, f"conv{len(pads)}d")
     y = operation(x, _weight(kernel), None, strides, padding, dilation, x.shape[1] // kernel.shape[-2])
     return _channels_last(y if cuts is None else y[:, :, *cuts])
-
-
-def kernel_gradient(x, kernel, y, pads, strides, dilation):
-    """The gradient of ⟨`convolve(x, kernel, …)`, y⟩ by the kernel; of `kernel`, the shape is read."""
-    rank = len(pads)
-    x, padding, cuts = _with_zeros(_channels_first(x), kernel, pads, strides, dilation)
-    y = _channels_first(y)
-    if cuts is not None:  # what was computed in vain has no weight
-        sizes = zip(x.shape[2:], kernel.shape, padding, strides, dilation, strict=False)
-        computed = [
-            (size + 2 * zeros - (taps - 1) * step - 1) // stride + 1 for size, taps, zeros, stride, step in sizes
-        ]
-        y = _padded(y, [(cut.start, size - cut.stop) for cut, size in zip(cuts, computed, strict=True)])
-    groups = x.shape[1] // kernel.shape[-2]
-    _, gradient, _ = torch.ops.aten.convolution_backward(
-        y, x, _weight(kernel), None, strides, padding, dilation, False, [0] * rank, groups, [False, True, False]
-    )
-    return gradient.permute(*range(2, rank + 2), 1, 0)
-
-
-def _with_zeros(x, kernel, pads, strides, dilation):
-    """(x, padding, cuts): PyTorch's convolution of this x with this padding has the outputs that are wanted at `cuts`."""
-    if all(front == behind and front >= 0 for front, behind in pads):
-        return x, [front for front, _ in pads], None
-    if even := _even_padding(x.shape[1:], pads, strides, dilation, kernel.shape):
-        return x, *even
-    return _padded(x, pads), [0] * len(pads), None
 
 
 def _even_padding(x, pads, strides, dilation, kernel):
