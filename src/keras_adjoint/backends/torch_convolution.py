@@ -15,16 +15,34 @@ BLOCK = 32  # channels that move together
 
 
 def convolve(x, kernel, pads, strides, dilation):
-    x, padding, cuts = _channels_first(x), [0] * len(pads), None
-    if all(front == behind and front >= 0 for front, behind in pads):
-        padding = [front for front, _ in pads]
-    elif even := _even_padding(x.shape[1:], pads, strides, dilation, kernel.shape):
-        padding, cuts = even
-    else:
-        x = _padded(x, pads)
+    x = _channels_first(x)
+    padding, cuts = _padding_and_cuts(x.shape[1:], pads, strides, dilation, kernel.shape)
+    if padding is None or _slows_gradient(padding, kernel):
+        x, padding, cuts = _padded(x, pads), [0] * len(pads), None
     operation = getattr(functional, f"conv{len(pads)}d")
     y = operation(x, _weight(kernel), None, strides, padding, dilation, x.shape[1] // kernel.shape[-2])
     return _channels_last(y if cuts is None else y[:, :, *cuts])
+
+
+def _padding_and_cuts(x, pads, strides, dilation, kernel):
+    """(padding, cuts): the outputs that are wanted are those at `cuts`, or all; (`None`, `None`) if x has to be copied."""
+    if all(front == behind and front >= 0 for front, behind in pads):
+        return [front for front, _ in pads], None
+    return _even_padding(x, pads, strides, dilation, kernel) or (None, None)
+
+
+def _slows_gradient(padding, kernel):
+    """Whether the kernel is differentiated, for which oneDNN takes five times as long or longer with such wide padding."""
+    far = any(zeros > taps // 2 for zeros, taps in zip(padding, kernel.shape, strict=False))
+    return far and _is_differentiated(kernel)
+
+
+def _is_differentiated(kernel):
+    return kernel.requires_grad and torch.is_grad_enabled() and not _is_for_a_file()
+
+
+def _is_for_a_file():
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()
 
 
 def _even_padding(x, pads, strides, dilation, kernel):
@@ -115,7 +133,9 @@ def _weight(kernel):
     if _is_better_moved_by_us(kernel):
         *taps, channels, filters = kernel.shape
         kernel = kernel.reshape(-1, BLOCK, filters).transpose(1, 2).contiguous().transpose(0, 1).contiguous()
-        return kernel.view(filters, *taps, channels).permute(0, rank + 1, *range(1, rank + 1))
+        weight = kernel.view(filters, *taps, channels).permute(0, rank + 1, *range(1, rank + 1))
+        # Along one axis the adjoint is faster with channels last, but its gradients are not.
+        return weight.contiguous() if rank == 1 and _is_differentiated(kernel) else weight
     weight = kernel.permute(order)
     # What PyTorch falls back on in float64 cannot differentiate by a weight that lies otherwise in memory.
     return weight.contiguous() if weight.dtype == torch.float64 else weight
@@ -129,4 +149,4 @@ def _is_better_moved_by_us(kernel):
     """
     large = kernel.numel() >= LARGE_KERNEL and kernel.shape[-2] % BLOCK == 0 and kernel.dtype != torch.float64
     lies = kernel.device.type == "cpu" and kernel.is_contiguous()
-    return large and lies and not (torch.compiler.is_exporting() or torch.jit.is_tracing())
+    return large and lies and not _is_for_a_file()
