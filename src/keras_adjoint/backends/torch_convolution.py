@@ -9,7 +9,6 @@ from torch.nn import functional
 from keras_adjoint.geometry import is_known, remembered
 
 COPY = 100  # about how many multiply-adds take as long as to copy a number
-
 LARGE_KERNEL = 2**17  # numbers of a kernel that no longer stay in the processor while they move
 BLOCK = 32  # channels that move together
 
@@ -17,7 +16,7 @@ BLOCK = 32  # channels that move together
 def convolve(x, kernel, pads, strides, dilation):
     x = _channels_first(x)
     padding, cuts = _padding_and_cuts(x.shape[1:], pads, strides, dilation, kernel.shape)
-    if padding is None or _slows_gradient(padding, kernel):
+    if padding is None or _slows_gradient(padding, kernel, dilation):
         x, padding, cuts = _padded(x, pads), [0] * len(pads), None
     operation = getattr(functional, f"conv{len(pads)}d")
     y = operation(x, _weight(kernel), None, strides, padding, dilation, x.shape[1] // kernel.shape[-2])
@@ -31,9 +30,10 @@ def _padding_and_cuts(x, pads, strides, dilation, kernel):
     return _even_padding(x, pads, strides, dilation, kernel) or (None, None)
 
 
-def _slows_gradient(padding, kernel):
+def _slows_gradient(padding, kernel, dilation):
     """Whether the kernel is differentiated, for which oneDNN takes five times as long or longer with such wide padding."""
-    far = any(zeros > taps // 2 for zeros, taps in zip(padding, kernel.shape, strict=False))
+    axes = zip(padding, kernel.shape, dilation, strict=False)
+    far = any(zeros > ((taps - 1) * step + 1) // 2 for zeros, taps, step in axes)
     return far and _is_differentiated(kernel)
 
 
