@@ -129,14 +129,13 @@ def _padded(x, pads):
 def _weight(kernel):
     """The kernel with filters and channels in front, as PyTorch has it."""
     rank = kernel.ndim - 2
-    order = (rank + 1, rank, *range(rank))
     if _is_better_moved_by_us(kernel):
         *taps, channels, filters = kernel.shape
         kernel = kernel.reshape(-1, BLOCK, filters).transpose(1, 2).contiguous().transpose(0, 1).contiguous()
         weight = kernel.view(filters, *taps, channels).permute(0, rank + 1, *range(1, rank + 1))
         # Along one axis the adjoint is faster with channels last, but its gradients are not.
         return weight.contiguous() if rank == 1 and _is_differentiated(kernel) else weight
-    weight = kernel.permute(order)
+    weight = kernel.permute(rank + 1, rank, *range(rank))
     # What PyTorch falls back on in float64 cannot differentiate by a weight that lies otherwise in memory.
     return weight.contiguous() if weight.dtype == torch.float64 else weight
 

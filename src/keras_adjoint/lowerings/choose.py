@@ -27,7 +27,7 @@ BY_NAME = {lowering.name: lowering for lowering in LOWERINGS}
 def choose(problem):
     """The cheapest of the lowerings that are considered for a `Problem`; nothing is timed here."""
     ways = considered(problem) or [BY_NAME["phases"]]
-    if problem.device == "cpu" and len(ways) > 1:
+    if problem.device == "cpu" and len(ways) > 1:  # the last resort may have no rates
         # Not `min`, which `torch.compile` does not follow with a key.
         ways = sorted(ways, key=lambda lowering: expected(lowering, problem, current()))
     return ways[0]
