@@ -52,7 +52,8 @@ def compiled(function):
 
 
 def wait(tensor):
-    tf.identity(tensor[..., :1]).numpy()
+    if _gpus():  # on the CPU a call returns when it is done
+        tf.reshape(tensor, (-1,))[:1].numpy()
 
 
 def known_size(size):

@@ -1,9 +1,9 @@
 """Which lowering computes an adjoint convolution: a table that can be read, and the cheapest of it."""
 
-from keras import ops
+import keras
 
 from keras_adjoint.backends import current
-from keras_adjoint.geometry import remembered
+from keras_adjoint.geometry import is_known, remembered
 from keras_adjoint.lowerings import columns, fold, native, phases, shifts, subpixel
 from keras_adjoint.lowerings.exporting import is_exporting, may_share
 from keras_adjoint.lowerings.form import Form
@@ -110,7 +110,13 @@ def check_name(name):
 
 def problem_of(y, kernel, convolution):
     """The `Problem` of tensors."""
-    channels, filters = map(int, kernel.shape[-2:])
     batch = y.shape[0]
-    batch = batch if isinstance(batch, int) else None
-    return Problem(convolution, batch, channels * convolution.groups, filters, current().device_of(y), ops.dtype(y))
+    shape = tuple(map(int, kernel.shape))
+    return _problem(convolution, batch if is_known(batch) else None, shape, current().device_of(y), y.dtype)
+
+
+@remembered
+def _problem(convolution, batch, kernel, device, dtype):
+    *_, channels, filters = kernel
+    dtype = keras.backend.standardize_dtype(dtype)
+    return Problem(convolution, batch, channels * convolution.groups, filters, device, dtype)
