@@ -258,3 +258,35 @@ def test_unknown_sizes_are_lowered_too():
     model = keras.Model(inputs, ka.adjoint(conv)(features))
     x = random((1, 9, 8, 2), 0, "float32")
     assert model.predict(x, verbose=0).shape == x.shape
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="the others compile anew for every number of samples")
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: keras.layers.Conv2D(8, 3, strides=2, padding="same"),
+        lambda: keras.layers.Conv2D(8, 3, dilation_rate=2),
+        lambda: keras.layers.DepthwiseConv2D(3, strides=2),
+    ],
+)
+def test_an_adjoint_that_pytorch_compiled_takes_other_numbers_of_samples(layer):
+    import torch
+
+    source = layer()
+    features = source(np.ones((1, 16, 16, 4), "float32"))
+    decode = ka.adjoint(source)
+    decode(features)  # Keras builds no layer in PyTorch's trace
+    graphs = []
+
+    def counted(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    compiled = torch.compile(decode, backend=counted, fullgraph=True)
+    for batch in range(2, 9):
+        y = ops.convert_to_tensor(np.random.default_rng(batch).normal(size=(batch, *features.shape[1:])), "float32")
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(compiled(y)), ops.convert_to_numpy(decode(y)), rtol=1e-4, atol=1e-5
+        )
+    assert len(graphs) <= 3  # the first size, any other, and one more where another lowering becomes the cheapest

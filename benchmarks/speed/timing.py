@@ -19,7 +19,7 @@ class Times:
 
 
 def interleaved(functions, *, seconds=1.0, fewest=5):
-    """Time functions in turns until each has run for about `seconds`, at least `fewest` times, and near its best more than once.
+    """Time functions in turns, until each has run for about `seconds`, `fewest` times, and near its best more than once.
 
     A processor that is shared runs faster for moments. One that only one of two functions met would be their ratio.
 

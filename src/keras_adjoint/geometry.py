@@ -161,7 +161,12 @@ class Convolution:
     groups: int = 1
 
     def __post_init__(self):
-        object.__setattr__(self, "is_known", all(map(is_known, self.each("size"))))  # asked at every call
+        # Both are asked for at every call.
+        object.__setattr__(self, "is_known", all(map(is_known, self.each("size"))))
+        object.__setattr__(self, "_hash", hash((self.axes, self.groups)) if self.is_known else None)
+
+    def __hash__(self):
+        return self._hash
 
     def each(self, name):
         """One property of every axis: `each("stride")` is the tuple of strides."""

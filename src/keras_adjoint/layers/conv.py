@@ -56,6 +56,7 @@ class AdjointConv(Sized, TiedChannels):
             check_name(lowering)
         super().__init__(source, **kwargs)
         self.lowering = lowering
+        self.groups = self.source_groups()
 
     @cached_property
     def windows(self):
@@ -63,8 +64,8 @@ class AdjointConv(Sized, TiedChannels):
         per_axis = zip(source.kernel_size, source.strides, source.dilation_rate, strict=True)
         return tuple(Window(taps, stride, dilation, source.padding) for taps, stride, dilation in per_axis)
 
-    @property
-    def groups(self):
+    def source_groups(self):
+        """Groups of the convolution that is carried back."""
         return self.source.groups
 
     def source_channels(self):

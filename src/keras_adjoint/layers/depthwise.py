@@ -31,12 +31,11 @@ class AdjointDepthwiseConv(AdjointConv):
     (1, 9, 8, 3)
     """
 
-    @property
-    def groups(self):
+    def source_groups(self):
         return self.source_channels() * self.source.depth_multiplier
 
     def source_filters(self):
-        return self.groups
+        return self.source_groups()
 
     def convolved_channels(self):
         return self.groups, self.groups

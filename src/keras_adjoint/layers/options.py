@@ -1,11 +1,10 @@
 """What the options of `adjoint` add to a tied layer: biases, other numbers of channels, and sizes."""
 
-import keras
 from keras import ops
 
 from keras_adjoint.backends import current
 from keras_adjoint.channels import adapter_matrix
-from keras_adjoint.geometry import is_known
+from keras_adjoint.geometry import MOST_REMEMBERED, is_known
 from keras_adjoint.layers import bias as biases
 from keras_adjoint.layers.sizes import recorded_shapes, resolve, spatial, standardize_output_size
 from keras_adjoint.layers.tied import Tied
@@ -64,8 +63,9 @@ class TiedChannels(Tied):
         self.channels = channels
         self.channel_method = channel_method
         self._bias = self._channel_map = None
-        channel_axis = 1 if self.data_format == "channels_first" else -1
-        self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={channel_axis: self.source_filters()})
+        self._is_plain = bias == "none" and channels is None and self.data_format == "channels_last"
+        # What Keras makes of an `input_spec` takes an eager call as long as the rest of this layer.
+        self._filter_axis, self._filters = (1 if self.data_format == "channels_first" else -1), self.source_filters()
         if channels is not None:
             self._channel_start()
 
@@ -101,8 +101,22 @@ class TiedChannels(Tied):
     def call(self, y):
         return self._with_options(y, self.apply_adjoint)
 
+    def compute_output_spec(self, y, **kwargs):
+        self._check_filters(y.shape)
+        return super().compute_output_spec(y, **kwargs)
+
+    def _check_filters(self, shape):
+        if len(shape) < 2 or shape[self._filter_axis] not in (self._filters, None):
+            raise ValueError(
+                f"`{self.name}` takes what `{self.source.name}` gives, which has {self._filters} channels along axis "
+                f"{self._filter_axis}. Received: a tensor of shape {tuple(shape)}"
+            )
+
     def _with_options(self, y, apply):
         """Aᵀ between the steps that the options add, all of them on channels-last tensors."""
+        self._check_filters(y.shape)
+        if self._is_plain:
+            return apply(y)
         y = self.to_channels_last(y)
         if self.bias_mode == "subtract" and self.source.bias is not None:
             y = y - ops.cast(self.source.bias, y.dtype)
@@ -142,9 +156,22 @@ class Sized:
         super().__init__(source, **kwargs)
         self.rank = len(self.windows)
         self.output_size = standardize_output_size(output_size, self.rank, self.data_format)
+        vars(self)["_resolved"] = {}  # past Keras, which would keep a list of what is in it
 
     def resolve(self, outputs, output_size=None):
         """The spatial size of Aᵀ y for `y` of spatial size `outputs`."""
+        if output_size is not None or not all(map(is_known, outputs)):
+            return self._resolve(outputs, output_size)
+        # What the source recorded changes with its calls alone. Going through it takes as long as a small convolution.
+        key = outputs, len(self.source._inbound_nodes)
+        sizes = self._resolved.get(key)
+        if sizes is None:
+            if len(self._resolved) == MOST_REMEMBERED:
+                self._resolved.clear()
+            sizes = self._resolved[key] = self._resolve(outputs, None)
+        return sizes
+
+    def _resolve(self, outputs, output_size):
         outputs = self._known(outputs)
         asked = standardize_output_size(output_size, self.rank, self.data_format) or self.output_size
         recorded = tuple(spatial(shape, self.data_format) for shape in self.recorded_shapes())

@@ -61,9 +61,8 @@ def _as_integer(size):
 
 def shape_of(tensor):
     """The shape of a tensor, with `None` where it is symbolic, and with scalar tensors where only the graph knows it."""
-    if isinstance(tensor, keras.KerasTensor) or all(map(is_known, tensor.shape)):
-        return tuple(tensor.shape)
-    return ops.shape(tensor)
+    shape = tuple(tensor.shape)
+    return shape if all(map(is_known, shape)) or isinstance(tensor, keras.KerasTensor) else ops.shape(tensor)
 
 
 @lru_cache(MOST_REMEMBERED)

@@ -2,10 +2,12 @@
 
 import math
 import warnings
+from functools import lru_cache
 
 import keras
 from keras import ops
 
+from keras_adjoint.backends import current
 from keras_adjoint.layers.kernel import check_readable, float_policy, read_kernel
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.sharing import keeps_identities, share
@@ -31,6 +33,7 @@ class Tied(keras.layers.Layer):
 
     def __init__(self, source, *, tied=True, recorded=None, dtype=None, **kwargs):
         check_readable(source)
+        current()  # read here, for `torch.compile` reads no file in its trace
         source.built = True  # a source that passed without being built has nothing to build
         kwargs["name"] = kwargs.get("name") or name_after(source)
         super().__init__(dtype=float_policy(source) if dtype is None else dtype, **kwargs)
@@ -64,8 +67,7 @@ class Tied(keras.layers.Layer):
     def read(self, name=None):
         """A kernel of the source, as it is now, in this layer's compute dtype."""
         kernel = ops.convert_to_tensor(read_kernel(self.source, name or self.kernel_name))
-        same = keras.backend.standardize_dtype(kernel.dtype) == self.compute_dtype
-        return kernel if same else ops.cast(kernel, self.compute_dtype)
+        return kernel if _name_of(kernel.dtype) == self.compute_dtype else ops.cast(kernel, self.compute_dtype)
 
     def recorded_shapes(self):
         """Input shapes of the source, those of earlier lives included."""
@@ -119,6 +121,9 @@ class Tied(keras.layers.Layer):
             )
         config["source"] = keras.saving.deserialize_keras_object(config["source"])
         return cls(**config)
+
+
+_name_of = lru_cache(keras.backend.standardize_dtype)  # asked at every call
 
 
 def name_after(source):

@@ -26,11 +26,16 @@ BY_NAME = {lowering.name: lowering for lowering in LOWERINGS}
 
 def choose(problem):
     """The cheapest of the lowerings that are considered for a `Problem`; nothing is timed here."""
-    ways = considered(problem) or [BY_NAME["phases"]]
-    if problem.device == "cpu" and len(ways) > 1:  # the last resort may have no rates
-        # Not `min`, which `torch.compile` does not follow with a key.
-        ways = sorted(ways, key=lambda lowering: expected(lowering, problem, current()))
-    return ways[0]
+    first, *others = considered(problem) or [BY_NAME["phases"]]
+    if problem.device != "cpu" or not others:  # the last resort may have no rates
+        return first
+    # Neither `min` nor `sorted`: `torch.compile` follows neither by a key that depends on a size which it keeps free.
+    cheapest, least = first, expected(first, problem, current())
+    for way in others:
+        cost = expected(way, problem, current())
+        if cost < least:
+            cheapest, least = way, cost
+    return cheapest
 
 
 def considered(problem):
@@ -70,16 +75,16 @@ def adjoint_convolution(y, kernel, convolution, lowering=None):
     Returns:
         A tensor of shape `(batch, *sizes, channels)`.
     """
-    problem = problem_of(y, kernel, convolution)
     if is_exporting():
-        return for_a_file(problem, kernel).apply(y, kernel, convolution)
-    return current().with_derivatives(form_of(problem, lowering), kernel, y)
+        return for_a_file(problem_of(y, kernel, convolution), kernel).apply(y, kernel, convolution)
+    return current().with_derivatives(form_of(convolution, lowering, *described(y, kernel)), kernel, y)
 
 
 @remembered
-def form_of(problem, lowering=None):
-    """The `Form` of a problem, with the lowering that is asked for, or else the cheapest."""
-    return Form(problem.convolution, named(lowering, problem) if lowering else choose(problem))
+def form_of(convolution, lowering, *tensors):
+    """The `Form` of a convolution of tensors that are `described`, with the lowering asked for, or else the cheapest."""
+    problem = problem_from(convolution, *tensors)
+    return Form(convolution, named(lowering, problem) if lowering else choose(problem))
 
 
 def for_a_file(problem, kernel):
@@ -110,13 +115,17 @@ def check_name(name):
 
 def problem_of(y, kernel, convolution):
     """The `Problem` of tensors."""
+    return problem_from(convolution, *described(y, kernel))
+
+
+def described(y, kernel):
+    """What a choice depends on: the number of samples if it is known, the kernel's shape, the device, and the dtype."""
     batch = y.shape[0]
-    shape = tuple(map(int, kernel.shape))
-    return _problem(convolution, batch if is_known(batch) else None, shape, current().device_of(y), y.dtype)
+    return batch if is_known(batch) else None, tuple(map(int, kernel.shape)), current().device_of(y), y.dtype
 
 
-@remembered
-def _problem(convolution, batch, kernel, device, dtype):
+def problem_from(convolution, batch, kernel, device, dtype):
+    """The `Problem` of tensors that are `described`."""
     *_, channels, filters = kernel
     dtype = keras.backend.standardize_dtype(dtype)
     return Problem(convolution, batch, channels * convolution.groups, filters, device, dtype)
