@@ -51,7 +51,7 @@ def arguments():
     """What the command line says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("parts", nargs="*", default=PARTS, help=f"of {', '.join(PARTS)}; all of them by default")
-    parser.add_argument("--seconds", type=float, default=0.5, help="time for every function that is timed")
+    parser.add_argument("--seconds", type=float, default=0.3, help="time for every function that is timed")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for speed.md, speed.png and speed/")
     given = parser.parse_args()
     for part in given.parts:
