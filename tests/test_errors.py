@@ -209,8 +209,17 @@ def test_a_kernel_quantised_after_its_adjoint_was_made_is_noticed():
 def test_input_with_another_number_of_channels_is_refused_by_name(layer, shape):
     layer = built(layer(), *shape)
     wrong = (*layer.compute_output_shape((1, *shape))[:-1], 5)
-    with pytest.raises(ValueError, match=r"`back` takes what `.*` gives, .* 4 channels .*Received: .* \(1, .*5\)"):
+    with pytest.raises(ValueError, match=r"`back` takes what `.*` gives: .* 4 channels. Received: .* \(1, .*5\)"):
         ka.adjoint(layer, name="back")(np.ones(wrong, "float32"))
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 3, 4), (1, 1, 3, 3, 4)])
+@pytest.mark.parametrize("symbolic", [False, True])
+def test_input_with_another_number_of_axes_is_refused_by_name(shape, symbolic):
+    layer = built(L.Conv2D(4, 3, strides=2), 7, 7, 2)
+    y = keras.KerasTensor(shape) if symbolic else np.ones(shape, "float32")
+    with pytest.raises(ValueError, match=r"`back` takes what `.*` gives: 4 axes.*Received: "):
+        ka.adjoint(layer, name="back")(y)
 
 
 def test_switches_of_another_size_are_refused():

@@ -49,7 +49,7 @@ class TiedChannels(Tied):
             trainable M that starts as one of the first two. Copies and means keep the scale of the output.
 
     Raises:
-        ValueError: If y has another number of channels than the source's output.
+        ValueError: If y has another number of axes or channels than the source's output.
     """
 
     options = ("bias", "channels", "channel_method", *Tied.options)
@@ -69,6 +69,7 @@ class TiedChannels(Tied):
         self._is_plain = bias == "none" and channels is None and self.data_format == "channels_last"
         # Checked by ourselves: an `input_spec` takes a tenth of an eager call of a small layer.
         self._filter_axis, self._filters = (1 if self.data_format == "channels_first" else -1), self.source_filters()
+        self._axes = source.rank + 2 if hasattr(source, "rank") else None
         if channels is not None:
             self._channel_start()
 
@@ -105,19 +106,20 @@ class TiedChannels(Tied):
         return self._with_options(y, self.apply_adjoint)
 
     def compute_output_spec(self, y, **kwargs):
-        self._check_filters(y.shape)
+        self._check_shape(y.shape)
         return super().compute_output_spec(y, **kwargs)
 
-    def _check_filters(self, shape):
-        if len(shape) < 2 or shape[self._filter_axis] not in (self._filters, None):
+    def _check_shape(self, shape):
+        axes_fit = len(shape) > 1 if self._axes is None else len(shape) == self._axes
+        if not axes_fit or shape[self._filter_axis] not in (self._filters, None):
             raise ValueError(
-                f"`{self.name}` takes what `{self.source.name}` gives, which has {self._filters} channels along axis "
-                f"{self._filter_axis}. Received: a tensor of shape {tuple(shape)}"
+                f"`{self.name}` takes what `{self.source.name}` gives: {self._axes or 'two or more'} axes, of which axis "
+                f"{self._filter_axis} has {self._filters} channels. Received: a tensor of shape {tuple(shape)}"
             )
 
     def _with_options(self, y, apply):
         """Aᵀ between the steps that the options add, all of them on channels-last tensors."""
-        self._check_filters(y.shape)
+        self._check_shape(y.shape)
         if self._is_plain:
             return apply(y)
         y = self.to_channels_last(y)
