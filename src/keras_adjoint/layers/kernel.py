@@ -41,9 +41,8 @@ def read_kernel(source, name="kernel"):
     It is read at every call and never kept, because LoRA and quantisation replace the variable behind the name, and
     because a kept value would become a constant of a compiled function.
     """
-    if source.quantization_mode is None:
-        return getattr(source, name)
-    check_readable(source)
+    if not source.built or source.quantization_mode is not None:
+        check_readable(source)
     if source.quantization_mode != "int8":
         return getattr(source, name)
     codes, scale, lora = next(names for layer_class, names in _INT8.items() if isinstance(source, layer_class))
