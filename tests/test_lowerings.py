@@ -260,7 +260,7 @@ def test_unknown_sizes_are_lowered_too():
     assert model.predict(x, verbose=0).shape == x.shape
 
 
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="the others compile anew for every number of samples")
+@pytest.mark.skipif(BACKEND != "torch", reason="the others compile anew for every number of samples")
 @pytest.mark.parametrize(
     "layer",
     [

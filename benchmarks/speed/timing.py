@@ -35,9 +35,10 @@ def interleaved(functions, *, seconds=1.0, fewest=5):
         A dictionary of `Times`.
     """
     once = {name: _time(function) for name, function in functions.items()}
-    rounds = max(fewest, min(200, int(seconds * len(functions) / max(sum(once.values()), 1e-9))))
-    rounds = min(rounds, max(1, int(PATIENCE / sum(once.values()))))
-    most = min(EXTENSION * rounds, max(rounds, int(PATIENCE / sum(once.values()))))
+    together = max(sum(once.values()), 1e-9)
+    patience = max(1, int(PATIENCE / together))
+    rounds = min(max(fewest, min(200, int(seconds * len(functions) / together))), patience)
+    most = min(EXTENSION * rounds, patience)
     samples = {name: [once[name]] for name in functions}
     generator = random.Random(0)
     for turn in range(most):
