@@ -1,6 +1,7 @@
 # The two commands of the README, and what they are made of. Needs Python 3.11 or newer, and nothing else.
 
 PYTHON ?= python3
+DEVICE ?= cpu
 PIP_FLAGS = -q --disable-pip-version-check -c requirements/constraints.txt
 CHECKS = 'ruff check' 'ruff format --check' mypy
 SOURCES := $(shell find src -name __pycache__ -prune -o -name '*.py' -print -o -path '*/templates/*' -print -o -name py.typed -print -o -type d -print)
@@ -30,7 +31,7 @@ docs-links: .venv-test/.installed ## Try the links that lead out of the site (ne
 	KERAS_BACKEND=jax .venv-test/bin/sphinx-build -b linkcheck -D guides_run= docs docs/build/links
 
 bench: .venv-test/.installed ## Measure the speed on all backends and write docs/speed.md (50 minutes, on a machine that does nothing else).
-	for backend in jax tensorflow torch; do KERAS_BACKEND=$$backend .venv-test/bin/python -m benchmarks.speed || exit 1; done
+	for backend in jax tensorflow torch; do KERAS_BACKEND=$$backend .venv-test/bin/python -m benchmarks.speed --device $(DEVICE) || exit 1; done
 
 lint: .venv-test/.installed ## Check style and types.
 	@failed=; \

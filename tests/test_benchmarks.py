@@ -49,7 +49,20 @@ def test_speed_writes_figures_page_and_picture(tmp_path, monkeypatch):
     assert figures["overhead"]["import_ms"] > 0 < figures["overhead"]["small"]["ratio"]
     text = (tmp_path / "speed.md").read_text(encoding="utf-8")
     assert all(str(geometry) in text for geometry in SMALL) and BACKENDS[BACKEND] in text
-    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "speed" / "cpu.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_machine_has_its_own_tables_on_one_page(tmp_path):
+    row = {"lowering": "native", "forward_ms": 1.0, **dict.fromkeys(page.TITLES, 1.0)}
+    row |= {f"{ratio}_spread": 0.0 for ratio in page.TITLES}
+    for device in ("old", "new"):
+        files.write(tmp_path, "torch", device, {"float32": {f"measured on {device}": row}})
+    page.write(tmp_path)
+    text = (tmp_path / "speed.md").read_text(encoding="utf-8")
+    for device in ("old", "new"):
+        _, table = text.split(f"## PyTorch, {device}\n")
+        assert f"measured on {device}" in table.split("\n## ")[0]
+        assert f"(speed/{device}.png)" in text and (tmp_path / "speed" / f"{device}.png").exists()
 
 
 def test_figures_of_another_day_and_processor_get_the_facts_of_this_one(tmp_path):

@@ -28,14 +28,14 @@ def main():
     given = arguments()
     console = make_console()
     backend = keras.backend.backend()
-    figures = files.read(given.out, backend, "cpu")
+    figures = files.read(given.out, backend, given.device)
     for part in given.parts:
         figures[part] = {}
         for name, row in track(measure(part, given.seconds), part, total=LENGTHS[part], console=console):
             figures[part][name] = row
-            files.write(given.out, backend, "cpu", figures)  # a run that is cut off keeps what it has
+            files.write(given.out, backend, given.device, figures)  # a run that is cut off keeps what it has
     page.write(given.out)
-    console.print(page.summary([files.read(given.out, backend, "cpu")]), soft_wrap=True, markup=False)
+    console.print(page.summary([files.read(given.out, backend, given.device)]), soft_wrap=True, markup=False)
 
 
 def measure(part, seconds):
@@ -52,7 +52,8 @@ def arguments():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("parts", nargs="*", default=PARTS, help=f"of {', '.join(PARTS)}; all of them by default")
     parser.add_argument("--seconds", type=float, default=0.3, help="time for every function that is timed")
-    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for speed.md, speed.png and speed/")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for speed.md and speed/")
+    parser.add_argument("--device", default="cpu", help="what to call this machine, which gets tables of its own")
     given = parser.parse_args()
     for part in given.parts:
         if part not in PARTS:

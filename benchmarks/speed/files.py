@@ -46,6 +46,7 @@ def processor():
 
 
 def everything(folder):
-    """The figures of all backends that have been run, in the order of the page."""
-    found = [read(folder, backend, "cpu") for backend in BACKENDS]
-    return [figures for figures in found if figures]
+    """The figures of every device by its name: those of the backends that have been run there, in the order of the page."""
+    devices = sorted({file.stem.split("-", 1)[1] for file in (folder / "speed").glob("*-*.json")})
+    found = {device: [read(folder, backend, device) for backend in BACKENDS] for device in devices}
+    return {device: [figures for figures in of_device if figures] for device, of_device in found.items()}

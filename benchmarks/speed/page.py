@@ -1,6 +1,7 @@
-"""`docs/speed.md` and its picture."""
+"""`docs/speed.md` and its pictures."""
 
 import math
+from itertools import chain
 
 from benchmarks.export.page import table as cells
 from benchmarks.speed.files import BACKENDS, everything
@@ -25,21 +26,32 @@ INTRODUCTION = """# Speed
 The adjoint of a convolution does the multiply-adds of the forward, and should take its time. Every ratio here is one of two
 best times, of functions that took turns in one process, compiled by JAX and TensorFlow and eager in PyTorch. *Spread* is the
 distance of the quartiles over the median, the larger one of the two functions.
-
-![Adjoint over forward, for every convolution and backend](speed.png)
 """
 
 
 def write(folder):
-    """The page and the picture, from the figures that are there."""
-    found = everything(folder)
+    """The page and a picture for each device, from the figures that are there."""
+    of_devices = everything(folder)
     notes = folder / "speed" / "notes.md"
-    parts = [INTRODUCTION, summary(found)]
+    parts = [INTRODUCTION, *(device(*item) for item in of_devices.items())]
     parts += [notes.read_text(encoding="utf-8")] if notes.exists() else []
-    parts += [training(found), overhead(found), room(found), *(table(figures) for figures in found)]
+    found = list(chain.from_iterable(of_devices.values()))
+    parts += [training(found), overhead(found), room(found), *map(table, found)]
     with moved_into_place(folder / "speed.md") as beside:
         beside.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
-    draw(folder / "speed.png", found)
+    for name, of_device in of_devices.items():
+        draw(folder / "speed" / f"{name}.png", of_device)
+
+
+def device(name, found):
+    """What one machine came to."""
+    picture = f"![Adjoint over forward, for every convolution and backend](speed/{name}.png)"
+    return f"## {found[0]['processor']} (*{name}*)\n\n{summary(found)}\n\n{picture}"
+
+
+def place(figures):
+    """The backend and the machine that figures are of."""
+    return f"{BACKENDS[figures['backend']]}, {figures['device']}"
 
 
 def summary(found):
@@ -50,20 +62,20 @@ def summary(found):
     ]
     for dtype in ("float32", "bfloat16"):
         for ratio, title in TITLES.items():
-            for place, name in enumerate(("geometric mean", "worst")):
-                cells = [_cell(figures, dtype, ratio, place) for figures in found]
+            for column, name in enumerate(("geometric mean", "worst")):
+                cells = [_cell(figures, dtype, ratio, column) for figures in found]
                 if any(cells):
                     lines.append(f"| {title}, {name}, {dtype} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _cell(figures, dtype, ratio, place):
+def _cell(figures, dtype, ratio, column):
     rows = [row for row in figures.get(dtype, {}).values() if ratio in row]
     if not rows:
         return ""
     values = [row[ratio] for row in rows]
-    value = (geometric_mean(values), max(values))[place]
-    target = TARGETS[figures["backend"]][ratio][place]
+    value = (geometric_mean(values), max(values))[column]
+    target = TARGETS[figures["backend"]][ratio][column]
     if target is None:
         return f"{value:.2f}"
     return f"{value:.2f}{'' if value <= target else ' **missed**'} (≤ {target:g})"
@@ -77,7 +89,7 @@ def training(found):
     """One step of a tied autoencoder over one of the untied."""
     text = "A tied autoencoder beside one with its own `Conv2DTranspose` layers, `train_on_batch` after `compile`."
     rows = [
-        [BACKENDS[figures["backend"]], name, f"{row['tied_ms']:.1f}", f"{row['untied_ms']:.1f}"]
+        [place(figures), name, f"{row['tied_ms']:.1f}", f"{row['untied_ms']:.1f}"]
         + [f"{row[ratio]:.2f}" for ratio in ("time", "spread", "memory")]
         for figures in found
         for name, row in figures.get("training", {}).items()
@@ -97,11 +109,11 @@ def overhead(found):
     for figures in found:
         for name, row in figures.get("overhead", {}).items():
             if name == "import_ms":
-                rows.append([BACKENDS[figures["backend"]], "import, ms", f"{row:.0f}", "", "", "", ""])
+                rows.append([place(figures), "import, ms", f"{row:.0f}", "", "", "", ""])
             else:
                 numbers = [f"{row[key]:.0f}" for key in ("call_us", "direct_us", "stock_us")]
                 numbers += [f"{row[key]:.2f}" for key in ("ratio", "spread")]
-                rows.append([BACKENDS[figures["backend"]], f"call, µs: {name}", *numbers])
+                rows.append([place(figures), f"call, µs: {name}", *numbers])
     return (
         f"## Overhead\n\n{text}\n\n{cells(['backend', '', 'ours', 'direct', 'stock', 'ours ÷ direct', 'spread'], rows)}"
     )
@@ -114,7 +126,7 @@ def room(found):
         "backend does not consider, for its room or its time, is computed only if it is forced."
     )
     rows = [
-        [BACKENDS[figures["backend"]], geometry, name]
+        [place(figures), geometry, name]
         + [f"{ratios[way]:.2f}" if way in ratios else "" for way in ("resident", "planned")]
         + ["" if ratios["considered"] else "if forced"]
         for figures in found
@@ -126,9 +138,9 @@ def room(found):
 
 
 def table(figures):
-    """Every convolution on one backend."""
+    """Every convolution on one backend and machine."""
     versions = ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
-    lines = [f"## {BACKENDS[figures['backend']]}", "", f"{figures['date']}; {figures['processor']}; {versions}."]
+    lines = [f"## {place(figures)}", "", f"{figures['date']}; {figures['processor']}; {versions}."]
     for dtype in ("float32", "bfloat16"):
         if dtype not in figures:
             continue
@@ -154,7 +166,7 @@ def draw(file, found):
 
     names = list(max((figures["float32"] for figures in found), key=len))
     figure = Figure(figsize=(4 + 3 * len(found), 0.2 * len(names) + 1.5), layout="constrained")
-    for place, (axes, figures) in enumerate(zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True)):
+    for column, (axes, figures) in enumerate(zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True)):
         rows = [figures["float32"].get(name, {}) for name in names]
         native = [row["adjoint"] / row["native"] if "native" in row else 0 for row in rows]
         axes.barh(names, native, color="#c9c9c9", label="native ÷ forward")
@@ -163,7 +175,7 @@ def draw(file, found):
         )
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set(xlim=(0, 4), ylim=(len(names) - 0.5, -0.5), title=BACKENDS[figures["backend"]])
-        axes.tick_params(axis="y", labelsize=6, labelleft=place == 0)
+        axes.tick_params(axis="y", labelsize=6, labelleft=column == 0)
     axes.legend(loc="lower right", fontsize=7)
     with moved_into_place(file) as beside:
         figure.savefig(beside, format="png", dpi=110)
