@@ -95,11 +95,13 @@ def times_numbers(kernel):
 def times_matrices(kernel, groups):
     """The same for a grouped kernel, where the groups of y are samples of their own."""
     *_, channels, filters = map(int, kernel.shape)
-    taps = ops.transpose(ops.reshape(kernel, (-1, channels, groups, filters // groups)), (0, 2, 3, 1))
+    taps = ops.reshape(kernel, (-1, channels, groups, filters // groups))
 
     def multiply(y, tap):
         _, *sizes, depth = ops.shape(y)
-        return ops.reshape(ops.reshape(y, (groups, -1, depth)) @ taps[tap], (-1, *sizes, channels))
+        # Tap by tap, for a long kernel is many times as large as y, and so would be one with its groups in front.
+        matrices = ops.transpose(taps[tap], (1, 2, 0))
+        return ops.reshape(ops.reshape(y, (groups, -1, depth)) @ matrices, (-1, *sizes, channels))
 
     return multiply
 
