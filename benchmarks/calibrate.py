@@ -33,11 +33,13 @@ DRAWS = {
     "image": 100,
     "volume": 40,
     "dilated": 40,
+    "dilated sequence": 40,
     "grouped": 60,
     "depthwise": 30,
     "strided depthwise": 30,
 }
-RANKS = {"sequence": (1,), "image": (2,), "volume": (3,)}  # the others come along one axis or, twice as often, two
+# The others come along one axis or, twice as often, two.
+RANKS = {"sequence": (1,), "image": (2,), "volume": (3,), "dilated": (2,), "dilated sequence": (1,)}
 RATES = ("product", "element", "call", "start", "rows", "depth", "width")
 DTYPES = {"full": "float32", "half": "bfloat16"}
 FEWEST, MOST = 1e6, 2.5e9  # multiply-adds
@@ -88,8 +90,9 @@ def draw(kind, generator):
         if kind == "grouped" or kind.endswith("depthwise"):
             channels = filters = max(channels, filters, 16)
             groups = channels // int(generator.choice((2, 4, 8))) if kind == "grouped" else channels
-        dilation = int(generator.choice((2, 4, 12))) if kind == "dilated" else 1
-        stride = 1 if kind in ("dilated", "depthwise") else stride
+        dilated = kind.startswith("dilated")
+        dilation = int(generator.choice((2, 4, 12))) if dilated else 1
+        stride = 1 if dilated or kind == "depthwise" else stride
         size = int(generator.choice(SIDES[rank]))
         batch = int(generator.choice((1, 2, 8, 32)))
         padding = str(generator.choice(("same", "valid")))

@@ -17,7 +17,7 @@ from keras_adjoint.lowerings.table import Problem, whole_blocks
 from keras_adjoint.lowerings.taps import kernel_gradient
 
 PROBLEMS = list(problems())
-KINDS = ("sequence", "image", "volume", "dilated", "grouped", "depthwise", "strided depthwise")
+KINDS = ("sequence", "image", "volume", "dilated", "dilated sequence", "grouped", "depthwise", "strided depthwise")
 
 
 def matrix_of(lowering, problem, kernel):

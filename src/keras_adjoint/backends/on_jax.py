@@ -14,6 +14,7 @@ _OFFERED = {
     "sequence": ("subpixel", "phases", "columns", "shifts"),
     "image": ("subpixel", "phases", "columns", "shifts"),
     "dilated": ("subpixel", "shifts"),
+    "dilated sequence": ("subpixel", "shifts"),
     "volume": ("subpixel", "phases", "columns", "shifts"),
     "grouped": ("subpixel", "shifts"),
     "depthwise": ("shifts", "subpixel"),

@@ -14,6 +14,7 @@ _OFFERED = {
     "sequence": ("native", "subpixel", "columns"),
     "image": ("native", "subpixel", "columns"),
     "dilated": ("subpixel", "shifts"),
+    "dilated sequence": ("subpixel", "shifts"),
     "volume": ("native", "subpixel", "columns"),
     "grouped": ("subpixel", "shifts"),
     "depthwise": ("native", "subpixel"),

@@ -9,6 +9,7 @@ _OFFERED = {
     "sequence": ("native", "subpixel", "columns", "fold"),
     "image": ("native", "subpixel", "columns", "fold"),
     "dilated": ("native", "subpixel"),
+    "dilated sequence": ("native", "subpixel"),
     "volume": ("native", "subpixel", "columns"),
     "grouped": ("native",),
     "depthwise": ("native", "subpixel"),

@@ -52,7 +52,7 @@ class Problem:
         if self.is_plain:
             return ("sequence", "image", "volume")[len(self.convolution.axes) - 1]
         if self.convolution.groups == 1:
-            return "dilated"
+            return "dilated sequence" if len(self.convolution.axes) == 1 else "dilated"
         if not self.convolution.groups == self.channels == self.filters:
             return "grouped"
         return "depthwise" if self.positions("stride") == 1 else "strided depthwise"
