@@ -107,12 +107,13 @@ def times_matrices(kernel, groups):
 
 
 def work(problem):
-    """A product per tap, which is added to x."""
+    """A product per tap, which is added to x; the groups of a kernel are brought to the front."""
     channels, filters = problem.group
     taps = problem.positions("taps")
     added = taps * problem.inputs // problem.positions("stride")
+    moved = 2 * problem.kernel if problem.kind == "grouped" else 0  # a plain matrix is read as it lies
     repeats = taps * problem.convolution.groups
     # Depthwise terms are fused. A matrix product needs its window of y cut out, and a compiler may do so for all phases first.
     windows = 1 if problem.group == (1, 1) else 2 * math.prod([min(a.stride, a.taps) for a in problem.convolution.axes])
     room = 2 * problem.inputs + windows * problem.outputs
-    return Work(problem.blocks, filters, channels, added, calls=taps, repeats=repeats, room=room)
+    return Work(problem.blocks, filters, channels, added + moved, calls=taps, repeats=repeats, room=room)
