@@ -9,7 +9,6 @@ import json
 from functools import partial
 from pathlib import Path
 
-import keras
 import numpy as np
 from keras import ops
 from scipy.optimize import least_squares
@@ -18,6 +17,7 @@ from benchmarks.speed.geometries import Geometry
 from benchmarks.speed.operators import ways
 from benchmarks.speed.timing import interleaved
 from benchmarks.survival import survived
+from keras_adjoint.backends import current
 from keras_adjoint.cli.console import make_console
 from keras_adjoint.lowerings import rates
 from keras_adjoint.lowerings.choose import considered, problem_of
@@ -57,7 +57,7 @@ def main():
     console = make_console()
     found = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
     for precision in given.precisions:
-        of_kinds = found.setdefault(keras.backend.backend(), {}).setdefault(precision, {})
+        of_kinds = found.setdefault(current().NAME, {}).setdefault(precision, {})
         for kind in given.kinds:
             samples = drawn_samples(kind, DTYPES[precision], given.seconds)
             of_kinds[kind] = {name: fit(rows) for name, rows in samples.items()}

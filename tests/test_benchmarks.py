@@ -134,8 +134,9 @@ def test_calibration_rates_what_the_backend_offers_and_leaves_the_others(tmp_pat
     found = json.loads(file.read_text(encoding="utf-8"))
     assert found["another"] == 1
     for precision in ("full", "half"):
-        assert set(found[BACKEND][precision]) == {"sequence", "depthwise"}
-        assert set(found[BACKEND][precision]["sequence"]) <= set(current().OFFERED[precision]["sequence"])
+        of_kinds = found[current().NAME][precision]
+        assert set(of_kinds) == {"sequence", "depthwise"}
+        assert set(of_kinds["sequence"]) <= set(current().OFFERED[precision]["sequence"])
 
 
 def test_calibration_finds_the_rates_behind_times():

@@ -10,9 +10,9 @@ from keras import ops
 import keras_adjoint as ka
 from keras_adjoint.backends import current
 from keras_adjoint.geometry import Convolution, Window
-from keras_adjoint.lowerings import correlate
+from keras_adjoint.lowerings import correlate, native
 from keras_adjoint.lowerings.choose import BY_NAME, LOWERINGS, choose, considered
-from keras_adjoint.lowerings.rates import RATES
+from keras_adjoint.lowerings.rates import RATES, completed
 from keras_adjoint.lowerings.table import Problem, whole_blocks
 from keras_adjoint.lowerings.taps import kernel_gradient
 
@@ -150,11 +150,32 @@ def test_every_lowering_computes_something():
         assert lacking or sum(map(lowering.fits, PROBLEMS)) > 20, lowering.name
 
 
+@pytest.mark.parametrize("name", [name for name in RATES if name.startswith(BACKEND)])
 @pytest.mark.parametrize("precision", ["full", "half"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_rates_know_what_the_backend_offers(kind, precision):
-    assert set(RATES[BACKEND][precision][kind]) == set(current().OFFERED[precision][kind])
+def test_rates_know_what_the_backend_offers(kind, precision, name):
+    assert set(RATES[name][precision][kind]) == set(current().OFFERED[precision][kind])
     assert set(current().OFFERED[precision]) == set(KINDS)
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_an_operation_that_writes_columns_does_the_multiply_adds_of_the_forward(monkeypatch, batch):
+    monkeypatch.setattr(current(), "WRITES_COLUMNS", ("full",))
+    problem = Problem(Convolution((Window(3, 2).at(9), Window(4).at(8))), batch, 2, 7)
+    work = native.work(problem)
+    products = work.rows * work.depth * work.width * work.repeats
+    assert products == problem.outputs * problem.positions("taps") * problem.channels
+    assert work.elements > 2 * products / work.depth  # the columns are written and read
+
+
+def test_the_backend_has_rates():
+    assert current().NAME in RATES
+
+
+def test_rates_of_a_backend_without_something_are_completed_by_those_with_it():
+    whole = {"full": {"image": 1, "volume": 2}, "half": {"image": 3}}
+    found = completed({"a": whole, "a without b": {"full": {"image": 4}}})
+    assert found == {"a": whole, "a without b": {"full": {"image": 4, "volume": 2}, "half": {"image": 3}}}
 
 
 def test_no_lowering_is_chosen_by_timing(monkeypatch):

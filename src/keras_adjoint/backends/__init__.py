@@ -9,12 +9,13 @@ For the lowerings: `OFFERED` names those that are considered for each precision 
 backend in `rates.json`. `convolve` is a grouped convolution with explicit pads, `transposed_convolve` its adjoint by the
 backend's own operation, where `can_transpose` says that there is one; `LONGEST_SUM_IN_HALF` is how many numbers one may sum
 over in half precision to be fast, and, if it is strided, to be right, `UNFOLDS_GROUPS` whether a grouped convolution writes
-out what each of its positions reads, and `CHANNELS_AT_ONCE` how many channels dense convolutions compute together. What is
-not the backend's own operation is chosen if it is expected to take less time by the factor `PROMISE`. `fold` adds
-overlapping columns along as many axes as `FOLDED_RANKS` says. `summed(term, operand, rows)` is the sum of `term(operand,
-*row)`, which holds few terms at once, and `in_turn(term, operand, rows)` a list of them, none begun before the one before
-it is done. `with_derivatives(form, kernel, y)` is Aᵀ y, differentiated as its form says. `device_of(tensor)` is "cpu" or
-"gpu", `compiled(function)` what most people run, and `wait(tensor)` returns when it has been computed.
+out what each of its positions reads, `WRITES_COLUMNS` in which precisions its own transposed convolution is known to write
+out columns, and `CHANNELS_AT_ONCE` how many channels dense convolutions compute together. What is not the backend's own
+operation is chosen if it is expected to take less time by the factor `PROMISE`. `fold` adds overlapping columns along as
+many axes as `FOLDED_RANKS` says. `summed(term, operand, rows)` is the sum of `term(operand, *row)`, which holds few terms
+at once, and `in_turn(term, operand, rows)` a list of them, none begun before the one before it is done.
+`with_derivatives(form, kernel, y)` is Aᵀ y, differentiated as its form says. `device_of(tensor)` is "cpu" or "gpu",
+`compiled(function)` what most people run, and `wait(tensor)` returns when it has been computed.
 """
 
 import importlib

@@ -9,7 +9,18 @@ from keras_adjoint.backends import TF32
 from keras_adjoint.geometry import is_known
 from keras_adjoint.window import window
 
-NAME = "tensorflow"
+
+def _uses_onednn():
+    """Whether TensorFlow computes by oneDNN, which depends on the processor and on the environment."""
+    try:
+        from tensorflow.python.util._pywrap_util_port import IsMklEnabled  # nothing public says it
+    except ImportError:
+        return True
+    return IsMklEnabled()
+
+
+_USES_ONEDNN = _uses_onednn()
+NAME = "tensorflow" if _USES_ONEDNN else "tensorflow without oneDNN"
 _OFFERED = {
     "sequence": ("native", "subpixel", "columns"),
     "image": ("native", "subpixel", "columns"),
@@ -23,6 +34,7 @@ _OFFERED = {
 # Its own strided depthwise adjoint takes from ten to some hundred times the forward in bfloat16.
 OFFERED = {"full": _OFFERED, "half": {**_OFFERED, "strided depthwise": ("subpixel", "phases")}}
 FOLDED_RANKS = ()
+WRITES_COLUMNS = () if _USES_ONEDNN else ("full",)
 UNFOLDS_GROUPS = False
 CHANNELS_AT_ONCE = 16
 PROMISE = 1.05

@@ -39,6 +39,19 @@ def apply(y, kernel, convolution):
 
 
 def work(problem):
+    """What the backend is known to do: spread every output, or collect every input."""
+    spreads = problem.precision in current().WRITES_COLUMNS and problem.convolution.groups == 1
+    return spread(problem) if spreads else collected(problem)
+
+
+def spread(problem):
+    """Sample by sample a product, the columns of which are written and added up (see `columns`)."""
+    rows, width = problem.positions("outputs"), problem.positions("taps") * problem.channels
+    elements = 2 * problem.samples * rows * width + problem.inputs
+    return Work(rows, problem.filters, width, elements, repeats=problem.samples)
+
+
+def collected(problem):
     """Seen from x: every position sums over the taps that meet it, which are others in every phase."""
     channels, filters = problem.group
     wide, deep = whole_blocks(problem, channels), whole_blocks(problem, filters)

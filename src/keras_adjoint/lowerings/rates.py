@@ -11,8 +11,20 @@ convolution and lowering. `python -m benchmarks.calibrate` wrote it, from timing
 import json
 from importlib import resources
 
-# The content of `rates.json`: `RATES[backend][precision][kind][lowering]` is a dictionary of the seven numbers.
-RATES = json.loads(resources.files("keras_adjoint.lowerings").joinpath("rates.json").read_text(encoding="utf-8"))
+
+def completed(measured):
+    """The rates of `measured`, where "a without b" takes from "a" what it has not itself."""
+    bases = {name: measured[name.partition(" without ")[0]] for name in measured}
+    return {
+        name: {precision: {**kinds, **measured[name].get(precision, {})} for precision, kinds in base.items()}
+        for name, base in bases.items()
+    }
+
+
+# `RATES[name][precision][kind][lowering]` is a dictionary of the seven numbers; a backend says its `NAME`.
+RATES = completed(
+    json.loads(resources.files("keras_adjoint.lowerings").joinpath("rates.json").read_text(encoding="utf-8"))
+)
 
 
 def seconds(lowering, problem, backend):
