@@ -9,6 +9,7 @@ import numpy as np
 
 import keras_adjoint as ka
 from keras_adjoint.atomic_write import atomic_write
+from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.graph import trace
 from keras_adjoint.models.mirror import around, backward_pass_along
@@ -55,7 +56,7 @@ class Figures:
 def make(encoder, texts, *, autoencoder, untie):
     """Mirror an encoder by the policies that were given as texts."""
     graph = trace(encoder)
-    operations = [*(call.operation for call in graph.calls), *encoder._flatten_layers(include_self=False)]
+    operations = [*(call.operation for call in graph.calls), *layers_inside(encoder)]
     settings = read_settings(texts, operations)
     policies = policies_from(settings, operations)
     with progress("Mirroring", len(graph.calls)) as advance, unusable(ValueError):
@@ -97,6 +98,4 @@ def equal(a, b):
 
 def adjoints_in(model):
     """The layers in a model that read the variables of another."""
-    return (
-        layer for layer in model._flatten_layers() if isinstance(layer, Tied) and layer.tied and layer.source.weights
-    )
+    return (layer for layer in layers_inside(model) if isinstance(layer, Tied) and layer.tied and layer.source.weights)

@@ -2,8 +2,8 @@
 
 import keras
 from keras import ops
-from keras.src.applications.convnext import LayerScale
 
+from keras_adjoint.keras_internals import LayerScale
 from keras_adjoint.layers.options import TiedShift
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.ops.precision import epsilon

@@ -1,13 +1,14 @@
 """What the way back through a graph is made of: layers, each made once, named after what they undo, told their sizes."""
 
-from collections import defaultdict
+import re
 
 import keras
-from keras.src.backend.common import global_state
 
 from keras_adjoint.errors import SizeError
+from keras_adjoint.keras_internals import call_of, producer_of
 from keras_adjoint.layers.registry import describe
 from keras_adjoint.models.graph import reverse, zeros
+from keras_adjoint.ops.precision import epsilon
 
 
 class BackwardPass:
@@ -26,8 +27,9 @@ class BackwardPass:
         self.remembers = remembers
         self.recalled = []  # the tensors of the way forth that were used
         self._made = {}
-        self._taken = set(taken)
-        pass_over([*taken, *(call.operation.name for call in graph.calls)])
+        self._taken = {*taken, *(call.operation.name for call in graph.calls)}
+        self._named = {id(call.operation) for call in graph.calls}
+        self._known = {id(x) for x in (*graph.inputs, *(y for call in graph.calls for y in call.outputs))}
 
     def carry_back(self, call, backs):
         """What goes back to each input of a call, for what came back for its outputs."""
@@ -35,17 +37,23 @@ class BackwardPass:
 
     def run(self, starts):
         """One symbolic tensor for each of the graph's inputs; zeros for those that nothing comes back to."""
-        ends = reverse(self.graph, starts, self.carry_back)
+        self._known.update(map(id, starts))
+        ends = reverse(self.graph, starts, self.carry_back, self.total)
         pairs = zip(self.graph.inputs, ends, strict=True)
         return [zeros(tuple(x.shape[1:]), like=starts[0]) if end is None else end for x, end in pairs]
 
     def model(self, name):
         """A Functional model from the graph's outputs to its inputs."""
         starts = [
-            keras.Input(batch_shape=y.shape, dtype=y.dtype, name=self.name(f"from_{y._keras_history.operation.name}"))
+            keras.Input(batch_shape=y.shape, dtype=y.dtype, name=self.name(f"from_{producer_of(y).name}"))
             for y in self.graph.outputs
         ]
-        return keras.Model(unpacked(starts), unpacked(self.run(starts)), name=name)
+        return self.build(starts, self.run(starts), name)
+
+    def build(self, inputs, outputs, name):
+        """The Functional model between two lists of tensors, in which the way back lies."""
+        self.name_operations(outputs)
+        return keras.Model(unpacked(inputs), unpacked(outputs), name=name)
 
     def layer(self, call, role, make):
         """The layer that has a role in undoing a call, the same one for every call of the same layer.
@@ -59,6 +67,7 @@ class BackwardPass:
         if key not in self._made:
             name = self.name("_".join([*call.place.split("/")[1:], role]))
             self._made[key] = make(name)
+            self._named.add(id(self._made[key]))
         return self._made[key]
 
     def made_for(self, call):
@@ -83,6 +92,13 @@ class BackwardPass:
             remembered = [self.recall(x, call, "an input of unknown size") for x in call.inputs]
             size = unpacked(remembered)
         return {"output_size": size}
+
+    def total(self, tensor, backs):
+        """The sum of what came back for a tensor that several calls read."""
+        finest = min((back.dtype for back in backs), key=epsilon)  # Keras' own choice knows no float64
+        add = keras.layers.Add(dtype=finest, name=self.name(f"{producer_of(tensor).name}_sum"))
+        self._named.add(id(add))
+        return add(backs)
 
     def recall(self, tensor, call, what):
         """A tensor of the way forth.
@@ -109,6 +125,23 @@ class BackwardPass:
         self._taken.add(name)
         return name
 
+    def name_operations(self, tensors):
+        """Let no operation on the way to `tensors` have the name of another.
+
+        Keras numbers operations by what it has named since it started, and a model from a file has names besides.
+        """
+        waiting = list(tensors)
+        while waiting:
+            tensor = waiting.pop()
+            if id(tensor) in self._known:
+                continue
+            self._known.add(id(tensor))
+            call = call_of(tensor)
+            waiting += call.input_tensors
+            if id(call.operation) not in self._named:
+                self._named.add(id(call.operation))
+                call.operation.name = self.name(without_number(call.operation.name))
+
 
 def knows_size(layer, y, xs):
     """Whether a layer makes tensors of the sizes of `xs` without being told, because its source recorded them."""
@@ -121,17 +154,9 @@ def knows_size(layer, y, xs):
     return [tuple(shape[1:]) for shape in found] == wanted and not any(None in shape for shape in wanted)
 
 
-def pass_over(names):
-    """Let Keras not give these names to the layers and operations that it names itself, such as the sums of a way back.
-
-    It counts what it has named so far, and a model from a file has names that it did not count.
-    """
-    counts = global_state.get_global_attribute("object_name_uids", default=defaultdict(int), set_to_default=True)
-    for name in names:
-        stem, _, number = name.rpartition("_")
-        counts[name] = max(counts[name], 1)
-        if number.isdecimal():
-            counts[stem] = max(counts[stem], int(number) + 1)
+def without_number(name):
+    """The name that Keras made another one from by a number: "add" of "add_2"."""
+    return re.sub(r"_\d+$", "", name)
 
 
 def unpacked(tensors):

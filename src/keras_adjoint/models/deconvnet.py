@@ -8,7 +8,6 @@ from typing import Any
 import keras
 
 from keras_adjoint.layers.selection import SelectedFeatures
-from keras_adjoint.models.backward import unpacked
 from keras_adjoint.models.graph import Graph, trace
 from keras_adjoint.models.mirror import backward_pass_along, check_names
 from keras_adjoint.models.policies import Policies
@@ -83,7 +82,7 @@ def deconvnet(
         for same_input in zip(*pictures, strict=True)
     ]
     check_names(graph)
-    return keras.Model(unpacked(graph.inputs), unpacked(stacked), name=name or f"{stem}_deconvnet")
+    return way.build(graph.inputs, stacked, name or f"{stem}_deconvnet")
 
 
 def graph_up_to(model, layer):

@@ -12,11 +12,10 @@ from typing import Any
 
 import keras
 from keras import ops, tree
-from keras.src.models.functional import Functional
 
 from keras_adjoint.errors import NoRuleError
+from keras_adjoint.keras_internals import Functional, nodes_of
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule, describe
-from keras_adjoint.ops.precision import epsilon
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +78,8 @@ def trace(model):
 def graph_of(layer):
     """The `Functional` behind a model whose `call` is Keras' own; `None` for everything else."""
     if isinstance(layer, keras.Sequential) and type(layer).call is keras.Sequential.call:
-        return layer._functional
+        built = hasattr(layer, "inputs")
+        return Functional(layer.inputs[0], layer.outputs, name=layer.name) if built else None
     if isinstance(layer, Functional) and type(layer).call is Functional.call:
         return layer
     return None
@@ -92,8 +92,7 @@ def _follow(model, inputs, place, calls):
     models they are not, and the layers are called once more.
     """
     current = dict(zip(map(id, model.inputs), inputs, strict=True))
-    depths = sorted(model._nodes_by_depth, reverse=True)
-    for node in (node for depth in depths for node in model._nodes_by_depth[depth] if not node.is_input):
+    for node in nodes_of(model):
         layer, here = node.operation, f"{place}/{node.operation.name}"
         arguments, keywords = node.arguments.fill_in(current)
         nested = graph_of(layer) if class_with_rule(layer) not in REGISTERED_BY_USERS else None
@@ -126,7 +125,9 @@ def _no_graph(model, place):
     )
 
 
-def reverse(graph: Graph, starts: list, carry_back: Callable[[Call, list], list]) -> list:
+def reverse(
+    graph: Graph, starts: list, carry_back: Callable[[Call, list], list], total: Callable[[Any, list], Any]
+) -> list:
     """Go through a graph from its outputs back to its inputs.
 
     Args:
@@ -134,28 +135,26 @@ def reverse(graph: Graph, starts: list, carry_back: Callable[[Call, list], list]
         starts: One symbolic tensor for each of its outputs.
         carry_back: Called with a call and what came back for each of its outputs, returns what goes back to each of its
             inputs; `None` stands for nothing on either side.
+        total: Called with one of the graph's tensors and two or more that came back for it, returns their sum.
 
     Returns:
         What arrives at each of the graph's inputs, or `None` where nothing does.
     """
-    arriving = defaultdict(list)
+    arriving: dict[int, list] = defaultdict(list)
+
+    def arrived(tensor):
+        backs = arriving[id(tensor)]
+        return total(tensor, backs) if len(backs) > 1 else next(iter(backs), None)
+
     for tensor, start in zip(graph.outputs, starts, strict=True):
         arriving[id(tensor)].append(start)
     for call in reversed(graph.calls):
-        backs = [total(arriving[id(tensor)]) for tensor in call.outputs]
+        backs = [arrived(tensor) for tensor in call.outputs]
         if any(back is not None for back in backs):
             for tensor, back in zip(call.inputs, carry_back(call, backs), strict=True):
                 if back is not None:
                     arriving[id(tensor)].append(back)
-    return [total(arriving[id(tensor)]) for tensor in graph.inputs]
-
-
-def total(tensors):
-    """The sum of symbolic tensors; `None` if there are none."""
-    if len(tensors) < 2:
-        return tensors[0] if tensors else None
-    finest = min((tensor.dtype for tensor in tensors), key=epsilon)  # Keras' own choice knows no float64
-    return keras.layers.Add(dtype=finest)(tensors)
+    return [arrived(tensor) for tensor in graph.inputs]
 
 
 def zeros(shape, like):

@@ -5,11 +5,11 @@ from typing import Any
 import keras
 
 from keras_adjoint.errors import NoRuleError
+from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.layers.adjoint import linear_adjoint, original_of
 from keras_adjoint.layers.bias import MODES, READS_SOURCE
 from keras_adjoint.layers.registry import class_with_rule, options_of
 from keras_adjoint.models.adjoint import ExactBackwardPass, locate_errors
-from keras_adjoint.models.backward import unpacked
 from keras_adjoint.models.graph import graph_of, trace
 from keras_adjoint.models.policies import Policies, describe_call, has_own_activation
 from keras_adjoint.models.policy_layers import GLOBAL_MAX_POOLS, MAX_POOLS, UNDO, activated
@@ -134,7 +134,7 @@ def around(way, encoder, name):
             ends = way.run(own)  # nothing from inside the nested models is needed, so they can stay as they are
         else:
             check_names(way.graph)
-    return keras.Model(unpacked(way.graph.inputs), unpacked(ends), name=name)
+    return way.build(way.graph.inputs, ends, name)
 
 
 def check_names(graph):
@@ -161,7 +161,7 @@ def backward_pass_of(encoder, policies, **options):
 
 def backward_pass_along(graph, encoder, policies, *, kind=None, **options):
     """The way back along a graph made of an encoder's layers: a `MirrorBackwardPass`, or of a `kind` derived from it."""
-    layers = list(encoder._flatten_layers(include_self=False))
+    layers = layers_inside(encoder)
     policies.check([call.operation for call in graph.calls] + layers)
     return (kind or MirrorBackwardPass)(graph, policies, taken=[layer.name for layer in layers], **options)
 
@@ -235,7 +235,9 @@ class MirrorBackwardPass(ExactBackwardPass):
         choice = self.policies.output_activation
         if choice is None:
             return y
-        return keras.layers.Activation(choice, dtype=y.dtype, name=self.name("output_activation"))(y)
+        activation = keras.layers.Activation(choice, dtype=y.dtype, name=self.name("output_activation"))
+        self._named.add(id(activation))
+        return activation(y)
 
     def _after_preprocessing(self):
         """Identities of the tensors behind the preprocessing, one for each input: what the network proper sees."""

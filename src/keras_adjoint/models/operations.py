@@ -8,9 +8,9 @@ which are no part of the linear operator.
 import keras
 import numpy as np
 from keras import ops
-from keras.src.ops import numpy as numpy_operations
 
 from keras_adjoint.errors import NoRuleError
+from keras_adjoint.keras_internals import numpy_operations
 from keras_adjoint.layers.merge import sum_to
 
 

@@ -5,10 +5,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import keras
-from keras.src.applications.convnext import StochasticDepth
-from keras.src.ops import nn as operations
-from keras.src.ops import numpy as numpy_operations
 
+from keras_adjoint.keras_internals import StochasticDepth, nn_operations, numpy_operations
 from keras_adjoint.layers.bias import MODES
 from keras_adjoint.layers.registry import class_with_rule, nearest_class
 
@@ -61,22 +59,22 @@ DECIDES = {
 # Activations that were written as operations of `keras.ops`.
 ACTIVATION_OPERATIONS = (
     numpy_operations.Tanh,
-    operations.Celu,
-    operations.Elu,
-    operations.Gelu,
-    operations.HardSigmoid,
-    operations.HardSilu,
-    operations.HardTanh,
-    operations.LeakyRelu,
-    operations.LogSigmoid,
-    operations.Relu,
-    operations.Relu6,
-    operations.Selu,
-    operations.Sigmoid,
-    operations.Silu,
-    operations.Softmax,
-    operations.Softplus,
-    operations.Softsign,
+    nn_operations.Celu,
+    nn_operations.Elu,
+    nn_operations.Gelu,
+    nn_operations.HardSigmoid,
+    nn_operations.HardSilu,
+    nn_operations.HardTanh,
+    nn_operations.LeakyRelu,
+    nn_operations.LogSigmoid,
+    nn_operations.Relu,
+    nn_operations.Relu6,
+    nn_operations.Selu,
+    nn_operations.Sigmoid,
+    nn_operations.Silu,
+    nn_operations.Softmax,
+    nn_operations.Softplus,
+    nn_operations.Softsign,
 )
 
 

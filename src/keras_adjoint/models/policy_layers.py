@@ -7,6 +7,7 @@ each input of the call.
 import keras
 
 from keras_adjoint.errors import NoRuleError
+from keras_adjoint.keras_internals import producer_of
 from keras_adjoint.layers.adjoint import copied
 from keras_adjoint.layers.affine import AdjointAffinePart
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
@@ -170,8 +171,7 @@ def signal_among(tensors):
         return [size is None or size > 1 for size in x.shape[1:]], [size or 0 for size in x.shape[1:]]
 
     def rank(number):
-        history = tensors[number]._keras_history.operation
-        return elements(tensors[number]), not squeezes(history), -number
+        return elements(tensors[number]), not squeezes(producer_of(tensors[number])), -number
 
     return max(range(len(tensors)), key=rank)
 

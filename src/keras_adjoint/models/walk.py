@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.layers.registry import class_with_rule
 from keras_adjoint.layers.tied import Tied
 
@@ -9,7 +10,7 @@ from keras_adjoint.layers.tied import Tied
 def layers_of(root, prefix="", seen=None):
     """(name, layer) of every layer, nested models included, each layer once."""
     seen = set() if seen is None else seen
-    for layer in root._flatten_layers(include_self=False, recursive=False):
+    for layer in layers_inside(root, recursive=False):
         if isinstance(layer, keras.layers.InputLayer) or id(layer) in seen:
             continue
         seen.add(id(layer))
