@@ -11,14 +11,14 @@ import pytest
 
 import keras_adjoint as ka
 
-LEAVES = ("keras_adjoint.cli", "keras_adjoint.demo", "keras_adjoint.report")  # they need extras and have no examples
+LEAVES = ("keras_adjoint_cli", "keras_adjoint.demo", "keras_adjoint.report")  # they need extras and have no examples
 MODULES = [
     "keras_adjoint",
     *(
         module.name
         for module in pkgutil.walk_packages(ka.__path__, "keras_adjoint.")
         if not module.name.startswith(LEAVES)
-        and (".on_" not in module.name or module.name.endswith(f".on_{keras.backend.backend()}"))
+        and (".ops.backend." not in module.name or f".{keras.backend.backend()}" in module.name)
     ),
 ]
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+import algorithms
 import convolutions
 import ideas
-import lowerings
 
-DRAWINGS = (*convolutions.DRAWINGS, *lowerings.DRAWINGS, *ideas.DRAWINGS)
+DRAWINGS = (*convolutions.DRAWINGS, *algorithms.DRAWINGS, *ideas.DRAWINGS)
 
 if __name__ == "__main__":
     for draw in DRAWINGS:

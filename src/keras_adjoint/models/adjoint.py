@@ -1,0 +1,169 @@
+"""`adjoint`: from a layer to the layer that computes its transpose, from a linear model to the model that does."""
+
+from typing import Any
+
+import keras
+
+from keras_adjoint import layers as _layers  # noqa: F401  fills the registry
+from keras_adjoint.errors import KerasAdjointError, NoRuleError
+from keras_adjoint.layers.adjoint import SOURCES, check_linear, linear_adjoint, original_of
+from keras_adjoint.layers.registry import class_with_rule, describe
+from keras_adjoint.models.backward import BackwardPass
+from keras_adjoint.models.graph import trace, zeros
+from keras_adjoint.models.operations import is_symbolic, operation_back
+
+_DEFAULTS = {
+    "output_size": None,
+    "bias": "none",
+    "channels": None,
+    "channel_method": "learned",
+    "algorithm": None,
+    "tied": True,
+    "name": None,
+}
+
+
+def adjoint(
+    source: keras.layers.Layer,
+    *,
+    output_size: Any = None,
+    bias: str = "none",
+    channels: int | None = None,
+    channel_method: str = "learned",
+    algorithm: str | None = None,
+    tied: bool = True,
+    name: str | None = None,
+) -> keras.layers.Layer:
+    """The layer that computes the transpose of a linear layer or model, reading the source's own kernels.
+
+    Args:
+        source: A built, linear Keras layer, or a Functional or Sequential model of such layers. Biases are not part of what
+            is transposed.
+        output_size: Sizes of the output's spatial axes. By default the size that the source was built with.
+        bias: What to do with biases: "none"; "own", a new trainable bias; "subtract", Aᵀ(y − b) with the source's bias
+            b; "repeat" or "average", a new trainable bias that starts from the source's, adapted in size; "learned", a
+            trainable linear map of the source's bias.
+        channels: Number of output channels, if it shall differ from the source's input channels. The result is then no
+            longer the adjoint, and its `exact` is `False`.
+        channel_method: How the channels are adapted: "repeat", "average", "truncate", "pad", or "learned".
+        algorithm: The way to compute the adjoint of a convolution: "native" (the backend's transposed convolution),
+            "subpixel", "phases", "columns", "fold" or "shifts". By default the one that is expected to be fastest;
+            `keras_adjoint.layers.autotune` measures.
+        tied: Whether to read the source's kernel at every call. With `False` the result owns a copy.
+        name: Name of the new layer.
+
+    Returns:
+        A Keras layer, for `Cropping`, `Permute` and the like a stock one; for a model a Functional model, which takes
+        `tied` and `name` alone of the options. The adjoint of an adjoint is its source.
+
+    Raises:
+        NoRuleError: If no adjoint is known, because the layer or its activation is not linear or its type has no rule. In a
+            model, the message names the layer's place; `mirror` makes decoders of models that are not linear.
+        TieError: If the source is not built, or its kernel is quantised beyond recovery.
+        ValueError: If an option is unknown, or makes no sense for this layer.
+
+    Example:
+
+    >>> conv = keras.layers.Conv2D(8, 3, strides=2, padding="same")
+    >>> features = conv(np.ones((1, 27, 27, 3)))
+    >>> decode = ka.adjoint(conv)
+    >>> decode(features).shape
+    (1, 27, 27, 3)
+    >>> decode.source is conv, ka.adjoint(decode) is conv
+    (True, True)
+    """
+    given = dict(
+        output_size=output_size,
+        bias=bias,
+        channels=channels,
+        channel_method=channel_method,
+        algorithm=algorithm,
+        tied=tied,
+        name=name,
+    )
+    if not isinstance(source, keras.layers.Layer):
+        raise ValueError(f"`adjoint` takes a Keras layer. Received: source={source!r} of type {type(source).__name__}")
+    options = {option: value for option, value in given.items() if not _is_default(option, value)}
+    original = original_of(source)
+    if original is not None:
+        if options:
+            raise ValueError(
+                f"The adjoint of an adjoint is its source itself, which takes no options. Received: {options}, "
+                f"{describe(source)}"
+            )
+        return original
+    if isinstance(source, keras.Model) and class_with_rule(source) is None:
+        return _adjoint_of_model(source, options)
+    check_linear(source)
+    return linear_adjoint(source, **options)
+
+
+def _is_default(option, value):
+    default = _DEFAULTS[option]
+    return value is default or (type(value) is type(default) and value == default)  # an array has no one answer to ==
+
+
+def _adjoint_of_model(model, options):
+    refused = options.keys() - {"tied", "name"}
+    if refused:
+        raise ValueError(
+            f"The adjoint of a model takes `tied` and `name` alone; `keras_adjoint.mirror` makes decoders with other options. "
+            f"Received: {', '.join(sorted(refused))}, {describe(model)}"
+        )
+    graph = trace(model)
+    result = ExactBackwardPass(graph, tied=options.get("tied", True)).model(
+        options.get("name") or f"{model.name}_adjoint"
+    )
+    SOURCES[result] = model
+    return result
+
+
+class ExactBackwardPass(BackwardPass):
+    """The way back through linear layers alone, by their adjoints.
+
+    Args:
+        graph: A `Graph`.
+        tied: Whether the adjoints read the kernels of the graph's layers or copies of them.
+        **options: See `BackwardPass`.
+    """
+
+    def __init__(self, graph, *, tied=True, **options):
+        super().__init__(graph, **options)
+        self.tied = tied
+
+    def carry_back(self, call, backs):
+        backs = [
+            y if y is not None else zeros(x.shape[1:], next(filter(is_symbolic, backs)))
+            for x, y in zip(call.outputs, backs, strict=True)
+        ]
+        if not isinstance(call.operation, keras.layers.Layer):
+            return operation_back(call, *backs)
+        with locate_errors(call):
+            layer = self.layer(call, "adjoint", lambda name: self.adjoint_of(call, name))
+            if getattr(layer, "needs_switches", False):
+                raise NoRuleError(
+                    "Max pooling is linear only once its switches are fixed, so a model with it has no adjoint. "
+                    f"`mirror` and `autoencoder` have policies for it. Received: {describe(call.operation)}"
+                )
+            return self.apply(layer, call, backs)
+
+    def adjoint_of(self, call, name):
+        """The layer that undoes the layer of a call."""
+        if original_of(call.operation) is not None:
+            return adjoint(call.operation)
+        return adjoint(call.operation, tied=self.tied, name=name)
+
+
+class locate_errors:
+    """Context manager that puts the place of a call into errors about its layer."""
+
+    def __init__(self, call):
+        self.call = call
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        ours = isinstance(error, KerasAdjointError) or kind is ValueError
+        if ours and f"`{self.call.place}`" not in str(error):
+            raise kind(f"At `{self.call.place}`: {error}") from error

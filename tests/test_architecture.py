@@ -1,0 +1,248 @@
+"""The code is organised as designed: imports run one way, files are short, the package is light and keeps its promises."""
+
+import ast
+import importlib.metadata
+import importlib.util
+import inspect
+import re
+import statistics
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import keras
+import pytest
+
+import keras_adjoint as ka
+
+# Lowest first. A module imports only from its own wing and from those above it here.
+WINGS = [
+    "errors",
+    "default_backend",
+    "atomic_write",
+    "kernels",
+    "ops",
+    "layers",
+    "models",
+    "testing",
+    "stock",
+    "plots",
+    "__init__",
+    "demo",
+    "doctor",
+    "report",
+    "keras_adjoint_cli",
+    "__main__",
+]
+
+# Within a wing, what is the ground of the others: a folder or module imports only from those before it.
+LEVELS = {
+    "ops": ["geometry", "window", "backend", "precision", "dot_test", "exporting", "frames", "algorithms"],
+}
+
+# The contract of the design page, `autotune`, `deconvnet`, `exporting`, and the pictures.
+API = {
+    "adjoint", "autotune", "deconvnet", "exporting", "mirror", "autoencoder", "untie", "is_tied", "clone_tied",
+    "convert_layout", "transpose_kernel", "adapt_channels", "adapt_bias", "check_adjoint", "assert_adjoint",
+    "plot_kernels", "plot_mirror", "plot_reconstruction", "AdjointReport", "register_rule",
+    "KerasAdjointError", "NoRuleError", "TieError", "SizeError",
+}  # fmt: skip
+
+FRAMEWORKS = {"jax", "jaxlib", "tensorflow", "torch"}
+EXTRAS = {"jax", "tensorflow", "torch", "plot", "cli", "export", "demo", "docs", "test"}
+
+PACKAGE = Path(importlib.util.find_spec("keras_adjoint").origin).parent
+COMMAND_LINE = Path(importlib.util.find_spec("keras_adjoint_cli").origin).parent
+TESTS = Path(__file__).parent
+
+
+def module_name(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {module_name(path): path for path in sorted([*PACKAGE.rglob("*.py"), *COMMAND_LINE.rglob("*.py")])}
+
+
+def imported_by(module):
+    """The modules that a module imports anywhere in its text, also inside of functions."""
+    path = SOURCES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            origin = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            for alias in node.names:
+                yield f"{origin}.{alias.name}" if f"{origin}.{alias.name}" in SOURCES else origin
+
+
+OURS = {module: {name for name in imported_by(module) if name in SOURCES} - {module} for module in SOURCES}
+THEIRS = {module: {name.partition(".")[0] for name in imported_by(module) if name not in SOURCES} for module in SOURCES}
+
+
+def wing_of(module):
+    """The name in `WINGS` that a module belongs to."""
+    if module.startswith("keras_adjoint_cli"):
+        return "keras_adjoint_cli"
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def level_of(module):
+    """The name in `LEVELS` of its wing that a module belongs to; "" for others."""
+    inside = module.split(".")[1 if module.startswith("keras_adjoint_cli") else 2 :]
+    return inside[0] if inside and inside[0] in LEVELS[wing_of(module)] else ""
+
+
+# --- imports
+
+
+def test_every_module_has_its_wing_and_every_wing_its_modules():
+    assert {wing_of(module) for module in SOURCES} == set(WINGS)
+
+
+def test_imports_run_one_way():
+    wrong = [
+        f"{module} may not import {name}"
+        for module, names in OURS.items()
+        for name in names
+        if WINGS.index(wing_of(name)) > WINGS.index(wing_of(module))
+    ]
+    assert not wrong, "\n".join(sorted(wrong))
+
+
+@pytest.mark.parametrize("wing", LEVELS)
+def test_imports_run_one_way_within(wing):
+    levels = [*LEVELS[wing], ""]
+    wrong = [
+        f"{module} may not import {name}"
+        for module, names in OURS.items()
+        for name in names
+        if wing_of(module) == wing_of(name) == wing
+        and levels.index(level_of(name)) > levels.index(level_of(module))
+        and SOURCES[module].name != "__init__.py"
+    ]
+    assert not wrong, "\n".join(sorted(wrong))
+
+
+def test_imports_have_no_cycle():
+    TopologicalSorter(OURS).prepare()
+
+
+def test_geometry_is_integers_only():
+    assert THEIRS["keras_adjoint.ops.geometry"] <= set(sys.stdlib_module_names)
+
+
+def test_only_the_backends_import_frameworks():
+    files = "keras_adjoint_cli.files.torch_files"  # PyTorch's own files are read whichever backend Keras runs on
+    backends = {module for module in SOURCES if module.startswith("keras_adjoint.ops.backend")} | {files}
+    wrong = {module: sorted(THEIRS[module] & FRAMEWORKS) for module in SOURCES.keys() - backends}
+    assert not {module: names for module, names in wrong.items() if names}
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    heavy = FRAMEWORKS - {keras.backend.backend()} | {"matplotlib", "PIL", "jinja2", "typer", "rich", "skimage"}
+    script = f"""
+import sys
+import keras
+before = {{name.partition(".")[0] for name in sys.modules}}  # what Keras imports is not our choice
+import keras_adjoint
+after = {{name.partition(".")[0] for name in sys.modules}}
+print("heavy:", *sorted((after - before) & {heavy!r}))
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.split("heavy:")[1].split() == []
+
+
+# --- sizes
+
+
+@pytest.mark.parametrize("path", [*SOURCES.values(), *sorted(TESTS.rglob("*.py"))], ids=lambda path: path.name)
+def test_no_file_is_long(path):
+    assert lines(path) <= 500
+
+
+def test_the_median_file_is_short():
+    assert statistics.median(lines(path) for path in SOURCES.values()) <= 150
+
+
+def lines(path):
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+# --- the public names
+
+
+def test_all_is_the_contract():
+    assert set(ka.__all__) == API
+    assert len(ka.__all__) == len(set(ka.__all__))
+
+
+FUNCTIONS = [name for name in ka.__all__ if inspect.isfunction(getattr(ka, name))]
+
+
+@pytest.mark.parametrize("name", ka.__all__)
+def test_public_names_have_a_docstring(name):
+    assert getattr(ka, name).__doc__
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_public_functions_explain_every_argument(name):
+    function = getattr(ka, name)
+    sections = re.split(r"^(\w+):\n", inspect.getdoc(function), flags=re.MULTILINE)
+    arguments = sections[sections.index("Args") + 1]
+    missing = [
+        name for name in inspect.signature(function).parameters if not re.search(rf"^ +[*]*{name}:", arguments, re.M)
+    ]
+    assert not missing, f"not explained: {', '.join(missing)}"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_public_functions_show_an_example(name):
+    assert re.search(r"^Examples?:\s+>>> ", inspect.getdoc(getattr(ka, name)), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_public_functions_are_typed(name):
+    signature = inspect.signature(getattr(ka, name))
+    untyped = [name for name, value in signature.parameters.items() if value.annotation is value.empty]
+    assert not untyped, f"not annotated: {', '.join(untyped)}"
+    assert signature.return_annotation is not signature.empty
+
+
+def test_the_package_says_that_it_is_typed():
+    assert (PACKAGE / "py.typed").exists()
+
+
+# --- the distribution
+
+
+@pytest.fixture
+def distribution():
+    try:
+        return importlib.metadata.distribution("keras-adjoint")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("these tests run on the sources; `make test` runs them on the installed package")
+
+
+def test_the_package_depends_on_keras_and_numpy_alone(distribution):
+    always = {re.match(r"[\w-]+", line)[0] for line in distribution.requires if "extra ==" not in line}
+    assert always == {"keras", "numpy"}
+
+
+def test_the_distribution_has_the_promised_extras_and_version(distribution):
+    assert set(distribution.metadata.get_all("Provides-Extra")) == EXTRAS
+    assert distribution.version == ka.__version__
+    assert distribution.metadata["License-Expression"] == "Apache-2.0"
+
+
+def test_the_command_exists(distribution):
+    (command,) = distribution.entry_points.select(group="console_scripts", name="keras-adjoint")
+    assert callable(command.load())
+
+
+def test_pre_commit_and_the_tests_use_the_same_ruff():
+    constraints = (TESTS.parent / "requirements" / "constraints.txt").read_text(encoding="utf-8")
+    hooks = (TESTS.parent / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert set(re.findall(r"ruff==[\w.]+", hooks)) == set(re.findall(r"^ruff==[\w.]+", constraints, re.MULTILINE))
