@@ -5,6 +5,7 @@ from rich.markup import escape
 
 from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint.errors import NoRuleError
+from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.models.graph import layers_of, trace
 from keras_adjoint.report.facts import facts_about
 from keras_adjoint.report.page import page_about
@@ -29,7 +30,7 @@ def make(model, file, images, *, texts, limits):
 
 def operations_of(model):
     """Everything that a policy can be about."""
-    layers = list(model._flatten_layers(include_self=False))
+    layers = layers_inside(model)
     try:
         return [*(call.operation for call in trace(model).calls), *layers]
     except NoRuleError:  # it has no graph; the page says so
