@@ -132,7 +132,8 @@ class Policies:
         """
         if isinstance(operation, ACTIVATION_OPERATIONS):
             return "activation"
-        decided = DECIDES.get(nearest_class(operation, DECIDES))
+        nearest = nearest_class(operation, DECIDES)
+        decided = DECIDES[nearest] if nearest is not None else None
         if decided == "activation" and getattr(operation, "activation", None) is keras.activations.linear:
             return None
         if decided is None and class_with_rule(operation) is None:
