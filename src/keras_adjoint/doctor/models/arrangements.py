@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from keras_adjoint.doctor.models.kernels import BACKWARD
-from keras_adjoint.kernels import transpose_kernel
+from keras_adjoint.kernels.layouts import transpose_kernel
 
 LAYOUTS = {2: "IO", 3: "WIO", 4: "HWIO", 5: "DHWIO"}
 
