@@ -8,9 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_adjoint.ops.backend import current
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.ops.algorithms.choose import ALGORITHMS
+from keras_adjoint.ops.backend import current
 
 
 def autotune(layer: keras.layers.Layer, shape: Sequence[int], *, seconds: float = 0.2) -> dict[str, float]:

@@ -7,8 +7,8 @@ from keras import ops
 
 from keras_adjoint.errors import SizeError
 from keras_adjoint.layers.pooling import Pooling, computes_averages
-from keras_adjoint.layers.sizes import spatial, standardize_output_size
 from keras_adjoint.layers.registry import rule
+from keras_adjoint.layers.sizes import spatial, standardize_output_size
 
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")

@@ -5,10 +5,10 @@ from keras import ops
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from keras_adjoint.errors import SizeError
-from keras_adjoint.ops.geometry import is_known
+from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.sizes import shape_of
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.layers.registry import rule
+from keras_adjoint.ops.geometry import is_known
 
 
 def shapes_of_inputs(source):

@@ -8,9 +8,9 @@ from keras import ops
 from keras.src.applications.convnext import StochasticDepth
 
 from keras_adjoint.errors import NoRuleError, SizeError
+from keras_adjoint.layers.registry import describe, rule
 from keras_adjoint.layers.sizes import shape_of
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.layers.registry import describe, rule
 from keras_adjoint.ops.window import window
 
 _PADDINGS = {

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from keras_adjoint.ops.geometry import is_known, positive_part
 from keras_adjoint.layers.pooling import PoolingAlongAxes
+from keras_adjoint.ops.geometry import is_known, positive_part
 
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")

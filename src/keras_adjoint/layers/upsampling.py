@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from keras_adjoint.errors import NoRuleError, SizeError
-from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.registry import describe, rule
+from keras_adjoint.layers.tied import Tied
 
 
 def blocks_of(y, axis, factor):

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from keras import ops
 
-from keras_adjoint.testing.check import check_adjoint
 from keras_adjoint.doctor.models.arrangements import TURNED, rearranged
 from keras_adjoint.doctor.models.kernels import FORWARD
 from keras_adjoint.ops.dot_test import evaluate, random_probe
+from keras_adjoint.testing.check import check_adjoint
 
 SMALLEST_SIZE = 16
 DTYPE = "float32"

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 
 from keras_adjoint.doctor.finding import ERROR, NOTE, Finding
-from keras_adjoint.ops.geometry import Convolution, TransposedWindow
 from keras_adjoint.ops.algorithms.choose import adjoint_convolution
 from keras_adjoint.ops.dot_test import evaluate, random_probe
+from keras_adjoint.ops.geometry import Convolution, TransposedWindow
 
 L = keras.layers
 NAME = "shifted by an old Keras"

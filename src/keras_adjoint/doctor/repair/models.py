@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from keras_adjoint.models.adjoint import probe_shape
 from keras_adjoint.doctor.repair.outputs import (
     Refused,
     compare_models,
@@ -15,6 +14,7 @@ from keras_adjoint.doctor.repair.outputs import (
     rounding_of_model,
 )
 from keras_adjoint.doctor.repair.remedies import computed
+from keras_adjoint.layers.adjoint import probe_shape
 from keras_adjoint.models.graph import graph_of
 from keras_adjoint.ops.dot_test import evaluate, random_probe
 
