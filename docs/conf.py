@@ -5,6 +5,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import yaml
 from docutils import nodes
 from sphinx.addnodes import download_reference
 
@@ -64,7 +65,18 @@ nb_merge_streams = True
 nb_append_css = False  # cells look like other code, see static/style.css
 nb_output_stderr = "remove"  # what frameworks have to say about themselves
 
-myst_enable_extensions = ["colon_fence", "deflist"]
+CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+BIBTEX = f"""```text
+@software{{keras_adjoint,
+  title   = {{{CITATION["title"]}}},
+  author  = {{{{{" and ".join(author["name"] for author in CITATION["authors"])}}}}},
+  version = {{{CITATION["version"]}}},
+  url     = {{{CITATION["repository-code"]}}}
+}}
+```"""
+
+myst_enable_extensions = ["colon_fence", "deflist", "substitution"]
+myst_substitutions = {"bibtex": BIBTEX}
 myst_heading_anchors = 3
 smartquotes_action = "D"  # dashes, but not quotation marks, which are mostly around code
 

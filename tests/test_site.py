@@ -45,7 +45,9 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     for name, made in (("docs", ("build", "guides")), ("guides", ("__pycache__",))):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(*made))
-    options = ["-W", "-n", "-q", "-D", "guides_run=", str(folder / "docs"), str(folder / "html")]
+    for name in ("CHANGELOG.md", "CITATION.cff", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    options = ["-W", "-n", "-q", "-D", "nb_execution_mode=off", str(folder / "docs"), str(folder / "html")]
     run = subprocess.run(
         [sys.executable, "-m", "sphinx", *options],
         env={**os.environ, "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"},

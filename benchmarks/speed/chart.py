@@ -24,7 +24,7 @@ def draw(file, rows):
 
     heights, labels = _layout(rows)
     with matplotlib.rc_context({"svg.hashsalt": "speed", "font.size": 10}):
-        figure = Figure(figsize=(9.2, 0.27 * (heights[-1] + 1) + 0.75), layout="constrained", facecolor="white")
+        figure = Figure(figsize=(9.2, 0.25 * (heights[-1] + 1) + 0.75), layout="constrained", facecolor="white")
         panels = figure.subplots(1, len(TITLES), sharey=True)
         for column, (axes, title) in enumerate(zip(panels, TITLES, strict=True)):
             for height, (_, backend, ratios) in zip(heights, rows, strict=True):

@@ -31,17 +31,21 @@ median, the larger one of the two functions. Numbers in parentheses are targets.
 
 def write(root):
     """The notebook, and a picture for each machine, from the figures that are there."""
+    with atomic_write(root / RESULTS.parent / "notebook.md") as beside:
+        beside.write_text(text(root), encoding="utf-8")
+    for name, of_device in everything(root).items():
+        draw(root / RESULTS / f"{name}.png", of_device)
+
+
+def text(root):
+    """The notebook in Markdown."""
     of_devices = everything(root)
-    folder = root / RESULTS.parent
-    notes = folder / "notes.md"
+    notes = root / RESULTS.parent / "notes.md"
     parts = [INTRODUCTION, *(device(*item) for item in of_devices.items())]
     parts += [notes.read_text(encoding="utf-8")] if notes.exists() else []
     found = list(chain.from_iterable(of_devices.values()))
     parts += [training(found), overhead(found), workspace(found), *map(table, found)]
-    with atomic_write(folder / "notebook.md") as beside:
-        beside.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
-    for name, of_device in of_devices.items():
-        draw(root / RESULTS / f"{name}.png", of_device)
+    return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def device(name, found):

@@ -31,7 +31,7 @@ In short, an adjoint takes {layer} of the time of its layer, and {own} of that o
 slowest adjoint takes {worst_ratio} times as long as its layer: *{worst}*, on {worst_place}. Nothing has been measured on a GPU;
 `ka.autotune(layer, shape)` measures the algorithms on your machine and keeps the fastest.
 
-The [notebook]({notebook}) has every convolution and machine, bfloat16, memory, eager calls, and which targets are missed.
+The [notebook]({notebook}) has every convolution, bfloat16, memory, eager calls, and the targets that are missed.
 """
 
 
@@ -70,7 +70,7 @@ def ratios(figures, name, part="float32"):
 
 def write(root):
     """The page and its chart, from the figures that are there."""
-    measured = [figures for figures in chain.from_iterable(everything(root).values()) if ratios(figures, "adjoint")]
+    measured = measurements(root)
     if not measured:
         return
     with atomic_write(root / "docs" / "speed.md") as beside:
@@ -80,6 +80,11 @@ def write(root):
         for figures in measured
     ]
     draw(root / "docs" / "speed.svg", rows)
+
+
+def measurements(root):
+    """The figures of every machine and backend on which convolutions were timed in float32."""
+    return [figures for figures in chain.from_iterable(everything(root).values()) if ratios(figures, "adjoint")]
 
 
 def place(figures):
@@ -118,11 +123,12 @@ def between(values):
 def summary(measured):
     """One line for each measure, one column for each backend, with the range over machines."""
     backends = [backend for backend in BACKENDS if any(figures["backend"] == backend for figures in measured)]
+    machines = len({figures["device"] for figures in measured})
     rows = []
     for title, measure in MEASURES.items():
         found = [[measure(figures) for figures in measured if figures["backend"] == backend] for backend in backends]
         rows.append([title, *(_range([value for values in of_backend for value in values]) for of_backend in found)])
-    return table(["", *(BACKENDS[backend] for backend in backends)], rows)
+    return table([f"{machines} machines" if machines > 1 else "", *(BACKENDS[backend] for backend in backends)], rows)
 
 
 def _range(values):
