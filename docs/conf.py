@@ -7,6 +7,8 @@ from pathlib import Path
 
 import yaml
 from docutils import nodes
+from rich.default_styles import DEFAULT_STYLES
+from rich.style import Style
 from sphinx.addnodes import download_reference
 
 DOCS, ROOT = Path(__file__).parent, Path(__file__).parents[1]
@@ -18,7 +20,9 @@ KERNEL = """# ---
 """
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Keras may import TensorFlow beside another backend
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(GUIDES), os.environ.get("PYTHONPATH"))))  # guides import guides
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, (str(GUIDES), os.environ.get("PYTHONPATH")))
+)  # guides import guides
 sys.path.insert(0, str(DOCS / "extensions"))
 
 import keras_adjoint  # noqa: E402
@@ -84,6 +88,8 @@ autodoc_typehints = "none"  # the docstrings say in words what the arguments are
 add_module_names = False
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+
+DEFAULT_STYLES["markdown.code"] = Style(color="cyan")  # of examples of the command line, without a black background
 
 html_theme = "furo"
 html_theme_options = {

@@ -63,5 +63,7 @@ def _draw_row(axes, height, ratios, colour):
     values = np.sort([*ratios.by_name.values()])
     jitter = np.random.default_rng(0).uniform(-0.22, 0.22, len(values))  # so that equal ratios do not hide each other
     axes.scatter(values, height + jitter, s=7, color=colour, alpha=0.35, linewidths=0, zorder=2)
-    axes.plot(ratios.middle_half, [height, height], color=colour, linewidth=5, alpha=0.55, solid_capstyle="butt", zorder=3)
+    axes.plot(
+        ratios.middle_half, [height, height], color=colour, linewidth=5, alpha=0.55, solid_capstyle="butt", zorder=3
+    )
     axes.scatter([ratios.mean], [height], s=52, color=colour, edgecolors="white", linewidths=1.2, zorder=4)
