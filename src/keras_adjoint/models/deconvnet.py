@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_adjoint.layers.selection import SelectedFeatures
+from keras_adjoint.layers.deconvnet import SelectedFeatures
 from keras_adjoint.models.backward import unpacked
 from keras_adjoint.models.graph import Graph, trace
 from keras_adjoint.models.mirror import backward_pass_along, check_names
