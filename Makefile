@@ -30,7 +30,7 @@ docs: .venv-test/.installed ## Build the documentation as a site; its guides are
 docs-links: .venv-test/.installed ## Try the links that lead out of the site (needs a network).
 	KERAS_BACKEND=jax .venv-test/bin/sphinx-build -b linkcheck -D nb_execution_mode=off docs docs/build/links
 
-bench: .venv-test/.installed ## Measure the speed on all backends and write docs/speed.md (50 minutes, on a machine that does nothing else).
+bench: .venv-test/.installed ## Measure the speed on all backends and write docs/speed.md and the notebook (50 minutes, on a machine that does nothing else).
 	for backend in jax tensorflow torch; do KERAS_BACKEND=$$backend .venv-test/bin/python -m benchmarks.speed --device $(DEVICE) || exit 1; done
 
 lint: .venv-test/.installed ## Check style and types.
