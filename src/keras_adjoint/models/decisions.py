@@ -80,8 +80,9 @@ class Decision:
     @property
     def main(self) -> keras.layers.Layer | None:
         """The layer that does the work in its place: the one that reads the kernel, else the last."""
-        readers = [layer for layer in self.layers.values() if isinstance(layer, Tied)]
-        return (readers or [*self.layers.values()] or [None])[-1]
+        layers = list(self.layers.values())
+        readers = [layer for layer in layers if isinstance(layer, Tied)]
+        return (readers or layers)[-1] if layers else None
 
     @property
     def reason(self) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_adjoint.models.graph import Graph, graph_of
+from keras_adjoint.models.graph import Graph
 from keras_adjoint.models.mirror_backward import MirrorBackwardPass, graph_of_encoder
 from keras_adjoint.models.policies import Policies
 
@@ -111,7 +111,7 @@ def autoencoder(
 
 def with_decoder(backward: MirrorBackwardPass, encoder: keras.Model, name: str) -> keras.Model:
     """The model that consists of an encoder and of its backward pass."""
-    own = graph_of(encoder).outputs
+    own = encoder.outputs
     outputs = backward.run(backward.graph.outputs)
     if any(mine is not theirs for mine, theirs in zip(backward.graph.outputs, own, strict=True)):
         if not backward.records_used:
