@@ -112,7 +112,8 @@ def test_an_autoencoder_of_unknown_size_returns_every_size_that_comes():
 def test_a_mirror_of_unknown_size_says_what_it_needs_and_how_to_get_it():
     encoder = chain(L.Conv2D(4, 3, strides=2, name="conv"), shape=(None, None, 3))
     with pytest.raises(
-        ValueError, match=r"size.*needs an activation.*recorded.*`encoder/conv`.*autoencoder.*keras.Model\(x, encoder\(x\)\)"
+        ValueError,
+        match=r"size.*needs an activation.*recorded.*`encoder/conv`.*autoencoder.*keras.Model\(x, encoder\(x\)\)",
     ):
         ka.mirror(encoder)
     x = keras.Input((12, 15, 3))

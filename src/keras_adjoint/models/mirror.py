@@ -130,7 +130,7 @@ def check_names(graph: Graph) -> None:
         first = places.setdefault(call.operation.name, call)
         if first.operation is not call.operation:
             raise ValueError(
-                f"Recorded activations of a nested model make its layers layers of the autoencoder, where names must differ, and "
-                f"`{first.place}` and `{call.place}` have the same. Give one of them another name when you make it, or choose "
-                f"policies without recorded activations. Received: two layers of the name {call.operation.name!r}"
+                f"Recorded activations of a nested model make its layers layers of the autoencoder, where names must differ, "
+                f"and `{first.place}` and `{call.place}` have the same. Give one of them another name when you make it, or "
+                f"choose policies without recorded activations. Received: two layers of the name {call.operation.name!r}"
             )

@@ -67,7 +67,7 @@ def quantised(evidence: Evidence) -> str | None:
     for layer in (evidence.pair.forward_layer, evidence.pair.backward_layer):
         owner = layer.source if isinstance(layer, Tied) else layer
         mode = getattr(owner, "quantization_mode", None)
-        if mode is not None:
+        if owner is not None and mode is not None:
             return f"quantised: `{owner.name}` rounds to {mode}, so it is linear only up to that"
     return None
 

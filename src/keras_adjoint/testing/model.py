@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import keras
@@ -57,25 +57,26 @@ def check_layers(model: keras.Model) -> list[LayerCheck]:
 
 def check_layer(name: str, layer: keras.layers.Layer, trials: int = 3) -> LayerCheck:
     """The `LayerCheck` of one layer, from that many random pairs. Errors are verdicts, too."""
-    known = {"layer": name, "type": type(layer).__name__}
+    found = LayerCheck(name, type(layer).__name__, OK)
     try:
-        known["adjoint"], report = run_test(layer, trials)
+        adjoint, report = run_test(layer, trials)
     except NoRuleError as error:
-        if class_with_rule(layer) in REGISTERED_BY_USERS:  # their rule failed the adjoint test
-            return LayerCheck(**known, verdict=FAILED, reason=str(error))
-        return LayerCheck(**known, verdict=NO_RULE if may_be_linear(layer) else NOT_LINEAR, reason=str(error))
+        refused = class_with_rule(layer) in REGISTERED_BY_USERS  # its rule failed the adjoint test
+        verdict = FAILED if refused else NO_RULE if may_be_linear(layer) else NOT_LINEAR
+        return replace(found, verdict=verdict, reason=str(error))
     except TieError as error:
-        return LayerCheck(**known, verdict=NO_RULE, reason=str(error))
+        return replace(found, verdict=NO_RULE, reason=str(error))
     except Exception as error:
         own = runs(layer)
         reason = f"{'' if own else 'the layer itself does not run here: '}{type(error).__name__}: {error}"
-        return LayerCheck(**known, verdict=FAILED if own else NOT_RUN, reason=reason)
+        return replace(found, verdict=FAILED if own else NOT_RUN, reason=reason)
     verdict, reason = OK if report else FAILED, report.diagnosis
     if not report and quantisation(layer):
         verdict, reason = NOT_LINEAR, f"it rounds its inputs to {quantisation(layer)}, so it is linear only up to that"
-    return LayerCheck(
-        **known,
+    return replace(
+        found,
         verdict=verdict,
+        adjoint=adjoint,
         input_shape=tuple(report.input_shape),
         residual=report.residual if math.isfinite(report.residual) else None,
         tolerance=report.tolerance,
