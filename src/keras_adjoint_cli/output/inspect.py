@@ -34,7 +34,7 @@ def can_be_mirrored(entries, problem):
 def show(entries, problem):
     """Print the table, then what has neither an adjoint nor a policy, then the sums."""
     console = make_console()
-    print_table(console, COLUMNS, map(row, entries), numbers=("tied", "own"), wordy=WORDY, spare=SPARE)
+    print_table(console, COLUMNS, map(row, entries), numbers=("tied", "own"), wrap=WORDY, spare=SPARE)
     for line in explanations(entries, problem):
         console.print(line, soft_wrap=True)
     for line in sums(entries):
