@@ -10,8 +10,8 @@ from rich.markup import escape
 
 from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.models.graph import trace
-from keras_adjoint.models.walk import layers_of
+from keras_adjoint.keras_internals import layers_inside
+from keras_adjoint.models.graph import layers_of, trace
 from keras_adjoint.report.facts import Facts, facts_about
 from keras_adjoint.report.page import page_about
 from keras_adjoint.testing.model import Finding, examine_layer
@@ -37,7 +37,7 @@ def make(
 
 def operations_of(model: keras.Model) -> list[Any]:
     """Everything that a policy can be about."""
-    layers = list(model._flatten_layers(include_self=False))
+    layers = layers_inside(model)
     try:
         return [*(call.operation for call in trace(model).calls), *layers]
     except NoRuleError:  # it has no graph; the page says so
@@ -64,8 +64,8 @@ def as_data(model: Path, file: Path, facts: Facts, size: int) -> dict[str, Any]:
         "file": str(file),
         "bytes": size,
         "backend": keras.backend.backend(),
-        "mirrored": not (facts.refusal or facts.broken),
-        "gaps": [{"layer": name, "type": kind, "reason": why} for name, kind, why in facts.broken],
+        "mirrored": not (facts.refusal or facts.gaps),
+        "gaps": [{"layer": name, "type": kind, "reason": why} for name, kind, why in facts.gaps],
         "refusal": facts.refusal,
         "reconstructed": [name for name, _ in facts.reconstructions],
         "kernels": len(facts.sections),
@@ -79,7 +79,7 @@ def show(file: Path, facts: Facts, size: int) -> None:
     console.print(f"Wrote {escape(str(file))}, {size / 1e6:,.1f} MB.", soft_wrap=True)
     for number, what in facts.figures:
         console.print(f"{number} {what}", soft_wrap=True)
-    for name, kind, why in facts.broken:
+    for name, kind, why in facts.gaps:
         console.print(f"[yellow]gap[/] at {escape(name)}, {escape(kind)}: {escape(why)}", soft_wrap=True)
     for problem, what in ((facts.refusal, "No mirror"), (facts.no_reconstructions, "No reconstructions")):
         if problem:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,11 +37,6 @@ def progress(what: str, steps: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=steps)
         yield lambda: bar.advance(task)
-
-
-def size_of(shape: Sequence[int | None]) -> str:
-    """A shape without its batch axis, as in 28×28×3; "?" where a size is not known."""
-    return "×".join("?" if size is None else str(size) for size in shape[1:]) or "1"
 
 
 def plural(count: int, noun: str, nouns: str | None = None) -> str:

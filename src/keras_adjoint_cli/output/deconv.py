@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from rich.markup import escape
 
+from keras_adjoint.models.text import size_text
 from keras_adjoint_cli.output.console import make_console, print_json
 from keras_adjoint_cli.output.tables import print_table
 from keras_adjoint_cli.projections import Seen
@@ -116,7 +117,7 @@ def report(model: Path, photograph: Path, file: Path, seen: Seen, *, as_json: bo
         return
     console = make_console()
     rows = [
-        (str(number), str(one.channel), f"{one.strength:.3g}", "×".join(map(str, one.unit)), place(one.box))
+        (str(number), str(one.channel), f"{one.strength:.3g}", size_text(one.unit), place(one.box))
         for number, one in enumerate(seen.features, 1)
     ]
     columns = ("number", "channel", "strength", "unit", "pixels: left, top, width × height")
