@@ -20,9 +20,9 @@ from keras_adjoint.report.layers import Section, section_of
 from keras_adjoint.report.pictures import Reconstruction, reconstructions_of
 from keras_adjoint.report.policy_words import PolicyWords, policies_in_words
 from keras_adjoint.report.samples import input_format_of, samples_for
-from keras_adjoint.testing.model import Finding
+from keras_adjoint.testing.model import LayerCheck
 
-Examined: TypeAlias = tuple[str, keras.layers.Layer, Finding]  # a layer's name, the layer, the outcome of its test
+Checked: TypeAlias = tuple[str, keras.layers.Layer, LayerCheck]  # a layer's name, the layer, the outcome of its test
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Line:
     type: str
     sizes: str
     how: str
-    finding: Finding | None
+    check: LayerCheck | None
     anchor: str
 
 
@@ -74,7 +74,7 @@ class Facts:
 
 def facts_about(
     model: keras.Model,
-    examined: Iterable[Examined],
+    checked: Iterable[Checked],
     *,
     file: str = "",
     images: Sequence[Path] = (),
@@ -85,7 +85,7 @@ def facts_about(
 
     Args:
         model: A Keras model.
-        examined: (name, layer, outcome of its adjoint test) of every layer.
+        checked: (name, layer, outcome of its adjoint test) of every layer.
         file: The name of its file.
         images: Paths of pictures to reconstruct.
         limits: The smallest and the largest value of the model's input.
@@ -94,7 +94,7 @@ def facts_about(
     Raises:
         ValueError: If a policy does not exist, or a picture cannot be used.
     """
-    policies, examined = policies or {}, list(examined)
+    policies, checked = policies or {}, list(checked)
     try:
         decisions, refusal = decide(model, policies), ""
     except NoRuleError as error:
@@ -102,15 +102,15 @@ def facts_about(
     labels = {layer: labels_of(decision) for layer, decision in decisions.by_layer().items()} if decisions else {}
     whole, reconstructions, no_reconstructions = reconstruct(decisions, images, limits)
     sections = {
-        id(layer): section_of(number, name, layer, finding, labels.get(id(layer)))
-        for number, (name, layer, finding) in enumerate(examined, 1)
+        id(layer): section_of(number, name, layer, check, labels.get(id(layer)))
+        for number, (name, layer, check) in enumerate(checked, 1)
     }
     anchors = {layer: section.anchor for layer, section in sections.items() if section}
     return Facts(
         model=model.name,
         file=file,
         backend=f"Keras {keras.__version__} on {keras.backend.backend()}",
-        figures=[*figures_of_mirror(decisions, whole, model), tests_passed(examined)],
+        figures=[*figures_of_mirror(decisions, whole, model), tests_passed(checked)],
         drawings=[draw(decisions, fmt) for fmt in (WIDE, NARROW)] if decisions is not None else [],
         refusal=refusal,
         gaps=[(gap.name, gap.type, gap.reason.partition("\n")[0]) for gap in decisions.gaps] if decisions else [],
@@ -118,7 +118,7 @@ def facts_about(
         reconstructions=reconstructions,
         no_reconstructions=no_reconstructions,
         sections=[section for section in sections.values() if section],
-        lines=list(lines_of(decisions or (), examined, labels, anchors)),
+        lines=list(lines_of(decisions or (), checked, labels, anchors)),
         anchors=anchors,
     )
 
@@ -170,10 +170,10 @@ def kernels_read(decision: Decision) -> list[keras.Variable]:
     return [variable for layer in tied for variable in layer.source.weights if variable.name.endswith(KERNELS)]
 
 
-def tests_passed(examined: Sequence[Examined]) -> tuple[str, str]:
+def tests_passed(checked: Sequence[Checked]) -> tuple[str, str]:
     """How many adjoint tests passed, of those that were run."""
-    tested = [finding for _, _, finding in examined if finding.residual is not None or finding.failed]
-    return f"{sum(not finding.failed for finding in tested)} of {len(tested)}", "adjoint tests passed"
+    tested = [check for _, _, check in checked if check.residual is not None or check.failed]
+    return f"{sum(not check.failed for check in tested)} of {len(tested)}", "adjoint tests passed"
 
 
 def short(count: int) -> str:
@@ -187,22 +187,20 @@ def short(count: int) -> str:
 
 def lines_of(
     decisions: Iterable[Decision],
-    examined: Sequence[Examined],
+    checked: Sequence[Checked],
     labels: Mapping[int, Labels],
     anchors: Mapping[int, str],
 ) -> Iterator[Line]:
     """The table: every layer and operation that is called, in that order, and then every other layer."""
-    known = {id(layer): (name, finding) for name, layer, finding in examined}
+    known = {id(layer): (name, check) for name, layer, check in checked}
     seen: set[int] = set()
     for decision in decisions:
         key = id(decision.call.operation)
         if key not in seen:
             seen.add(key)
             label = labels[key]
-            name, finding = known.get(key, (label.name, None))
-            yield Line(
-                name, label.type, f"{label.into} → {label.out}", label.counterpart, finding, anchors.get(key, "")
-            )
-    for name, layer, finding in examined:
+            name, check = known.get(key, (label.name, None))
+            yield Line(name, label.type, f"{label.into} → {label.out}", label.counterpart, check, anchors.get(key, ""))
+    for name, layer, check in checked:
         if id(layer) not in seen:
-            yield Line(name, type(layer).__name__, "", "", finding, anchors.get(id(layer), ""))
+            yield Line(name, type(layer).__name__, "", "", check, anchors.get(id(layer), ""))

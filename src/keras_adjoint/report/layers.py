@@ -13,7 +13,7 @@ from keras_adjoint.plots.kernel_arrays import KernelArray, kernels_of
 from keras_adjoint.plots.tiles import extent, mosaic
 from keras_adjoint.report.pictures import Picture, kernel_picture
 from keras_adjoint.report.spectrum import Spectrum, spectrum_of
-from keras_adjoint.testing.model import Finding
+from keras_adjoint.testing.model import LayerCheck
 
 L = keras.layers
 TABLE, LIST, MATRIX = "table", "list", "matrix"
@@ -68,7 +68,7 @@ class Section:
         name: The layer's name, with those of the models around it.
         type: Its type.
         facts: (what, how much) in words.
-        finding: The outcome of its adjoint test.
+        check: The outcome of its adjoint test.
         kernels: (name, shape, panels) of each kernel.
         spectrum: A `Spectrum`.
     """
@@ -77,13 +77,13 @@ class Section:
     name: str
     type: str
     facts: list[tuple[str, str]]
-    finding: Finding
+    check: LayerCheck
     kernels: list[tuple[str, str, list[KernelPanel]]]
     spectrum: Spectrum
 
 
 def section_of(
-    number: int, name: str, layer: keras.layers.Layer, finding: Finding, labels: Labels | None = None
+    number: int, name: str, layer: keras.layers.Layer, check: LayerCheck, labels: Labels | None = None
 ) -> Section | None:
     """The `Section` of a layer; `None` if it has no kernels to show.
 
@@ -91,7 +91,7 @@ def section_of(
         number: Its number in the model.
         name: Its name.
         layer: The layer.
-        finding: The outcome of its adjoint test.
+        check: The outcome of its adjoint test.
         labels: Its labels in the diagram, if it is there.
     """
     matrix = isinstance(layer, (L.Dense, L.EinsumDense, L.Embedding))
@@ -105,7 +105,7 @@ def section_of(
         return None
     kernels = [(kernel.name, size_text(kernel.shape), panels_of(layer, kernel, name)) for kernel in shown]
     facts = list(facts_of(layer, labels))
-    return Section(f"layer-{number}", name, type(layer).__name__, facts, finding, kernels, spectrum_of(layer))
+    return Section(f"layer-{number}", name, type(layer).__name__, facts, check, kernels, spectrum_of(layer))
 
 
 def panels_of(layer: keras.layers.Layer, kernel: KernelArray, name: str) -> list[KernelPanel]:
