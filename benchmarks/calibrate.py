@@ -1,6 +1,6 @@
-"""`python -m benchmarks.calibrate`: what the work of every lowering costs on this machine, for `lowerings/rates.json`.
+"""`python -m benchmarks.calibrate`: what the work of every algorithm costs on this machine, for `algorithms/rates.json`.
 
-Convolutions are drawn at random, none of them taken from the networks that `benchmarks.speed` times, and every lowering
+Convolutions are drawn at random, none of them taken from the networks that `benchmarks.speed` times, and every algorithm
 that fits is timed on each. Its rates are those that explain its times with the least relative error.
 """
 
@@ -17,12 +17,12 @@ from benchmarks.speed.geometries import Geometry
 from benchmarks.speed.operators import ways
 from benchmarks.speed.timing import interleaved
 from benchmarks.survival import survived
-from keras_adjoint.backends import current
-from keras_adjoint.cli.console import make_console
-from keras_adjoint.lowerings import rates
-from keras_adjoint.lowerings.choose import considered, problem_of
-from keras_adjoint.lowerings.rates import nanoseconds
-from keras_adjoint.whole_files import moved_into_place
+from keras_adjoint.ops.backend import current
+from keras_adjoint_cli.output.console import make_console
+from keras_adjoint.ops.algorithms import cost_model
+from keras_adjoint.ops.algorithms.choose import considered, problem_of
+from keras_adjoint.ops.algorithms.cost_model import nanoseconds
+from keras_adjoint.atomic_write import atomic_write
 
 SIDES = {1: (32, 64, 128, 512, 2048, 8192), 2: (7, 14, 28, 56, 112), 3: (7, 14, 28)}
 TAPS = (1, 2, 3, 3, 3, 4, 4, 5, 7, 8, 16, 32, 64, 256, 512)
@@ -50,7 +50,7 @@ def main():
     """Time, fit and save."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calibrate", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(rates.__file__).with_name("rates.json"))
-    parser.add_argument("--seconds", type=float, default=0.05, help="time for each lowering of each convolution")
+    parser.add_argument("--seconds", type=float, default=0.05, help="time for each algorithm of each convolution")
     parser.add_argument("--kinds", nargs="+", choices=DRAWS, default=list(DRAWS), help="the others stay as they are")
     parser.add_argument("--precisions", nargs="+", choices=DTYPES, default=list(DTYPES), help="likewise")
     given = parser.parse_args()
@@ -64,12 +64,12 @@ def main():
             for name, rows in samples.items():
                 off = error(rows, of_kinds[kind][name])
                 console.print(f"{precision} {kind} {name}: {of_kinds[kind][name]}, off by a factor of {off:.2f}")
-            with moved_into_place(given.out) as beside:  # a run that is cut off keeps what it has
+            with atomic_write(given.out) as beside:  # a run that is cut off keeps what it has
                 beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def drawn_samples(kind, dtype, seconds):
-    """(work, seconds) of every lowering, by name, on convolutions of one kind."""
+    """(work, seconds) of every algorithm, by name, on convolutions of one kind."""
     generator = np.random.default_rng(0)
     geometries = [draw(kind, generator) for _ in range(DRAWS[kind])]
     samples = {}
@@ -108,24 +108,24 @@ def draw(kind, generator):
 
 
 def times(geometry, dtype, seconds):
-    """Work and best time of every lowering that fits, by name."""
+    """Work and best time of every algorithm that fits, by name."""
     generator = np.random.default_rng(0)
     y = ops.convert_to_tensor(generator.standard_normal(geometry.y_shape).astype("float32"), dtype=dtype)
     kernel = ops.convert_to_tensor(generator.standard_normal(geometry.kernel_shape).astype("float32"), dtype=dtype)
     problem = problem_of(y, kernel, geometry.convolution)
     fitting = considered(problem)
     runs = {}
-    for lowering in fitting:
-        runs[lowering.name] = ways().timed(
-            lambda y, kernel, way=lowering: way.apply(y, kernel, geometry.convolution), y, kernel
+    for algorithm in fitting:
+        runs[algorithm.name] = ways().timed(
+            lambda y, kernel, way=algorithm: way.apply(y, kernel, geometry.convolution), y, kernel
         )
-        runs[lowering.name]()
+        runs[algorithm.name]()
     best = interleaved(runs, seconds=seconds) if runs else {}  # none may be considered
-    return {lowering.name: (lowering.work(problem), best[lowering.name].best) for lowering in fitting}
+    return {algorithm.name: (algorithm.work(problem), best[algorithm.name].best) for algorithm in fitting}
 
 
 def fit(rows):
-    """The seven numbers that explain the times of one lowering, with the least sum of relative errors."""
+    """The seven numbers that explain the times of one algorithm, with the least sum of relative errors."""
 
     def errors(logarithms):
         rate = dict(zip(RATES, np.exp(logarithms), strict=True))

@@ -6,7 +6,7 @@ import sys
 
 from typer.testing import CliRunner
 
-from keras_adjoint.cli.app import app
+from keras_adjoint_cli.app import app
 
 
 def run(*arguments, **environment):

@@ -1,12 +1,12 @@
-"""Small convolutions for the tests of the lowerings: every rank, padding, stride, dilation and grouping."""
+"""Small convolutions for the tests of the algorithms: every rank, padding, stride, dilation and grouping."""
 
 import itertools
 import math
 
 import numpy as np
 
-from keras_adjoint.geometry import Convolution, Window
-from keras_adjoint.lowerings.table import Problem
+from keras_adjoint.ops.geometry import Convolution, Window
+from keras_adjoint.ops.algorithms.problem import Problem
 
 #        size, taps, stride, dilation
 ALONG = [

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_adjoint.packing import packed
-from keras_adjoint.precision import epsilon
+from keras_adjoint.testing.packing import packed
+from keras_adjoint.ops.precision import epsilon
 
 BACKEND = keras.backend.backend()
 

@@ -9,8 +9,8 @@ import pytest
 from keras import ops
 from references import FRAMEWORKS, random, tensor
 
-from keras_adjoint.channels import adapter_matrix
-from keras_adjoint.kernels import adapt_bias, adapt_channels, convert_layout, transpose_kernel
+from keras_adjoint.kernels.channels import adapter_matrix
+from keras_adjoint.kernels.layouts import adapt_bias, adapt_channels, convert_layout, transpose_kernel
 
 KINDS = ["conv_transpose", "conv", "flip", "swap_spatial", "swap_channels"]
 

@@ -19,10 +19,10 @@ from benchmarks.speed import convolutions, files, overhead, page, resident, room
 from benchmarks.speed.files import BACKENDS
 from benchmarks.speed.geometries import GEOMETRIES, Geometry
 from benchmarks.speed.timing import interleaved
-from keras_adjoint.backends import current
-from keras_adjoint.lowerings.choose import MOST_ROOM, considered
-from keras_adjoint.lowerings.rates import nanoseconds
-from keras_adjoint.lowerings.table import Work
+from keras_adjoint.ops.backend import current
+from keras_adjoint.ops.algorithms.choose import MAX_WORKSPACE, considered
+from keras_adjoint.ops.algorithms.cost_model import nanoseconds
+from keras_adjoint.ops.algorithms.problem import Work
 
 SMALL = (Geometry("sound", (40,), 2, 3, 4, 2), Geometry("depthwise", (9, 8), 4, 4, 3, groups=4))
 
@@ -53,7 +53,7 @@ def test_speed_writes_figures_page_and_picture(tmp_path, monkeypatch):
 
 
 def test_every_machine_has_its_own_tables_on_one_page(tmp_path):
-    row = {"lowering": "native", "forward_ms": 1.0, **dict.fromkeys(page.TITLES, 1.0)}
+    row = {"algorithm": "native", "forward_ms": 1.0, **dict.fromkeys(page.TITLES, 1.0)}
     row |= {f"{ratio}_spread": 0.0 for ratio in page.TITLES}
     for device in ("old", "new"):
         files.write(tmp_path, "torch", device, {"float32": {f"measured on {device}": row}})
@@ -79,9 +79,9 @@ def test_figures_of_another_day_and_processor_get_the_facts_of_this_one(tmp_path
 def test_what_is_considered_holds_no_more_than_it_may(name):
     """These are the kinds where a backend would hold all terms of a sum at once, or write out what each position reads."""
     (geometry,) = (geometry for geometry in room.GEOMETRIES if geometry.name == name)
-    for lowering in considered(geometry.problem()):
-        held = resident.in_a_process("benchmarks.speed.room", name, lowering.name)
-        assert held["resident"] <= MOST_ROOM, lowering.name
+    for algorithm in considered(geometry.problem()):
+        held = resident.in_a_process("benchmarks.speed.room", name, algorithm.name)
+        assert held["resident"] <= MAX_WORKSPACE, algorithm.name
 
 
 def dies_in_sound(geometry, dtype, seconds):
@@ -136,7 +136,7 @@ def test_calibration_rates_what_the_backend_offers_and_leaves_the_others(tmp_pat
     for precision in ("full", "half"):
         of_kinds = found[current().NAME][precision]
         assert set(of_kinds) == {"sequence", "depthwise"}
-        assert set(of_kinds["sequence"]) <= set(current().OFFERED[precision]["sequence"])
+        assert set(of_kinds["sequence"]) <= set(current().CANDIDATES[precision]["sequence"])
 
 
 def test_calibration_finds_the_rates_behind_times():

@@ -7,8 +7,8 @@ import pytest
 from keras import ops
 from references import FRAMEWORKS, loop_convolution, random, tensor
 
-from keras_adjoint.channels import METHODS, adapter_matrix, inverse_matrix
-from keras_adjoint.kernels import adapt_bias, adapt_channels, convert_layout, transpose_kernel
+from keras_adjoint.kernels.channels import METHODS, adapter_matrix, inverse_matrix
+from keras_adjoint.kernels.layouts import adapt_bias, adapt_channels, convert_layout, transpose_kernel
 
 
 @pytest.mark.parametrize("size, target", [(1, 3), (2, 5), (3, 3), (4, 8)])

@@ -11,7 +11,7 @@ from layer_list import LAYERS, ONE_OF_EACH_FAMILY
 
 import keras_adjoint as ka
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.residual import derived_tolerance
+from keras_adjoint.ops.dot_test import derived_tolerance
 
 L = keras.layers
 SHAPE = (1, 12, 12, 4)

@@ -12,7 +12,7 @@ from keras import layers, ops
 
 import keras_adjoint as ka
 from keras_adjoint.layers.conv import AdjointConv
-from keras_adjoint.rules import REGISTERED_BY_USERS, RULES
+from keras_adjoint.layers.registry import REGISTERED_BY_USERS, RULES
 
 WRONG_LAYER = """
 import keras
@@ -241,7 +241,7 @@ def test_version_and_help():
 
 
 def test_without_its_package_the_command_says_what_to_install():
-    script = "import sys; sys.modules['typer'] = None; from keras_adjoint.cli import main; main()"
+    script = "import sys; sys.modules['typer'] = None; from keras_adjoint_cli import main; main()"
     result = run_in_new_process("-c", script)
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].endswith('pip install "keras-adjoint[cli]"')

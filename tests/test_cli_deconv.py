@@ -11,7 +11,7 @@ from keras import layers
 from PIL import Image
 
 import keras_adjoint as ka
-from keras_adjoint.cli.projecting import features
+from keras_adjoint_cli.projecting import features
 from keras_adjoint.plots import photograph
 
 

@@ -11,8 +11,8 @@ from keras import layers, ops
 from rich.console import Console
 
 import keras_adjoint as ka
-from keras_adjoint.cli.fitting_table import print_table
-from keras_adjoint.lowerings import choose
+from keras_adjoint_cli.output.tables import print_table
+from keras_adjoint.ops.algorithms import choose
 
 
 def encoder(size=(17, 14, 3)):
@@ -88,7 +88,7 @@ def test_parameters_are_those_of_a_mirror(tmp_path):
 
 
 @pytest.mark.parametrize("batch", [1, 8])
-def test_the_lowerings_are_those_that_run(batch, tmp_path, monkeypatch):
+def test_the_algorithms_are_those_that_run(batch, tmp_path, monkeypatch):
     model = encoder()
     _, entries = inspected(model, tmp_path, "--batch", batch)
     ran = []
@@ -97,7 +97,7 @@ def test_the_lowerings_are_those_that_run(batch, tmp_path, monkeypatch):
 
     def recorded(*arguments):
         form = original(*arguments)
-        ran.append(form.lowering.name)
+        ran.append(form.algorithm.name)
         return form
 
     monkeypatch.setattr(choose, "form_of", recorded)
@@ -105,8 +105,8 @@ def test_the_lowerings_are_those_that_run(batch, tmp_path, monkeypatch):
         inner = model.get_layer("stem").get_layer("conv") if name == "stem/conv" else model.get_layer(name)
         ran.clear()
         ka.adjoint(without_activation(inner))(np.zeros((batch, *inner.output.shape[1:]), "float32"))
-        assert entries[name]["lowerings"] == ran, name
-    assert entries["join"]["lowerings"] == []
+        assert entries[name]["algorithms"] == ran, name
+    assert entries["join"]["algorithms"] == []
 
 
 def without_activation(layer):
@@ -114,15 +114,15 @@ def without_activation(layer):
     return layer
 
 
-def test_an_adjoint_layer_is_listed_with_its_source_and_runs_its_own_lowering(tmp_path):
+def test_an_adjoint_layer_is_listed_with_its_source_and_runs_its_own_algorithm(tmp_path):
     image = keras.Input((9, 8, 2))
     conv = layers.Conv2D(3, 3, strides=2, name="conv")
     features = conv(image)
-    back = ka.adjoint(conv, bias="own", lowering="native", name="back")
+    back = ka.adjoint(conv, bias="own", algorithm="native", name="back")
     _, entries = inspected(keras.Model(image, back(features)), tmp_path)
     assert entries["back"]["adjoint"] == "of conv"
     assert entries["back"]["kernels"] == {"kernel": [3, 3, 2, 3]}
-    assert entries["back"]["lowerings"] == ["native"]
+    assert entries["back"]["algorithms"] == ["native"]
     assert entries["back"]["parameters"] == 2
 
 

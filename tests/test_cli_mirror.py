@@ -9,7 +9,7 @@ from command_line import complains, run, run_in_new_process, saved
 from keras import layers
 
 import keras_adjoint as ka
-from keras_adjoint.cli.mirroring import decoder
+from keras_adjoint_cli.mirroring import decoder
 from keras_adjoint.layers.tied import Tied
 
 
@@ -78,7 +78,7 @@ def test_keras_does_not_import_tensorflow_for_it(file):
     arguments = ["keras-adjoint", "mirror", str(file), "-o", str(file.with_name("out.keras"))]
     script = f"""
 import sys
-from keras_adjoint.cli import main
+from keras_adjoint_cli import main
 sys.argv = {arguments!r}
 try:
     main()

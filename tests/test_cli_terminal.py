@@ -12,10 +12,10 @@ import pytest
 from command_line import run, run_in_new_process, saved
 from keras import layers
 
-from keras_adjoint.cli.app import app
-from keras_adjoint.cli.completion import layers as complete_layers
-from keras_adjoint.cli.completion import policies as complete_policies
-from keras_adjoint.mirroring.policies import NAMES
+from keras_adjoint_cli.app import app
+from keras_adjoint_cli.completion import layers as complete_layers
+from keras_adjoint_cli.completion import policies as complete_policies
+from keras_adjoint.models.policies import NAMES
 
 COMMANDS = [command.callback.__name__ for command in app.registered_commands]
 
@@ -103,7 +103,7 @@ def test_the_shell_is_offered_what_is_completed(tmp_path):
     file = saved(model(), tmp_path)
     words = f"keras-adjoint deconv {file} --layer c"
     environment = {"_KERAS_ADJOINT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "4"}
-    script = "import sys; sys.argv = ['keras-adjoint']; from keras_adjoint.cli import main; main()"
+    script = "import sys; sys.argv = ['keras-adjoint']; from keras_adjoint_cli import main; main()"
     result = run_in_new_process("-c", script, **environment)
     assert result.stdout.split() == ["conv1", "conv2"], result.stderr
 
@@ -121,7 +121,7 @@ def save(self, path):
     time.sleep(60)
 keras.Model.save = save
 sys.argv = ["keras-adjoint", "mirror", {str(file)!r}, "-o", {str(out)!r}]
-from keras_adjoint.cli import main
+from keras_adjoint_cli import main
 main()
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=-1, stderr=-1, text=True) as process:

@@ -66,7 +66,7 @@ def test_a_deconvnet_rectifies_where_the_network_had_an_activation():
     assert_close(picture(model, "pool"), expected)
 
 
-def test_projections_of_all_channels_add_up_where_the_way_back_is_linear():
+def test_projections_of_all_channels_add_up_where_the_backward_pass_is_linear():
     model = network()
     whole = picture(model, "conv2", **GRADIENT)
     assert_close(sum(picture(model, "conv2", channel=channel, **GRADIENT) for channel in range(5)), whole)

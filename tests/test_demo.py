@@ -14,7 +14,7 @@ import keras_adjoint as ka
 from keras_adjoint.demo import models, photographs, tables
 from keras_adjoint.demo.job import run
 from keras_adjoint.demo.models import STAGES, make_autoencoder
-from keras_adjoint.whole_files import moved_into_place
+from keras_adjoint.atomic_write import atomic_write
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +123,9 @@ def test_the_same_seed_gives_the_same_patches():
 
 def test_a_file_is_there_in_full_or_not_at_all(tmp_path):
     file = tmp_path / "new" / "file.txt"
-    with moved_into_place(file) as beside:
+    with atomic_write(file) as beside:
         beside.write_text("first")
-    with pytest.raises(ZeroDivisionError), moved_into_place(file) as beside:
+    with pytest.raises(ZeroDivisionError), atomic_write(file) as beside:
         beside.write_text("half of the sec")
         1 / 0  # noqa: B018
     assert file.read_text() == "first"

@@ -1,4 +1,4 @@
-"""Every derivative of every lowering: reverse and forward mode, second order, maps over batches, compiled and not.
+"""Every derivative of every algorithm: reverse and forward mode, second order, maps over batches, compiled and not.
 
 The reference is `reference`, the adjoint as a product of matrices, whose derivatives no rule of ours touches.
 """
@@ -12,18 +12,18 @@ from geometries import joins, kernel_shape, label, problems, random, x_shape, y_
 from helpers import BACKEND
 from keras import ops
 
-from keras_adjoint.backends import current
-from keras_adjoint.lowerings.choose import BY_NAME, adjoint_convolution
-from keras_adjoint.lowerings.form import Form
+from keras_adjoint.ops.backend import current
+from keras_adjoint.ops.algorithms.choose import BY_NAME, adjoint_convolution
+from keras_adjoint.ops.algorithms.bilinear import Form
 
 # One of each kind: several samples, so that the batch has something to be confused with.
 PROBLEMS = [
     problem for number, problem in enumerate(problems()) if len(problem.convolution.axes) < 3 and number % 23 == 0
 ]
 CASES = [
-    pytest.param(problem, lowering, id=f"{lowering.name}, {label(problem)}")
-    for problem, lowering in itertools.product(PROBLEMS, BY_NAME.values())
-    if lowering.fits(problem)
+    pytest.param(problem, algorithm, id=f"{algorithm.name}, {label(problem)}")
+    for problem, algorithm in itertools.product(PROBLEMS, BY_NAME.values())
+    if algorithm.fits(problem)
 ]
 SAMPLES = 2
 
@@ -37,9 +37,9 @@ def arguments(problem, seed=0):
     return tensor((SAMPLES, *y_shape(problem)[1:]), seed), tensor(kernel_shape(problem), seed + 1)
 
 
-def lowered(problem, lowering):
+def lowered(problem, algorithm):
     """(y, kernel) ↦ Aᵀ y with the library's derivatives."""
-    form = Form(problem.convolution, lowering)
+    form = Form(problem.convolution, algorithm)
     return lambda y, kernel: current().with_derivatives(form, kernel, y)
 
 
@@ -77,30 +77,30 @@ def agree(found, expected):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-10 * max(1, np.abs(other).max()))
 
 
-@pytest.mark.parametrize(("problem", "lowering"), CASES)
-def test_reverse_mode(problem, lowering):
+@pytest.mark.parametrize(("problem", "algorithm"), CASES)
+def test_reverse_mode(problem, algorithm):
     primals, weight = arguments(problem), weight_of(problem)
-    ways = (lowered(problem, lowering), reference(problem))
+    ways = (lowered(problem, algorithm), reference(problem))
     agree(*(autodiff.gradients(squared(way, weight), primals) for way in ways))
 
 
-@pytest.mark.parametrize(("problem", "lowering"), CASES)
-def test_forward_mode(problem, lowering):
+@pytest.mark.parametrize(("problem", "algorithm"), CASES)
+def test_forward_mode(problem, algorithm):
     primals, tangents = arguments(problem), arguments(problem, 2)
-    ways = (lowered(problem, lowering), reference(problem))
+    ways = (lowered(problem, algorithm), reference(problem))
     agree(*(autodiff.forward_derivative(way, primals, tangents) for way in ways))
 
 
-@pytest.mark.parametrize(("problem", "lowering"), CASES)
-def test_second_order(problem, lowering):
+@pytest.mark.parametrize(("problem", "algorithm"), CASES)
+def test_second_order(problem, algorithm):
     primals, tangents, weight = arguments(problem), arguments(problem, 2), weight_of(problem)
-    ways = (lowered(problem, lowering), reference(problem))
+    ways = (lowered(problem, algorithm), reference(problem))
     agree(*(autodiff.hessian_product(squared(way, weight), primals, tangents) for way in ways))
 
 
-@pytest.mark.parametrize(("problem", "lowering"), CASES)
+@pytest.mark.parametrize(("problem", "algorithm"), CASES)
 @pytest.mark.parametrize("mapped", [(0, None), (None, 0), (0, 0)], ids=["over y", "over kernels", "over both"])
-def test_mapped(problem, lowering, mapped):
+def test_mapped(problem, algorithm, mapped):
     """A map over examples, kernels or pairs is the loop, and so are its gradients."""
     pairs = [arguments(problem, seed) for seed in (0, 10, 20)]
     stacked = [
@@ -108,7 +108,7 @@ def test_mapped(problem, lowering, mapped):
         for place, axis in enumerate(mapped)
     ]
     looped = [[pair[place] if axis == 0 else pairs[0][place] for place, axis in enumerate(mapped)] for pair in pairs]
-    way, weight = lowered(problem, lowering), weight_of(problem)
+    way, weight = lowered(problem, algorithm), weight_of(problem)
     agree(
         autodiff.mapped(way, mapped)(*stacked),
         [ops.convert_to_numpy(way(*pair)) for pair in looped],
@@ -119,16 +119,16 @@ def test_mapped(problem, lowering, mapped):
         agree(each, [np.stack(gradients) for gradients in expected])
 
 
-@pytest.mark.parametrize(("problem", "lowering"), CASES)
-def test_compiled(problem, lowering):
+@pytest.mark.parametrize(("problem", "algorithm"), CASES)
+def test_compiled(problem, algorithm):
     y, kernel = arguments(problem)
-    way = lowered(problem, lowering)
+    way = lowered(problem, algorithm)
     agree([ops.convert_to_numpy(autodiff.compiled(way)(y, kernel))], [ops.convert_to_numpy(way(y, kernel))])
 
 
 @pytest.mark.parametrize("problem", PROBLEMS[:6], ids=label)
-def test_chosen_lowering_has_derivatives_when_compiled(problem):
-    """What a training step does: the gradient of a compiled function, with the lowering that is chosen."""
+def test_chosen_algorithm_has_derivatives_when_compiled(problem):
+    """What a training step does: the gradient of a compiled function, with the algorithm that is chosen."""
     primals, weight = arguments(problem), weight_of(problem)
     way = squared(lambda y, kernel: adjoint_convolution(y, kernel, problem.convolution), weight)
     found = autodiff.compiled_gradients(way)(*primals)

@@ -11,7 +11,7 @@ import pytest
 
 import keras_adjoint as ka
 
-LEAVES = ("keras_adjoint.cli", "keras_adjoint.demo", "keras_adjoint.report")  # they need extras and have no examples
+LEAVES = ("keras_adjoint_cli", "keras_adjoint.demo", "keras_adjoint.report")  # they need extras and have no examples
 MODULES = [
     "keras_adjoint",
     *(

@@ -95,7 +95,7 @@ def test_links_lead_to_files(page):
 def test_commands_exist(page):
     from typer.main import get_command
 
-    from keras_adjoint.cli.app import app
+    from keras_adjoint_cli.app import app
 
     subcommands = set(get_command(app).commands)
     lines = "".join(blocks(page, "sh")) + " ".join(re.findall(r"`(keras-adjoint [^`]+)`", text(page)))

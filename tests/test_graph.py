@@ -8,9 +8,9 @@ from keras import ops
 from layer_list import randomize
 
 import keras_adjoint as ka
-from keras_adjoint.graph import trace
+from keras_adjoint.models.graph import trace
 from keras_adjoint.layers.tied import linear_part
-from keras_adjoint.packing import Packing, packed
+from keras_adjoint.testing.packing import Packing, packed
 
 L = keras.layers
 
@@ -196,7 +196,7 @@ def test_the_adjoint_of_a_loaded_adjoint_computes_what_the_model_did(tmp_path):
     np.testing.assert_allclose(b, a.T, rtol=0, atol=tolerance(model) * np.abs(a).max())
 
 
-def test_layers_are_shared_on_the_way_back_as_on_the_way_forth():
+def test_layers_are_shared_on_the_backward_pass_as_on_the_way_forth():
     model = made(a_layer_called_twice)
     adjoint = ka.adjoint(model)
     assert len([layer for layer in adjoint.layers if layer.weights]) == 1

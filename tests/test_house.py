@@ -29,7 +29,7 @@ HOUSE = [
     "window",
     "backends",
     "precision",
-    "lowerings",
+    "algorithms",
     "sharing",
     "rules",
     "layers",
@@ -157,7 +157,7 @@ def test_imports_have_no_cycle():
 
 
 def test_geometry_is_integers_only():
-    assert THEIRS["keras_adjoint.geometry"] <= set(sys.stdlib_module_names)
+    assert THEIRS["keras_adjoint.ops.geometry"] <= set(sys.stdlib_module_names)
 
 
 @pytest.mark.parametrize("module", [module for module in SOURCES if room(module) != "backends"])

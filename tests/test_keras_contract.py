@@ -13,7 +13,7 @@ from layer_list import LAYERS
 
 from keras_adjoint.layers.merge import AdjointMerge
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.pairs import UNPOOLING
+from keras_adjoint.testing.pairs import UNPOOLING
 
 
 def run_layer_test(adjoint, input_shape):

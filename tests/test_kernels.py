@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from keras import ops
 from references import loop_convolution, random
 
-from keras_adjoint.kernels import adapt_channels, convert_layout, transpose_kernel
+from keras_adjoint.kernels.layouts import adapt_channels, convert_layout, transpose_kernel
 
 KERAS_LAYOUTS = {1: "WIO", 2: "HWIO", 3: "DHWIO"}
 ALL_LAYOUTS = ["".join(axes) for layout in KERAS_LAYOUTS.values() for axes in itertools.permutations(layout)]

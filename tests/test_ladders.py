@@ -7,12 +7,12 @@ from encoders import X, chain, values
 from keras import layers
 
 import keras_adjoint as ka
-from keras_adjoint.ladders.drawing import draw
-from keras_adjoint.ladders.lanes import lanes_of
-from keras_adjoint.ladders.lettering import LINES, NARROW, WIDE
-from keras_adjoint.ladders.rungs import COPIED, EXACT, NOTHING, POLICY, TIED, UNREACHED, ladder_of
-from keras_adjoint.ladders.shapes import Box, Text
-from keras_adjoint.ladders.words import words_of
+from keras_adjoint.plots.diagram.drawing import draw
+from keras_adjoint.plots.diagram.lanes import lanes_of
+from keras_adjoint.plots.diagram.lettering import LINES, NARROW, WIDE
+from keras_adjoint.models.decisions import COPIED, EXACT, NOTHING, POLICY, TIED, UNREACHED, ladder_of
+from keras_adjoint.plots.diagram.shapes import Box, Text
+from keras_adjoint.plots.diagram.words import words_of
 
 
 def plain():
@@ -80,7 +80,7 @@ def test_what_computes_a_gate_is_not_reached():
     assert rungs["times"].returned == (True, False)
 
 
-def test_a_layer_without_a_way_back_leaves_a_gap_and_the_rest_is_there():
+def test_a_layer_without_a_backward_pass_leaves_a_gap_and_the_rest_is_there():
     ladder = ladder_of(with_gaps())
     rungs = by_name(ladder)
     assert [rung.call.operation.name for rung in ladder.broken] == ["crop"]

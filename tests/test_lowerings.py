@@ -8,50 +8,50 @@ from helpers import BACKEND
 from keras import ops
 
 import keras_adjoint as ka
-from keras_adjoint.backends import current
-from keras_adjoint.geometry import Convolution, Window
-from keras_adjoint.lowerings import correlate, native
-from keras_adjoint.lowerings.choose import BY_NAME, LOWERINGS, choose, considered
-from keras_adjoint.lowerings.rates import RATES, completed
-from keras_adjoint.lowerings.table import Problem, whole_blocks
-from keras_adjoint.lowerings.taps import kernel_gradient
+from keras_adjoint.ops.backend import current
+from keras_adjoint.ops.geometry import Convolution, Window
+from keras_adjoint.ops.algorithms import correlate, native
+from keras_adjoint.ops.algorithms.choose import BY_NAME, ALGORITHMS, choose, considered
+from keras_adjoint.ops.algorithms.cost_model import RATES, completed
+from keras_adjoint.ops.algorithms.problem import Problem, whole_blocks
+from keras_adjoint.ops.algorithms.kernel_gradient import kernel_gradient
 
 PROBLEMS = list(problems())
 KINDS = ("sequence", "image", "volume", "dilated", "dilated sequence", "grouped", "depthwise", "strided depthwise")
 
 
-def matrix_of(lowering, problem, kernel):
+def matrix_of(algorithm, problem, kernel):
     """The matrix of Aᵀ: its values on the identity basis, as columns."""
     shape = y_shape(problem)[1:]
     basis = np.eye(int(np.prod(shape))).reshape(-1, *shape).astype("float32")
-    x = lowering.apply(ops.convert_to_tensor(basis), ops.convert_to_tensor(kernel), problem.convolution)
+    x = algorithm.apply(ops.convert_to_tensor(basis), ops.convert_to_tensor(kernel), problem.convolution)
     return ops.convert_to_numpy(x).reshape(len(basis), -1).T
 
 
-@pytest.mark.parametrize("lowering", LOWERINGS, ids=lambda lowering: lowering.name)
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda algorithm: algorithm.name)
 @pytest.mark.parametrize("problem", PROBLEMS, ids=label)
-def test_lowering_is_the_transpose(problem, lowering):
-    if not lowering.fits(problem):
+def test_algorithm_is_the_transpose(problem, algorithm):
+    if not algorithm.fits(problem):
         pytest.skip("it says that it cannot")
     kernel = random(kernel_shape(problem), 0, "float32")
     expected = forward_matrix(problem, kernel).T
-    found = matrix_of(lowering, problem, kernel)
+    found = matrix_of(algorithm, problem, kernel)
     np.testing.assert_allclose(found, expected, rtol=0, atol=64 * np.finfo("float32").eps * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("stride", [1, 8], ids=["outputs meet", "no outputs meet"])
 @pytest.mark.parametrize("name", sorted(set(BY_NAME) - {"native"}))  # how the backend itself sums is its own affair
-def test_lowering_sums_half_precision_like_the_forward(name, stride, dtype):
+def test_algorithm_sums_half_precision_like_the_forward(name, stride, dtype):
     """Sums of 4096 ones: in bfloat16 a running sum stays at 256, in float16 at 2048."""
     taps = 8
     filters = 4096 // (taps // stride)
     problem = Problem(Convolution((Window(taps, stride).at(32),)), 1, 512, filters)
-    lowering = BY_NAME[name]
-    if not lowering.fits(problem):
+    algorithm = BY_NAME[name]
+    if not algorithm.fits(problem):
         pytest.skip("it says that it cannot")
     kernel = ops.ones(kernel_shape(problem), dtype)
-    x = lowering.apply(ops.ones(y_shape(problem), dtype), kernel, problem.convolution)
+    x = algorithm.apply(ops.ones(y_shape(problem), dtype), kernel, problem.convolution)
     y = correlate.forward(ops.ones(x_shape(problem), dtype), kernel, problem.convolution)
     assert keras.backend.standardize_dtype(x.dtype) == dtype
     off = abs(float(x[0, 16, 0]) - 4096), abs(float(y[0, 1, 0]) - taps * problem.channels)
@@ -66,13 +66,13 @@ def test_native_is_not_trusted_where_onednn_writes_beyond_its_memory(dtype, trus
     assert BY_NAME["native"].fits(Problem(crepe, 16, 1, 1024, dtype=dtype)) == trusted
 
 
-@pytest.mark.parametrize("lowering", ["subpixel", "phases"])
+@pytest.mark.parametrize("algorithm", ["subpixel", "phases"])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_a_long_depthwise_kernel_in_half_precision_comes_to_an_end(stride, lowering):
+def test_a_long_depthwise_kernel_in_half_precision_comes_to_an_end(stride, algorithm):
     """oneDNN's stride-1 convolution hangs for rows of more than 14 taps and up to 16 channels."""
     convolution = Convolution((Window(32, stride).at(64),), groups=4)
     y, kernel = ops.ones((1, convolution.axes[0].outputs, 4), "bfloat16"), ops.ones((32, 1, 4), "bfloat16")
-    x = BY_NAME[lowering].apply(y, kernel, convolution)
+    x = BY_NAME[algorithm].apply(y, kernel, convolution)
     assert keras.backend.standardize_dtype(x.dtype) == "bfloat16"
     assert float(x[0, 31, 0]) == min(32 // stride, y.shape[1])
 
@@ -113,7 +113,7 @@ def test_kernel_gradient_tap_by_tap_sums_half_precision_exactly(dtype):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="the others run one operation after the other, or as one loop")
-@pytest.mark.parametrize("terms", ["summed", "in_turn"])
+@pytest.mark.parametrize("terms", ["sum_sequential", "map_sequential"])
 def test_a_graph_begins_no_term_before_the_one_before_it_is_done(terms):
     import tensorflow as tf
 
@@ -139,23 +139,23 @@ def test_dense_convolutions_compute_whole_blocks_of_channels(groups, at_once):
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=label)
-def test_some_lowering_is_chosen_for_every_convolution(problem):
+def test_some_algorithm_is_chosen_for_every_convolution(problem):
     assert choose(problem).fits(problem)
 
 
-def test_every_lowering_computes_something():
+def test_every_algorithm_computes_something():
     """So that none of the tests above is skipped for all problems, but where a backend has no such operation."""
-    for lowering in LOWERINGS:
-        lacking = lowering.name == "fold" and not current().FOLDED_RANKS
-        assert lacking or sum(map(lowering.fits, PROBLEMS)) > 20, lowering.name
+    for algorithm in ALGORITHMS:
+        lacking = algorithm.name == "fold" and not current().FOLDED_RANKS
+        assert lacking or sum(map(algorithm.fits, PROBLEMS)) > 20, algorithm.name
 
 
 @pytest.mark.parametrize("name", [name for name in RATES if name.startswith(BACKEND)])
 @pytest.mark.parametrize("precision", ["full", "half"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_rates_know_what_the_backend_offers(kind, precision, name):
-    assert set(RATES[name][precision][kind]) == set(current().OFFERED[precision][kind])
-    assert set(current().OFFERED[precision]) == set(KINDS)
+    assert set(RATES[name][precision][kind]) == set(current().CANDIDATES[precision][kind])
+    assert set(current().CANDIDATES[precision]) == set(KINDS)
 
 
 @pytest.mark.parametrize("batch", [1, 5])
@@ -178,7 +178,7 @@ def test_rates_of_a_backend_without_something_are_completed_by_those_with_it():
     assert found == {"a": whole, "a without b": {"full": {"image": 4, "volume": 2}, "half": {"image": 3}}}
 
 
-def test_no_lowering_is_chosen_by_timing(monkeypatch):
+def test_no_algorithm_is_chosen_by_timing(monkeypatch):
     monkeypatch.setattr("time.perf_counter", None)
     monkeypatch.setattr("time.monotonic", None)
     for problem in PROBLEMS[::20]:
@@ -186,13 +186,13 @@ def test_no_lowering_is_chosen_by_timing(monkeypatch):
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-def test_a_lowering_that_was_asked_for_is_used_and_saved(name, tmp_path, monkeypatch):
+def test_an_algorithm_that_was_asked_for_is_used_and_saved(name, tmp_path, monkeypatch):
     inputs = keras.Input((9, 8, 2))
     conv = keras.layers.Conv2D(3, 3, strides=2, padding="same")
     features = conv(inputs)
     if name == "fold" and not current().FOLDED_RANKS:
         pytest.skip("the backend does not fold")
-    decode = ka.adjoint(conv, lowering=name)
+    decode = ka.adjoint(conv, algorithm=name)
     model = keras.Model(inputs, decode(features))
     used = []
     _record(monkeypatch, used)
@@ -201,35 +201,35 @@ def test_a_lowering_that_was_asked_for_is_used_and_saved(name, tmp_path, monkeyp
     assert used == [name]
     np.testing.assert_allclose(found, ops.convert_to_numpy(ka.adjoint(conv)(y)), rtol=1e-4, atol=1e-5)
     model.save(tmp_path / "model.keras")
-    assert keras.models.load_model(tmp_path / "model.keras").get_layer(decode.name).lowering == name
+    assert keras.models.load_model(tmp_path / "model.keras").get_layer(decode.name).algorithm == name
 
 
 def _record(monkeypatch, used):
-    """Write down the names of the lowerings that are asked for."""
-    from keras_adjoint.lowerings import choose as module
+    """Write down the names of the algorithms that are asked for."""
+    from keras_adjoint.ops.algorithms import choose as module
 
     original = module.form_of
 
     def recorded(*arguments):
         form = original(*arguments)
-        used.append(form.lowering.name)
+        used.append(form.algorithm.name)
         return form
 
     monkeypatch.setattr(module, "form_of", recorded)
 
 
-def test_an_unknown_lowering_is_refused_by_name():
+def test_an_unknown_algorithm_is_refused_by_name():
     conv = keras.layers.Conv1D(3, 3)
     conv(keras.Input((9, 2)))
-    with pytest.raises(ValueError, match=r"'subpixel'.*Received: lowering='winograd'"):
-        ka.adjoint(conv, lowering="winograd")
+    with pytest.raises(ValueError, match=r"'subpixel'.*Received: algorithm='winograd'"):
+        ka.adjoint(conv, algorithm="winograd")
 
 
-def test_a_lowering_that_does_not_fit_says_which_do():
+def test_an_algorithm_that_does_not_fit_says_which_do():
     conv = keras.layers.Conv1D(4, 3, groups=2)
     features = conv(keras.Input((9, 2)))
-    decode = ka.adjoint(conv, lowering="columns")
-    with pytest.raises(ValueError, match=r"those that can are .*'subpixel'.*Received: lowering='columns'"):
+    decode = ka.adjoint(conv, algorithm="columns")
+    with pytest.raises(ValueError, match=r"those that can are .*'subpixel'.*Received: algorithm='columns'"):
         decode(np.ones((1, *features.shape[1:])))
 
 
@@ -238,10 +238,10 @@ def test_autotune_keeps_the_fastest_of_those_that_fit():
     conv(keras.Input((17, 17, 4)))
     decode = ka.adjoint(conv)
     times = ka.autotune(decode, (2, 8, 8, 8), seconds=0.01)
-    assert decode.lowering == min(times, key=times.get) == next(iter(times))
+    assert decode.algorithm == min(times, key=times.get) == next(iter(times))
     assert {"subpixel", "phases", "columns", "shifts", "native"} <= set(times)
     copy = type(decode).from_config(decode.get_config() | {"tied": False})
-    assert copy.lowering == decode.lowering
+    assert copy.algorithm == decode.algorithm
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
@@ -253,7 +253,7 @@ def test_autotune_takes_separable_layers_and_both_data_formats(data_format):
     separable.build((None, *shape))
     decode = ka.adjoint(separable, output_size=(9, 8))
     times = ka.autotune(decode, (1, 7, 6, 6) if data_format == "channels_last" else (1, 6, 7, 6), seconds=0.01)
-    assert decode.lowering in times
+    assert decode.algorithm in times
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_autotune_refuses_shapes_that_are_not_the_layers(shape, message):
         ka.autotune(ka.adjoint(conv, output_size=(17, 17)), shape)
 
 
-def test_autotune_refuses_layers_without_lowerings():
+def test_autotune_refuses_layers_without_algorithms():
     with pytest.raises(ValueError, match="adjoint of a convolution.*Received: layer=.*Dense"):
         ka.autotune(keras.layers.Dense(3), (1, 2))
 
@@ -310,4 +310,4 @@ def test_an_adjoint_that_pytorch_compiled_takes_other_numbers_of_samples(layer):
         np.testing.assert_allclose(
             ops.convert_to_numpy(compiled(y)), ops.convert_to_numpy(decode(y)), rtol=1e-4, atol=1e-5
         )
-    assert len(graphs) <= 3  # the first size, any other, and one more where another lowering becomes the cheapest
+    assert len(graphs) <= 3  # the first size, any other, and one more where another algorithm becomes the cheapest

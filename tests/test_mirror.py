@@ -39,7 +39,7 @@ def test_the_mirror_of_a_linear_encoder_without_biases_is_its_adjoint():
 
 
 @pytest.mark.parametrize("start", [0, 1])
-def test_with_gradients_switches_and_adjoints_the_way_back_is_the_gradient_of_the_network(start):
+def test_with_gradients_switches_and_adjoints_the_backward_pass_is_the_gradient_of_the_network(start):
     """∇ ½‖f(x)‖² = J(x)ᵀ f(x), by the backend's own differentiation."""
     encoder = residual_network()
     x = ops.convert_to_tensor(X[start : start + 1])

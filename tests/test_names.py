@@ -29,7 +29,7 @@ def with_sums(tmp_path):
         lambda model: keras.Model(model.inputs, ka.mirror(model)(model.outputs)),
     ],
 )
-def test_sums_of_the_way_back_have_names_of_their_own(tmp_path, back):
+def test_sums_of_the_backward_pass_have_names_of_their_own(tmp_path, back):
     model = with_sums(tmp_path)
     x = np.ones((1, 6, 5, 2), "float32")
     assert back(model)(x).shape[-3:] == (6, 5, 2)

@@ -11,7 +11,7 @@ from keras import layers
 from matplotlib.figure import Figure
 
 import keras_adjoint as ka
-from keras_adjoint.kernels import KINDS
+from keras_adjoint.kernels.layouts import KINDS
 from keras_adjoint.plots.comparison import compare, limits_of, psnr
 from keras_adjoint.plots.layer_kernels import kernels_of
 from keras_adjoint.plots.tiles import ABOVE, BELOW, mosaic

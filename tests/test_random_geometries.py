@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import keras_adjoint as ka
-from keras_adjoint.geometry import TransposedWindow, Window
+from keras_adjoint.ops.geometry import TransposedWindow, Window
 
 L = keras.layers
 CONVOLUTIONS = {1: L.Conv1D, 2: L.Conv2D, 3: L.Conv3D}

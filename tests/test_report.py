@@ -12,10 +12,10 @@ from keras import layers
 from PIL import Image
 
 import keras_adjoint as ka
-from keras_adjoint.cli.checking.examination import examine_layer
-from keras_adjoint.graph import trace
-from keras_adjoint.mirroring.policies import NAMES
-from keras_adjoint.places import layers_of
+from keras_adjoint.testing.model import examine_layer
+from keras_adjoint.models.graph import trace
+from keras_adjoint.models.policies import NAMES
+from keras_adjoint.models.walk import layers_of
 from keras_adjoint.report import samples
 from keras_adjoint.report.facts import facts_about, short
 from keras_adjoint.report.page import page_about, source_of

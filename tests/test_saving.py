@@ -8,7 +8,7 @@ from layer_list import LAYERS
 
 import keras_adjoint as ka
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.pairs import UNPOOLING
+from keras_adjoint.testing.pairs import UNPOOLING
 
 
 @pytest.mark.parametrize("case", LAYERS, ids=str)

@@ -13,7 +13,7 @@ import pytest
 from typer.main import get_command
 
 import keras_adjoint as ka
-from keras_adjoint.cli.app import app
+from keras_adjoint_cli.app import app
 
 ROOT = Path(__file__).parents[1]
 GUIDES = sorted((ROOT / "guides").glob("*.py"))

@@ -9,7 +9,7 @@ from keras import ops
 from layer_list import LAYERS, randomize
 
 import keras_adjoint as ka
-from keras_adjoint.precision import epsilon
+from keras_adjoint.ops.precision import epsilon
 
 L = keras.layers
 KINDS = ("conv_transpose", "conv")

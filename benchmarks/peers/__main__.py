@@ -16,9 +16,9 @@ import numpy as np
 from benchmarks.peers.libraries import LIBRARIES
 from benchmarks.peers.problems import PROBLEMS, conjugate_gradients
 from benchmarks.speed.timing import interleaved
-from keras_adjoint.backends import current
-from keras_adjoint.cli.console import make_console
-from keras_adjoint.whole_files import moved_into_place
+from keras_adjoint.ops.backend import current
+from keras_adjoint_cli.output.console import make_console
+from keras_adjoint.atomic_write import atomic_write
 
 INTRODUCTION = """# Beside other libraries
 
@@ -41,7 +41,7 @@ def main():
     for problem in PROBLEMS:
         lines += table(problem, given.seconds)
     text = "\n".join(lines).rstrip() + "\n"
-    with moved_into_place(given.out / "peers.md") as beside:
+    with atomic_write(given.out / "peers.md") as beside:
         beside.write_text(text, encoding="utf-8")
     make_console().print(text, markup=False, soft_wrap=True)
 

@@ -14,7 +14,7 @@ import keras_adjoint as ka
 
 def ours(problem):
     """`keras_adjoint.adjoint`, compiled as the backend compiles."""
-    from keras_adjoint.backends import current
+    from keras_adjoint.ops.backend import current
 
     rank = len(problem.sizes)
     conv_class = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D}[rank]

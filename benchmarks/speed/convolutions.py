@@ -6,7 +6,7 @@ from benchmarks.speed.geometries import GEOMETRIES
 from benchmarks.speed.operators import operators
 from benchmarks.speed.timing import interleaved
 from benchmarks.survival import survived
-from keras_adjoint.lowerings.choose import choose
+from keras_adjoint.ops.algorithms.choose import choose
 
 RATIOS = {
     "adjoint": ("adjoint", "forward"),
@@ -22,9 +22,9 @@ def rows(dtype, seconds):
 
 
 def measure(geometry, dtype, seconds):
-    """Milliseconds of the forward, the lowering that was chosen, and the ratios; what Keras cannot run says why."""
+    """Milliseconds of the forward, the algorithm that was chosen, and the ratios; what Keras cannot run says why."""
     problem = geometry.problem(dtype)
-    row = {"lowering": choose(problem).name}
+    row = {"algorithm": choose(problem).name}
     try:
         times = interleaved(vars(operators(geometry, dtype)), seconds=seconds)
     except Exception as error:  # whatever a backend raises for a geometry belongs into its row

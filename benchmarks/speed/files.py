@@ -6,7 +6,7 @@ import os
 import platform
 
 from benchmarks.zoo.files import versions
-from keras_adjoint.whole_files import moved_into_place
+from keras_adjoint.atomic_write import atomic_write
 
 BACKENDS = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
 
@@ -32,7 +32,7 @@ def write(folder, backend, device, figures):
         "versions": versions(backend),
     }
     data = {**facts, **figures, **facts}  # in this order, and never with the facts of an earlier run
-    with moved_into_place(file_of(folder, backend, device)) as beside:
+    with atomic_write(file_of(folder, backend, device)) as beside:
         beside.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from keras_adjoint.geometry import Convolution, Window
-from keras_adjoint.lowerings.table import Problem
+from keras_adjoint.ops.geometry import Convolution, Window
+from keras_adjoint.ops.algorithms.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Geometry:
         return (*self.kernel_size, self.channels // self.groups, self.filters)
 
     def problem(self, dtype="float32"):
-        """The adjoint of this convolution, as lowerings see it."""
+        """The adjoint of this convolution, as algorithms see it."""
         return Problem(self.convolution, self.batch, self.channels, self.filters, dtype=dtype)
 
     def __str__(self):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_adjoint.lowerings.choose import adjoint_convolution
+from keras_adjoint.ops.algorithms.choose import adjoint_convolution
 
 
 @dataclass(frozen=True)

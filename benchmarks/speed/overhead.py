@@ -9,7 +9,7 @@ import numpy as np
 
 import keras_adjoint as ka
 from benchmarks.speed.timing import interleaved
-from keras_adjoint.backends import current
+from keras_adjoint.ops.backend import current
 
 IMPORT = """
 import sys, time
@@ -52,10 +52,10 @@ class Direct(keras.layers.Layer):
 
 
 def eager(side, channels, filters, batch, seconds):
-    """One call of `adjoint(conv)`, with the lowering of the layer that it is compared with, and one of Keras' own."""
+    """One call of `adjoint(conv)`, with the algorithm of the layer that it is compared with, and one of Keras' own."""
     conv = keras.layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)
     y = conv(np.ones((batch, side, side, channels), "float32"))
-    tied = ka.adjoint(conv, lowering="native")
+    tied = ka.adjoint(conv, algorithm="native")
     direct = Direct(tied, y)
     stock = keras.layers.Conv2DTranspose(channels, 3, strides=2, padding="same", use_bias=False)
     layers = {"tied": tied, "direct": direct, "stock": stock}

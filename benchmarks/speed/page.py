@@ -5,7 +5,7 @@ from itertools import chain
 
 from benchmarks.export.page import table as cells
 from benchmarks.speed.files import BACKENDS, everything
-from keras_adjoint.whole_files import moved_into_place
+from keras_adjoint.atomic_write import atomic_write
 
 # What is to be reached: by backend, for the geometric mean and for the worst of the ratios.
 TARGETS = {
@@ -37,7 +37,7 @@ def write(folder):
     parts += [notes.read_text(encoding="utf-8")] if notes.exists() else []
     found = list(chain.from_iterable(of_devices.values()))
     parts += [training(found), overhead(found), room(found), *map(table, found)]
-    with moved_into_place(folder / "speed.md") as beside:
+    with atomic_write(folder / "speed.md") as beside:
         beside.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
     for name, of_device in of_devices.items():
         draw(folder / "speed" / f"{name}.png", of_device)
@@ -120,7 +120,7 @@ def overhead(found):
 
 
 def room(found):
-    """Memory of the lowerings."""
+    """Memory of the algorithms."""
     text = (
         "What a process grows by beside y and x, over the larger of the two (≤ 4); for JAX also what XLA plans. What a\n"
         "backend does not consider, for its room or its time, is computed only if it is forced."
@@ -130,11 +130,11 @@ def room(found):
         + [f"{ratios[way]:.2f}" if way in ratios else "" for way in ("resident", "planned")]
         + ["" if ratios["considered"] else "if forced"]
         for figures in found
-        for geometry, lowerings in figures.get("room", {}).items()
-        for name, ratios in lowerings.items()
+        for geometry, algorithms in figures.get("room", {}).items()
+        for name, ratios in algorithms.items()
     ]
-    heads = ["backend", "convolution", "lowering", "resident", "planned", ""]
-    return f"## Memory of the lowerings\n\n{text}\n\n{cells(heads, rows)}"
+    heads = ["backend", "convolution", "algorithm", "resident", "planned", ""]
+    return f"## Memory of the algorithms\n\n{text}\n\n{cells(heads, rows)}"
 
 
 def table(figures):
@@ -148,15 +148,15 @@ def table(figures):
             "",
             f"### {dtype}",
             "",
-            "| convolution | lowering | forward, ms | adjoint ÷ forward | spread | gradients | spread | ÷ native | spread |",
+            "| convolution | algorithm | forward, ms | adjoint ÷ forward | spread | gradients | spread | ÷ native | spread |",
         ]
         lines.append("| --- |" + " --- |" * 8)
         for name, row in figures[dtype].items():
             if "fails" in row:
-                lines.append(f"| {name} | {row.get('lowering', '')} | {row['fails'].replace('|', '/')} | | | | | | |")
+                lines.append(f"| {name} | {row.get('algorithm', '')} | {row['fails'].replace('|', '/')} | | | | | | |")
                 continue
             cells = [f"{row[r]:.2f} | {row[f'{r}_spread']:.2f}" for r in TITLES]
-            lines.append(f"| {name} | {row['lowering']} | {row['forward_ms']:.2f} | {' | '.join(cells)} |")
+            lines.append(f"| {name} | {row['algorithm']} | {row['forward_ms']:.2f} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -177,5 +177,5 @@ def draw(file, found):
         axes.set(xlim=(0, 4), ylim=(len(names) - 0.5, -0.5), title=BACKENDS[figures["backend"]])
         axes.tick_params(axis="y", labelsize=6, labelleft=column == 0)
     axes.legend(loc="lower right", fontsize=7)
-    with moved_into_place(file) as beside:
+    with atomic_write(file) as beside:
         figure.savefig(beside, format="png", dpi=110)

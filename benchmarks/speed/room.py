@@ -1,4 +1,4 @@
-"""How much memory each lowering takes beside x and y, over the larger of the two.
+"""How much memory each algorithm takes beside x and y, over the larger of the two.
 
 Each runs in a process of its own, on tensors so large that they outweigh what the process holds otherwise. JAX says also what
 XLA plans: `memory_analysis` of the compiled program.
@@ -14,7 +14,7 @@ from keras import ops
 from benchmarks.speed.geometries import Geometry
 from benchmarks.speed.operators import ways
 from benchmarks.speed.resident import grown, in_a_process
-from keras_adjoint.lowerings.choose import BY_NAME, considered
+from keras_adjoint.ops.algorithms.choose import BY_NAME, considered
 
 GEOMETRIES = (
     Geometry("stem", (512, 512), 3, 32, 7, 2, batch=32),
@@ -29,10 +29,10 @@ GEOMETRIES = (
 
 
 def rows():
-    """Yield (geometry, {lowering: {"resident": ratio, "planned": ratio, "considered": bool}}) for every lowering that fits."""
+    """Yield (geometry, {algorithm: {"resident": ratio, "planned": ratio, "considered": bool}}) for every algorithm that fits."""
     for geometry in GEOMETRIES:
         problem = geometry.problem()
-        names = [name for name, lowering in BY_NAME.items() if lowering.fits(problem)]
+        names = [name for name, algorithm in BY_NAME.items() if algorithm.fits(problem)]
         yield (
             geometry.name,
             {
@@ -45,15 +45,15 @@ def rows():
         )
 
 
-def main(geometry_name, lowering_name):
-    """Print the ratios of one lowering as JSON."""
+def main(geometry_name, algorithm_name):
+    """Print the ratios of one algorithm as JSON."""
     geometry = next(geometry for geometry in GEOMETRIES if geometry.name == geometry_name)
-    lowering = BY_NAME[lowering_name]
+    algorithm = BY_NAME[algorithm_name]
     larger = 4 * max(np.prod(geometry.x_shape), np.prod(geometry.y_shape))
     y, kernel = (ops.ones(shape, "float32") for shape in (geometry.y_shape, geometry.kernel_shape))
 
     def carry_back(y, kernel):
-        return lowering.apply(y, kernel, geometry.convolution)
+        return algorithm.apply(y, kernel, geometry.convolution)
 
     found = {}
     if keras.backend.backend() == "jax":

@@ -9,7 +9,7 @@ import keras
 
 import keras_adjoint as ka
 from benchmarks.zoo.networks import cases
-from keras_adjoint.whole_files import moved_into_place
+from keras_adjoint.atomic_write import atomic_write
 
 BACKENDS = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}
 
@@ -33,7 +33,7 @@ def write(folder, backend, rows):
         "versions": versions(backend),
         "rows": {case.key: rows[case.key] for case in cases() if case.key in rows},
     }
-    with moved_into_place(file_of(folder, backend)) as beside:
+    with atomic_write(file_of(folder, backend)) as beside:
         beside.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from benchmarks.zoo.networks import cases
 from benchmarks.zoo.rows import FAILED, NOT_BUILT, OK
-from keras_adjoint.whole_files import moved_into_place
+from keras_adjoint.atomic_write import atomic_write
 
 HEAD = (
     "network",
@@ -124,5 +124,5 @@ def markdown(sections):
 
 def write_page(path, sections):
     """Replace the page."""
-    with moved_into_place(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_text(markdown(sections), encoding="utf-8")

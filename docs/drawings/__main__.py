@@ -4,9 +4,9 @@ from pathlib import Path
 
 import convolutions
 import ideas
-import lowerings
+import algorithms
 
-DRAWINGS = (*convolutions.DRAWINGS, *lowerings.DRAWINGS, *ideas.DRAWINGS)
+DRAWINGS = (*convolutions.DRAWINGS, *algorithms.DRAWINGS, *ideas.DRAWINGS)
 
 if __name__ == "__main__":
     for draw in DRAWINGS:

@@ -2,7 +2,7 @@
 
 from canvas import SOFT, TAPS, WIDTH, Drawing, subscript
 
-from keras_adjoint.geometry import Window
+from keras_adjoint.ops.geometry import Window
 
 SIDE, GAP = 34, 8
 STEP = SIDE + GAP

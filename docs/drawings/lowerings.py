@@ -1,10 +1,10 @@
-"""Drawings of the lowerings: five ways from four numbers back to seven, for three taps at stride 2."""
+"""Drawings of the algorithms: five ways from four numbers back to seven, for three taps at stride 2."""
 
 from canvas import EDGE, SOFT, TAPS, WIDTH, Drawing, subscript
 from convolutions import GAP, SIDE, STEP
 
-from keras_adjoint.geometry import Window
-from keras_adjoint.lowerings.polyphase import blocks_of, phases_of
+from keras_adjoint.ops.geometry import Window
+from keras_adjoint.ops.algorithms.polyphase import blocks_of, phases_of
 
 AXIS = Window(taps=3, stride=2, padding="same").at(7)
 LEFT = (WIDTH - 7 * STEP + GAP) / 2  # of the seven results

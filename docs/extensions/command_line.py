@@ -9,7 +9,7 @@ from sphinx.util.docutils import SphinxDirective
 from typer import Context
 from typer.main import get_command
 
-from keras_adjoint.cli.app import app as typer_app
+from keras_adjoint_cli.app import app as typer_app
 
 PROGRAM = "keras-adjoint"
 

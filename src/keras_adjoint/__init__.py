@@ -8,19 +8,19 @@ settle_backend()
 import importlib
 from typing import TYPE_CHECKING
 
-from keras_adjoint.adjoints import adjoint
-from keras_adjoint.autotune import autotune
-from keras_adjoint.checks import AdjointReport, assert_adjoint, check_adjoint, is_tied
+from keras_adjoint.models.adjoint import adjoint
+from keras_adjoint.layers.autotune import autotune
+from keras_adjoint.testing.check import AdjointReport, assert_adjoint, check_adjoint, is_tied
 from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError, TieError
-from keras_adjoint.kernels import adapt_bias, adapt_channels, convert_layout, transpose_kernel
-from keras_adjoint.lowerings.exporting import exporting
-from keras_adjoint.rules import register_rule
-from keras_adjoint.saving import clone_tied
-from keras_adjoint.untie import untie
+from keras_adjoint.kernels.layouts import adapt_bias, adapt_channels, convert_layout, transpose_kernel
+from keras_adjoint.ops.exporting import exporting
+from keras_adjoint.layers.registry import register_rule
+from keras_adjoint.models.clone import clone_tied
+from keras_adjoint.stock.untie import untie
 
 if TYPE_CHECKING:
-    from keras_adjoint.mirroring.deconvnet import deconvnet
-    from keras_adjoint.mirroring.mirror import autoencoder, mirror
+    from keras_adjoint.models.deconvnet import deconvnet
+    from keras_adjoint.models.mirror import autoencoder, mirror
     from keras_adjoint.plots.kernels import plot_kernels
     from keras_adjoint.plots.mirror import plot_mirror
     from keras_adjoint.plots.reconstruction import plot_reconstruction

@@ -1,6 +1,6 @@
 """`python -m keras_adjoint` is `keras-adjoint`."""
 
-from keras_adjoint.cli import main
+from keras_adjoint_cli import main
 
 if __name__ == "__main__":
     main()

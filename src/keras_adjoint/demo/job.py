@@ -11,7 +11,7 @@ from keras_adjoint.demo.attempts import try_everything
 from keras_adjoint.demo.photographs import held_out_photographs, random_patches, training_photographs
 from keras_adjoint.demo.reload import in_new_process
 from keras_adjoint.demo.training import Trained, train
-from keras_adjoint.whole_files import moved_into_place
+from keras_adjoint.atomic_write import atomic_write
 
 PATCHES = 3000
 SAMPLE = 16
@@ -64,7 +64,7 @@ def run(out, *, steps, seed, console=None):
         attempts = [attempt for conv in convolutions for attempt in try_everything(conv, tied.decoder)]
     console.print(tables.layers(attempts))
 
-    with moved_into_place(out / "demo.png") as beside:
+    with atomic_write(out / "demo.png") as beside:
         picture.draw(beside, held_out, tied, untied)
     with console.status("Loading the file in a new process"):
         reloaded = in_new_process(file, patches[:SAMPLE], predictions)
@@ -91,7 +91,7 @@ def progress_bars(console):
 
 def save(trained, file, *, keep=True):
     """Save a model, remember the size of its file, and with `keep=False` nothing but that."""
-    with moved_into_place(file) as beside:
+    with atomic_write(file) as beside:
         trained.model.save(beside)
     trained.file_bytes = file.stat().st_size
     if not keep:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import keras
 import numpy as np
 
-from keras_adjoint.adjoints import probe_shape
+from keras_adjoint.models.adjoint import probe_shape
 from keras_adjoint.doctor.finding import Finding
 from keras_adjoint.doctor.models.outputs import (
     Refused,
@@ -23,9 +23,9 @@ from keras_adjoint.doctor.models.outputs import (
 )
 from keras_adjoint.doctor.models.replacements import Replacement, computed
 from keras_adjoint.doctor.rules import examine_script
-from keras_adjoint.graph import graph_of
+from keras_adjoint.models.graph import graph_of
 from keras_adjoint.ops import Tensor
-from keras_adjoint.residual import evaluate, random_probe
+from keras_adjoint.ops.dot_test import evaluate, random_probe
 
 if TYPE_CHECKING:
     from keras_adjoint.doctor.scripts.syntax import ScriptChange

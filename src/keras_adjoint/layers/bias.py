@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_adjoint.channels import adapter_matrix
-from keras_adjoint.kernels import adapt_bias
+from keras_adjoint.kernels.channels import adapter_matrix
+from keras_adjoint.kernels.layouts import adapt_bias
 
 MODES = ("none", "own", "subtract", "repeat", "average", "learned")
 READS_SOURCE = ("subtract", "repeat", "average", "learned")

@@ -4,12 +4,12 @@ from functools import cached_property
 
 import keras
 
-from keras_adjoint.geometry import Window, convolution_of
+from keras_adjoint.ops.geometry import Window, convolution_of
 from keras_adjoint.layers.options import Sized, TiedChannels
 from keras_adjoint.layers.sizes import shape_of
-from keras_adjoint.lowerings.choose import adjoint_convolution, check_name, choose
-from keras_adjoint.lowerings.table import Problem
-from keras_adjoint.rules import rule
+from keras_adjoint.ops.algorithms.choose import adjoint_convolution, check_name, choose
+from keras_adjoint.ops.algorithms.problem import Problem
+from keras_adjoint.layers.registry import rule
 
 
 @rule(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
@@ -26,7 +26,7 @@ class AdjointConv(Sized, TiedChannels):
         bias: See `TiedChannels`.
         channels: See `TiedChannels`.
         channel_method: See `TiedChannels`.
-        lowering: The way to compute it, one of the names in `lowerings/choose.py`; by default the one that is expected to
+        algorithm: The way to compute it, one of the names in `algorithms/choose.py`; by default the one that is expected to
             be fastest.
         tied: See `Tied`.
 
@@ -49,13 +49,13 @@ class AdjointConv(Sized, TiedChannels):
     (1, 27, 28, 3)
     """
 
-    options = ("output_size", "lowering", *TiedChannels.options)
+    options = ("output_size", "algorithm", *TiedChannels.options)
 
-    def __init__(self, source, *, lowering=None, **kwargs):
-        if lowering is not None:
-            check_name(lowering)
+    def __init__(self, source, *, algorithm=None, **kwargs):
+        if algorithm is not None:
+            check_name(algorithm)
         super().__init__(source, **kwargs)
-        self.lowering = lowering
+        self.algorithm = algorithm
         self.groups = self.source_groups()
 
     @cached_property
@@ -79,7 +79,7 @@ class AdjointConv(Sized, TiedChannels):
 
     def carry_back(self, y, kernel, sizes):
         """Aᵀ y for a forward kernel of shape `(*taps, channels / groups, filters)`."""
-        return adjoint_convolution(y, kernel, self.convolution(sizes), self.lowering)
+        return adjoint_convolution(y, kernel, self.convolution(sizes), self.algorithm)
 
     def convolution(self, sizes):
         """The geometry of the forward for inputs of spatial sizes `sizes`."""
@@ -93,13 +93,13 @@ class AdjointConv(Sized, TiedChannels):
         """The `Problem` of the convolution that is carried back, for a result of spatial sizes `sizes`."""
         return Problem(self.convolution(sizes), batch, *self.convolved_channels(), device, self.compute_dtype)
 
-    def lowerings(self, sizes, batch, device):
-        """Names of the lowerings that run one after the other for a result of spatial sizes `sizes`."""
-        return [self.lowering or choose(self.problem(sizes, batch, device)).name]
+    def algorithms(self, sizes, batch, device):
+        """Names of the algorithms that run one after the other for a result of spatial sizes `sizes`."""
+        return [self.algorithm or choose(self.problem(sizes, batch, device)).name]
 
     def compute_output_shape(self, input_shape, output_size=None):
         outputs = input_shape[1:-1] if self.data_format == "channels_last" else input_shape[2:]
         return self.with_channels(input_shape[0], self.resolve(tuple(outputs), output_size))
 
     def get_config(self):
-        return {**super().get_config(), "lowering": self.lowering}
+        return {**super().get_config(), "algorithm": self.algorithm}

@@ -6,7 +6,7 @@ from keras import ops
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.options import TiedChannels, TiedShift
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.rules import rule
+from keras_adjoint.layers.registry import rule
 
 
 def times_transpose(y, kernel):

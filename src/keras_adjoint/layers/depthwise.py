@@ -3,11 +3,11 @@
 import keras
 from keras import ops
 
-from keras_adjoint.geometry import Convolution, Window
+from keras_adjoint.ops.geometry import Convolution, Window
 from keras_adjoint.layers.conv import AdjointConv
-from keras_adjoint.lowerings.choose import adjoint_convolution, choose
-from keras_adjoint.lowerings.table import Problem
-from keras_adjoint.rules import rule
+from keras_adjoint.ops.algorithms.choose import adjoint_convolution, choose
+from keras_adjoint.ops.algorithms.problem import Problem
+from keras_adjoint.layers.registry import rule
 
 
 @rule(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
@@ -80,10 +80,10 @@ class AdjointSeparableConv(AdjointDepthwiseConv):
         y = adjoint_convolution(y, self.read("pointwise_kernel"), pointwise(ops.shape(y)[1:-1]))
         return self.filter_back(y, self.read("depthwise_kernel"), sizes)
 
-    def lowerings(self, sizes, batch, device):
+    def algorithms(self, sizes, batch, device):
         outputs = [window.outputs(size) for window, size in zip(self.windows, sizes, strict=True)]
         first = Problem(pointwise(outputs), batch, self.groups, self.source_filters(), device, self.compute_dtype)
-        return [choose(first).name, *super().lowerings(sizes, batch, device)]
+        return [choose(first).name, *super().algorithms(sizes, batch, device)]
 
 
 def pointwise(sizes):

@@ -8,7 +8,7 @@ from keras import ops
 from keras_adjoint.errors import SizeError
 from keras_adjoint.layers.pooling import Pooling, computes_averages
 from keras_adjoint.layers.sizes import spatial, standardize_output_size
-from keras_adjoint.rules import rule
+from keras_adjoint.layers.registry import rule
 
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")
@@ -78,10 +78,10 @@ class BroadcastGlobalPooling(Pooling):
         return False
 
     @property
-    def size_is_free(self):
+    def needs_output_size(self):
         return True
 
-    def size_like(self, x):
+    def output_size_like(self, x):
         """The `output_size` that makes the output as large as the symbolic tensor `x`; `None` if that is not known."""
         sizes = spatial(x.shape, self.data_format)
         return None if None in sizes else sizes

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_adjoint.errors import TieError
-from keras_adjoint.rules import describe
+from keras_adjoint.layers.registry import describe
 
 # Variables of an int8 layer: (codes, scale, LoRA factors), the kernel being codes / scale.
 _INT8 = {

@@ -5,10 +5,10 @@ from keras import ops
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from keras_adjoint.errors import SizeError
-from keras_adjoint.geometry import is_known
+from keras_adjoint.ops.geometry import is_known
 from keras_adjoint.layers.sizes import shape_of
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.rules import rule
+from keras_adjoint.layers.registry import rule
 
 
 def shapes_of_inputs(source):
@@ -50,12 +50,12 @@ class AdjointMerge(Tied):
         super().__init__(source, **kwargs)
         self.output_size = tuple(map(tuple, output_size or shapes_of_inputs(source)))
 
-    def hand_out(self, y, shapes):
+    def distribute(self, y, shapes):
         """The adjoint: one tensor per shape. To be written by the subclass."""
         raise NotImplementedError
 
     def call(self, y, output_size=None):
-        return self.hand_out(y, self.resolve(output_size))
+        return self.distribute(y, self.resolve(output_size))
 
     def resolve(self, output_size=None):
         if output_size is None:
@@ -70,10 +70,10 @@ class AdjointMerge(Tied):
         return shapes
 
     @property
-    def size_is_free(self):
+    def needs_output_size(self):
         return True
 
-    def size_like(self, *xs):
+    def output_size_like(self, *xs):
         shapes = tuple(tuple(x.shape[1:]) for x in xs)
         return None if any(None in shape for shape in shapes) else shapes
 
@@ -124,7 +124,7 @@ class AdjointSum(AdjointMerge):
     [[[1.0, 1.0]], [[-1.0, -1.0]]]
     """
 
-    def hand_out(self, y, shapes):
+    def distribute(self, y, shapes):
         weights = weights_of(self.source, len(shapes))
         return [sum_to(y if weight == 1 else y * weight, shape) for weight, shape in zip(weights, shapes, strict=True)]
 
@@ -149,7 +149,7 @@ class AdjointConcatenate(AdjointMerge):
     [(1, 2), (1, 3)]
     """
 
-    def hand_out(self, y, shapes):
+    def distribute(self, y, shapes):
         axis = self.source.axis % len(y.shape)
         parts, start = [], 0
         for shape in shapes:

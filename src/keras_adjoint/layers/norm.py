@@ -5,8 +5,8 @@ from keras import ops
 from keras.src.applications.convnext import LayerScale
 
 from keras_adjoint.layers.options import TiedShift
-from keras_adjoint.precision import epsilon
-from keras_adjoint.rules import rule
+from keras_adjoint.ops.precision import epsilon
+from keras_adjoint.layers.registry import rule
 
 
 class AdjointScaling(TiedShift):

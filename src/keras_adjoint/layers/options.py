@@ -2,9 +2,9 @@
 
 from keras import ops
 
-from keras_adjoint.backends import current
-from keras_adjoint.channels import adapter_matrix
-from keras_adjoint.geometry import MOST_REMEMBERED, is_known
+from keras_adjoint.ops.backend import current
+from keras_adjoint.kernels.channels import adapter_matrix
+from keras_adjoint.ops.geometry import CACHE_SIZE, is_known
 from keras_adjoint.layers import bias as biases
 from keras_adjoint.layers.sizes import recorded_shapes, resolve, spatial, standardize_output_size
 from keras_adjoint.layers.tied import Tied
@@ -171,7 +171,7 @@ class Sized:
         key = outputs, len(self.source._inbound_nodes)
         sizes = self._resolved.get(key)
         if sizes is None:
-            if len(self._resolved) == MOST_REMEMBERED:
+            if len(self._resolved) == CACHE_SIZE:
                 self._resolved.clear()
             sizes = self._resolved[key] = self._resolve(outputs, None)
         return sizes
@@ -197,11 +197,11 @@ class Sized:
         return tuple(known(size) if is_fixed else size for size, is_fixed in zip(outputs, fixed, strict=True))
 
     @property
-    def size_is_free(self):
+    def needs_output_size(self):
         """Whether inputs of several sizes give the same number of outputs."""
         return any(window.stride > 1 for window in self.windows)
 
-    def size_like(self, x):
+    def output_size_like(self, x):
         """The `output_size` that makes the output as large as the symbolic tensor `x`; `None` if that is not known."""
         sizes = spatial(x.shape, self.data_format)
         return None if None in sizes else sizes

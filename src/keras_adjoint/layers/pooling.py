@@ -5,13 +5,13 @@ from dataclasses import replace
 import keras
 from keras import ops
 
-from keras_adjoint.backends import current
-from keras_adjoint.geometry import Window, positive_part
+from keras_adjoint.ops.backend import current
+from keras_adjoint.ops.geometry import Window, positive_part
 from keras_adjoint.layers.options import Sized
 from keras_adjoint.layers.sizes import spatial
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.lowerings.frames import cut_frames, overlap_add
-from keras_adjoint.rules import rule
+from keras_adjoint.ops.frames import cut_frames, overlap_add
+from keras_adjoint.layers.registry import rule
 
 AVERAGES = (
     keras.layers.AveragePooling1D,

@@ -10,8 +10,8 @@ from keras.src.applications.convnext import StochasticDepth
 from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.layers.sizes import shape_of
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.rules import describe, rule
-from keras_adjoint.window import window
+from keras_adjoint.layers.registry import describe, rule
+from keras_adjoint.ops.window import window
 
 _PADDINGS = {
     keras.layers.ZeroPadding1D: keras.layers.Cropping1D,
@@ -177,11 +177,11 @@ class AdjointReshape(Tied):
         return tuple(rest if size is None else size for size in shape)
 
     @property
-    def size_is_free(self):
+    def needs_output_size(self):
         """Whether the arriving tensor does not say which shape to go back to."""
         return True
 
-    def size_like(self, x):
+    def output_size_like(self, x):
         """The `output_size` that makes the output as large as the symbolic tensor `x`; `None` if that is not known."""
         shape = tuple(x.shape[1:])
         return shape if shape.count(None) < 2 else None

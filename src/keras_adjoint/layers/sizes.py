@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_adjoint.errors import SizeError
-from keras_adjoint.geometry import MOST_REMEMBERED, is_known
+from keras_adjoint.ops.geometry import CACHE_SIZE, is_known
 
 
 def recorded_shapes(source):
@@ -65,7 +65,7 @@ def shape_of(tensor):
     return shape if all(map(is_known, shape)) or isinstance(tensor, keras.KerasTensor) else ops.shape(tensor)
 
 
-@lru_cache(MOST_REMEMBERED)
+@lru_cache(CACHE_SIZE)
 def resolve(outputs, windows, asked, recorded, source):
     """The size of an adjoint's output.
 

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_adjoint.geometry import is_known, positive_part
+from keras_adjoint.ops.geometry import is_known, positive_part
 from keras_adjoint.layers.pooling import PoolingAlongAxes
 
 

@@ -6,11 +6,11 @@ import keras
 from keras import ops
 
 from keras_adjoint.errors import SizeError
-from keras_adjoint.geometry import is_known
+from keras_adjoint.ops.geometry import is_known
 from keras_adjoint.layers.pooling import Pooling
 from keras_adjoint.layers.sizes import spatial
-from keras_adjoint.lowerings.frames import cut_frames, overlap_add
-from keras_adjoint.rules import rule
+from keras_adjoint.ops.frames import cut_frames, overlap_add
+from keras_adjoint.layers.registry import rule
 
 
 @rule(keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)

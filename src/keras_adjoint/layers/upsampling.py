@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.rules import describe, rule
+from keras_adjoint.layers.registry import describe, rule
 
 
 def blocks_of(y, axis, factor):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_adjoint.kernels import transpose_kernel
+from keras_adjoint.kernels.layouts import transpose_kernel
 from keras_adjoint.layers.kernel import read_kernel
 from keras_adjoint.layers.tied import Tied
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from keras_adjoint.ladders.words import named
+from keras_adjoint.plots.diagram.words import named
 
 ABOUT = {
     "activation": "Activations",

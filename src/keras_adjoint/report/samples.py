@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from keras_adjoint.mirroring.deconvnet import data_format_of
+from keras_adjoint.models.deconvnet import data_format_of
 from keras_adjoint.plots import photograph
 
 BUNDLED = ("cat", "astronaut", "coffee")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from keras_adjoint.ladders.words import by
+from keras_adjoint.plots.diagram.words import by
 from keras_adjoint.plots.layer_kernels import kernels_of
 
 L = keras.layers

@@ -6,10 +6,10 @@ from itertools import chain
 
 import numpy as np
 
-from keras_adjoint.geometry import Convolution
-from keras_adjoint.kernels import transpose_kernel
+from keras_adjoint.ops.geometry import Convolution
+from keras_adjoint.kernels.layouts import transpose_kernel
 from keras_adjoint.layers.depthwise import AdjointDepthwiseConv, AdjointSeparableConv
-from keras_adjoint.lowerings import subpixel
+from keras_adjoint.ops.algorithms import subpixel
 from keras_adjoint.stock.steps import (
     L,
     among_channels_last,
@@ -109,7 +109,7 @@ def without_dilation(kernel, axes):
 
 
 def as_plain(call, kernel, convolution, bias):
-    """A plain convolution, at stride s to s phases per axis that are interleaved by reshapes; see `lowerings.subpixel`.
+    """A plain convolution, at stride s to s phases per axis that are interleaved by reshapes; see `algorithms.subpixel`.
 
     At stride 1 its kernel is the forward's with the taps in reverse order and the channels exchanged.
     """
@@ -153,7 +153,7 @@ def convolved_by_channel(kernel, bias, *, groups, **options):
 
 
 def interleaved(axes, plan, channels, groups):
-    """Phases side by side in the channels, put where they belong; see `lowerings.subpixel.interleave`."""
+    """Phases side by side in the channels, put where they belong; see `algorithms.subpixel.interleave`."""
     rank = len(axes)
     strides = [axis.stride for axis in axes]
     sizes = [steps * stride for steps, stride in zip(plan.steps, strides, strict=True)]

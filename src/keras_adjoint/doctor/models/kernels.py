@@ -9,9 +9,9 @@ import numpy as np
 from keras.src.ops import nn as nn_operations
 from keras.src.ops import numpy as numpy_operations
 
-from keras_adjoint.graph import Call
+from keras_adjoint.models.graph import Call
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.rules import nearest_class
+from keras_adjoint.layers.registry import nearest_class
 
 L = keras.layers
 

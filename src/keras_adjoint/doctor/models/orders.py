@@ -11,10 +11,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from keras import ops
 
-from keras_adjoint.checks import check_adjoint
+from keras_adjoint.testing.check import check_adjoint
 from keras_adjoint.doctor.models.kernels import BACKWARD, FORWARD, Kernel
-from keras_adjoint.kernels import transpose_kernel
-from keras_adjoint.residual import evaluate, random_probe
+from keras_adjoint.kernels.layouts import transpose_kernel
+from keras_adjoint.ops.dot_test import evaluate, random_probe
 
 Order: TypeAlias = tuple[str, ...]  # kinds of `transpose_kernel`, one after the other
 Meaning = Literal["copy", "adjoint", "wrong"]

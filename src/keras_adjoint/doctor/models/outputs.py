@@ -8,9 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_adjoint.graph import graph_of
+from keras_adjoint.models.graph import graph_of
 from keras_adjoint.ops import Tensor
-from keras_adjoint.precision import epsilon
+from keras_adjoint.ops.precision import epsilon
 
 SIZES = (12, 32, 64, 224)  # unknown sizes are tried one after the other, since not every model takes small inputs
 

@@ -9,19 +9,19 @@ from keras import ops
 from keras.src.ops import nn as nn_operations
 from keras.src.ops import numpy as numpy_operations
 
-from keras_adjoint.adjoints import linear_adjoint
+from keras_adjoint.models.adjoint import linear_adjoint
 from keras_adjoint.doctor.models.kernels import KERNEL_NAMES, Kernel
 from keras_adjoint.layers.options import Sized
 from keras_adjoint.layers.sizes import recorded_shapes, spatial
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.operations import is_symbolic
+from keras_adjoint.models.operations import is_symbolic
 from keras_adjoint.ops import Tensor
-from keras_adjoint.rules import class_with_rule, nearest_class
-from keras_adjoint.sharing import copy_value
+from keras_adjoint.layers.registry import class_with_rule, nearest_class
+from keras_adjoint.layers.sharing import copy_value
 
 if TYPE_CHECKING:
     from keras_adjoint.doctor.models.context import ModelContext
-    from keras_adjoint.graph import Call
+    from keras_adjoint.models.graph import Call
 
 L = keras.layers
 REPLACEABLE = (

@@ -15,7 +15,7 @@ from keras_adjoint.doctor.checkerboards import times
 from keras_adjoint.doctor.finding import WARNING, Finding
 from keras_adjoint.doctor.models.context import ModelContext
 from keras_adjoint.doctor.rules import SIZE_LOST
-from keras_adjoint.graph import Call
+from keras_adjoint.models.graph import Call
 from keras_adjoint.layers.sizes import spatial
 from keras_adjoint.layers.tied import Tied
 

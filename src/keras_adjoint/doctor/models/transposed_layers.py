@@ -17,10 +17,10 @@ from keras_adjoint.doctor.finding import ERROR, NOTE, Finding
 from keras_adjoint.doctor.models.context import ModelContext
 from keras_adjoint.doctor.models.outputs import in_short
 from keras_adjoint.doctor.rules import OPERATION_DOES_NOT_RUN, SHIFTED
-from keras_adjoint.geometry import Convolution, TransposedWindow
-from keras_adjoint.graph import Call
-from keras_adjoint.lowerings.choose import adjoint_convolution
-from keras_adjoint.residual import evaluate, random_probe
+from keras_adjoint.ops.geometry import Convolution, TransposedWindow
+from keras_adjoint.models.graph import Call
+from keras_adjoint.ops.algorithms.choose import adjoint_convolution
+from keras_adjoint.ops.dot_test import evaluate, random_probe
 
 L = keras.layers
 SIZE, DTYPE = 8, "float32"  # of the features that the effect is measured on

@@ -1,1 +1,0 @@
-"""What `keras-adjoint check` does."""

@@ -1,1 +1,0 @@
-"""Policies as they are written on the command line, and what they decided."""

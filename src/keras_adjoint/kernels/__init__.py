@@ -1,0 +1,1 @@
+"""Kernels and biases as arrays: layouts, transposes, and numbers of channels."""

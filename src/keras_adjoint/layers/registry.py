@@ -1,0 +1,139 @@
+"""The registry of rules: which callable makes the adjoint of which layer type. It knows no concrete layer."""
+
+import inspect
+from collections.abc import Callable
+
+from keras_adjoint.errors import NoRuleError
+
+RULES: dict[type, Callable] = {}
+REGISTERED_BY_USERS: set[type] = set()
+
+# A subclass that replaces one of these computes something else than its parent, so it needs a rule of its own.
+COMPUTES = frozenset({"call", "__call__", "convolution_op", "stateless_call", "compute_output_shape"})
+
+
+def rule(*layer_classes):
+    """Decorator: the function or class below makes the adjoint of layers of these exact types."""
+
+    def register(make):
+        for layer_class in layer_classes:
+            RULES[layer_class] = make
+        return make
+
+    return register
+
+
+def register_rule(layer_class: type) -> Callable[[Callable], Callable]:
+    """Teach `adjoint` a layer type of your own.
+
+    The decorated function takes a built layer and returns the layer that computes its adjoint. It may declare any of
+    the options of `adjoint` (`output_size`, `bias`, `channels`, `channel_method`, `algorithm`, `tied`, `name`) as keyword
+    arguments; options that it does not declare are refused when given. Every time the rule is used, its result must pass
+    the adjoint test on random inputs, or `adjoint` raises.
+
+    Args:
+        layer_class: The `keras.layers.Layer` subclass that the rule is for. Subclasses that replace `call` do not
+            inherit the rule.
+
+    Returns:
+        The decorator.
+
+    Raises:
+        ValueError: If `layer_class` is not a layer class, or already has a rule.
+
+    Example:
+
+    >>> class Negate(keras.layers.Layer):
+    ...     def call(self, x):
+    ...         return -x
+    >>> @ka.register_rule(Negate)
+    ... def negate(source):
+    ...     return Negate()
+    >>> layer = Negate()
+    >>> layer.build((None, 3))
+    >>> type(ka.adjoint(layer)).__name__
+    'Negate'
+    """
+    if not isinstance(layer_class, type):
+        raise ValueError(f"`register_rule` takes a layer class, not an instance. Received: layer_class={layer_class!r}")
+    if layer_class in RULES:
+        raise ValueError(f"`{layer_class.__name__}` already has a rule. Received: layer_class={layer_class!r}")
+
+    def register(make):
+        RULES[layer_class] = make
+        REGISTERED_BY_USERS.add(layer_class)
+        return make
+
+    return register
+
+
+def class_with_rule(layer):
+    """The class whose rule holds for `layer`: its own, or the nearest parent whose computation it inherits; or None."""
+    return nearest_class(layer, RULES)
+
+
+def nearest_class(layer, classes):
+    """Of some classes that of `layer`, or its nearest parent, as long as nothing in between computes something else."""
+    if COMPUTES & vars(layer).keys():
+        return None
+    for layer_class in type(layer).__mro__:
+        if layer_class in classes:
+            return layer_class
+        if COMPUTES & vars(layer_class).keys():
+            return None
+    return None
+
+
+def rule_for(layer):
+    """The rule for `layer`.
+
+    Raises:
+        NoRuleError: If there is none; the message says how to add one.
+    """
+    layer_class = class_with_rule(layer)
+    if layer_class is None:
+        name = type(layer).__name__
+        parent = next((base.__name__ for base in type(layer).__mro__[1:] if base in RULES), None)
+        reason = (
+            f"it replaces the computation of `{parent}`, whose rule it therefore does not inherit"
+            if parent
+            else ("no rule is registered for it")
+        )
+        raise NoRuleError(
+            f"No adjoint is known for `{name}`: {reason}. If the layer is linear, write a function that takes the layer "
+            f"and returns the layer computing its adjoint, and decorate it with `@keras_adjoint.register_rule({name})`. "
+            f"Received: {describe(layer)}"
+        )
+    return RULES[layer_class]
+
+
+def apply_rule(source, options):
+    """Make the adjoint of `source` with those `options` that differ from their defaults.
+
+    Raises:
+        NoRuleError: If there is no rule.
+        ValueError: If the rule does not take one of the options.
+    """
+    make = rule_for(source)
+    accepted, _ = options_of(source)
+    for option, value in options.items():
+        if option not in accepted:
+            names = sorted(set(accepted) - {"source"})
+            raise ValueError(
+                f"The adjoint of `{type(source).__name__}` takes no `{option}`; it takes {', '.join(names) or 'none'}. "
+                f"Received: {option}={value!r}, {describe(source)}"
+            )
+    return make(source, **options)
+
+
+def options_of(source):
+    """(names of the options that the rule for `source` takes, its modes of `bias` or `None` for all of them)."""
+    make = rule_for(source)
+    return getattr(make, "options", None) or inspect.signature(make).parameters.keys(), getattr(
+        make, "bias_modes", None
+    )
+
+
+def describe(layer):
+    """A layer as error messages name it."""
+    return f"source={getattr(layer, 'name', layer)!r} of type {type(layer).__name__}"

@@ -1,0 +1,1 @@
+"""Whole models: the graph, its backward pass, `adjoint`, mirrors and their policies."""

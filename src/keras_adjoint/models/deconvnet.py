@@ -1,0 +1,138 @@
+"""`deconvnet`: what in a picture a layer's features respond to, carried back to pixels (Zeiler and Fergus 2014)."""
+
+import difflib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_adjoint.models.graph import Graph, trace
+from keras_adjoint.layers.selection import SelectedFeatures
+from keras_adjoint.models.mirror import check_names, backward_pass_along
+from keras_adjoint.models.policies import Policies
+from keras_adjoint.models.backward import unpacked
+
+DECONVNET = {
+    "activation": "deconvnet",
+    "pooling": "switches",
+    "norm": "adjoint",
+    "gates": "recall",
+    "preprocessing": "adjoint",
+    "bias": "none",
+}
+
+
+def deconvnet(
+    model: keras.Model,
+    layer: keras.layers.Layer | str,
+    *,
+    channel: int | None = None,
+    unit: Sequence[int] | None = None,
+    strongest: int | None = None,
+    name: str | None = None,
+    **policies: Any,
+) -> keras.Model:
+    """A model that shows what a layer's features respond to: it projects them back to pixels.
+
+    Features are selected, all others are set to zero, and what is left goes back to the input by the adjoints of the layers,
+    through the switches that max pooling recorded on the way forth, and through a ReLU wherever there was an activation
+    (Zeiler and Fergus 2014, section 2.1).
+
+    Args:
+        model: A Functional or built Sequential model.
+        layer: The layer, or its name, whose features are shown.
+        channel: Show this channel alone.
+        unit: Show this unit alone: one index for each axis of the features but the batch axis.
+        strongest: Show the k strongest channels of each picture, each by its strongest unit, strongest first. Together with
+            `channel`: the k strongest units of that channel.
+        name: Name of the new model.
+        **policies: Other policies than those of a deconvnet, which are `activation="deconvnet"`, `pooling="switches"`,
+            `norm="adjoint"`, `gates="recall"`, `preprocessing="adjoint"` and `bias="none"`. With `activation="gradient"` the
+            projection is the gradient of a ReLU network (Simonyan et al. 2014), with "guided" guided backpropagation
+            (Springenberg et al. 2015).
+
+    Returns:
+        A Functional model from the model's inputs to projections of the same shape; with `strongest` they are stacked
+        along a new axis after the batch axis. Without a selection all features are projected together.
+
+    Raises:
+        ValueError: If there is no such layer, channel or unit, or an option does not go with another.
+        NoRuleError: If a layer on the way has neither an adjoint nor a policy.
+
+    Example:
+
+    >>> image = keras.Input((32, 32, 3))
+    >>> features = keras.layers.Conv2D(8, 3, activation="relu", name="conv")(image)
+    >>> model = keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(features)))
+    >>> ka.deconvnet(model, "conv", strongest=2)(np.ones((1, 32, 32, 3))).shape
+    (1, 2, 32, 32, 3)
+    """
+    graph = graph_up_to(model, layer)
+    features = graph.outputs[0]
+    data_format = data_format_of(graph)
+    selections = _selections(features, data_format, channel, unit, strongest)
+    way = backward_pass_along(graph, model, Policies.named({**DECONVNET, **policies}), tied=True, remembers=True)
+    stem = f"{model.name}_{graph.calls[-1].operation.name}"
+    pictures = []
+    for number, selection in enumerate(selections):
+        select = SelectedFeatures(**selection, data_format=data_format, dtype=features.dtype, name=f"selected_{number}")
+        pictures.append(way.run([select(features) if any(v is not None for v in selection.values()) else features]))
+    stacked = [
+        keras.ops.stack(same_input, axis=1) if strongest else same_input[0]
+        for same_input in zip(*pictures, strict=True)
+    ]
+    check_names(graph)
+    return keras.Model(unpacked(graph.inputs), unpacked(stacked), name=name or f"{stem}_deconvnet")
+
+
+def graph_up_to(model, layer):
+    """The part of a model's graph that leads to the output of the first call of a layer."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`deconvnet` takes a model. Received: model={model!r}")
+    graph = trace(model)
+    for number, call in enumerate(graph.calls):
+        if call.operation is layer or layer in (call.operation.name, call.place, call.place.partition("/")[2]):
+            return Graph(graph.inputs, [call.outputs[0]], graph.calls[: number + 1])
+    names = [call.operation.name for call in graph.calls]
+    wanted = getattr(layer, "name", layer)
+    near = difflib.get_close_matches(str(wanted), names) or names[-3:]
+    raise ValueError(
+        f"`{model.name}` calls no such layer. Its layers are called {', '.join(map(repr, near))} and the like. "
+        f"Received: layer={wanted!r}"
+    )
+
+
+def data_format_of(graph):
+    """Where the last tensor of a graph has its channels: where the last layer that says so puts them."""
+    formats = [getattr(call.operation, "data_format", None) for call in graph.calls]
+    return next((found for found in reversed(formats) if found), keras.config.image_data_format())
+
+
+def _selections(features, data_format, channel, unit, strongest):
+    """Options of `SelectedFeatures`, one for each projection; checked against the shape of the features."""
+    shape = tuple(features.shape[1:])
+    channels = shape[0] if data_format == "channels_first" else shape[-1]
+    if unit is not None and (channel is not None or strongest is not None):
+        raise ValueError(
+            f"`unit` names one unit, so `channel` and `strongest` have nothing left to choose. Received: unit={unit}, "
+            f"channel={channel}, strongest={strongest}"
+        )
+    if channel is not None and not 0 <= channel < channels:
+        raise ValueError(f"The features have {channels} channels, counted from 0. Received: channel={channel}")
+    if unit is not None:
+        fits = len(unit) == len(shape) and all(
+            size is None or 0 <= i < size for i, size in zip(unit, shape, strict=True)
+        )
+        if not fits or None in shape:
+            raise ValueError(
+                f"A unit has one index, counted from 0, for each of the features' sizes, which must be known: {shape}. "
+                f"Received: unit={tuple(unit)}"
+            )
+    if strongest is None:
+        return [{"channel": channel, "unit": unit}]
+    candidates = channels if channel is None else math.prod(size or 1 for size in shape) // channels
+    if strongest < 1 or (strongest > candidates and None not in shape):
+        kind = "channels" if channel is None else "units in that channel"
+        raise ValueError(f"There are {candidates} {kind} to choose from. Received: strongest={strongest}")
+    return [{"channel": channel, "rank": rank} for rank in range(strongest)]

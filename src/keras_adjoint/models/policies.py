@@ -1,0 +1,194 @@
+"""The policies: which names there are, which layers they are about, and which of them holds for which layer."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import keras
+from keras.src.applications.convnext import StochasticDepth
+from keras.src.ops import nn as operations
+from keras.src.ops import numpy as numpy_operations
+
+from keras_adjoint.layers.bias import MODES
+from keras_adjoint.layers.registry import class_with_rule, nearest_class
+
+NAMES = {
+    "bias": MODES,
+    "activation": ("same", "linear", "deconvnet", "gradient", "guided"),
+    "norm": ("own", "inverse", "adjoint", "skip"),
+    "pooling": ("spread", "switches", "average"),
+    "gates": ("skip", "recall"),
+    "dropout": ("drop", "keep"),
+    "preprocessing": ("undo", "adjoint", "skip"),
+}
+
+# Which policy decides about layers of a type, and about types that inherit its computation.
+DECIDES = {
+    keras.layers.Activation: "activation",
+    keras.layers.ReLU: "activation",
+    keras.layers.LeakyReLU: "activation",
+    keras.layers.ELU: "activation",
+    keras.layers.PReLU: "activation",
+    keras.layers.Softmax: "activation",
+    keras.layers.BatchNormalization: "norm",
+    keras.layers.LayerNormalization: "norm",
+    keras.layers.GroupNormalization: "norm",
+    keras.layers.RMSNormalization: "norm",
+    keras.layers.UnitNormalization: "norm",
+    keras.layers.MaxPooling1D: "pooling",
+    keras.layers.MaxPooling2D: "pooling",
+    keras.layers.MaxPooling3D: "pooling",
+    keras.layers.GlobalMaxPooling1D: "pooling",
+    keras.layers.GlobalMaxPooling2D: "pooling",
+    keras.layers.GlobalMaxPooling3D: "pooling",
+    keras.layers.GlobalAveragePooling1D: "pooling",
+    keras.layers.GlobalAveragePooling2D: "pooling",
+    keras.layers.GlobalAveragePooling3D: "pooling",
+    keras.layers.Multiply: "gates",
+    numpy_operations.Multiply: "gates",
+    keras.layers.Dropout: "dropout",
+    keras.layers.SpatialDropout1D: "dropout",
+    keras.layers.SpatialDropout2D: "dropout",
+    keras.layers.SpatialDropout3D: "dropout",
+    keras.layers.AlphaDropout: "dropout",
+    keras.layers.GaussianDropout: "dropout",
+    keras.layers.GaussianNoise: "dropout",
+    StochasticDepth: "dropout",
+    keras.layers.Rescaling: "preprocessing",
+    keras.layers.Normalization: "preprocessing",
+}
+
+# Activations that were written as operations of `keras.ops`.
+ACTIVATION_OPERATIONS = (
+    numpy_operations.Tanh,
+    operations.Celu,
+    operations.Elu,
+    operations.Gelu,
+    operations.HardSigmoid,
+    operations.HardSilu,
+    operations.HardTanh,
+    operations.LeakyRelu,
+    operations.LogSigmoid,
+    operations.Relu,
+    operations.Relu6,
+    operations.Selu,
+    operations.Sigmoid,
+    operations.Silu,
+    operations.Softmax,
+    operations.Softplus,
+    operations.Softsign,
+)
+
+
+@dataclass(frozen=True)
+class Policies:
+    """One decision for each kind of thing that has no adjoint, or whose adjoint may not be wanted.
+
+    Each is a name; or a dictionary from layer names, layer classes and predicates to names, with "default" for all
+    others; or, except for activations, a function that takes a layer and returns a name. An activation may also be
+    anything that `keras.activations.get` takes.
+    """
+
+    bias: Any = "own"
+    activation: Any = "same"
+    output_activation: Any = None
+    norm: Any = "own"
+    pooling: Any = "spread"
+    gates: Any = "skip"
+    dropout: Any = "drop"
+    preprocessing: Any = "undo"
+
+    @classmethod
+    def named(cls, given):
+        """The policies in a dictionary of them."""
+        names = [field.name for field in fields(cls)]
+        strange = given.keys() - set(names)
+        if strange:
+            received = ", ".join(f"{name}={given[name]!r}" for name in sorted(strange))
+            raise ValueError(f"The policies are called {', '.join(names)}. Received: {received}")
+        return cls(**given)
+
+    def check(self, layers):
+        """Raise a ValueError for policies that do not exist, and for names of layers that the model does not have."""
+        known = {layer.name for layer in layers}
+        for policy in NAMES:
+            value = getattr(self, policy)
+            if isinstance(value, Mapping):
+                strange = [key for key in value if isinstance(key, str) and key not in known | {"default"}]
+                if strange:
+                    raise ValueError(
+                        f'The keys of a policy are layer names, layer classes, predicates and "default", and the encoder has '
+                        f"no layer of the name {', '.join(map(repr, strange))}. Received: {policy}={value!r}"
+                    )
+                for choice in value.values():
+                    _check_choice(policy, choice)
+            elif policy == "activation" or not callable(value):
+                _check_choice(policy, value)
+
+    def about(self, operation):
+        """The name of the policy that decides about a layer or operation; `None` if its adjoint does.
+
+        A layer that has neither a policy nor an adjoint is what the dictionary that mentions it, or its class, is about. That
+        is how an unknown layer is declared to be an activation or a normalisation.
+        """
+        if isinstance(operation, ACTIVATION_OPERATIONS):
+            return "activation"
+        decided = DECIDES.get(nearest_class(operation, DECIDES))
+        if decided == "activation" and getattr(operation, "activation", None) is keras.activations.linear:
+            return None
+        if decided is None and class_with_rule(operation) is None:
+            return next((policy for policy in NAMES if self._mentions(policy, operation)), None)
+        return decided
+
+    def _mentions(self, policy, operation):
+        choices = getattr(self, policy)
+        return policy != "bias" and isinstance(choices, Mapping) and any(_keys(choices, operation, predicates=False))
+
+    def choose(self, policy, layer):
+        """What a policy says about one layer."""
+        value = getattr(self, policy)
+        if isinstance(value, Mapping):
+            key = self.key(policy, layer)
+            default = next(field.default for field in fields(self) if field.name == policy)
+            return value.get("default" if key is None else key, default)
+        if callable(value) and policy != "activation":
+            value = value(layer)
+            _check_choice(policy, value)
+        return value
+
+    def key(self, policy, layer):
+        """The key of a policy's dictionary that holds for one layer; `None` if its default does."""
+        value = getattr(self, policy)
+        return next(_keys(value, layer, predicates=True), None) if isinstance(value, Mapping) else None
+
+
+def has_own_activation(layer):
+    """Whether a layer computes something else and ends in an activation."""
+    activation = getattr(layer, "activation", None)
+    return activation not in (None, keras.activations.linear) and not isinstance(layer, keras.layers.Activation)
+
+
+def _keys(choices: Mapping, layer, *, predicates: bool):
+    """The keys that hold for a layer, the most particular first: its name, its classes, predicates."""
+    yield from (key for key in (layer.name, *type(layer).__mro__) if key in choices)
+    functions: list[Callable] = [key for key in choices if callable(key) and not isinstance(key, type)]
+    yield from (key for key in functions if predicates and key(layer))
+
+
+def _check_choice(policy, choice):
+    if choice in NAMES[policy]:
+        return
+    if policy == "activation":
+        try:
+            keras.activations.get(choice)
+            return
+        except (ValueError, TypeError):
+            pass
+    others = ", or any activation of Keras" if policy == "activation" else ""
+    names = ", ".join(f'"{name}"' for name in NAMES[policy])
+    raise ValueError(f"`{policy}` must be one of {names}{others}. Received: {policy}={choice!r}")
+
+
+def describe_call(call):
+    """The beginning of an error about a call that neither has an adjoint nor a policy."""
+    return f"`{call.place}`, a `{type(call.operation).__name__}`, has neither an adjoint nor a policy."

@@ -1,0 +1,65 @@
+"""How far one operator is from being the adjoint of another, and how far rounding alone may bring it.
+
+The adjoint Aᵀ is the one operator with ⟨A x, y⟩ = ⟨x, Aᵀ y⟩ for all x and y (Claerbout 1992, chapter 5, "the dot-product
+test"). The residual of B is |⟨A x, y⟩ − ⟨x, B y⟩| / (‖A x‖ ‖y‖) for random x and y.
+"""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_adjoint.ops.precision import epsilon, product_epsilon
+
+SAFETY = 10.0
+
+
+def random_probe(shape, dtype, generator):
+    """Standard normal numbers that `dtype` holds exactly, as float64."""
+    numbers = generator.standard_normal(shape)
+    rounded = ops.convert_to_numpy(ops.cast(ops.convert_to_tensor(numbers.astype("float32")), dtype))
+    return rounded.astype("float64")
+
+
+def evaluate(operator, x, dtype):
+    """`operator` on an array of `dtype`, as float64."""
+    result = operator(ops.convert_to_tensor(np.asarray(x), dtype=dtype))
+    if not hasattr(result, "shape"):
+        raise ValueError(f"An operator must return one tensor. Received: {type(result).__name__} from {operator!r}")
+    return ops.convert_to_numpy(ops.stop_gradient(result)).astype("float64")
+
+
+def residual_of(forward_x, y, x, backward_y):
+    """|⟨A x, y⟩ − ⟨x, B y⟩| / (‖A x‖ ‖y‖), summed in float64."""
+    scale = np.linalg.norm(forward_x) * np.linalg.norm(y)
+    difference = abs(np.vdot(forward_x, y) - np.vdot(x, backward_y))
+    return float(difference / scale) if scale else float(difference)
+
+
+def derived_tolerance(dtype, inputs, outputs):
+    """The residual that rounding alone may leave, with a margin of ten.
+
+    Every element of A x is rounded once to `dtype`, and sums up at most n = `inputs` products in the precision that the
+    backend accumulates in, with independent errors: relative to its size it is off by about ε + ε' √n. The inner
+    product with y averages the errors of m = `outputs` such elements, so that the residual is about
+    (ε + ε' √n) / √m. The error of B y makes the same contribution. A wrong operator scores about 1 / √m.
+
+    Args:
+        dtype: Name of the dtype that the operators compute in.
+        inputs: Number of elements of x.
+        outputs: Number of elements of A x.
+
+    Returns:
+        A float.
+    """
+    accumulated = min(product_epsilon(dtype), epsilon("float32"))
+    return SAFETY * (product_epsilon(dtype) + accumulated * math.sqrt(inputs)) / math.sqrt(outputs)
+
+
+def operator_dtype(*operators):
+    """The dtype that operators compute in: that of the first layer among them, else Keras' default."""
+    for operator in operators:
+        if isinstance(operator, keras.layers.Layer):
+            return operator.compute_dtype
+    return keras.config.floatx()

@@ -1,0 +1,213 @@
+"""Proof instead of promises: the adjoint test with its report, and whether kernels are shared."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+
+from keras_adjoint.models.adjoint import adjoint, linear_adjoint, original_of
+from keras_adjoint.layers.tied import Tied
+from keras_adjoint.testing.packing import Packing
+from keras_adjoint.testing.pairs import UNPOOLING, known_shape, name_of, pair_of
+from keras_adjoint.ops.dot_test import derived_tolerance, operator_dtype, random_probe, residual_of
+
+Operator: TypeAlias = Callable[..., Any]  # layers and models are callables, too
+
+
+@dataclass(frozen=True)
+class AdjointReport:
+    """The outcome of an adjoint test; true if it passed.
+
+    Attributes:
+        passed: Whether the residual is within the tolerance, and the shapes agree.
+        residual: The largest |⟨A x, y⟩ − ⟨x, B y⟩| / (‖A x‖ ‖y‖) over all trials; `inf` if B returns another shape.
+        tolerance: What rounding explains.
+        dtype: The dtype that the operators computed in.
+        diagnosis: What is probably wrong, or "".
+        forward: Name of A.
+        backward: Name of B.
+        input_shape: Shape of x; a tuple of shapes if there are several.
+        output_shape: Shape of A x; a tuple of shapes if there are several.
+    """
+
+    passed: bool
+    residual: float
+    tolerance: float
+    dtype: str
+    diagnosis: str
+    forward: str
+    backward: str
+    input_shape: tuple
+    output_shape: tuple
+
+    def __bool__(self):
+        return self.passed
+
+    def __str__(self):
+        verdict = "is" if self.passed else "is not"
+        lines = [
+            f"{self.backward} {verdict} the adjoint of {self.forward}: residual {self.residual:.1e}, tolerance "
+            f"{self.tolerance:.1e} ({self.dtype}, {self.input_shape} to {self.output_shape})"
+        ]
+        return "\n".join(lines + ([f"Diagnosis: {self.diagnosis}"] if self.diagnosis else []))
+
+
+def check_adjoint(
+    forward: Operator,
+    backward: Operator | None = None,
+    *,
+    input_shape: Sequence[Any] | None = None,
+    trials: int = 3,
+    seed: int = 0,
+    tolerance: float | None = None,
+) -> AdjointReport:
+    """Test whether one operator is the adjoint of another, on random inputs.
+
+    The adjoint Aᵀ is the one operator with ⟨A x, y⟩ = ⟨x, Aᵀ y⟩ for all x and y. Three random pairs show the difference
+    between it and any other operator, unless the other one is so close that rounding could explain it.
+
+    Args:
+        forward: A layer, a model, or a function, of one tensor or of a list of tensors. Of a layer, and of a model of which
+            `adjoint` makes the adjoint, only the linear part A counts, without biases and activation.
+        backward: The operator B to test: a layer, a model, or a function. By default `adjoint(forward)`, whatever the
+            activation of `forward`.
+        input_shape: Shape of x, batch axis included, or a list of shapes if A takes several tensors. By default the shape
+            that `forward` was built with, with a small size where it is unknown.
+        trials: Number of random pairs.
+        seed: Seed of the random numbers.
+        tolerance: The largest residual that passes. By default what rounding explains, see `derived_tolerance`.
+
+    Returns:
+        An `AdjointReport`.
+
+    Raises:
+        ValueError: If the input shape is not known, or an operator returns no tensor.
+        KerasAdjointError: If `backward` is not given and `forward` has no adjoint.
+
+    Example:
+
+    >>> conv = keras.layers.Conv2D(4, 3)
+    >>> conv.build((1, 8, 8, 4))
+    >>> bool(ka.check_adjoint(conv))
+    True
+    >>> other = keras.layers.Conv2D(4, 3, use_bias=False, padding="valid")
+    >>> other.build((1, 6, 6, 4))
+    >>> print(ka.check_adjoint(conv, other).diagnosis)
+    wrong size: B returns (1, 4, 4, 4) where x has (1, 8, 8, 4)
+    """
+    if backward is None and isinstance(forward, UNPOOLING):
+        forward, backward = forward.source, forward  # its switches need an input of the source
+    elif backward is None:
+        whole = isinstance(forward, keras.Model)
+        backward = original_of(forward) or (adjoint(forward) if whole else linear_adjoint(forward))
+    given = tuple(input_shape) if input_shape is not None else known_shape(forward, backward)
+    dtype = operator_dtype(forward, backward)
+    generator = np.random.default_rng(seed)
+    inputs = None if all(isinstance(size, int) for size in given) else Packing(given)
+    pair = pair_of(forward, backward, given, inputs, dtype, generator)
+    shape = given if inputs is None else inputs.shape
+    x = random_probe(shape, dtype, generator)
+    output_shape = pair.forward(x).shape
+    if tolerance is None:
+        tolerance = derived_tolerance(dtype, x.size, int(np.prod(output_shape)))
+    residual = 0.0
+    for _ in range(trials):
+        x, y = random_probe(shape, dtype, generator), random_probe(output_shape, dtype, generator)
+        back = pair.backward(y)
+        residual = max(residual, residual_of(pair.forward(x), y, x, back) if back.shape == x.shape else float("inf"))
+    passed = bool(residual <= tolerance)
+    diagnosis = ""
+    if not passed:
+        from keras_adjoint.testing.diagnosis import diagnose  # most tests pass
+
+        diagnosis = diagnose(pair, shape, output_shape, dtype, tolerance, generator)
+    return AdjointReport(
+        passed=passed,
+        residual=residual,
+        tolerance=float(tolerance),
+        dtype=dtype,
+        diagnosis=diagnosis,
+        forward=name_of(forward),
+        backward=name_of(backward),
+        input_shape=shape if inputs is None else inputs.shapes,
+        output_shape=output_shape if pair.outputs is None else pair.outputs.shapes,
+    )
+
+
+def assert_adjoint(forward: Operator, backward: Operator | None = None, **options: Any) -> AdjointReport:
+    """Raise an AssertionError with the whole report unless `check_adjoint` passes.
+
+    Args:
+        forward: See `check_adjoint`.
+        backward: See `check_adjoint`.
+        **options: See `check_adjoint`.
+
+    Returns:
+        The `AdjointReport`.
+
+    Raises:
+        AssertionError: If the test fails.
+
+    Example:
+
+    >>> dense = keras.layers.Dense(3)
+    >>> dense.build((None, 5))
+    >>> ka.assert_adjoint(dense).passed
+    True
+    """
+    report = check_adjoint(forward, backward, **options)
+    if not report:
+        raise AssertionError(str(report))
+    return report
+
+
+def is_tied(a: keras.layers.Layer, b: keras.layers.Layer | None = None) -> bool:
+    """Whether kernels are shared rather than copied.
+
+    Args:
+        a: A layer or model. A single adjoint layer is tied if it reads a kernel that is not its own.
+        b: Another layer or model. If given: whether all adjoint layers in `a` read variables of `b`, or those in `b`
+            variables of `a`. If not: whether all adjoint layers in the model `a` read variables of other layers of `a`.
+
+    Returns:
+        A Boolean; `False` if there is no adjoint layer at all.
+
+    Example:
+
+    >>> inputs = keras.Input((9, 9, 1))
+    >>> conv = keras.layers.Conv2D(4, 3)
+    >>> features = conv(inputs)
+    >>> model = keras.Model(inputs, ka.adjoint(conv)(features))
+    >>> ka.is_tied(model), ka.is_tied(model, conv), ka.is_tied(conv)
+    (True, True, False)
+    """
+    if b is not None:
+        return _reads(a, _own_variables(b)) or _reads(b, _own_variables(a))
+    if isinstance(a, Tied):
+        return a.tied
+    return _reads(a, _own_variables(a))
+
+
+def _reads(reader, variables):
+    adjoints = [layer for layer in _layers(reader) if isinstance(layer, Tied) and layer.source.variables]
+    return bool(adjoints) and all(
+        layer.tied and all(id(variable) in variables for variable in layer.source.variables) for layer in adjoints
+    )
+
+
+def _layers(root):
+    """All layers in `root`, but not the sources that adjoint layers hold."""
+    yield root
+    if not isinstance(root, Tied):
+        for layer in root._layers:
+            yield from _layers(layer)
+
+
+def _own_variables(root):
+    """Identities of all variables in `root` that do not only belong to the source of an adjoint layer."""
+    owned = set()
+    for layer in _layers(root):
+        owned.update(id(variable) for variable in (*layer._trainable_variables, *layer._non_trainable_variables))
+    return owned

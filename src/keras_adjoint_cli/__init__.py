@@ -1,0 +1,19 @@
+"""The command `keras-adjoint`: `app` has its subcommands, and each of them does its work in a file of its own."""
+
+import importlib.util
+import os
+import sys
+
+
+def main():
+    """Run the command, or say how to install what it needs."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Keras may import TensorFlow beside another backend
+    if importlib.util.find_spec("typer") is None:  # the other package for the terminal, rich, comes with Keras
+        print('The command line needs typer: pip install "keras-adjoint[cli]"', file=sys.stderr)
+        sys.exit(2)
+    try:
+        from keras_adjoint_cli.app import app
+
+        app()
+    except KeyboardInterrupt:  # before a command was there to say so
+        sys.exit(130)

@@ -1,0 +1,78 @@
+"""The command: its subcommands in the order of its help, and what they have in common."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from keras_adjoint_cli.commands import check, deconv, demo, doctor, inspect, kernel, mirror, report
+from keras_adjoint_cli.errors import UNUSABLE, print_error
+from keras_adjoint_cli.options import examples
+
+UsageError: Any = typer.BadParameter.__base__  # of wrong arguments; typer does not name it
+
+
+class Command(TyperGroup):
+    """The command as a whole, which says in one line what is wrong with its arguments, too."""
+
+    def main(self, *arguments, standalone_mode=True, **options):
+        if not standalone_mode:
+            return super().main(*arguments, standalone_mode=False, **options)
+        try:
+            status = super().main(*arguments, standalone_mode=False, **options)
+        except UsageError as error:
+            if error.format_message():  # without any arguments it is empty, for the help has been printed
+                print_error(f"{error.format_message().rstrip('.')}. {where_to_look(error)}")
+            status = UNUSABLE
+        sys.exit(status)
+
+
+def where_to_look(error):
+    """Which help says more about wrong arguments."""
+    return "" if error.ctx is None else f"See {error.ctx.command_path} --help."
+
+
+app = typer.Typer(
+    name="keras-adjoint",
+    cls=Command,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for command, commands in (
+    (demo.demo, demo.EXAMPLES),
+    (inspect.inspect, inspect.EXAMPLES),
+    (check.check, check.EXAMPLES),
+    (mirror.mirror, mirror.EXAMPLES),
+    (kernel.kernel, kernel.EXAMPLES),
+    (deconv.deconv, deconv.EXAMPLES),
+    (report.report, report.EXAMPLES),
+    (doctor.doctor, doctor.EXAMPLES),
+):
+    app.command(epilog=examples(*commands))(command)
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        from keras_adjoint import __version__
+
+        print(f"keras-adjoint {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def keras_adjoint(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Exact adjoints of Keras layers that share their kernels.
+
+    The backend is the one that KERAS_BACKEND names.
+
+    Exit status: 0 if all is well; 1 if something was examined and is not; 2 if a file or an option cannot be used; 130 if
+    it was interrupted. Errors are one line; --debug shows where they come from.
+    """

@@ -1,0 +1,30 @@
+"""`keras-adjoint check`."""
+
+import typer
+
+from keras_adjoint_cli.errors import one_line
+from keras_adjoint_cli.files.without_tensorflow import without_tensorflow
+from keras_adjoint_cli.options import AsJson, Debug, ModelFile, Modules
+
+EXAMPLES = ("check model.keras", "check model.keras --json", "check model.keras --import my_layers")
+
+
+def check(file: ModelFile, as_json: AsJson = False, modules: Modules = None, debug: Debug = False) -> None:
+    """Run the adjoint test on every layer of a model.
+
+    Of a layer with a bias or an activation the linear part is tested; an adjoint layer is tested against its source.
+    The exit status is 0 if all tests passed, 1 if one failed, and 2 if the file cannot be used. Layers that are not
+    linear, or have no rule, are listed and do not count.
+    """
+    with one_line(debug=debug), without_tensorflow():
+        from keras_adjoint.testing.model import examine
+        from keras_adjoint_cli.output.check import as_data, show
+        from keras_adjoint_cli.output.console import print_json
+        from keras_adjoint_cli.files.models import load
+
+        findings = examine(load(file, modules))
+        if as_json:
+            print_json(as_data(file, findings))
+        else:
+            show(findings)
+        raise typer.Exit(1 if any(finding.failed for finding in findings) else 0)

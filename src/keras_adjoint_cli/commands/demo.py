@@ -1,0 +1,41 @@
+"""`keras-adjoint demo`."""
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_adjoint_cli.errors import Unusable, one_line
+from keras_adjoint_cli.options import AsJson, Debug
+
+EXAMPLES = ("demo", "demo --out pictures --steps 3000", "demo --json")
+
+Out = Annotated[Path, typer.Option(help="Folder for demo.png and autoencoder.keras.", file_okay=False)]
+
+
+def demo(
+    out: Out = Path("out"),
+    steps: Annotated[int, typer.Option(help="Training steps of either autoencoder.", min=2)] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the kernels, patches and batches.", min=0)] = 0,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Train a tied autoencoder on photographs beside an untied one, in about a minute.
+
+    Compares their sizes, times and reconstructions, measures the adjoint of every layer and what naive reuse of its
+    kernel gives, writes a picture and the model, and shows that the model is tied after loading.
+
+    Exit status: 0 if it was made; 2 if something that it needs is missing.
+    """
+    with one_line(debug=debug):
+        for module, package in (("skimage", "scikit-image"), ("matplotlib", "matplotlib")):
+            if importlib.util.find_spec(module) is None:
+                raise Unusable(f'The demo needs {package}: pip install "keras-adjoint[demo]"')
+        from keras_adjoint_cli.output.console import make_console, print_json
+        from keras_adjoint.demo.job import run
+        from keras_adjoint.demo.tables import as_data
+
+        results = run(out, steps=steps, seed=seed, console=make_console(stderr=as_json))
+        if as_json:
+            print_json(as_data(results))

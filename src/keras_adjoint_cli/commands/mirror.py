@@ -1,0 +1,77 @@
+"""`keras-adjoint mirror`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_adjoint_cli.completion import policies as complete_policy
+from keras_adjoint_cli.errors import one_line
+from keras_adjoint_cli.files.without_tensorflow import without_tensorflow
+from keras_adjoint_cli.options import AsJson, Debug, Force, Modules
+
+EXAMPLES = (
+    "mirror encoder.keras -o decoder.keras",
+    "mirror encoder.keras -o both.keras --autoencoder --policy pooling=switches",
+    "mirror encoder.keras -o decoder.keras --policy norm=inverse --policy bias:conv1=none --policy bias:Dense=average",
+    "mirror encoder.keras -o stock.keras --untie",
+)
+
+Encoder = Annotated[
+    Path, typer.Argument(help="A saved Keras model.", metavar="ENCODER.keras", readable=False, show_default=False)
+]
+Decoder = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE.keras", help="Where to.", readable=False, show_default=False)
+]
+Policy = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policy",
+        metavar="KEY=VALUE",
+        autocompletion=complete_policy,
+        help="A policy for the whole model, as in pooling=switches, or KEY:LAYER=VALUE for the layers of a name or class, as "
+        "in bias:conv1=none. Can be given several times. A wrong key or value is answered by a list of the right ones.",
+    ),
+]
+
+
+def mirror(
+    file: Encoder,
+    output: Decoder,
+    autoencoder: Annotated[
+        bool, typer.Option("--autoencoder", help="Write both halves, tied, with the memory that policies need.")
+    ] = False,
+    policy: Policy = None,
+    untie: Annotated[
+        bool, typer.Option("--untie", help="Write stock Keras layers only, with copies of all kernels.")
+    ] = False,
+    every_layer: Annotated[
+        bool, typer.Option("--every-layer", help="A line for each layer, rather than for all that are undone alike.")
+    ] = False,
+    force: Force = False,
+    as_json: AsJson = False,
+    modules: Modules = None,
+    debug: Debug = False,
+) -> None:
+    """Make the tied decoder of an encoder, and say what was decided about which layer, and why.
+
+    Whatever is linear is undone by its adjoint. About everything else policies decide; their names and choices are
+    those of keras_adjoint.mirror: activation, output_activation, norm, pooling, gates, dropout, preprocessing, and bias.
+
+    What was written is loaded again and compared before it takes its place. Exit status: 0 if it was written; 1 if it did
+    not come back as it was made; 2 if the encoder cannot be used or mirrored. Nothing is written then.
+    """
+    with one_line(debug=debug), without_tensorflow():
+        from keras_adjoint_cli.output.console import print_json
+        from keras_adjoint_cli.files.models import load
+        from keras_adjoint_cli.files.output import check_output
+        from keras_adjoint_cli.decoder_files import make, write
+        from keras_adjoint_cli.output.mirror import as_data, show
+
+        check_output(output, inputs=[file], suffixes=[".keras"], force=force)
+        mirrored = make(load(file, modules), policy or (), autoencoder=autoencoder, untie=untie)
+        figures = write(mirrored.model, output, autoencoder=autoencoder and not untie)
+        if as_json:
+            print_json(as_data(file, output, mirrored, figures, autoencoder=autoencoder, untied=untie))
+        else:
+            show(output, mirrored, figures, every_layer=every_layer, autoencoder=autoencoder, untied=untie)

@@ -1,0 +1,65 @@
+"""`keras-adjoint report`."""
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_adjoint_cli.commands.deconv import Limits
+from keras_adjoint_cli.commands.mirror import Policy
+from keras_adjoint_cli.errors import Unusable, one_line
+from keras_adjoint_cli.files.without_tensorflow import without_tensorflow
+from keras_adjoint_cli.options import AsJson, Debug, Force, ModelFile, Modules
+
+EXAMPLES = (
+    "report model.keras -o report.html",
+    "report model.keras -o report.html --images cat.jpg --images dog.jpg --range -1 1",
+    "report encoder.keras -o report.html --policy pooling=switches --policy activation=gradient",
+)
+
+Page = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE.html", help="Where to.", readable=False, show_default=False)
+]
+Images = Annotated[
+    list[Path] | None,
+    typer.Option("--images", metavar="PHOTO", help="A picture to reconstruct. Can be given several times."),
+]
+
+
+def report(
+    file: ModelFile,
+    output: Page,
+    images: Images = None,
+    limits: Limits = None,
+    policy: Policy = None,
+    force: Force = False,
+    as_json: AsJson = False,
+    modules: Modules = None,
+    debug: Debug = False,
+) -> None:
+    """Write one HTML file about a model and its mirror: a page with pictures that needs no network and runs no script.
+
+    It has the encoder and its mirror side by side as two ladders, what the policies decided, what comes back for pictures
+    (yours, or photographs that scikit-image brings along), every kernel under the transposes that go by that name, and the
+    adjoint test of every layer. Where a layer cannot be mirrored, the page says so and shows the rest.
+
+    Exit status: 0 if the page was written; 2 if a file or an option cannot be used. Nothing is written then.
+    """
+    with one_line(debug=debug), without_tensorflow():
+        for module in ("jinja2", "PIL"):
+            if importlib.util.find_spec(module) is None:
+                raise Unusable('Reports need jinja2 and Pillow: pip install "keras-adjoint[cli]"')
+        from keras_adjoint_cli.output.console import print_json
+        from keras_adjoint_cli.files.models import load
+        from keras_adjoint_cli.files.output import check_output
+        from keras_adjoint_cli.reporting import as_data, make, show, write
+
+        pictures = images or []
+        check_output(output, inputs=[file, *pictures], suffixes=[".html", ".htm"], force=force)
+        facts = make(load(file, modules), file, pictures, texts=policy or (), limits=limits)
+        size = write(facts, output)
+        if as_json:
+            print_json(as_data(file, output, facts, size))
+        else:
+            show(output, facts, size)

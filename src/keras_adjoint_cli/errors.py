@@ -1,0 +1,60 @@
+"""How the command ends when it cannot do its work: one line on standard error, and an exit status that is not 0."""
+
+import difflib
+import sys
+from contextlib import contextmanager
+
+import typer
+
+from keras_adjoint.errors import KerasAdjointError
+
+FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
+
+
+class Unusable(Exception):
+    """A file or an argument that a command can do nothing with. The message is what the user reads."""
+
+
+class Failed(Unusable):
+    """What a command made does not pass its own test."""
+
+
+@contextmanager
+def one_line(*, debug):
+    """Turn exceptions into one line; with `debug`, show where they come from."""
+    try:
+        yield
+    except (typer.Exit, BrokenPipeError):  # whoever reads our output may stop, as `head` does
+        raise
+    except KeyboardInterrupt as error:
+        if debug:
+            raise
+        print_error("interrupted; no file is left half-written")
+        raise typer.Exit(INTERRUPTED) from error
+    except Exception as error:
+        if debug:
+            raise
+        speaks_for_itself = isinstance(error, (Unusable, KerasAdjointError, OSError))
+        print_error(str(error) if speaks_for_itself else f"{type(error).__name__}: {error}")
+        raise typer.Exit(FAILED if isinstance(error, Failed) else UNUSABLE) from error
+
+
+@contextmanager
+def unusable(*errors):
+    """Let errors of these types, whose messages are made for users, pass as `Unusable`."""
+    try:
+        yield
+    except errors as error:
+        raise Unusable(str(error)) from error
+
+
+def print_error(text):
+    """One line on standard error."""
+    print("keras-adjoint: " + " ".join(text.split()), file=sys.stderr)
+
+
+def nearest(name, known):
+    """Of known names those that could have been meant, or a few others, in one line."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+    return ", ".join(near or [*known[:5], *(["..."] if len(known) > 5 else [])])

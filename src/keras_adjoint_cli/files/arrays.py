@@ -1,0 +1,181 @@
+"""Files of arrays: .npy, .npz, .safetensors, and state dicts of PyTorch, read and written with every dtype kept."""
+
+import importlib.util
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from keras_adjoint_cli.errors import Unusable
+from keras_adjoint.atomic_write import atomic_write
+
+TORCH = (".pt", ".pth", ".bin")
+SUFFIXES = (".npy", ".npz", ".safetensors", *TORCH)
+NEEDS = {".safetensors": "safetensors", **dict.fromkeys(TORCH, "torch")}  # packages, which pip calls so too
+
+
+@dataclass
+class Contents:
+    """What is in a file.
+
+    Attributes:
+        values: Arrays or tensors, and whatever else a state dict holds, by their path: the keys that lead to them.
+        notes: The text that a .safetensors file has beside its arrays.
+    """
+
+    values: dict[tuple, Any]
+    notes: dict[str, str] | None = field(default=None)
+
+
+def name_of(path):
+    """The name that a user knows a value by."""
+    return ".".join(map(str, path)) or "array"
+
+
+def is_array(value):
+    return hasattr(value, "shape") and hasattr(value, "dtype")
+
+
+def check_suffix(file):
+    """Raise an `Unusable` unless files of that kind can be read and written here."""
+    if file.suffix not in SUFFIXES:
+        raise Unusable(f"Arrays are kept in files that end in {', '.join(SUFFIXES)}. Received: {file}")
+    package = NEEDS.get(file.suffix)
+    if package and importlib.util.find_spec(package) is None:
+        raise Unusable(f"For {file.suffix} files install {package}: pip install {package}. Received: {file}")
+
+
+def read(file):
+    """The `Contents` of a file, or an `Unusable` that says what is wrong with it."""
+    check_suffix(file)
+    if not file.is_file():
+        raise Unusable(f"{file} is a folder, not a file of arrays." if file.is_dir() else f"There is no file {file}.")
+    if not file.stat().st_size:
+        raise Unusable(f"{file} is empty.")
+    try:
+        return READ.get(file.suffix, read_torch)(file)
+    except Exception as error:
+        raise Unusable(f"{file} cannot be read as a {file.suffix} file: {reason_of(error)}") from error
+
+
+def reason_of(error):
+    """What is wrong with a file, without the advice of other libraries to load it unsafely."""
+    text = str(error)
+    if "Unsupported" in text or "GLOBAL" in text:
+        return "it holds more than arrays, such as a whole module, which is not loaded because it could run code."
+    if "allow_pickle" in text:
+        return "it is no such file, or holds Python objects, which are not loaded because they could run code."
+    if isinstance(error, (EOFError, LookupError, pickle.UnpicklingError, UnicodeDecodeError)):
+        return "it is no such file, or only a part of one."
+    return text.strip().partition("\n")[0] or type(error).__name__
+
+
+def read_numpy(file):
+    loaded = np.load(file, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+        return Contents({(): loaded})
+    with loaded:
+        return Contents({(name,): loaded[name] for name in loaded.files})
+
+
+def read_safetensors(file):
+    from safetensors import safe_open
+
+    with safe_open(file, framework="np") as opened:
+        return Contents({(name,): opened.get_tensor(name) for name in opened.keys()}, opened.metadata())  # noqa: SIM118
+
+
+def read_torch(file):
+    from keras_adjoint_cli.files import torch_files
+
+    return Contents(dict(leaves(torch_files.load(file))))
+
+
+def leaves(value, path=()):
+    """(path, value) of whatever is no dictionary; a dictionary without entries counts as a value."""
+    if not isinstance(value, Mapping) or not value:
+        yield path, value
+        return
+    for key, inner in value.items():
+        yield from leaves(inner, (*path, key))
+
+
+def write(contents, file):
+    """Write contents in the format that a file's name says, beside it first.
+
+    Returns:
+        Names of values that are no arrays, which only PyTorch's files can hold, and which are left out of others.
+    """
+    check_suffix(file)
+    arrays = {path: value for path, value in contents.values.items() if is_array(value)}
+    with atomic_write(file) as beside:
+        if file.suffix in TORCH:
+            write_torch(contents, beside)
+            return []
+        by_name = {name_of(path): to_numpy(value) for path, value in arrays.items()}
+        if len(by_name) < len(arrays):
+            raise Unusable(f"Two arrays would have the same name in {file}. Write a .pt file, which keeps them apart.")
+        WRITE[file.suffix](by_name, contents.notes, beside)
+    return [name_of(path) for path in contents.values if path not in arrays]
+
+
+def write_npy(arrays, notes, file):
+    if len(arrays) != 1:
+        raise Unusable(f"A .npy file holds one array, and there are {len(arrays)}. Write an .npz file.")
+    np.save(file, remembered(arrays)[0][1], allow_pickle=False)
+
+
+def write_npz(arrays, notes, file):
+    """As `np.savez` does, which does not take every name."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in remembered(arrays):
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+
+
+def remembered(arrays):
+    """(name, array) of arrays whose dtype NumPy's own files remember."""
+    for name, array in arrays.items():
+        if array.dtype.isbuiltin != 1:
+            raise Unusable(f"NumPy's files forget the dtype {array.dtype} of {name}. Write a .safetensors or .pt file.")
+    return list(arrays.items())
+
+
+def write_safetensors(arrays, notes, file):
+    from safetensors.numpy import save_file
+
+    in_order = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
+    save_file(in_order, file, metadata=notes)
+
+
+def write_torch(contents, file):
+    """Dictionaries in dictionaries, as they were read."""
+    from keras_adjoint_cli.files import torch_files
+
+    values = {
+        path: torch_files.from_numpy(value) if isinstance(value, np.ndarray) else value
+        for path, value in contents.values.items()
+    }
+    nested: dict = {}
+    for path, value in values.items():
+        place = nested
+        for key in path[:-1]:
+            place = place.setdefault(key, {})
+        if path:
+            place[path[-1]] = value
+    torch_files.save(values.get((), nested), file)  # one tensor alone has no key
+
+
+def to_numpy(value):
+    if isinstance(value, np.ndarray):
+        return value
+    from keras_adjoint_cli.files import torch_files
+
+    return torch_files.to_numpy(value)
+
+
+READ = {".npy": read_numpy, ".npz": read_numpy, ".safetensors": read_safetensors}
+WRITE = {".npy": write_npy, ".npz": write_npz, ".safetensors": write_safetensors}

@@ -1,0 +1,139 @@
+"""Model files that people hand to the command: loaded, or refused in words."""
+
+import contextlib
+import importlib
+import json
+import re
+import sys
+import zipfile
+
+import keras
+
+from keras_adjoint_cli.errors import Unusable
+from keras_adjoint_cli.files.without_tensorflow import need_tensorflow
+
+LEGACY = (".h5", ".hdf5")
+START = 16  # bytes of a file that say what it is
+ZIP, HDF5 = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
+OTHERS = (  # what other files begin with
+    (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"%PDF-", "a PDF"),
+    (b"\x1f\x8b", "a file compressed by gzip"),
+    (b"\x93NUMPY", "an array of NumPy's"),
+    (b"\x80\x02", "a pickle"),
+    (b"\x80\x04", "a pickle"),
+    (b"\x80\x05", "a pickle"),
+)
+INSIDE = (  # what other zip archives hold
+    (r".*/data\.pkl", " of PyTorch's"),
+    (r".*\.npy", " of NumPy's arrays"),
+)
+
+
+def load(file, modules=None):
+    """The model in a file, or an `Unusable` that says what is wrong with the file.
+
+    What custom modules and layers print goes to standard error, for standard output may be JSON.
+    """
+    check_file(file)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            import_modules(modules or ())
+            return load_model(file)
+    except Unusable:
+        raise
+    except Exception as error:
+        raise Unusable(f"{file} cannot be loaded: {reason_of(error)}") from error
+
+
+def check_file(file):
+    """Raise an `Unusable` unless a file is what its name says."""
+    if file.is_dir():
+        raise Unusable(f"{file} is a folder. A Keras model is one file, whose name ends in .keras or .h5.")
+    if not file.exists():
+        raise Unusable(f"There is no file {file}.")
+    with file.open("rb") as opened:
+        start = opened.read(START)
+    if not start:
+        raise Unusable(f"{file} is not a Keras model: it is empty.")
+    if zipfile.is_zipfile(file):
+        check_archive(file)
+        if file.suffix != ".keras":
+            raise Unusable(f"{file} is in Keras' own format. Rename it, so that it ends in .keras.")
+    elif start.startswith(HDF5):
+        if file.suffix not in LEGACY:
+            raise Unusable(f"{file} is in the older format HDF5. Rename it, so that it ends in .h5.")
+    elif start.startswith(ZIP):
+        raise Unusable(f"{file} is not a whole Keras model: it begins as a zip archive, and its end is missing.")
+    else:
+        what = kind_of(file, start)
+        raise Unusable(
+            f"{file} is not a Keras model{f' but {what}' if what else ''}. "
+            ".keras files are zip archives, and .h5 files are HDF5."
+        )
+
+
+def check_archive(file):
+    """Raise an `Unusable` unless a zip archive has what makes a Keras model."""
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+    if "config.json" not in names:
+        what = next((what for pattern, what in INSIDE if any(re.fullmatch(pattern, name) for name in names)), "")
+        raise Unusable(f"{file} is a zip archive{what}, but not a Keras model: it has no config.json.")
+
+
+def kind_of(file, start):
+    """In words what a file is that begins with these bytes; "" if nobody knows."""
+    for mark, what in OTHERS:
+        if start.startswith(mark):
+            return what
+    if start[4:8] == b"TFL3":
+        return "a TFLite model"
+    if file.suffix == ".onnx":
+        return "an ONNX model"
+    return "" if b"\0" in start or not start.isascii() else "a text"
+
+
+def load_model(file):
+    """Load a model; once more with TensorFlow if it cannot be loaded without."""
+    try:
+        return keras.saving.load_model(file, compile=False)
+    except Exception as error:
+        if "tensorflow" not in str(error).lower().replace("tensorflow.org", ""):
+            raise
+        need_tensorflow()
+        return keras.saving.load_model(file, compile=False)
+
+
+def reason_of(error):
+    """What Keras says is wrong with a file, in a sentence or two."""
+    innermost = str(error).rpartition("Exception encountered:")[2].strip()  # it wraps one error into the other
+    reason = innermost.partition("\n")[0].partition(" Full object config:")[0]
+    if "Could not locate" in reason or "Unknown layer" in reason:
+        return reason.partition(". ")[0].rstrip(".") + ". To import a module that registers it, use --import."
+    if "Lambda" in reason:
+        return (
+            "It has a Lambda layer, whose code would be run, so it is not safe to load. If you trust it, load it in Python "
+            "with safe_mode=False, and replace the Lambda by a layer of a registered class."
+        )
+    if "No model config" in reason:
+        return "it has weights and no model. Write both with model.save."
+    if "truncated file" in reason or "Bad CRC-32" in reason:
+        return f"a part of it is missing or damaged ({reason})."
+    if isinstance(error, json.JSONDecodeError):
+        return f"its config.json is damaged ({reason})."
+    if isinstance(error, (LookupError, AttributeError, TypeError)) and reason == str(error):  # not said by Keras
+        return f"its config.json describes no model ({type(error).__name__}: {reason})."
+    return reason or type(error).__name__
+
+
+def import_modules(names):
+    """Import modules that register custom layers, also from the current folder."""
+    sys.path.insert(0, "")
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except (Exception, SystemExit) as error:  # of a script, too, that was not made to be imported
+            raise Unusable(f"Cannot import {name}: {type(error).__name__}: {error}") from error

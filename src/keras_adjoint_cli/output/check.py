@@ -1,0 +1,61 @@
+"""The findings of `keras-adjoint check`, as a table for people and as data for programs."""
+
+from collections import Counter
+
+import keras
+from rich.markup import escape
+
+from keras_adjoint.testing.model import FAILED, NO_RULE, NOT_LINEAR, NOT_RUN, OK
+from keras_adjoint_cli.output.console import first_sentence, make_console
+from keras_adjoint_cli.output.tables import print_table
+
+COLOURS = {OK: "green", FAILED: "bold red", NO_RULE: "yellow", NOT_LINEAR: "dim", NOT_RUN: "yellow"}
+COLUMNS = ("layer", "type", "adjoint", "input", "residual", "tolerance", "verdict")
+SPARE = ("type", "tolerance", "adjoint")
+
+
+def as_data(file, findings):
+    """A dictionary for JSON; a residual that is not finite is null."""
+    return {
+        "file": str(file),
+        "backend": keras.backend.backend(),
+        "passed": not any(finding.failed for finding in findings),
+        "layers": [vars(finding) for finding in findings],
+    }
+
+
+def show(findings):
+    """Print the table, then what is to be said about failures and missing rules, then the sum."""
+    console = make_console()
+    print_table(console, COLUMNS, map(row, findings), numbers=("residual", "tolerance"), wordy=("input",), spare=SPARE)
+    for line in explanations(findings):
+        console.print(line, soft_wrap=True)
+    counts = Counter(finding.verdict for finding in findings)
+    console.print(f"{len(findings)} layers: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+
+
+def row(finding):
+    """One line of the table."""
+    words = (finding.layer, finding.type, finding.adjoint, "×".join(map(str, finding.input_shape[1:])))
+    colour = COLOURS[finding.verdict]
+    verdict = f"[{colour}]{finding.verdict}[/{colour}]"
+    return *map(escape, words), number(finding.residual), number(finding.tolerance), verdict
+
+
+def explanations(findings):
+    """Each failure with its whole diagnosis, and once per layer type why others were not tested."""
+    for finding in findings:
+        if finding.failed:
+            yield f"[bold red]FAILED[/bold red] {escape(finding.layer)}: {escape(finding.reason)}"
+    untested = Counter(
+        (finding.verdict, finding.type, first_sentence(finding.reason))
+        for finding in findings
+        if finding.verdict in (NO_RULE, NOT_RUN)
+    )
+    for (verdict, kind, reason), count in untested.items():
+        times = f" ({count} layers)" if count > 1 else ""
+        yield f"[yellow]{verdict}[/yellow] {escape(kind)}{times}: {escape(reason)}"
+
+
+def number(value):
+    return "" if value is None else f"{value:.1e}"

@@ -1,0 +1,52 @@
+"""What `keras-adjoint kernel` did, for people and for programs."""
+
+from collections import Counter
+
+from rich.markup import escape
+
+from keras_adjoint_cli.output.console import make_console, plural
+from keras_adjoint_cli.output.tables import print_table
+
+MOST = 40  # lines of the table
+
+
+def as_data(source, file, plan, changes, left_out):
+    """A dictionary for JSON."""
+    return {
+        "input": str(source),
+        "output": str(file),
+        "steps": list(plan.steps()),
+        "arrays": [vars(change) for change in changes],
+        "left_out": left_out,
+    }
+
+
+def show(source, file, plan, changes, left_out):
+    """Print the kernels that were rearranged, then what became of everything else."""
+    console = make_console()
+    kernels = [change for change in changes if change.rearranged]
+    rows = [(escape(one.name), shape(one.before), shape(one.after), one.dtype) for one in kernels[:MOST]]
+    if rows:
+        print_table(console, ("array", "shape", "becomes", "dtype"), rows)
+    for line in conclusions(file, plan, changes, left_out):
+        console.print(line, soft_wrap=True)
+
+
+def conclusions(file, plan, changes, left_out):
+    """What was done to how many arrays."""
+    kernels, others = ([one for one in changes if one.rearranged is wanted] for wanted in (True, False))
+    if len(kernels) > MOST:
+        yield f"… and {len(kernels) - MOST} more"
+    if kernels:
+        yield f"{plural(len(kernels), 'array')} rearranged: {', '.join(plan.steps())}"
+    if others:
+        ranks = Counter(len(one.before) for one in others)
+        axes = ", ".join(f"{count} with {plural(rank, 'axis', 'axes')}" for rank, count in sorted(ranks.items()))
+        yield f"{plural(len(others), 'array')} carried over unchanged: {axes}"
+    if left_out:
+        yield f"Left out, because only PyTorch's files can hold them: {escape(', '.join(left_out))}"
+    yield f"Wrote {escape(str(file))}"
+
+
+def shape(sizes):
+    return "×".join(map(str, sizes)) or "one number"

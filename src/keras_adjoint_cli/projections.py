@@ -1,0 +1,107 @@
+"""`keras-adjoint deconv`: a layer's strongest features in a photograph, and what they look like in pixels."""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+import keras_adjoint as ka
+from keras_adjoint_cli.errors import Unusable, unusable
+from keras_adjoint_cli.policy_options import choices_from, read_settings
+from keras_adjoint.models.deconvnet import DECONVNET, data_format_of, graph_up_to
+from keras_adjoint.plots import photograph
+
+USUAL = 9  # features, if the layer has as many
+EDGE = 0.002  # the part of a projection's energy that may lie beyond each side of its box
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature of a layer, carried back to pixels.
+
+    Attributes:
+        channel: Its channel.
+        unit: Where in the channel it is strongest.
+        strength: How strong it is there.
+        projection: Its projection, of the size of the photograph.
+        box: (top, left, bottom, right) of the part of the photograph that the projection is in.
+    """
+
+    channel: int
+    unit: tuple
+    strength: float
+    projection: np.ndarray
+    box: tuple
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A photograph as the model saw it, and the features that it shows."""
+
+    photograph: np.ndarray
+    range: tuple
+    layer: str
+    features: list
+
+
+def project(model, file, layer, *, strongest=None, channel=None, texts=(), limits=None, size=None):
+    """What the strongest features of a layer respond to in a photograph."""
+    with unusable(ValueError):
+        graph = graph_up_to(model, layer)
+    if len(graph.inputs) != 1:
+        raise Unusable(f"deconv shows what is in one picture, and the model takes {len(graph.inputs)} inputs.")
+    (image,), (features,), data_format = graph.inputs, graph.outputs, data_format_of(graph)
+    with unusable(ValueError):
+        picture = photograph.read(file, image.shape, data_format, size)
+    low, high = limits or photograph.usual_range(graph)
+    x = photograph.as_input(picture, low, high, data_format)
+    values = channels_last(keras.Model(image, features)(x), data_format)[0]
+    strongest = strongest or min(USUAL, values.shape[-1] if channel is None else values[..., 0].size)
+    policies = choices_from(read_settings(texts, [call.operation for call in graph.calls]), DECONVNET)
+    with unusable(ValueError):
+        projector = ka.deconvnet(model, layer, strongest=strongest, channel=channel, **policies)
+    projections = channels_last(projector(x)[0], data_format)
+    units = strongest_units(values, channel)[:strongest]
+    return Seen(picture, (low, high), layer, [feature(values, *pair) for pair in zip(units, projections, strict=True)])
+
+
+def strongest_units(values, channel):
+    """Indices of the strongest unit of each channel, strongest first; or of all units of one channel."""
+    flat = values.reshape(-1, values.shape[-1])
+    if channel is None:
+        places = [(flat[:, number].argmax(), number) for number in range(flat.shape[-1])]
+    else:
+        places = [(place, channel) for place in range(len(flat))]
+    places.sort(key=lambda place: -flat[place])
+    return [(*np.unravel_index(position, values.shape[:-1]), number) for position, number in places]
+
+
+def feature(values, unit, projection):
+    """A `Feature` of a layer with these values."""
+    *place, channel = map(int, unit)
+    return Feature(channel, tuple(place), float(values[unit]), projection, box_of(projection))
+
+
+def box_of(projection):
+    """(top, left, bottom, right) of the square, as far as the picture goes, that nearly all of a projection is in."""
+    energy = np.square(projection.astype("float64")).sum(-1)
+    if not energy.sum():
+        return (0, 0, *energy.shape)
+    spans = [span(energy.sum(1 - axis)) for axis in (0, 1)]
+    side = max(stop - start for start, stop in spans)
+    starts = []
+    for (start, stop), size in zip(spans, energy.shape, strict=True):
+        starts.append(max(0, min((start + stop - side) // 2, size - side)))
+    return (*starts, *(min(start + side, size) for start, size in zip(starts, energy.shape, strict=True)))
+
+
+def span(energy):
+    """(start, stop) of the positions along one axis that nearly all of the energy is at."""
+    below = np.cumsum(energy) / energy.sum()
+    return int(np.searchsorted(below, EDGE)), min(len(energy), int(np.searchsorted(below, 1 - EDGE)) + 1)
+
+
+def channels_last(tensor, data_format):
+    """A batch or a stack of pictures as an array with the channels last."""
+    array = keras.ops.convert_to_numpy(tensor)
+    return np.moveaxis(array, 1, -1) if data_format == "channels_first" and array.ndim > 2 else array
