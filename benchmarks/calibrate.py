@@ -1,4 +1,4 @@
-"""`python -m benchmarks.calibrate`: what the work of every algorithm costs on this machine, for `algorithms/rates.json`.
+"""`python -m benchmarks.calibrate`: what the work of every algorithm costs on this machine, for `algorithms/cost_model.json`.
 
 Convolutions are drawn at random, none of them taken from the networks that `benchmarks.speed` times, and every algorithm
 that fits is timed on each. Its rates are those that explain its times with the least relative error.
@@ -17,12 +17,12 @@ from benchmarks.speed.geometries import Geometry
 from benchmarks.speed.operators import ways
 from benchmarks.speed.timing import interleaved
 from benchmarks.survival import survived
-from keras_adjoint.ops.backend import current
-from keras_adjoint_cli.output.console import make_console
+from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint.ops.algorithms import cost_model
 from keras_adjoint.ops.algorithms.choose import considered, problem_of
 from keras_adjoint.ops.algorithms.cost_model import nanoseconds
-from keras_adjoint.atomic_write import atomic_write
+from keras_adjoint.ops.backend import current
+from keras_adjoint_cli.output.console import make_console
 
 SIDES = {1: (32, 64, 128, 512, 2048, 8192), 2: (7, 14, 28, 56, 112), 3: (7, 14, 28)}
 TAPS = (1, 2, 3, 3, 3, 4, 4, 5, 7, 8, 16, 32, 64, 256, 512)
@@ -49,7 +49,7 @@ LARGEST = 2**24  # numbers in a tensor
 def main():
     """Time, fit and save."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calibrate", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(rates.__file__).with_name("rates.json"))
+    parser.add_argument("--out", type=Path, default=Path(cost_model.__file__).with_name("cost_model.json"))
     parser.add_argument("--seconds", type=float, default=0.05, help="time for each algorithm of each convolution")
     parser.add_argument("--kinds", nargs="+", choices=DRAWS, default=list(DRAWS), help="the others stay as they are")
     parser.add_argument("--precisions", nargs="+", choices=DTYPES, default=list(DTYPES), help="likewise")

@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 
-from keras_adjoint.ops.geometry import Convolution, Window
 from keras_adjoint.ops.algorithms.problem import Problem
+from keras_adjoint.ops.geometry import Convolution, Window
 
 #        size, taps, stride, dilation
 ALONG = [

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_adjoint.testing.packing import packed
 from keras_adjoint.ops.precision import epsilon
+from keras_adjoint.testing.packing import packed
 
 BACKEND = keras.backend.backend()
 

@@ -19,10 +19,10 @@ from benchmarks.speed import convolutions, files, overhead, page, resident, room
 from benchmarks.speed.files import BACKENDS
 from benchmarks.speed.geometries import GEOMETRIES, Geometry
 from benchmarks.speed.timing import interleaved
-from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.algorithms.choose import MAX_WORKSPACE, considered
 from keras_adjoint.ops.algorithms.cost_model import nanoseconds
 from keras_adjoint.ops.algorithms.problem import Work
+from keras_adjoint.ops.backend import current
 
 SMALL = (Geometry("sound", (40,), 2, 3, 4, 2), Geometry("depthwise", (9, 8), 4, 4, 3, groups=4))
 

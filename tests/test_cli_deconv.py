@@ -11,8 +11,8 @@ from keras import layers
 from PIL import Image
 
 import keras_adjoint as ka
-from keras_adjoint_cli.projecting import features
 from keras_adjoint.plots import photograph
+from keras_adjoint_cli import projections as features
 
 
 def network(size=(40, 32, 3), data_format="channels_last", before=()):

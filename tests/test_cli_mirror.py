@@ -9,8 +9,8 @@ from command_line import complains, run, run_in_new_process, saved
 from keras import layers
 
 import keras_adjoint as ka
-from keras_adjoint_cli.mirroring import decoder
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint_cli import decoder_files as decoder
 
 
 def encoder():

@@ -12,10 +12,10 @@ import pytest
 from command_line import run, run_in_new_process, saved
 from keras import layers
 
+from keras_adjoint.models.policies import NAMES
 from keras_adjoint_cli.app import app
 from keras_adjoint_cli.completion import layers as complete_layers
 from keras_adjoint_cli.completion import policies as complete_policies
-from keras_adjoint.models.policies import NAMES
 
 COMMANDS = [command.callback.__name__ for command in app.registered_commands]
 

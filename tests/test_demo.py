@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 import keras_adjoint as ka
+from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint.demo import models, photographs, tables
 from keras_adjoint.demo.job import run
 from keras_adjoint.demo.models import STAGES, make_autoencoder
-from keras_adjoint.atomic_write import atomic_write
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from geometries import joins, kernel_shape, label, problems, random, x_shape, y_
 from helpers import BACKEND
 from keras import ops
 
-from keras_adjoint.ops.backend import current
-from keras_adjoint.ops.algorithms.choose import BY_NAME, adjoint_convolution
 from keras_adjoint.ops.algorithms.bilinear import Form
+from keras_adjoint.ops.algorithms.choose import BY_NAME, adjoint_convolution
+from keras_adjoint.ops.backend import current
 
 # One of each kind: several samples, so that the batch has something to be confused with.
 PROBLEMS = [

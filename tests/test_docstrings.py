@@ -18,7 +18,7 @@ MODULES = [
         module.name
         for module in pkgutil.walk_packages(ka.__path__, "keras_adjoint.")
         if not module.name.startswith(LEAVES)
-        and (".on_" not in module.name or module.name.endswith(f".on_{keras.backend.backend()}"))
+        and (".ops.backend." not in module.name or f".{keras.backend.backend()}" in module.name)
     ),
 ]
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS

@@ -52,7 +52,7 @@ PROGRAMS = [block for block in blocks(ROOT / "README.md") if block.startswith("i
 
 
 def test_the_readme_has_programs_to_run():
-    assert len(PROGRAMS) == 2
+    assert len(PROGRAMS) == 3
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -8,8 +8,8 @@ from keras import ops
 from layer_list import randomize
 
 import keras_adjoint as ka
-from keras_adjoint.models.graph import trace
 from keras_adjoint.layers.tied import linear_part
+from keras_adjoint.models.graph import trace
 from keras_adjoint.testing.packing import Packing, packed
 
 L = keras.layers

@@ -7,10 +7,10 @@ from encoders import X, chain, values
 from keras import layers
 
 import keras_adjoint as ka
+from keras_adjoint.models.decisions import COPIED, EXACT, NOTHING, POLICY, TIED, UNREACHED, ladder_of
 from keras_adjoint.plots.diagram.drawing import draw
 from keras_adjoint.plots.diagram.lanes import lanes_of
 from keras_adjoint.plots.diagram.lettering import LINES, NARROW, WIDE
-from keras_adjoint.models.decisions import COPIED, EXACT, NOTHING, POLICY, TIED, UNREACHED, ladder_of
 from keras_adjoint.plots.diagram.shapes import Box, Text
 from keras_adjoint.plots.diagram.words import words_of
 

@@ -6,8 +6,8 @@ import pytest
 from geometries import random
 from keras import ops
 
-from keras_adjoint.ops.geometry import Window, convolution_of
 from keras_adjoint.ops.algorithms.choose import BY_NAME, adjoint_convolution, problem_of
+from keras_adjoint.ops.geometry import Window, convolution_of
 
 KERNELS = [(4, 128, 256), (2, 2, 128, 256), (2, 2, 2, 64, 256)]  # of 2¹⁷ numbers
 

@@ -8,13 +8,13 @@ from helpers import BACKEND
 from keras import ops
 
 import keras_adjoint as ka
+from keras_adjoint.ops.algorithms import correlate, native
+from keras_adjoint.ops.algorithms.choose import ALGORITHMS, BY_NAME, choose, considered
+from keras_adjoint.ops.algorithms.cost_model import RATES, completed
+from keras_adjoint.ops.algorithms.kernel_gradient import kernel_gradient
+from keras_adjoint.ops.algorithms.problem import Problem, whole_blocks
 from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.geometry import Convolution, Window
-from keras_adjoint.ops.algorithms import correlate, native
-from keras_adjoint.ops.algorithms.choose import BY_NAME, ALGORITHMS, choose, considered
-from keras_adjoint.ops.algorithms.cost_model import RATES, completed
-from keras_adjoint.ops.algorithms.problem import Problem, whole_blocks
-from keras_adjoint.ops.algorithms.kernel_gradient import kernel_gradient
 
 PROBLEMS = list(problems())
 KINDS = ("sequence", "image", "volume", "dilated", "dilated sequence", "grouped", "depthwise", "strided depthwise")

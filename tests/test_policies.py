@@ -8,7 +8,7 @@ from keras import ops
 from layer_list import randomize
 
 import keras_adjoint as ka
-from keras_adjoint.models.adjoint import linear_adjoint
+from keras_adjoint.layers.adjoint import linear_adjoint
 
 L = keras.layers
 

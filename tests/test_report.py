@@ -12,7 +12,6 @@ from keras import layers
 from PIL import Image
 
 import keras_adjoint as ka
-from keras_adjoint.testing.model import examine_layer
 from keras_adjoint.models.graph import trace
 from keras_adjoint.models.policies import NAMES
 from keras_adjoint.models.walk import layers_of
@@ -21,6 +20,7 @@ from keras_adjoint.report.facts import facts_about, short
 from keras_adjoint.report.page import page_about, source_of
 from keras_adjoint.report.policy_words import MEANS
 from keras_adjoint.report.samples import Wanted, samples_for, wanted_by
+from keras_adjoint.testing.model import examine_layer
 
 EVIL = "<script>alert(1)<|script>&\"'"  # Keras refuses a slash
 VOID = {"meta", "link", "img", "br", "input", "hr"}

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from keras_adjoint.ops.geometry import Convolution, Window
 from keras_adjoint.ops.algorithms.problem import Problem
+from keras_adjoint.ops.geometry import Convolution, Window
 
 
 @dataclass(frozen=True)

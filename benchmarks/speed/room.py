@@ -29,7 +29,7 @@ GEOMETRIES = (
 
 
 def rows():
-    """Yield (geometry, {algorithm: {"resident": ratio, "planned": ratio, "considered": bool}}) for every algorithm that fits."""
+    """Yield (geometry, {algorithm: {"resident": ratio, "planned": ratio, "considered": bool}}) for the algorithms that fit."""
     for geometry in GEOMETRIES:
         problem = geometry.problem()
         names = [name for name, algorithm in BY_NAME.items() if algorithm.fits(problem)]

@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 import keras_adjoint as ka
-from keras_adjoint.models.adjoint import original_of
+from keras_adjoint.layers.adjoint import original_of
 from keras_adjoint.layers.tied import Tied
 
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+import algorithms
 import convolutions
 import ideas
-import algorithms
 
 DRAWINGS = (*convolutions.DRAWINGS, *algorithms.DRAWINGS, *ideas.DRAWINGS)
 

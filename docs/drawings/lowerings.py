@@ -3,8 +3,8 @@
 from canvas import EDGE, SOFT, TAPS, WIDTH, Drawing, subscript
 from convolutions import GAP, SIDE, STEP
 
-from keras_adjoint.ops.geometry import Window
 from keras_adjoint.ops.algorithms.polyphase import blocks_of, phases_of
+from keras_adjoint.ops.geometry import Window
 
 AXIS = Window(taps=3, stride=2, padding="same").at(7)
 LEFT = (WIDTH - 7 * STEP + GAP) / 2  # of the seven results

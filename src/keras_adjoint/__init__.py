@@ -8,15 +8,15 @@ settle_backend()
 import importlib
 from typing import TYPE_CHECKING
 
-from keras_adjoint.models.adjoint import adjoint
-from keras_adjoint.layers.autotune import autotune
-from keras_adjoint.testing.check import AdjointReport, assert_adjoint, check_adjoint, is_tied
 from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError, TieError
 from keras_adjoint.kernels.layouts import adapt_bias, adapt_channels, convert_layout, transpose_kernel
-from keras_adjoint.ops.exporting import exporting
+from keras_adjoint.layers.autotune import autotune
 from keras_adjoint.layers.registry import register_rule
+from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.models.clone import clone_tied
+from keras_adjoint.ops.exporting import exporting
 from keras_adjoint.stock.untie import untie
+from keras_adjoint.testing.check import AdjointReport, assert_adjoint, check_adjoint, is_tied
 
 if TYPE_CHECKING:
     from keras_adjoint.models.deconvnet import deconvnet
@@ -55,9 +55,9 @@ __all__ = [
 ]
 
 _IMPORTED_WHEN_ASKED_FOR = {
-    "autoencoder": "mirroring.mirror",
-    "deconvnet": "mirroring.deconvnet",
-    "mirror": "mirroring.mirror",
+    "autoencoder": "models.mirror",
+    "deconvnet": "models.deconvnet",
+    "mirror": "models.mirror",
     "plot_kernels": "plots.kernels",
     "plot_mirror": "plots.mirror",
     "plot_reconstruction": "plots.reconstruction",

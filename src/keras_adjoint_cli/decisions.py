@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from keras_adjoint.models.adjoint import original_of
+from keras_adjoint.layers.adjoint import original_of
 from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.mirror import MirrorBackwardPass

@@ -8,14 +8,14 @@ import keras
 import numpy as np
 
 import keras_adjoint as ka
-from keras_adjoint_cli.output.console import progress
-from keras_adjoint_cli.errors import Failed, unusable
-from keras_adjoint_cli.decisions import Watched, decisions_of, variables_read
-from keras_adjoint_cli.policy_options import policies_from, read_settings
-from keras_adjoint.models.graph import trace
-from keras_adjoint.layers.tied import Tied
-from keras_adjoint.models.mirror import around, backward_pass_along
 from keras_adjoint.atomic_write import atomic_write
+from keras_adjoint.layers.tied import Tied
+from keras_adjoint.models.graph import trace
+from keras_adjoint.models.mirror import around, backward_pass_along
+from keras_adjoint_cli.decisions import Watched, decisions_of, variables_read
+from keras_adjoint_cli.errors import Failed, unusable
+from keras_adjoint_cli.output.console import progress
+from keras_adjoint_cli.policy_options import policies_from, read_settings
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from keras import layers, ops
 
-from keras_adjoint.models.adjoint import linear_adjoint
-from keras_adjoint.ops.backend import current
+from keras_adjoint.layers.adjoint import linear_adjoint
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.sizes import recorded_shapes, spatial
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops.algorithms.problem import ANY_SIZE
+from keras_adjoint.ops.backend import current
 
 KERNELS = ("kernel", "embeddings")  # how the names of variables end that an adjoint is made of
 

@@ -7,9 +7,9 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from keras_adjoint.kernels.channels import METHODS, known
+from keras_adjoint.kernels.layouts import KINDS, adapt_channels, convert_layout, transpose_kernel
 from keras_adjoint_cli.errors import Unusable, nearest, unusable
 from keras_adjoint_cli.files.arrays import Contents, is_array, name_of
-from keras_adjoint.kernels.layouts import KINDS, adapt_channels, convert_layout, transpose_kernel
 
 KERAS_LAYOUTS = {3: "WIO", 4: "HWIO", 5: "DHWIO"}
 

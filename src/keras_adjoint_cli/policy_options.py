@@ -5,8 +5,8 @@ from typing import Any
 
 import keras
 
-from keras_adjoint_cli.errors import Unusable, nearest, unusable
 from keras_adjoint.models.policies import NAMES, Policies
+from keras_adjoint_cli.errors import Unusable, nearest, unusable
 
 FORM = (
     "A policy is written KEY=VALUE, as in pooling=switches, or KEY:LAYER=VALUE for the layers of one name or class, as in "

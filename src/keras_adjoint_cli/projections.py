@@ -6,10 +6,10 @@ import keras
 import numpy as np
 
 import keras_adjoint as ka
-from keras_adjoint_cli.errors import Unusable, unusable
-from keras_adjoint_cli.policy_options import choices_from, read_settings
 from keras_adjoint.models.deconvnet import DECONVNET, data_format_of, graph_up_to
 from keras_adjoint.plots import photograph
+from keras_adjoint_cli.errors import Unusable, unusable
+from keras_adjoint_cli.policy_options import choices_from, read_settings
 
 USUAL = 9  # features, if the layer has as many
 EDGE = 0.002  # the part of a projection's energy that may lie beyond each side of its box

@@ -4,17 +4,17 @@ from dataclasses import dataclass, field
 
 import keras
 
-from keras_adjoint_cli.errors import Unusable
-from keras_adjoint_cli.files.models import load
-from keras_adjoint_cli.files.output import check_output
-from keras_adjoint_cli.files.scripts import read_script, write_script
+from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint.doctor.models.illnesses import examine_model
 from keras_adjoint.doctor.models.origin import origin_of
 from keras_adjoint.doctor.repair.models import proven_difference, repair_model
 from keras_adjoint.doctor.repair.outputs import Refused
 from keras_adjoint.doctor.repair.scripts import repair_script
 from keras_adjoint.doctor.scripts.illnesses import examine_script
-from keras_adjoint.atomic_write import atomic_write
+from keras_adjoint_cli.errors import Unusable
+from keras_adjoint_cli.files.models import load
+from keras_adjoint_cli.files.output import check_output
+from keras_adjoint_cli.files.scripts import read_script, write_script
 
 
 @dataclass

@@ -3,16 +3,16 @@
 import keras
 from rich.markup import escape
 
-from keras_adjoint.testing.model import examine_layer
-from keras_adjoint_cli.output.console import make_console, progress
-from keras_adjoint_cli.errors import unusable
-from keras_adjoint_cli.policy_options import choices_from, policies_from, read_settings
+from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.models.graph import trace
 from keras_adjoint.models.walk import layers_of
 from keras_adjoint.report.facts import facts_about
 from keras_adjoint.report.page import page_about
-from keras_adjoint.atomic_write import atomic_write
+from keras_adjoint.testing.model import examine_layer
+from keras_adjoint_cli.errors import unusable
+from keras_adjoint_cli.output.console import make_console, progress
+from keras_adjoint_cli.policy_options import choices_from, policies_from, read_settings
 
 
 def make(model, file, images, *, texts, limits):

@@ -5,15 +5,15 @@ from functools import partial
 
 import keras
 
-from keras_adjoint_cli.output.console import progress
-from keras_adjoint_cli.facts import hyperparameters, algorithms, name_of_adjoint, sizes
-from keras_adjoint_cli.decisions import Watched, decision_about, place_in_model
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.models.graph import trace
 from keras_adjoint.models.gaps import BackwardPassOverGaps
+from keras_adjoint.models.graph import trace
 from keras_adjoint.models.mirror import backward_pass_along
 from keras_adjoint.models.policies import Policies
 from keras_adjoint.models.walk import is_whole, layers_of
+from keras_adjoint_cli.decisions import Watched, decision_about, place_in_model
+from keras_adjoint_cli.facts import algorithms, hyperparameters, name_of_adjoint, sizes
+from keras_adjoint_cli.output.console import progress
 
 EXACT, POLICY, NEITHER, NOT_REACHED = "exact", "policy", "neither", "not reached"
 
@@ -57,7 +57,9 @@ def survey(model, batch=1):
     except NoRuleError as error:
         return [entry(name, layer, batch) for name, layer in layers_of(model)], str(error)
     with progress("Looking for adjoints", len(graph.calls)) as advance:
-        way = backward_pass_along(graph, model, Policies(), kind=partial(Survey, advance=advance), tied=True, remembers=True)
+        way = backward_pass_along(
+            graph, model, Policies(), kind=partial(Survey, advance=advance), tied=True, remembers=True
+        )
         way.run([keras.Input(batch_shape=y.shape, dtype=y.dtype) for y in graph.outputs])
     calls = {id(call.operation): call for call in reversed(graph.calls)}
     return [entry(name, layer, batch, way, calls.get(id(layer))) for name, layer in in_order(model, graph)], ""

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint.demo import models, picture, tables
 from keras_adjoint.demo.attempts import try_everything
 from keras_adjoint.demo.photographs import held_out_photographs, random_patches, training_photographs
 from keras_adjoint.demo.reload import in_new_process
 from keras_adjoint.demo.training import Trained, train
-from keras_adjoint.atomic_write import atomic_write
 
 PATCHES = 3000
 SAMPLE = 16

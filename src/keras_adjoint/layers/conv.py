@@ -4,12 +4,12 @@ from functools import cached_property
 
 import keras
 
-from keras_adjoint.ops.geometry import Window, convolution_of
 from keras_adjoint.layers.options import Sized, TiedChannels
+from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.sizes import shape_of
 from keras_adjoint.ops.algorithms.choose import adjoint_convolution, check_name, choose
 from keras_adjoint.ops.algorithms.problem import Problem
-from keras_adjoint.layers.registry import rule
+from keras_adjoint.ops.geometry import Window, convolution_of
 
 
 @rule(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)

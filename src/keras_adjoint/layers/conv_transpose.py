@@ -4,10 +4,10 @@ import keras
 from keras import ops
 
 from keras_adjoint.errors import SizeError
-from keras_adjoint.ops.geometry import TransposedWindow, convolution_of, is_known
 from keras_adjoint.layers.options import TiedChannels
-from keras_adjoint.ops.algorithms.correlate import forward
 from keras_adjoint.layers.registry import rule
+from keras_adjoint.ops.algorithms.correlate import forward
+from keras_adjoint.ops.geometry import TransposedWindow, convolution_of, is_known
 
 
 @rule(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)

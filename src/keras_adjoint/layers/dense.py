@@ -5,8 +5,8 @@ from keras import ops
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.options import TiedChannels, TiedShift
-from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.registry import rule
+from keras_adjoint.layers.tied import Tied
 
 
 def times_transpose(y, kernel):

@@ -3,11 +3,11 @@
 import keras
 from keras import ops
 
-from keras_adjoint.ops.geometry import Convolution, Window
 from keras_adjoint.layers.conv import AdjointConv
+from keras_adjoint.layers.registry import rule
 from keras_adjoint.ops.algorithms.choose import adjoint_convolution, choose
 from keras_adjoint.ops.algorithms.problem import Problem
-from keras_adjoint.layers.registry import rule
+from keras_adjoint.ops.geometry import Convolution, Window
 
 
 @rule(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)

@@ -2,12 +2,12 @@
 
 from keras import ops
 
-from keras_adjoint.ops.backend import current
 from keras_adjoint.kernels.channels import adapter_matrix
-from keras_adjoint.ops.geometry import CACHE_SIZE, is_known
 from keras_adjoint.layers import bias as biases
 from keras_adjoint.layers.sizes import recorded_shapes, resolve, spatial, standardize_output_size
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.ops.backend import current
+from keras_adjoint.ops.geometry import CACHE_SIZE, is_known
 
 CHANNEL_METHODS = ("repeat", "average", "truncate", "pad", "learned")
 

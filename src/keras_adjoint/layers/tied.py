@@ -7,10 +7,10 @@ from functools import lru_cache
 import keras
 from keras import ops
 
-from keras_adjoint.ops.backend import current
 from keras_adjoint.layers.kernel import check_readable, float_policy, read_kernel
-from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.sharing import keeps_identities, share
+from keras_adjoint.layers.sizes import recorded_shapes
+from keras_adjoint.ops.backend import current
 
 
 class Tied(keras.layers.Layer):

@@ -1,26 +1,16 @@
 """`adjoint`: from a layer to the layer that computes its transpose, from a linear model to the model that does."""
 
-import weakref
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_adjoint import layers as _layers  # noqa: F401  fills the registry
 from keras_adjoint.errors import KerasAdjointError, NoRuleError
-from keras_adjoint.models.graph import trace, zeros
-from keras_adjoint.layers.bias import READS_SOURCE
-from keras_adjoint.layers.kernel import check_readable
-from keras_adjoint.layers.sizes import recorded_shapes
-from keras_adjoint.layers.tied import Tied, linear_part
-from keras_adjoint.models.operations import is_symbolic, operation_back
-from keras_adjoint.ops.dot_test import derived_tolerance, evaluate, operator_dtype, random_probe, residual_of
-from keras_adjoint.layers.registry import REGISTERED_BY_USERS, apply_rule, class_with_rule, describe, rule_for
-from keras_adjoint.layers.sharing import copy_value
+from keras_adjoint.layers.adjoint import SOURCES, check_linear, linear_adjoint, original_of
+from keras_adjoint.layers.registry import class_with_rule, describe
 from keras_adjoint.models.backward import BackwardPass
-
-# Stock layers cannot carry their source, so what they are the adjoint of is remembered here.
-_SOURCES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+from keras_adjoint.models.graph import trace, zeros
+from keras_adjoint.models.operations import is_symbolic, operation_back
 
 _DEFAULTS = {
     "output_size": None,
@@ -31,7 +21,6 @@ _DEFAULTS = {
     "tied": True,
     "name": None,
 }
-_UNKNOWN_SIZE = 12  # what an unknown size is tried with
 
 
 def adjoint(
@@ -122,8 +111,10 @@ def _adjoint_of_model(model, options):
             f"Received: {', '.join(sorted(refused))}, {describe(model)}"
         )
     graph = trace(model)
-    result = ExactBackwardPass(graph, tied=options.get("tied", True)).model(options.get("name") or f"{model.name}_adjoint")
-    _SOURCES[result] = model
+    result = ExactBackwardPass(graph, tied=options.get("tied", True)).model(
+        options.get("name") or f"{model.name}_adjoint"
+    )
+    SOURCES[result] = model
     return result
 
 
@@ -176,97 +167,3 @@ class locate_errors:
         ours = isinstance(error, KerasAdjointError) or kind is ValueError
         if ours and f"`{self.call.place}`" not in str(error):
             raise kind(f"At `{self.call.place}`: {error}") from error
-
-
-def linear_adjoint(source, **options):
-    """The adjoint of the linear part of a layer, whatever the layer's activation. Options as in `adjoint`."""
-    rule_for(source)
-    check_readable(source)
-    if not options.get("tied", True):
-        if source.weights:
-            source = copied(source, keep_bias=options.get("bias", "none") in READS_SOURCE)
-        else:
-            del options["tied"]  # nothing there that could be shared
-    result = apply_rule(source, options)
-    if not isinstance(result, Tied):
-        _SOURCES[result] = source
-    if class_with_rule(source) in REGISTERED_BY_USERS:
-        _check_user_rule(source, result)
-    return result
-
-
-def check_linear(source):
-    """Raise a NoRuleError if `source` ends in an activation."""
-    activation = getattr(source, "activation", None)
-    if activation not in (None, keras.activations.linear) and not isinstance(source, keras.layers.Activation):
-        name = getattr(activation, "__name__", activation)
-        raise NoRuleError(
-            f"A layer with an activation is not linear, so it has no adjoint. Build it with `activation=None` and put a "
-            f'`keras.layers.Activation("{name}")` behind it, then take the adjoint of the linear layer alone. '
-            f"Received: activation={name!r}, {describe(source)}"
-        )
-
-
-def copied(source, *, keep_bias):
-    """A copy of a layer with its own variables, without the bias if nobody will read it."""
-    config = {**source.get_config(), "name": f"{source.name}_copy"}  # in PyTorch parameters of equal paths would be one
-    if not keep_bias and "use_bias" in config:
-        config["use_bias"] = False
-    copy = type(source).from_config(config)
-    copy.build_from_config(source.get_build_config())
-    values = {variable.name: variable for variable in source.weights}
-    for variable in copy.weights:
-        copy_value(variable, values[variable.name])
-    if hasattr(copy, "finalize_state"):
-        copy.finalize_state()
-    return copy
-
-
-def original_of(layer):
-    """The source of a layer that is an exact adjoint already."""
-    if not isinstance(layer, Tied):
-        return _SOURCES.get(layer)
-    if layer.exact:
-        return layer.source
-    raise NoRuleError(
-        f"This layer was given other channels, so it is not the adjoint of its source, and its own adjoint is not known. "
-        f"Take the adjoint of `layer.source`. Received: {describe(layer)}"
-    )
-
-
-def probe_shape(source, recorded=None):
-    """An input shape to try a layer with: a recorded one, small where it is unknown; or `None`."""
-    shapes = recorded if recorded is not None else recorded_shapes(source)
-    if not shapes:
-        return None
-    batch, *rest = shapes[0]
-    return (batch or 2, *(size or _UNKNOWN_SIZE for size in rest))
-
-
-def _check_user_rule(source, result):
-    """Refuse a registered rule whose result is not the adjoint of `source`."""
-    shape = probe_shape(source)
-    if shape is None:
-        raise NoRuleError(
-            f"A registered rule is tested before it is used, for which the input shape must be known. Call the layer once, "
-            f"or build it with `source.build(input_shape)`. Received: {describe(source)}"
-        )
-    dtype = operator_dtype(source)
-    generator = np.random.default_rng(0)
-    x = random_probe(shape, dtype, generator)
-    with linear_part(source) as linear:
-        forward_x = evaluate(linear, x, dtype)
-    y = random_probe(forward_x.shape, dtype, generator)
-    backward_y = evaluate(result, y, dtype)
-    if backward_y.shape != x.shape:
-        reason = f"it returns shape {backward_y.shape} for an input of shape {x.shape}"
-    else:
-        residual = residual_of(forward_x, y, x, backward_y)
-        tolerance = derived_tolerance(dtype, x.size, forward_x.size)
-        if residual <= tolerance:
-            return
-        reason = f"its residual is {residual:.1e}, and rounding explains no more than {tolerance:.1e}"
-    raise NoRuleError(
-        f"The rule registered for `{type(source).__name__}` fails the adjoint test, so it is not used: {reason}. Compare "
-        f"the two with `keras_adjoint.check_adjoint(source, result)`. Received: {describe(source)}"
-    )

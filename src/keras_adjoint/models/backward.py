@@ -6,8 +6,8 @@ import keras
 from keras.src.backend.common import global_state
 
 from keras_adjoint.errors import SizeError
-from keras_adjoint.models.graph import reverse, zeros
 from keras_adjoint.layers.registry import describe
+from keras_adjoint.models.graph import reverse, zeros
 
 
 class BackwardPass:

@@ -5,9 +5,9 @@ from typing import Any
 
 import keras
 
-from keras_adjoint.models.graph import Call, Graph
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.gaps import BackwardPassOverGaps
+from keras_adjoint.models.graph import Call, Graph
 from keras_adjoint.models.mirror import around, backward_pass_of
 from keras_adjoint.models.policies import Policies
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import keras
 
-from keras_adjoint.models.graph import Graph, trace
-from keras_adjoint.layers.selection import SelectedFeatures
-from keras_adjoint.models.mirror import check_names, backward_pass_along
-from keras_adjoint.models.policies import Policies
+from keras_adjoint.layers.deconvnet import SelectedFeatures
 from keras_adjoint.models.backward import unpacked
+from keras_adjoint.models.graph import Graph, trace
+from keras_adjoint.models.mirror import backward_pass_along, check_names
+from keras_adjoint.models.policies import Policies
 
 DECONVNET = {
     "activation": "deconvnet",

@@ -15,8 +15,8 @@ from keras import ops, tree
 from keras.src.models.functional import Functional
 
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.ops.precision import epsilon
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule, describe
+from keras_adjoint.ops.precision import epsilon
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,14 +4,15 @@ from typing import Any
 
 import keras
 
-from keras_adjoint.models.adjoint import ExactBackwardPass, linear_adjoint, original_of, locate_errors
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.models.graph import graph_of, trace
+from keras_adjoint.layers.adjoint import linear_adjoint, original_of
 from keras_adjoint.layers.bias import MODES, READS_SOURCE
+from keras_adjoint.layers.registry import class_with_rule, options_of
+from keras_adjoint.models.adjoint import ExactBackwardPass, locate_errors
+from keras_adjoint.models.backward import unpacked
+from keras_adjoint.models.graph import graph_of, trace
 from keras_adjoint.models.policies import Policies, describe_call, has_own_activation
 from keras_adjoint.models.policy_layers import GLOBAL_MAX_POOLS, MAX_POOLS, UNDO, activated
-from keras_adjoint.layers.registry import class_with_rule, options_of
-from keras_adjoint.models.backward import unpacked
 
 # Layers behind which numbers are what they were before, so that what passed an activation still has.
 MOVES = (

@@ -6,19 +6,22 @@ each input of the call.
 
 import keras
 
-from keras_adjoint.models.adjoint import copied
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.layers.affine import AdjointAffinePart
+from keras_adjoint.layers.adjoint import copied
+from keras_adjoint.layers.deconvnet import RecordedSign
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
 from keras_adjoint.layers.kernel import float_policy
-from keras_adjoint.layers.norm import AdjointBatchNormalization, AdjointNormalization, AdjointRescaling
-from keras_adjoint.layers.pooling import AdjointAveragePooling
-from keras_adjoint.layers.sign import RecordedSign
-from keras_adjoint.layers.spread import SpreadPooling
-from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
-from keras_adjoint.models.policies import describe_call
-from keras_adjoint.models.operations import operation_back
+from keras_adjoint.layers.norm import (
+    AdjointAffinePart,
+    AdjointBatchNormalization,
+    AdjointNormalization,
+    AdjointRescaling,
+)
+from keras_adjoint.layers.pooling import AdjointAveragePooling, SpreadPooling
 from keras_adjoint.layers.registry import nearest_class
+from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
+from keras_adjoint.models.operations import operation_back
+from keras_adjoint.models.policies import describe_call
 
 # Normalisations and preprocessing, with the layer that multiplies by their scale or undoes it.
 SCALINGS = {

@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.registry import class_with_rule
+from keras_adjoint.layers.tied import Tied
 
 
 def layers_of(root, prefix="", seen=None):

@@ -7,12 +7,12 @@ import numpy as np
 
 from keras_adjoint.kernels.channels import known
 from keras_adjoint.kernels.layouts import KINDS
+from keras_adjoint.layers.registry import describe
 from keras_adjoint.plots.diagram.words import by
 from keras_adjoint.plots.figures import INK, SOFT, TIED, new_figure
 from keras_adjoint.plots.layer_kernels import kernels_of
 from keras_adjoint.plots.tiles import arranged, mosaic
 from keras_adjoint.plots.words import extent
-from keras_adjoint.layers.registry import describe
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

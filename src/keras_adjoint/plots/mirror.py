@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from keras_adjoint.models.decisions import ladder_of
 from keras_adjoint.plots.diagram.drawing import draw
 from keras_adjoint.plots.diagram.lettering import WIDE
-from keras_adjoint.models.decisions import ladder_of
 from keras_adjoint.plots.diagram.shapes import Box, Dot, Line, Text
 from keras_adjoint.plots.figures import INK, SOFT, TIED, new_figure
 

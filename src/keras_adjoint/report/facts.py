@@ -7,11 +7,11 @@ from typing import Any
 import keras
 
 from keras_adjoint.errors import NoRuleError
+from keras_adjoint.layers.tied import Tied
+from keras_adjoint.models.decisions import BROKEN, EXACT, ladder_of
 from keras_adjoint.plots.diagram.drawing import draw
 from keras_adjoint.plots.diagram.lettering import NARROW, WIDE
-from keras_adjoint.models.decisions import BROKEN, EXACT, ladder_of
 from keras_adjoint.plots.diagram.words import words_of
-from keras_adjoint.layers.tied import Tied
 from keras_adjoint.report.layers import section_of
 from keras_adjoint.report.policy_words import decisions_of
 from keras_adjoint.report.reconstructions import reconstructions_of

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import keras
 
-from keras_adjoint.plots.diagram.words import by
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.plots.diagram.words import by
 from keras_adjoint.plots.layer_kernels import kernels_of
 from keras_adjoint.plots.tiles import mosaic
 from keras_adjoint.plots.words import extent

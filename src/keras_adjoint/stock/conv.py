@@ -6,10 +6,10 @@ from itertools import chain
 
 import numpy as np
 
-from keras_adjoint.ops.geometry import Convolution
 from keras_adjoint.kernels.layouts import transpose_kernel
 from keras_adjoint.layers.depthwise import AdjointDepthwiseConv, AdjointSeparableConv
 from keras_adjoint.ops.algorithms import subpixel
+from keras_adjoint.ops.geometry import Convolution
 from keras_adjoint.stock.steps import (
     L,
     among_channels_last,

@@ -8,8 +8,8 @@ from keras.src.models.functional import Functional
 from keras.src.utils.naming import to_snake_case
 
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.sharing import copy_value
+from keras_adjoint.layers.tied import Tied
 from keras_adjoint.stock.steps import Branches, Call, received, refuse
 from keras_adjoint.stock.write import OTHERS, writer_for
 

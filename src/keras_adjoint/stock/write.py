@@ -1,23 +1,21 @@
 """Which function writes out which adjoint layer."""
 
-from keras_adjoint.layers.affine import AdjointAffinePart
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.conv_transpose import AdjointConvTranspose
+from keras_adjoint.layers.deconvnet import RecordedSign, SelectedFeatures
 from keras_adjoint.layers.dense import AdjointDense, AdjointEinsumDense, AdjointEmbedding
 from keras_adjoint.layers.depthwise import AdjointDepthwiseConv, AdjointSeparableConv
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
 from keras_adjoint.layers.merge import AdjointConcatenate, AdjointSum
 from keras_adjoint.layers.norm import (
+    AdjointAffinePart,
     AdjointBatchNormalization,
     AdjointLayerScale,
     AdjointNormalization,
     AdjointRescaling,
 )
-from keras_adjoint.layers.pooling import AdjointAveragePooling
-from keras_adjoint.layers.selection import SelectedFeatures
+from keras_adjoint.layers.pooling import AdjointAveragePooling, SpreadPooling
 from keras_adjoint.layers.shape import AdjointRepeatVector, AdjointReshape, AdjointZeroPadding1D
-from keras_adjoint.layers.sign import RecordedSign
-from keras_adjoint.layers.spread import SpreadPooling
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.upsampling import AdjointUpSampling
 from keras_adjoint.stock import conv, merge, others

@@ -7,11 +7,12 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from keras_adjoint.models.adjoint import adjoint, linear_adjoint, original_of
+from keras_adjoint.layers.adjoint import linear_adjoint, original_of
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.models.adjoint import adjoint
+from keras_adjoint.ops.dot_test import derived_tolerance, operator_dtype, random_probe, residual_of
 from keras_adjoint.testing.packing import Packing
 from keras_adjoint.testing.pairs import UNPOOLING, known_shape, name_of, pair_of
-from keras_adjoint.ops.dot_test import derived_tolerance, operator_dtype, random_probe, residual_of
 
 Operator: TypeAlias = Callable[..., Any]  # layers and models are callables, too
 

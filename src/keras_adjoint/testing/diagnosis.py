@@ -8,8 +8,8 @@ import numpy as np
 
 from keras_adjoint.layers.kernel import read_kernel
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.testing.pairs import Pair
 from keras_adjoint.ops.dot_test import evaluate, random_probe, residual_of
+from keras_adjoint.testing.pairs import Pair
 
 FARTHEST_SHIFT = 3
 LARGEST_MATRIX = 4_000_000  # entries

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-import keras_adjoint as ka
-from keras_adjoint.models.adjoint import linear_adjoint, probe_shape
+from keras_adjoint.errors import NoRuleError, TieError
+from keras_adjoint.layers.adjoint import linear_adjoint, probe_shape
+from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.walk import layers_of
-from keras_adjoint.ops.precision import epsilon
 from keras_adjoint.ops.dot_test import evaluate, operator_dtype, random_probe
-from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule
+from keras_adjoint.ops.precision import epsilon
+from keras_adjoint.testing.check import check_adjoint
 
 OK, FAILED, NO_RULE, NOT_LINEAR, NOT_RUN = "ok", "FAILED", "no rule", "not linear", "not run"
 
@@ -45,11 +46,11 @@ def examine_layer(name, layer, trials=3):
     known = {"layer": name, "type": type(layer).__name__}
     try:
         known["adjoint"], report = run_test(layer, trials)
-    except ka.NoRuleError as error:
+    except NoRuleError as error:
         if class_with_rule(layer) in REGISTERED_BY_USERS:  # a rule that was refused, for it failed the adjoint test
             return Finding(**known, verdict=FAILED, reason=str(error))
         return Finding(**known, verdict=NO_RULE if may_be_linear(layer) else NOT_LINEAR, reason=str(error))
-    except ka.TieError as error:
+    except TieError as error:
         return Finding(**known, verdict=NO_RULE, reason=str(error))
     except Exception as error:
         own = runs(layer)
@@ -71,9 +72,9 @@ def examine_layer(name, layer, trials=3):
 def run_test(layer, trials):
     """(the adjoint in words, the report of the adjoint test)."""
     if isinstance(layer, Tied):
-        return f"of {layer.source.name}", ka.check_adjoint(layer, trials=trials) or without_bias(layer)
+        return f"of {layer.source.name}", check_adjoint(layer, trials=trials) or without_bias(layer)
     adjoint = linear_adjoint(layer)
-    return type(adjoint).__name__, ka.check_adjoint(layer, adjoint, trials=trials)
+    return type(adjoint).__name__, check_adjoint(layer, adjoint, trials=trials)
 
 
 def without_bias(layer):
@@ -84,7 +85,7 @@ def without_bias(layer):
     for variable in layer.weights:
         if "bias" in variable.name and all(variable is not other for other in layer.source.weights):
             variable.assign(keras.ops.zeros_like(variable))
-    return ka.check_adjoint(layer.source, layer)
+    return check_adjoint(layer.source, layer)
 
 
 def quantisation(layer):

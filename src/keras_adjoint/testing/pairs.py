@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import keras
 
-from keras_adjoint.models.adjoint import original_of, probe_shape
 from keras_adjoint.errors import SizeError
+from keras_adjoint.layers.adjoint import original_of, probe_shape
 from keras_adjoint.layers.merge import AdjointMerge
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied, linear_part
-from keras_adjoint.testing.packing import Packing, packed
-from keras_adjoint.ops.dot_test import evaluate, random_probe
 from keras_adjoint.models.backward import unpacked
+from keras_adjoint.ops.dot_test import evaluate, random_probe
+from keras_adjoint.testing.packing import Packing, packed
 
 UNPOOLING = (AdjointMaxPooling, AdjointGlobalMaxPooling)  # they are called with switches
 

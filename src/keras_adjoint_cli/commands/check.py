@@ -18,9 +18,9 @@ def check(file: ModelFile, as_json: AsJson = False, modules: Modules = None, deb
     """
     with one_line(debug=debug), without_tensorflow():
         from keras_adjoint.testing.model import examine
+        from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.check import as_data, show
         from keras_adjoint_cli.output.console import print_json
-        from keras_adjoint_cli.files.models import load
 
         findings = examine(load(file, modules))
         if as_json:

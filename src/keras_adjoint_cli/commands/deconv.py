@@ -69,12 +69,12 @@ def deconv(
         for module in ("matplotlib", "PIL"):
             if importlib.util.find_spec(module) is None:
                 raise Unusable('Pictures need matplotlib: pip install "keras-adjoint[plot]"')
+        from keras_adjoint.atomic_write import atomic_write
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.files.output import check_output
-        from keras_adjoint_cli.projections import project
-        from keras_adjoint_cli.output.projections import draw
         from keras_adjoint_cli.output.deconv import report
-        from keras_adjoint.atomic_write import atomic_write
+        from keras_adjoint_cli.output.projections import draw
+        from keras_adjoint_cli.projections import project
 
         check_output(output, inputs=[file, photograph], suffixes=FORMATS, force=force)
         model = load(file, modules)

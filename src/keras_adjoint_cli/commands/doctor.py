@@ -47,8 +47,8 @@ def doctor(
     """
     with one_line(debug=debug), without_tensorflow():
         from keras_adjoint_cli.output.console import print_json
-        from keras_adjoint_cli.repair import open_patient, target_for
         from keras_adjoint_cli.output.doctor import as_data, show
+        from keras_adjoint_cli.repair import open_patient, target_for
 
         if (output or force) and not fix:
             raise Unusable("-o and --force are for the repaired copy that --fix writes.")

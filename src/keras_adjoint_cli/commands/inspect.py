@@ -28,10 +28,10 @@ def inspect(
     the file cannot be used.
     """
     with one_line(debug=debug), without_tensorflow():
-        from keras_adjoint_cli.output.console import print_json
         from keras_adjoint_cli.files.models import load
-        from keras_adjoint_cli.survey import survey
+        from keras_adjoint_cli.output.console import print_json
         from keras_adjoint_cli.output.inspect import as_data, can_be_mirrored, show
+        from keras_adjoint_cli.survey import survey
 
         entries, problem = survey(load(file, modules), batch)
         if as_json:

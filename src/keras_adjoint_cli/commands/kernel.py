@@ -63,10 +63,10 @@ def kernel(
     Exit status: 0 if the output was written; 2 if a file or an option cannot be used. Nothing is written then.
     """
     with one_line(debug=debug):
-        from keras_adjoint_cli.output.console import print_json
         from keras_adjoint_cli.files.arrays import SUFFIXES, check_suffix, read, write
         from keras_adjoint_cli.files.output import check_output
         from keras_adjoint_cli.kernel_files import Plan, rearrange
+        from keras_adjoint_cli.output.console import print_json
         from keras_adjoint_cli.output.kernel import as_data, show
 
         check_suffix(output)

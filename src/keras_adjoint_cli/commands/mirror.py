@@ -62,10 +62,10 @@ def mirror(
     not come back as it was made; 2 if the encoder cannot be used or mirrored. Nothing is written then.
     """
     with one_line(debug=debug), without_tensorflow():
-        from keras_adjoint_cli.output.console import print_json
+        from keras_adjoint_cli.decoder_files import make, write
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.files.output import check_output
-        from keras_adjoint_cli.decoder_files import make, write
+        from keras_adjoint_cli.output.console import print_json
         from keras_adjoint_cli.output.mirror import as_data, show
 
         check_output(output, inputs=[file], suffixes=[".keras"], force=force)

@@ -50,9 +50,9 @@ def report(
         for module in ("jinja2", "PIL"):
             if importlib.util.find_spec(module) is None:
                 raise Unusable('Reports need jinja2 and Pillow: pip install "keras-adjoint[cli]"')
-        from keras_adjoint_cli.output.console import print_json
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.files.output import check_output
+        from keras_adjoint_cli.output.console import print_json
         from keras_adjoint_cli.reporting import as_data, make, show, write
 
         pictures = images or []

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_adjoint_cli.errors import Unusable
 from keras_adjoint.atomic_write import atomic_write
+from keras_adjoint_cli.errors import Unusable
 
 TORCH = (".pt", ".pth", ".bin")
 SUFFIXES = (".npy", ".npz", ".safetensors", *TORCH)

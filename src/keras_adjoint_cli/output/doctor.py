@@ -5,8 +5,8 @@ from collections import Counter
 import keras
 from rich.markup import escape
 
-from keras_adjoint_cli.output.console import make_console
 from keras_adjoint.doctor.finding import ERROR, NOTE, WARNING
+from keras_adjoint_cli.output.console import make_console
 
 COLOURS = {ERROR: "bold red", WARNING: "yellow", NOTE: "cyan"}
 

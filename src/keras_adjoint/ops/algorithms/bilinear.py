@@ -10,10 +10,10 @@ the other two, to every order: no derivative of an adjoint costs more than what 
 
 from dataclasses import dataclass
 
-from keras_adjoint.ops.geometry import Convolution
 from keras_adjoint.ops.algorithms.correlate import forward
-from keras_adjoint.ops.algorithms.problem import Algorithm
 from keras_adjoint.ops.algorithms.kernel_gradient import kernel_gradient
+from keras_adjoint.ops.algorithms.problem import Algorithm
+from keras_adjoint.ops.geometry import Convolution
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 import keras
 
-from keras_adjoint.ops.backend import current
-from keras_adjoint.ops.geometry import is_known, cached
 from keras_adjoint.ops.algorithms import columns, fold, native, phases, shifts, subpixel
-from keras_adjoint.ops.exporting import is_exporting, may_share
 from keras_adjoint.ops.algorithms.bilinear import Form
 from keras_adjoint.ops.algorithms.cost_model import seconds
 from keras_adjoint.ops.algorithms.problem import Algorithm, Problem
+from keras_adjoint.ops.backend import current
+from keras_adjoint.ops.exporting import is_exporting, may_share
+from keras_adjoint.ops.geometry import cached, is_known
 
 ALGORITHMS = (
     #        name        can it do this problem?   how             how much work
@@ -39,7 +39,7 @@ def choose(problem):
 
 
 def considered(problem):
-    """The algorithms that the backend offers for a `Problem`, as far as they can compute it, leave workspace and are no mere loop."""
+    """The algorithms that the backend offers for a `Problem`, that have a bounded workspace and are no mere loop."""
     names = current().CANDIDATES[problem.precision][problem.kind] if problem.device == "cpu" else UNMEASURED
     able = [way for way in map(BY_NAME.get, names) if way.fits(problem) and fits_workspace(way, problem)]
     return [way for way in able if has_kernel(way, problem)] or able

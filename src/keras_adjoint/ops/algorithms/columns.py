@@ -14,9 +14,9 @@ import math
 
 from keras import ops
 
+from keras_adjoint.ops.algorithms.accumulate import accumulate_in_float32
 from keras_adjoint.ops.algorithms.interleave import interleave
 from keras_adjoint.ops.algorithms.polyphase import blocks_of
-from keras_adjoint.ops.algorithms.accumulate import accumulate_in_float32
 from keras_adjoint.ops.algorithms.problem import Work
 from keras_adjoint.ops.window import window
 

@@ -4,8 +4,9 @@ A product of matrices reaches its full speed only if it is large in all three di
 
     products · (1 + h_rows / rows) · (1 + h_depth / depth) · (1 + h_width / width) · a  +  elements · b  +  calls · c  +  d,
 
-where a direction of size h costs half of the speed. `rates.json` has the seven numbers for every backend, precision, kind of
-convolution and algorithm. `python -m benchmarks.calibrate` wrote it, from timings of convolutions that were drawn at random.
+where a direction of size h costs half of the speed. `cost_model.json` has the seven numbers for every backend, precision,
+kind of convolution and algorithm. `python -m benchmarks.calibrate` wrote it, from timings of convolutions
+drawn at random.
 """
 
 import json
@@ -23,7 +24,7 @@ def completed(measured):
 
 # `RATES[name][precision][kind][algorithm]` is a dictionary of the seven numbers; a backend says its `NAME`.
 RATES = completed(
-    json.loads(resources.files("keras_adjoint.ops.algorithms").joinpath("rates.json").read_text(encoding="utf-8"))
+    json.loads(resources.files("keras_adjoint.ops.algorithms").joinpath("cost_model.json").read_text(encoding="utf-8"))
 )
 
 

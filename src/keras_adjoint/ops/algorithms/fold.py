@@ -5,9 +5,9 @@ Here the columns lie the other way round, every tap and channel a plane of its o
 
 from keras import ops
 
-from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.algorithms import columns
 from keras_adjoint.ops.algorithms.accumulate import accumulate_in_float32
+from keras_adjoint.ops.backend import current
 
 
 def fits(problem):

@@ -8,9 +8,9 @@ import itertools
 
 from keras import ops
 
-from keras_adjoint.ops.backend import current
-from keras_adjoint.ops.algorithms.groups import by_group
 from keras_adjoint.ops.algorithms.accumulate import HALF
+from keras_adjoint.ops.algorithms.groups import by_group
+from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.window import window
 
 

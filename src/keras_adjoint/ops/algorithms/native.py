@@ -4,8 +4,8 @@ It is what other formats have an operator for. ONNX and OpenVINO lay out the ker
 of the convolution, so that one copy in the file serves both.
 """
 
-from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.algorithms.problem import Work, whole_blocks
+from keras_adjoint.ops.backend import current
 
 
 def fits(problem):

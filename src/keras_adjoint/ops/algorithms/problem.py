@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from keras_adjoint.ops.algorithms.accumulate import HALF
 from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.geometry import Convolution, is_known
-from keras_adjoint.ops.algorithms.accumulate import HALF
 
 ANY_SIZE = 32  # stands for a size that is known only when the graph runs
 
@@ -48,7 +48,7 @@ class Problem:
 
     @property
     def kind(self):
-        """Convolutions of one kind are computed in one way, and have rates of their own in `rates.json`."""
+        """Convolutions of one kind are computed in one way, and have rates of their own in `cost_model.json`."""
         if self.is_plain:
             return ("sequence", "image", "volume")[len(self.convolution.axes) - 1]
         if self.convolution.groups == 1:

@@ -10,13 +10,13 @@ import math
 
 from keras import ops
 
-from keras_adjoint.ops.backend import current, sum_unrolled
-from keras_adjoint.ops.geometry import is_known
+from keras_adjoint.ops.algorithms.accumulate import accumulate_in_float32
 from keras_adjoint.ops.algorithms.groups import groups_to_samples, samples_to_groups
 from keras_adjoint.ops.algorithms.interleave import join
 from keras_adjoint.ops.algorithms.polyphase import blocks_of, phases_of
-from keras_adjoint.ops.algorithms.accumulate import accumulate_in_float32
 from keras_adjoint.ops.algorithms.problem import Work
+from keras_adjoint.ops.backend import current, sum_unrolled
+from keras_adjoint.ops.geometry import is_known
 from keras_adjoint.ops.window import window
 
 MOST_TAPS = 128

@@ -14,12 +14,12 @@ from itertools import chain
 
 from keras import ops
 
-from keras_adjoint.ops.backend import current
-from keras_adjoint.ops.geometry import is_known
 from keras_adjoint.ops.algorithms.correlate import correlate
 from keras_adjoint.ops.algorithms.interleave import interleave
 from keras_adjoint.ops.algorithms.polyphase import blocks_of
 from keras_adjoint.ops.algorithms.problem import Work, whole_blocks
+from keras_adjoint.ops.backend import current
+from keras_adjoint.ops.geometry import is_known
 
 
 def in_step(convolution):

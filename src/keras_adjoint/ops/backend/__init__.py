@@ -6,7 +6,7 @@ beyond the edge, for zeros `before` and `after` every axis: "inside" (only over 
 over copies of the edge). `known_size(size)` is the integer behind a size that tracing has made a tensor of.
 
 For the algorithms: `CANDIDATES` names those that are considered for each precision and kind of convolution, and `NAME` the
-backend in `rates.json`. `convolve` is a grouped convolution with explicit pads, `transposed_convolve` its adjoint by the
+backend in `cost_model.json`. `convolve` is a grouped convolution with explicit pads, `transposed_convolve` its adjoint by the
 backend's own operation, where `can_transpose` says that there is one; `LONGEST_SUM_IN_HALF` is how many numbers one may sum
 over in half precision to be fast, and, if it is strided, to be right, `UNFOLDS_GROUPS` whether a grouped convolution writes
 out what each of its positions reads, `WRITES_COLUMNS` in which precisions its own transposed convolution is known to write
@@ -32,7 +32,7 @@ BFLOAT16 = 2.0**-7
 def current():
     """The file of the backend that Keras runs on."""
     if not _CURRENT:  # not `functools.cache`, through which `torch.compile` would look and see an import
-        _CURRENT.append(importlib.import_module(f"keras_adjoint.backends.on_{keras.backend.backend()}"))
+        _CURRENT.append(importlib.import_module(f"keras_adjoint.ops.backend.{keras.backend.backend()}"))
     return _CURRENT[0]
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from keras_adjoint.ops.backend import BFLOAT16, TF32, torch_conv, map_unrolled, sum_unrolled
+from keras_adjoint.ops.backend import BFLOAT16, TF32, map_unrolled, sum_unrolled, torch_conv
 
 NAME = "torch"
 _OFFERED = {
@@ -22,9 +22,9 @@ UNFOLDS_GROUPS = False
 CHANNELS_AT_ONCE = 4
 NATIVE_MARGIN = 1.05
 LONGEST_SUM_IN_HALF = 2**15
-convolve = torch_convolution.convolve
-transposed_convolve = torch_convolution.transposed_convolve
-fold = torch_convolution.fold
+convolve = torch_conv.convolve
+transposed_convolve = torch_conv.transposed_convolve
+fold = torch_conv.fold
 sum_sequential = sum_unrolled
 map_sequential = map_unrolled
 

@@ -6,7 +6,7 @@ from itertools import chain
 import torch
 from torch.nn import functional
 
-from keras_adjoint.ops.geometry import is_known, cached
+from keras_adjoint.ops.geometry import cached, is_known
 
 COPY = 100  # about how many multiply-adds take as long as to copy a number
 LARGE_KERNEL = 2**17  # numbers of a kernel that no longer stay in the processor while they move

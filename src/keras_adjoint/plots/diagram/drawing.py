@@ -6,9 +6,9 @@ Beside the boxes, on the outer sides, run the edges of the two graphs, and betwe
 from dataclasses import dataclass
 from itertools import pairwise
 
+from keras_adjoint.models.decisions import BROKEN, EXACT, POLICY, TIED
 from keras_adjoint.plots.diagram.lanes import Edge, lanes_of
 from keras_adjoint.plots.diagram.lettering import WIDE
-from keras_adjoint.models.decisions import BROKEN, EXACT, POLICY, TIED
 from keras_adjoint.plots.diagram.shapes import Box, Dot, Drawing, Line, Row, Text
 from keras_adjoint.plots.diagram.words import all_sizes, words_of
 
