@@ -70,7 +70,7 @@ def even_taps(taps: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
     return tuple(-(-count // stride) * stride for count, stride in zip(taps, strides, strict=True))
 
 
-def times(sizes: Sequence[int]) -> str:
+def times(sizes: Sequence[int | None]) -> str:
     """Sizes as people write them: 3×3."""
     return "×".join(map(str, sizes))
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeAlias
 import keras
 import numpy as np
 
-from keras_adjoint.models.adjoint import probe_shape
 from keras_adjoint.doctor.finding import Finding
 from keras_adjoint.doctor.models.outputs import (
     Refused,
@@ -23,6 +22,7 @@ from keras_adjoint.doctor.models.outputs import (
 )
 from keras_adjoint.doctor.models.replacements import Replacement, computed
 from keras_adjoint.doctor.rules import examine_script
+from keras_adjoint.layers.adjoint import probe_shape
 from keras_adjoint.models.graph import graph_of
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.dot_test import evaluate, random_probe

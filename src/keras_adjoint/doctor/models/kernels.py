@@ -9,9 +9,9 @@ import numpy as np
 from keras.src.ops import nn as nn_operations
 from keras.src.ops import numpy as numpy_operations
 
-from keras_adjoint.models.graph import Call
-from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.registry import nearest_class
+from keras_adjoint.layers.tied import Tied
+from keras_adjoint.models.graph import Call
 
 L = keras.layers
 
@@ -46,7 +46,7 @@ class Kernel:
 
     def read(self) -> np.ndarray:
         """The values as an array, those of a depthwise kernel as the kernel of a convolution with groups."""
-        values = keras.ops.convert_to_numpy(self.values)
+        values: np.ndarray = keras.ops.convert_to_numpy(self.values)
         if self.role is not None and self.groups > 1 and reads_each_channel(self.owner, self.name):
             *taps, channels, multiplier = values.shape
             values = values.reshape(*taps, 1, channels * multiplier)
@@ -124,7 +124,8 @@ def kernels_of(layers: Iterable[tuple[str, keras.layers.Layer]], calls: Iterable
     for place, layer in layers:
         if isinstance(layer, Tied):
             continue  # its source is a layer of the model, or a copy on purpose; see `find_lost_ties`
-        readings = LAYERS.get(nearest_class(layer, LAYERS), {})
+        kind = nearest_class(layer, LAYERS)
+        readings = LAYERS[kind] if kind is not None else {}
         for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
             if len(variable.shape) < 2 or id(variable) in seen:
                 continue

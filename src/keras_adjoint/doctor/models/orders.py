@@ -11,10 +11,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from keras import ops
 
-from keras_adjoint.testing.check import check_adjoint
 from keras_adjoint.doctor.models.kernels import BACKWARD, FORWARD, Kernel
 from keras_adjoint.kernels.layouts import transpose_kernel
 from keras_adjoint.ops.dot_test import evaluate, random_probe
+from keras_adjoint.testing.check import check_adjoint
 
 Order: TypeAlias = tuple[str, ...]  # kinds of `transpose_kernel`, one after the other
 Meaning = Literal["copy", "adjoint", "wrong"]
@@ -74,11 +74,10 @@ def order_between(first: Kernel, second: Kernel) -> Order | None:
 
 def rearranged(kernel: np.ndarray, kinds: Order, groups: int = 1) -> np.ndarray | None:
     """A kernel in another order; `None` where it has axes without names."""
-    layout = LAYOUTS.get(kernel.ndim)
-    if kinds and (layout is None or kernel.shape[-1] % groups):
+    if kinds and (kernel.ndim not in LAYOUTS or kernel.shape[-1] % groups):
         return None
     for kind in kinds:
-        kernel = transpose_kernel(kernel, kind, layout=layout, groups=groups)
+        kernel = transpose_kernel(kernel, kind, layout=LAYOUTS[kernel.ndim], groups=groups)
     return kernel
 
 

@@ -9,15 +9,15 @@ from keras import ops
 from keras.src.ops import nn as nn_operations
 from keras.src.ops import numpy as numpy_operations
 
-from keras_adjoint.models.adjoint import linear_adjoint
 from keras_adjoint.doctor.models.kernels import KERNEL_NAMES, Kernel
+from keras_adjoint.layers.adjoint import linear_adjoint
 from keras_adjoint.layers.options import Sized
+from keras_adjoint.layers.registry import class_with_rule, nearest_class
+from keras_adjoint.layers.sharing import copy_value
 from keras_adjoint.layers.sizes import recorded_shapes, spatial
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.operations import is_symbolic
 from keras_adjoint.ops import Tensor
-from keras_adjoint.layers.registry import class_with_rule, nearest_class
-from keras_adjoint.layers.sharing import copy_value
 
 if TYPE_CHECKING:
     from keras_adjoint.doctor.models.context import ModelContext
@@ -75,9 +75,7 @@ class ByHand(Exception):
     """The message is why a repair is left to the user."""
 
 
-def adjoint_in_place(
-    context: "ModelContext", first: Kernel, second: Kernel, *, keeps_outputs: bool
-) -> Replacement:
+def adjoint_in_place(context: "ModelContext", first: Kernel, second: Kernel, *, keeps_outputs: bool) -> Replacement:
     """The adjoint of the first kernel's layer in the place of the second kernel's owner.
 
     Raises:
@@ -154,7 +152,7 @@ def adjoint_like(source: keras.layers.Layer, layer: keras.layers.Layer) -> list[
     adjoint = linear_adjoint(source, **options)
     shapes = recorded_shapes(layer)
     if isinstance(adjoint, Sized):
-        sizes = {spatial(layer.compute_output_shape(shape), adjoint.data_format) for shape in shapes}
+        sizes = {spatial(layer.compute_output_shape(shape), data_format_of(adjoint)) for shape in shapes}
         if len(sizes) == 1 and None not in next(iter(sizes)):
             adjoint = linear_adjoint(source, **options, output_size=sizes.pop())
     if layer.use_bias:
@@ -171,9 +169,13 @@ def adjoint_of_call(source: keras.layers.Layer, call: "Call") -> list[keras.laye
     """The adjoint of `source` with the output size of an operation's call."""
     adjoint = linear_adjoint(source)
     if isinstance(adjoint, Sized):
-        sizes = spatial(call.outputs[0].shape, adjoint.data_format)
+        sizes = spatial(call.outputs[0].shape, data_format_of(adjoint))
         adjoint = linear_adjoint(source, output_size=None if None in sizes else sizes)
     return [adjoint]
+
+
+def data_format_of(layer: keras.layers.Layer) -> str:
+    return str(layer.data_format)
 
 
 def own_weights(adjoint: keras.layers.Layer) -> list[keras.Variable]:

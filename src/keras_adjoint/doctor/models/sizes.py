@@ -5,7 +5,7 @@ becomes 23, and 23 becomes 46. Strided and enlarging layers are matched as brack
 last strided layer that is not undone yet.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,9 +15,9 @@ from keras_adjoint.doctor.checkerboards import times
 from keras_adjoint.doctor.finding import WARNING, Finding
 from keras_adjoint.doctor.models.context import ModelContext
 from keras_adjoint.doctor.rules import SIZE_LOST
-from keras_adjoint.models.graph import Call
 from keras_adjoint.layers.sizes import spatial
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.models.graph import Call
 
 L = keras.layers
 TRANSPOSED = (L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose)
@@ -113,16 +113,16 @@ def closed(stack: Stack, strides: tuple[int, ...]) -> Stack:
 
 def misses(opening: Step, closing: Step) -> bool:
     """Whether a transposed convolution undoes a step, but for the size."""
-    sizes = (*opening.before, *opening.after, *closing.before, *closing.after)
+    sizes = zip(closing.after, opening.before, closing.strides, strict=True)
     return (
         isinstance(closing.layer, (*TRANSPOSED, Tied))
-        and None not in sizes
+        and None not in (*opening.after, *closing.before)
         and opening.strides == closing.strides
         and opening.after == closing.before
         and opening.before != closing.after
         and all(
-            abs(size - wanted) < max(stride, 2)
-            for size, wanted, stride in zip(closing.after, opening.before, closing.strides, strict=True)
+            size is not None and wanted is not None and abs(size - wanted) < max(stride, 2)
+            for size, wanted, stride in sizes
         )
     )
 

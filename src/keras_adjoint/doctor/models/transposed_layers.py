@@ -17,16 +17,18 @@ from keras_adjoint.doctor.finding import ERROR, NOTE, Finding
 from keras_adjoint.doctor.models.context import ModelContext
 from keras_adjoint.doctor.models.outputs import in_short
 from keras_adjoint.doctor.rules import OPERATION_DOES_NOT_RUN, SHIFTED
-from keras_adjoint.ops.geometry import Convolution, TransposedWindow
 from keras_adjoint.models.graph import Call
 from keras_adjoint.ops.algorithms.choose import adjoint_convolution
 from keras_adjoint.ops.dot_test import evaluate, random_probe
+from keras_adjoint.ops.geometry import Convolution, TransposedWindow
 
 L = keras.layers
 SIZE, DTYPE = 8, "float32"  # of the features that the effect is measured on
 FIRST, FIXED = (3, 0, 0), (3, 15, 0)  # versions that run on PyTorch, and that shift nothing
 
-Crop: TypeAlias = tuple[int, int, int]  # positions in front today, at the end today, in front by an old Keras on PyTorch
+Crop: TypeAlias = tuple[
+    int, int, int
+]  # positions in front today, at the end today, in front by an old Keras on PyTorch
 
 
 def find_shifted(context: ModelContext) -> Iterator[Finding[Any]]:

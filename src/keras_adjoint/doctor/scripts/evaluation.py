@@ -134,7 +134,9 @@ class Evaluation:
                 self.read_comprehension(node.for_in, [node.key, node.value])
                 return None
         parts = [self.value(part) for part in expressions_in(node)]  # may be tensors, or contain calls
-        return joined(part for part in parts if isinstance(part, Built)) if isinstance(node, cst.BinaryOperation) else None
+        return (
+            joined(part for part in parts if isinstance(part, Built)) if isinstance(node, cst.BinaryOperation) else None
+        )
 
     def value_of_attribute(self, node: cst.Attribute) -> Value:
         known = self.names.get(text_of(node))
@@ -173,8 +175,9 @@ class Evaluation:
                 self.value(part)
         if isinstance(owner, Several):
             index = index_of(node)
-            inside = isinstance(index, int) and -len(owner.items) <= index < len(owner.items)
-            return unchanged_at(node, owner.items[index]) if inside else None
+            if isinstance(index, int) and -len(owner.items) <= index < len(owner.items):
+                return unchanged_at(node, owner.items[index])
+            return None
         return subscripted(owner, node.slice, node)
 
     def read_comprehension(self, loop: cst.CompFor, parts: list[cst.BaseExpression]) -> None:
@@ -274,9 +277,7 @@ class Evaluation:
         return None
 
 
-def result_of_function(
-    node: cst.Call, path: str, arguments: list[Argument], keywords: dict[str, Argument]
-) -> Value:
+def result_of_function(node: cst.Call, path: str, arguments: list[Argument], keywords: dict[str, Argument]) -> Value:
     """What a function that rearranges or makes arrays returns."""
     module, _, name = path.rpartition(".")
     nodes, named = [one for one, _ in arguments], {name: one for name, (one, _) in keywords.items()}

@@ -222,6 +222,8 @@ def holds_what_it_reads(definition: cst.ClassDef) -> bool:
 
 
 def attribute_of_self(node: cst.BaseExpression) -> str | None:
-    """"a" of `self.a`; `None` of everything else."""
-    is_of_self = isinstance(node, cst.Attribute) and isinstance(node.value, cst.Name) and node.value.value == "self"
-    return node.attr.value if isinstance(node, cst.Attribute) and is_of_self else None
+    """The a of `self.a`; `None` of everything else."""
+    match node:
+        case cst.Attribute(value=cst.Name(value="self"), attr=cst.Name(value=name)):
+            return name
+    return None

@@ -22,7 +22,16 @@ NEW_ARRAYS = {"zeros", "ones", "empty", "full", "random", "standard_normal", "ra
 DRAWN = {"normal", "uniform", "rand", "randn", "standard_normal", "random", "random_sample", "truncated_normal"}
 
 OPERATIONS = ("keras.ops", "keras.backend", "keras.ops.numpy", "keras.ops.nn")
-MODULES = ("numpy", "jax.numpy", "tensorflow", "tensorflow.nn", "tensorflow.math", "torch", "keras_adjoint", *OPERATIONS)
+MODULES = (
+    "numpy",
+    "jax.numpy",
+    "tensorflow",
+    "tensorflow.nn",
+    "tensorflow.math",
+    "torch",
+    "keras_adjoint",
+    *OPERATIONS,
+)
 
 
 def is_rearrangement(path: str) -> bool:

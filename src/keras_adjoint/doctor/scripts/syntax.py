@@ -13,8 +13,14 @@ from typing import Any, TypeAlias
 
 import libcst as cst
 from libcst.helpers import parse_template_expression
-from libcst.metadata import CodeRange, ImportAssignment, MetadataWrapper, PositionProvider, QualifiedNameSource
-from libcst.metadata import ScopeProvider
+from libcst.metadata import (
+    CodeRange,
+    ImportAssignment,
+    MetadataWrapper,
+    PositionProvider,
+    QualifiedNameSource,
+    ScopeProvider,
+)
 from libcst.metadata.scope_provider import Scope
 
 KERAS = ("tensorflow.keras", "tensorflow.python.keras", "tf_keras", "keras.api", "keras.src")
@@ -205,12 +211,11 @@ class _Editor(cst.CSTTransformer):
 
     def replaced(self, edit: Edit) -> cst.BaseExpression:
         """The new expression, in the brackets around the old one."""
-        new = parse_template_expression(edit.template, config=self.config, **dict(edit.parts))
+        parts = {name: bracketed(part) if f"({{{name}}})" in edit.template else part for name, part in edit.parts}
+        new = parse_template_expression(edit.template, config=self.config, **parts)
         own = 1 if isinstance(edit.node, (cst.Tuple, cst.GeneratorExp)) and edit.node.lpar else 0
         around = len(edit.node.lpar) - own
-        return new.with_changes(
-            lpar=[*edit.node.lpar[:around], *new.lpar], rpar=[*new.rpar, *edit.node.rpar[own:]]
-        )
+        return new.with_changes(lpar=[*edit.node.lpar[:around], *new.lpar], rpar=[*new.rpar, *edit.node.rpar[own:]])
 
 
 # --- expressions
@@ -228,6 +233,11 @@ def is_import(statement: cst.CSTNode) -> bool:
     return isinstance(statement, cst.SimpleStatementLine) and any(
         isinstance(part, (cst.Import, cst.ImportFrom)) for part in statement.body
     )
+
+
+def bracketed(node: cst.BaseExpression) -> cst.BaseExpression:
+    """The expression in brackets, which a template does not put around what it is filled in with."""
+    return node.with_changes(lpar=[cst.LeftParen(), *node.lpar], rpar=[*node.rpar, cst.RightParen()])
 
 
 def first_name(node: cst.CSTNode) -> cst.CSTNode:

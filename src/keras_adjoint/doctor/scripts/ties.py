@@ -11,7 +11,15 @@ from keras_adjoint.doctor.rules import FROZEN_SOURCE, KERNEL_IN_LAMBDA, MISSING_
 from keras_adjoint.doctor.scripts.evaluation import KERNELS, WEIGHTS
 from keras_adjoint.doctor.scripts.flow import Script
 from keras_adjoint.doctor.scripts.syntax import ScriptChange, descendants, literal, text_of
-from keras_adjoint.doctor.scripts.values import AssignmentEvent, Built, CallEvent, Config, KernelExpression, Layer, Value
+from keras_adjoint.doctor.scripts.values import (
+    AssignmentEvent,
+    Built,
+    CallEvent,
+    Config,
+    KernelExpression,
+    Layer,
+    Value,
+)
 
 CLONE = ("keras.models.clone_model",)
 FROM_CONFIG = ("keras.models.model_from_json", "keras.models.model_from_config")
@@ -154,7 +162,9 @@ def find_lambdas(script: Script) -> Iterator[Finding[ScriptChange]]:
             continue
         function = event.arguments[0][0]
         reads = (node for node in descendants(function) if isinstance(function, cst.Lambda))
-        owner = next((text_of(node.value) for node in reads if isinstance(node, cst.Attribute) and reads_kernel(node)), "")
+        owner = next(
+            (text_of(node.value) for node in reads if isinstance(node, cst.Attribute) and reads_kernel(node)), ""
+        )
         if owner:
             yield Finding(
                 place=script.place(event.node),

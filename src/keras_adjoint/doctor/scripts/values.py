@@ -77,8 +77,9 @@ class Layer:
         """A literal option as one number per spatial axis; `None` if it is not known."""
         value = self.options.get(option, default)
         value = (value,) * (self.rank or 0) if isinstance(value, int) else value
-        known = isinstance(value, (tuple, list)) and len(value) == self.rank and all(isinstance(n, int) for n in value)
-        return tuple(value) if known else None
+        if not isinstance(value, (tuple, list)) or len(value) != self.rank:
+            return None
+        return tuple(value) if all(isinstance(number, int) for number in value) else None
 
 
 @dataclass(frozen=True, eq=False)

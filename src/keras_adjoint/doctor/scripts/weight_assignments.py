@@ -130,7 +130,9 @@ def effect(order: Order, target: Layer | None) -> str:
         return (
             "a transposed convolution flips the kernel itself; flipped before, it is another operator than the adjoint"
         )
-    return "a plain convolution needs the kernel flipped as well; with the channels swapped alone, it is another operator"
+    return (
+        "a plain convolution needs the kernel flipped as well; with the channels swapped alone, it is another operator"
+    )
 
 
 def wrong_transpose(
