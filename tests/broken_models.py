@@ -13,7 +13,9 @@ CONV_TRANSPOSE = {1: layers.Conv1DTranspose, 2: layers.Conv2DTranspose, 3: layer
 
 def found(model, rule, origin=None):
     """The findings of one rule."""
-    return [finding for finding in examine_model(model, origin) if finding.rule == rule.name]
+    findings = [finding for finding in examine_model(model, origin) if finding.rule == rule.name]
+    assert {finding.severity for finding in findings} <= set(rule.severities)
+    return findings
 
 
 def places(model, rule, origin=None):

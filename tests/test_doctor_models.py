@@ -39,7 +39,7 @@ from keras_adjoint.doctor.rules import (
     WRONG_TRANSPOSE,
     examine_model,
 )
-from keras_adjoint.models.walk import layers_of
+from keras_adjoint.models.graph import layers_of
 
 # --- kernels stored twice
 

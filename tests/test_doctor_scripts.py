@@ -1,10 +1,13 @@
 """What the doctor finds in scripts: every recipe that goes wrong, at its place, and scripts like these that are correct."""
 
+import inspect
+
 import keras
 import pytest
 from keras import layers
 
 import keras_adjoint as ka
+from keras_adjoint.doctor.repair import repair_script
 from keras_adjoint.doctor.rules import RULES, examine_script
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="scripts are read alike on every backend")
@@ -266,6 +269,24 @@ def test_every_rule_of_the_table_is_broken_by_a_script():
     assert seen == {rule.name for rule in RULES if rule.in_script} - {"missing import"}
 
 
+def test_every_rule_says_what_it_finds_and_how_it_is_fixed():
+    assert len({rule.name for rule in RULES}) == len(RULES)
+    for rule in RULES:
+        searches = [search for search in (rule.in_model, rule.in_script) if search is not None]
+        assert rule.severities and searches
+        for search in searches:
+            assert search.finds and search.fix
+            (parameter,) = inspect.signature(search.load()).parameters
+            assert parameter == ("context" if search is rule.in_model else "script")
+
+
+def test_findings_have_the_severities_of_their_rule():
+    severities = {rule.name: rule.severities for rule in RULES}
+    for text in BROKEN.values():
+        for finding in examine_script(START + text, "script.py"):
+            assert finding.severity in severities[finding.rule]
+
+
 def test_places_have_columns_in_characters():
     text = START + 'print("Öl", back.set_weights([w[::-1, ::-1], b]))\n'
     (finding,) = examine_script(text, "folder/script.py")
@@ -330,3 +351,32 @@ def test_scripts_are_never_run(tmp_path):
 @pytest.mark.parametrize("text", ["", "# nothing\n", "pass", "\n\n", "x = 1\r\ny = 2\r\n", "def f(): ...\n"])
 def test_scripts_that_do_nothing_break_no_rule(text):
     assert lines_found(text) == []
+
+
+def test_edits_touch_nothing_but_the_expression():
+    text = "def f(w):\n\tback.set_weights( [(  # wrong\n\t\tnp.zeros((2, 3, 3, 8))\n\t), b ] ) ;x=1\n"
+    text = f"{START}back = layers.Conv2DTranspose(2, 3)\r\n{text}"
+    findings = [finding for finding in examine_script(text, "script.py") if finding.fixable]
+    repaired, gone = repair_script(text, "script.py", findings)
+    assert gone == findings and len(gone) == 1
+    assert repaired == text.replace("np.zeros((2, 3, 3, 8))", "(np.zeros((2, 3, 3, 8))).transpose(1, 2, 0, 3)")
+
+
+def test_scripts_may_be_nested_about_as_deeply_as_python_allows():
+    terms = " + ".join(["a"] * 900)
+    text = START + f"x = {terms}\nback.set_weights([w[::-1, ::-1], b])\n"
+    assert [rule for _, rule in lines_found(text)] == ["wrong transpose"]
+
+
+SHADOWED = {
+    "a parameter": "def f(layers):\n    return layers.Conv2DTranspose(8, 3, strides=2)\n",
+    "a class": "class Conv2DTranspose:\n    pass\n\nup = Conv2DTranspose(8, 3, strides=2)\n",
+    "a local variable": "def f():\n    layers = other()\n    return layers.Conv2DTranspose(8, 3, strides=2)\n",
+}
+
+
+@pytest.mark.parametrize("title", SHADOWED)
+def test_a_name_of_its_own_is_not_the_import(title):
+    text = "from keras import layers\nfrom keras.layers import *\n" + SHADOWED[title]
+    assert lines_found(text) == []
+    assert lines_found("from keras.layers import *\nup = Conv2DTranspose(8, 3, strides=2)\n") == [(2, "checkerboard")]

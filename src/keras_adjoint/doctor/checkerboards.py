@@ -18,6 +18,7 @@ from keras_adjoint.doctor.models.context import ModelContext
 from keras_adjoint.doctor.rules import CHECKERBOARD
 from keras_adjoint.doctor.scripts.values import CallEvent, Layer
 from keras_adjoint.layers.conv import AdjointConv
+from keras_adjoint.models.text import size_text
 
 if TYPE_CHECKING:
     from keras_adjoint.doctor.scripts.flow import Script
@@ -70,11 +71,6 @@ def even_taps(taps: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
     return tuple(-(-count // stride) * stride for count, stride in zip(taps, strides, strict=True))
 
 
-def times(sizes: Sequence[int | None]) -> str:
-    """Sizes as people write them: 3×3."""
-    return "×".join(map(str, sizes))
-
-
 def find_in_model(context: ModelContext) -> Iterator[Finding[Any]]:
     """A finding for every transposed convolution, adjoints included, that covers its output unevenly."""
     for place, layer in context.layers:
@@ -91,10 +87,10 @@ def find_in_model(context: ModelContext) -> Iterator[Finding[Any]]:
                 place=place,
                 rule=CHECKERBOARD.name,
                 severity=NOTE,
-                what=f"its stride {times(strides)} does not divide its kernel {times(taps)}",
+                what=f"its stride {size_text(strides)} does not divide its kernel {size_text(taps)}",
                 effect=str(covered),
                 fix=(
-                    f"give {subject} a kernel of {times(even_taps(taps, strides))} and train again, or enlarge by "
+                    f"give {subject} a kernel of {size_text(even_taps(taps, strides))} and train again, or enlarge by "
                     f"`UpSampling` and convolve at stride 1"
                 ),
                 figures=covered.figures(),
@@ -120,7 +116,7 @@ def find_in_script(script: "Script") -> Iterator[Finding[Any]]:
                 place=script.place(event.node),
                 rule=CHECKERBOARD.name,
                 severity=NOTE,
-                what=f"the stride {times(strides)} does not divide the kernel {times(taps)}",
+                what=f"the stride {size_text(strides)} does not divide the kernel {size_text(taps)}",
                 effect=str(covered),
                 fix=(
                     f"`kernel_size={written}`, or `UpSampling{layer.rank}D` with a convolution at stride 1 (by hand: "

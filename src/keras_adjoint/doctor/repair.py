@@ -22,6 +22,7 @@ from keras_adjoint.doctor.models.outputs import (
 )
 from keras_adjoint.doctor.models.replacements import Replacement, computed
 from keras_adjoint.doctor.rules import examine_script
+from keras_adjoint.keras_internals import Functional
 from keras_adjoint.layers.adjoint import probe_shape
 from keras_adjoint.models.graph import graph_of
 from keras_adjoint.ops import Tensor
@@ -125,17 +126,18 @@ class Rebuilder:
     def model(self, model: keras.Model) -> keras.Model:
         """The model itself, if nothing in it is replaced, or what takes its place."""
         if id(model) not in self.models:
-            self.models[id(model)] = self.rebuilt(model) if self.is_touched(model) else model
+            graph = graph_of(model)
+            self.models[id(model)] = model if graph is None or not self.changes(graph) else self.rebuilt(model, graph)
         return self.models[id(model)]
 
-    def is_touched(self, model: keras.Model) -> bool:
-        graph = graph_of(model)
-        return graph is not None and any(
-            id(operation) in self.chains or self.is_touched(operation) for operation in graph.operations
+    def changes(self, graph: Functional) -> bool:
+        """Whether anything in a graph is replaced, in nested models included."""
+        nested = [graph_of(operation) for operation in graph.operations]
+        return any(id(operation) in self.chains for operation in graph.operations) or any(
+            self.changes(inner) for inner in nested if inner is not None
         )
 
-    def rebuilt(self, model: keras.Model) -> keras.Model:
-        graph = graph_of(model)
+    def rebuilt(self, model: keras.Model, graph: Functional) -> keras.Model:
         if isinstance(model, keras.Sequential):
             layers = [part for layer in model.layers for part in self.chains.get(id(layer)) or [self.model(layer)]]
             if len({id(layer) for layer in layers}) == len(layers):

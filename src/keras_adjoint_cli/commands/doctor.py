@@ -54,7 +54,7 @@ def doctor(
             raise Unusable("-o and --force are for the repaired copy that --fix writes.")
         target = target_for(file, output, force) if fix else None
         examined = open_file(file, modules)
-        outcome = examined.repair(target) if fix else None
+        outcome = None if target is None else examined.repair(target)
         if as_json:
             print_json(as_data(file, examined, outcome))
         else:

@@ -12,8 +12,7 @@ import keras
 
 from keras_adjoint.doctor.models.duplicates import Duplicate, find_duplicates, was_trained
 from keras_adjoint.doctor.models.kernels import kernels_of
-from keras_adjoint.models.graph import Call, graph_of, trace
-from keras_adjoint.models.walk import layers_of
+from keras_adjoint.models.graph import Call, graph_of, layers_of, trace
 
 
 @dataclass(frozen=True)

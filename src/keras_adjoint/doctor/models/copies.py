@@ -31,6 +31,7 @@ from keras_adjoint.doctor.models.replacements import (
     same_layer_in_place,
 )
 from keras_adjoint.doctor.rules import GROUPS_LOST, STORED_TWICE, TIE_LOST, WRONG_TRANSPOSE
+from keras_adjoint.keras_internals import own_variables
 from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.tied import Tied
 
@@ -160,7 +161,9 @@ def find_lost_groups(context: ModelContext) -> Iterator[Finding[Replacement]]:
 
 def find_lost_ties(context: ModelContext) -> Iterator[Finding[Replacement]]:
     """A finding for every adjoint layer that should be tied, and is not, although its source is in the model."""
-    owned = {id(weight) for _, layer in context.layers if not isinstance(layer, Tied) for weight in own(layer)}
+    owned = {
+        id(weight) for _, layer in context.layers if not isinstance(layer, Tied) for weight in own_variables(layer)
+    }
     for place, layer in context.layers:
         if not isinstance(layer, Tied) or not layer.tied or not layer.source.weights:
             continue
@@ -169,10 +172,6 @@ def find_lost_ties(context: ModelContext) -> Iterator[Finding[Replacement]]:
         originals = [(where, other) for where, other in context.layers if is_original(other, layer.source)]
         if len(originals) == 1:
             yield lost_tie(context, place, layer, *originals[0])
-
-
-def own(layer: keras.layers.Layer) -> tuple[keras.Variable, ...]:
-    return (*layer._trainable_variables, *layer._non_trainable_variables)
 
 
 def is_original(layer: keras.layers.Layer, source: keras.layers.Layer) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_adjoint.doctor.models.kernels import Kernel
 from keras_adjoint.doctor.models.orders import Meaning, Order, meaning, order_between
+from keras_adjoint.keras_internals import own_variables
 
 MIN_DISTINCT = 8
 CONSTANT = (keras.initializers.Zeros, keras.initializers.Ones)
@@ -86,7 +87,7 @@ def was_trained(layers: Iterable[tuple[str, keras.layers.Layer]]) -> bool | None
         bool(np.any(keras.ops.convert_to_numpy(variable) != start))
         for _, layer in layers
         if not hasattr(layer, "unit_forget_bias")  # which begins with other numbers than its initializer gives
-        for variable in (*layer._trainable_variables, *layer._non_trainable_variables)
+        for variable in own_variables(layer)
         for start in constant_start(layer, variable)
     ]
     return any(moved) if moved else None

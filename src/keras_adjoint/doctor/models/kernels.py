@@ -6,9 +6,8 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
-from keras.src.ops import nn as nn_operations
-from keras.src.ops import numpy as numpy_operations
 
+from keras_adjoint.keras_internals import nn_operations, numpy_operations, own_variables
 from keras_adjoint.layers.registry import nearest_class
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.graph import Call
@@ -19,7 +18,6 @@ Role = Literal["forward", "backward"]
 
 FORWARD: Role = "forward"  # shape (*taps, I, O), from I channels per group to O
 BACKWARD: Role = "backward"  # the same shape, from O channels to I: what a transposed convolution does
-KERNEL_NAMES = ("kernel", "embeddings")  # of variables that an adjoint is made of
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +124,7 @@ def kernels_of(layers: Iterable[tuple[str, keras.layers.Layer]], calls: Iterable
             continue  # its source is a layer of the model, or a copy on purpose; see `find_lost_ties`
         kind = nearest_class(layer, LAYERS)
         readings = LAYERS[kind] if kind is not None else {}
-        for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
+        for variable in own_variables(layer):
             if len(variable.shape) < 2 or id(variable) in seen:
                 continue
             seen.add(id(variable))
@@ -137,5 +135,5 @@ def kernels_of(layers: Iterable[tuple[str, keras.layers.Layer]], calls: Iterable
     for call in calls:
         for constant in call.arguments if type(call.operation) in OPERATIONS else ():
             if len(getattr(constant, "shape", ())) > 1 and not isinstance(constant, keras.KerasTensor):
-                place = call.place.partition("/")[2]
+                place = call.path
                 yield Kernel(place, call.operation, "constant", constant, OPERATIONS[type(call.operation)], call=call)

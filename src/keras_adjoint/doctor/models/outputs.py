@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.models.graph import graph_of
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.precision import epsilon
@@ -26,7 +27,7 @@ def rounding(dtype: str) -> float:
 
 def rounding_of_model(model: keras.Model) -> float:
     """The same for a model: its least precise layer decides."""
-    dtypes = {layer.compute_dtype for layer in model._flatten_layers() if "float" in (layer.compute_dtype or "")}
+    dtypes = {layer.compute_dtype for layer in layers_inside(model) if "float" in (layer.compute_dtype or "")}
     return max(map(rounding, dtypes), default=rounding(keras.config.floatx()))
 
 
@@ -61,9 +62,12 @@ def largest_difference(before: list[np.ndarray], after: list[np.ndarray]) -> flo
 
 def random_inputs(model: keras.Model) -> Any:
     """Random numbers of the shapes and dtypes that a Functional or Sequential model takes, in its structure."""
+    graph = graph_of(model)
+    if graph is None:
+        raise Refused("it has no graph of layers, which would say what it takes")
     error = Exception()
     for size in SIZES:
-        tensors = keras.tree.map_structure(partial(random_input, model, size), graph_of(model).input)
+        tensors = keras.tree.map_structure(partial(random_input, model, size), graph.input)
         try:
             model(tensors, training=False)
         except Exception as reason:
@@ -80,7 +84,7 @@ def random_input(model: keras.Model, unknown: int, x: keras.KerasTensor) -> Tens
     dtype = keras.backend.standardize_dtype(x.dtype)
     if "float" in dtype:
         return ops.convert_to_tensor(generator.standard_normal(shape), dtype=dtype)
-    counts = [layer.input_dim for layer in model._flatten_layers() if isinstance(layer, keras.layers.Embedding)]
+    counts = [layer.input_dim for layer in layers_inside(model) if isinstance(layer, keras.layers.Embedding)]
     return ops.convert_to_tensor(generator.integers(0, min(counts, default=2), shape), dtype=dtype)
 
 

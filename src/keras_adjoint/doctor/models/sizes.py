@@ -11,13 +11,13 @@ from typing import Any, TypeAlias
 
 import keras
 
-from keras_adjoint.doctor.checkerboards import times
 from keras_adjoint.doctor.finding import WARNING, Finding
 from keras_adjoint.doctor.models.context import ModelContext
 from keras_adjoint.doctor.rules import SIZE_LOST
 from keras_adjoint.layers.sizes import spatial
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.graph import Call
+from keras_adjoint.models.text import size_text
 
 L = keras.layers
 TRANSPOSED = (L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose)
@@ -57,7 +57,7 @@ def find_lost_sizes(context: ModelContext) -> Iterator[Finding[Any]]:
     for call in context.calls:
         stacks = [opened.get(id(tensor), ()) for tensor in call.inputs]
         stack = stacks[0] if stacks and all(same_sizes(stack, stacks[0]) for stack in stacks) else None
-        place = call.place.partition("/")[2]
+        place = call.path
         step = step_of(place, call)
         if stack is not None and step is not None:
             if enlarges(call.operation):
@@ -128,11 +128,11 @@ def misses(opening: Step, closing: Step) -> bool:
 
 
 def lost_size(context: ModelContext, opening: Step, closing: Step, call: Call) -> Finding[Any]:
-    wanted, found = times(opening.before), times(closing.after)
-    effect = f"{wanted} becomes {times(opening.after)} in `{opening.place}`, and that becomes {found} here"
+    wanted, found = size_text(opening.before), size_text(closing.after)
+    effect = f"{wanted} becomes {size_text(opening.after)} in `{opening.place}`, and that becomes {found} here"
     after = next_resize(context, call)
     if after is not None:
-        effect += f", which `{after.place.partition('/')[2]}` then changes; at the wrong end, every value is off by a position"
+        effect += f", which `{after.path}` then changes; at the wrong end, every value is off by a position"
     kind = "keras_adjoint.mirror" if isinstance(opening.layer, POOLING) else "keras_adjoint.adjoint"
     return Finding(
         place=closing.place,

@@ -11,12 +11,12 @@ from typing import Any, TypeAlias
 
 import keras
 import numpy as np
-from keras.src.ops import nn as nn_operations
 
 from keras_adjoint.doctor.finding import ERROR, NOTE, Finding
 from keras_adjoint.doctor.models.context import ModelContext
 from keras_adjoint.doctor.models.outputs import in_short
 from keras_adjoint.doctor.rules import OPERATION_DOES_NOT_RUN, SHIFTED
+from keras_adjoint.keras_internals import nn_operations
 from keras_adjoint.models.graph import Call
 from keras_adjoint.ops.algorithms.choose import adjoint_convolution
 from keras_adjoint.ops.dot_test import evaluate, random_probe
@@ -115,7 +115,7 @@ def find_broken_operations(context: ModelContext) -> Iterator[Finding[Any]]:
             error = error_of(call)
             if error is not None:
                 yield Finding(
-                    place=call.place.partition("/")[2],
+                    place=call.path,
                     rule=OPERATION_DOES_NOT_RUN.name,
                     severity=ERROR,
                     what="`ops.conv_transpose` is an operation of the graph",

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import libcst as cst
 
-from keras_adjoint.doctor.models.kernels import KERNEL_NAMES
 from keras_adjoint.doctor.scripts.rearrangements import (
     DRAWN,
     Arguments,
@@ -33,8 +32,9 @@ from keras_adjoint.doctor.scripts.values import (
     kernels_among,
     layer_type,
 )
+from keras_adjoint.models.facts import KERNELS
 
-KERNELS = (*KERNEL_NAMES, "_kernel")  # attributes
+KERNEL_ATTRIBUTES = (*KERNELS, "_kernel")
 WEIGHTS = ("weights", "trainable_weights", "variables", "trainable_variables")
 MODELS = ("keras.Model", "keras.models.Model", "keras.Sequential", "keras.models.Sequential", "keras.Functional")
 ADJOINTS = ("keras_adjoint.adjoint",)
@@ -147,7 +147,7 @@ class Evaluation:
             if name == "T":
                 return reordered(owner, None, node)
             return same_numbers(owner, node, is_array=False) if name == "value" else None
-        if name in KERNELS:
+        if name in KERNEL_ATTRIBUTES:
             return kernel_of(self.layer_at(node.value, owner), node, is_array=False)
         if name in WEIGHTS:
             layer = self.layer_at(node.value, owner)

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import libcst as cst
 
-from keras_adjoint.doctor.scripts.evaluation import KERNELS, Evaluation, index_of, mark_used
+from keras_adjoint.doctor.scripts.evaluation import KERNEL_ATTRIBUTES, Evaluation, index_of, mark_used
 from keras_adjoint.doctor.scripts.syntax import Source, descendants, expressions_in, text_of
 from keras_adjoint.doctor.scripts.values import (
     AssignmentEvent,
@@ -121,7 +121,7 @@ class Flow(Evaluation):
             self.bind(target.value.value, with_item(owner, index_of(target), value))
             return
         if isinstance(target, cst.Attribute):
-            if target.attr.value in KERNELS and isinstance(value, KernelExpression):
+            if target.attr.value in KERNEL_ATTRIBUTES and isinstance(value, KernelExpression):
                 owner = self.layer_at(target.value, owner)
             self.events.append(AssignmentEvent(target, owner, node, value, self.in_layer))
             if isinstance(owner, Layer) and isinstance(value, KernelExpression) and value.layer is not owner:
@@ -215,7 +215,7 @@ def holds_what_it_reads(definition: cst.ClassDef) -> bool:
     for node in descendants(definition):
         if isinstance(node, cst.Assign) and isinstance(node.value, cst.Name):
             kept |= {attribute for target in node.targets if (attribute := attribute_of_self(target.target))}
-        elif isinstance(node, cst.Attribute) and node.attr.value in (*KERNELS, "weights", "get_weights"):
+        elif isinstance(node, cst.Attribute) and node.attr.value in (*KERNEL_ATTRIBUTES, "weights", "get_weights"):
             attribute = attribute_of_self(node.value)
             read |= {attribute} if attribute else set()
     return bool(kept & read)

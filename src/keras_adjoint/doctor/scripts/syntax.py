@@ -211,11 +211,16 @@ class _Editor(cst.CSTTransformer):
 
     def replaced(self, edit: Edit) -> cst.BaseExpression:
         """The new expression, in the brackets around the old one."""
-        parts = {name: bracketed(part) if f"({{{name}}})" in edit.template else part for name, part in edit.parts}
+        old = edit.node
+        own = 1 if isinstance(old, (cst.Tuple, cst.GeneratorExp)) and old.lpar else 0  # these are part of it
+        around = len(old.lpar) - own
+        bare = old.with_changes(lpar=old.lpar[around:], rpar=old.rpar[:own])
+        parts = {name: bare if part is old else part for name, part in edit.parts}
+        for name, part in parts.items():
+            if f"({{{name}}})" in edit.template:  # libcst drops the brackets of a template around what it inserts
+                parts[name] = part.with_changes(lpar=[cst.LeftParen(), *part.lpar], rpar=[*part.rpar, cst.RightParen()])
         new = parse_template_expression(edit.template, config=self.config, **parts)
-        own = 1 if isinstance(edit.node, (cst.Tuple, cst.GeneratorExp)) and edit.node.lpar else 0
-        around = len(edit.node.lpar) - own
-        return new.with_changes(lpar=[*edit.node.lpar[:around], *new.lpar], rpar=[*new.rpar, *edit.node.rpar[own:]])
+        return new.with_changes(lpar=[*old.lpar[:around], *new.lpar], rpar=[*new.rpar, *old.rpar[own:]])
 
 
 # --- expressions
@@ -233,11 +238,6 @@ def is_import(statement: cst.CSTNode) -> bool:
     return isinstance(statement, cst.SimpleStatementLine) and any(
         isinstance(part, (cst.Import, cst.ImportFrom)) for part in statement.body
     )
-
-
-def bracketed(node: cst.BaseExpression) -> cst.BaseExpression:
-    """The expression in brackets, which a template does not put around what it is filled in with."""
-    return node.with_changes(lpar=[cst.LeftParen(), *node.lpar], rpar=[*node.rpar, cst.RightParen()])
 
 
 def first_name(node: cst.CSTNode) -> cst.CSTNode:

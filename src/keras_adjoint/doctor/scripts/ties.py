@@ -8,7 +8,7 @@ import libcst as cst
 
 from keras_adjoint.doctor.finding import ERROR, WARNING, Finding
 from keras_adjoint.doctor.rules import FROZEN_SOURCE, KERNEL_IN_LAMBDA, MISSING_IMPORT, SHARED_VARIABLE, TIE_LOST
-from keras_adjoint.doctor.scripts.evaluation import KERNELS, WEIGHTS
+from keras_adjoint.doctor.scripts.evaluation import KERNEL_ATTRIBUTES, WEIGHTS
 from keras_adjoint.doctor.scripts.flow import Script
 from keras_adjoint.doctor.scripts.syntax import ScriptChange, descendants, literal, text_of
 from keras_adjoint.doctor.scripts.values import (
@@ -72,7 +72,7 @@ def find_shared_variables(script: Script) -> Iterator[Finding[ScriptChange]]:
         kernel, owner = event.value, text_of(event.target.value)
         is_variable = kernel.is_unchanged and not kernel.is_array
         in_class = owner == "self" and event.in_layer in ("__init__", "build") and not is_variable
-        outside = owner != "self" and event.target.attr.value in KERNELS and event.owner is not kernel.layer
+        outside = owner != "self" and event.target.attr.value in KERNEL_ATTRIBUTES and event.owner is not kernel.layer
         if in_class or outside:
             yield Finding(
                 place=script.place(event.target),
@@ -181,4 +181,4 @@ def find_lambdas(script: Script) -> Iterator[Finding[ScriptChange]]:
 
 
 def reads_kernel(node: cst.Attribute) -> bool:
-    return node.attr.value in (*KERNELS, *WEIGHTS, "get_weights")
+    return node.attr.value in (*KERNEL_ATTRIBUTES, *WEIGHTS, "get_weights")
