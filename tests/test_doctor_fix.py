@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from broken_models import (
+    adjoint_pair,
     autoencoder,
     chain,
     constant_kernel,
@@ -18,7 +19,6 @@ from broken_models import (
     named_inputs,
     nested_lost_tie,
     trained,
-    adjoint_pair,
 )
 from keras import layers, ops
 from test_cli import complains, run
