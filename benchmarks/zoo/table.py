@@ -45,7 +45,7 @@ classifier, at the size that it was designed for and at 225 × 219. A row is "ok
 | --- | --- |
 | layers | of the network / of its mirror |
 | kernels | read by both / in the network; "+ n gates": n more, which compute gates and are not mirrored |
-| tied, own | parameters in shared kernels; parameters that the decoder adds: biases, and one normalisation for each of the network's |
+| tied, own | parameters in shared kernels / added by the decoder: biases, and one normalisation for each of the network's |
 | Keras, mirror, ratio | seconds to build the network and its mirror, each the median of three, and the second over the first |
 | residual | the largest of all adjoints in the backward pass, each tested at its own size in the network |
 | share | the largest ratio of a residual to its tolerance, which is derived from rounding; above 1 the row fails |

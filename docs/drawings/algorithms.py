@@ -90,7 +90,7 @@ def phases():
     drawing = Drawing(
         "phases",
         254,
-        "Two convolutions, one with the outer taps and one with the middle tap, compute a phase each. The phases are interleaved.",
+        "Two convolutions, one with the outer taps and one with the middle tap, compute one phase each. They are interleaved.",
     )
     y = inputs(drawing)
     for phase, x in enumerate(phase_rows(drawing, 112)):
@@ -129,13 +129,17 @@ def overlapping(name, says, row_of, titles, top):
 
 def columns():
     """One matrix product, whose columns overlap and are added."""
-    says = "One matrix product turns each of the four numbers into three products. They are placed at their positions and added."
+    says = (
+        "One matrix product turns each of the four numbers into three, which are placed at their positions and added."
+    )
     return overlapping("columns", says, lambda output, tap: output, Y, 4)
 
 
 def shifts():
     """One product for each tap, shifted to its position."""
-    says = "The four numbers are multiplied by the first, the second and the third tap; the results are shifted and added."
+    says = (
+        "The four numbers are multiplied by the first, the second and the third tap; the results are shifted and added."
+    )
     return overlapping("shifts", says, lambda output, tap: tap, ("tap 1", "tap 2", "tap 3"), 4)
 
 
