@@ -33,7 +33,7 @@ INTRODUCTION = """# The zoo
 <!-- Written by `python -m benchmarks.zoo`. Changes made by hand are lost. -->
 
 The smallest network of each family of `keras.applications`, with random weights, mirrored by `ka.mirror` with its default
-policies, and by `ka.autoencoder` with `pooling="switches"`, `gates="recall"` and `activation="gradient"`; with and without its
+policies, and by `ka.autoencoder` with `pooling="switches"`, `gates="recorded"` and `activation="gradient"`; with and without its
 classifier, at the size that it was designed for and at 225 × 219. A row is "ok" if
 
 - both decoders predict finite values of exactly the input's shape;

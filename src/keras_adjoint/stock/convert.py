@@ -1,5 +1,6 @@
 """A model with its adjoint layers converted into stock layers."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -7,10 +8,9 @@ from typing import Any
 
 import keras
 from keras.layers import Layer
-from keras.src.models.functional import Functional
-from keras.src.utils.naming import to_snake_case
 
 from keras_adjoint.errors import NoRuleError
+from keras_adjoint.keras_internals import Functional, calls_of, layers_inside
 from keras_adjoint.layers.sharing import copy_value
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.stock.converters import NOT_CONVERTED, UNKNOWN, converter_for
@@ -45,7 +45,7 @@ class Converter:
 
     def single(self, layer: Layer) -> keras.Model:
         """A model of one layer, called as it was called first."""
-        calls = layer._inbound_nodes
+        calls = calls_of(layer)
         if calls:
             arguments = calls[0].arguments
             shape, others, options = calls[0].input_tensors[0].shape, arguments.args[1:], arguments.kwargs
@@ -74,7 +74,7 @@ class Converter:
             return layer  # an operation of `keras.ops`, which holds nothing
         if type(layer) in NOT_CONVERTED:
             refuse(layer, UNKNOWN)
-        inner = next((inner for inner in layer._flatten_layers() if isinstance(inner, Tied)), None)
+        inner = next((inner for inner in layers_inside(layer) if isinstance(inner, Tied)), None)
         if inner is not None:
             raise NoRuleError(
                 f"`{inner.name}` is inside of `{layer.name}`, where stock layers cannot take its place. Untie it alone, or "
@@ -109,7 +109,7 @@ class Converter:
         """The layer of a step; the same one wherever an adjoint layer takes the same step."""
         key = id(tied), step.fingerprint()
         if key not in self.made:
-            name = f"{tied.name}_{to_snake_case(step.layer_class.__name__)}"
+            name = f"{tied.name}_{in_snake_case(step.layer_class.__name__)}"
             number = self.names[name]
             self.names[name] += 1
             layer = step.make(name=f"{name}_{number}" if number else name, dtype=tied.dtype_policy)
@@ -128,3 +128,8 @@ class Converter:
                     new.finalize_state()
         for step, layer in self.made.values():
             layer.set_weights(step.weights)
+
+
+def in_snake_case(name: str) -> str:
+    """`Conv2DTranspose` as `conv2d_transpose`, which is how Keras names layers after their class."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z0-9])(?=[A-Z][a-z])", "_", name).lower()
