@@ -33,8 +33,8 @@ INTRODUCTION = """# The zoo
 <!-- Written by `python -m benchmarks.zoo`. Changes made by hand are lost. -->
 
 The smallest network of each family of `keras.applications`, with random weights, mirrored by `ka.mirror` with its default
-policies, and by `ka.autoencoder` with `pooling="switches"`, `gates="recorded"` and `activation="gradient"`; with and without its
-classifier, at the size that it was designed for and at 225 × 219. A row is "ok" if
+policies, and by `ka.autoencoder` with `pooling="switches"`, `gates="recorded"` and `activation="gradient"`; with and without
+its classifier, at the size that it was designed for and at 225 × 219. A row is "ok" if
 
 - both decoders predict finite values of exactly the input's shape;
 - the decoder reads every kernel of the network, except those of layers that compute gates, as the same object;
