@@ -66,8 +66,8 @@ ka.plot_mirror(encoder)
 
 # %% [markdown]
 # All policies are arguments of `ka.mirror`, for all layers or for some of them by name or class;
-# [its reference](../docs/reference.md) lists them. Policies with memory, such as `pooling="switches"`, which puts each
-# maximum where it was, need encoder and decoder in one model: `ka.autoencoder(encoder, pooling="switches")`.
+# [its reference](../docs/reference.md) lists them. Policies that need recorded activations, such as `pooling="switches"`,
+# which puts each maximum where it was, need encoder and decoder in one model: `ka.autoencoder(encoder, pooling="switches")`.
 #
 # ## Train what is new
 #

@@ -14,7 +14,7 @@ from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.models.graph import layers_of, trace
 from keras_adjoint.report.facts import Facts, facts_about
 from keras_adjoint.report.page import page_about
-from keras_adjoint.testing.model import Finding, examine_layer
+from keras_adjoint.testing.model import LayerCheck, check_layer
 from keras_adjoint_cli.errors import unusable
 from keras_adjoint_cli.output.console import make_console, progress
 from keras_adjoint_cli.policy_options import choices_from, policies_from, read_settings
@@ -44,10 +44,10 @@ def operations_of(model: keras.Model) -> list[Any]:
         return layers
 
 
-def finding(name: str, layer: Layer, advance: Callable[[], None]) -> Finding:
+def finding(name: str, layer: Layer, advance: Callable[[], None]) -> LayerCheck:
     advance()
     # One random pair already tells a wrong operator from rounding; of a large network each takes seconds.
-    return examine_layer(name, layer, trials=1)
+    return check_layer(name, layer, trials=1)
 
 
 def write(facts: Facts, file: Path) -> int:

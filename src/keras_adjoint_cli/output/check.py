@@ -9,7 +9,7 @@ import keras
 from rich.markup import escape
 
 from keras_adjoint.models.text import size_text
-from keras_adjoint.testing.model import FAILED, NO_RULE, NOT_LINEAR, NOT_RUN, OK, Finding
+from keras_adjoint.testing.model import FAILED, NO_RULE, NOT_LINEAR, NOT_RUN, OK, LayerCheck
 from keras_adjoint_cli.output.console import first_sentence, make_console
 from keras_adjoint_cli.output.tables import print_table
 
@@ -18,7 +18,7 @@ COLUMNS = ("layer", "type", "adjoint", "input", "residual", "tolerance", "verdic
 SPARE = ("type", "tolerance", "adjoint")
 
 
-def as_data(file: Path, findings: list[Finding]) -> dict[str, Any]:
+def as_data(file: Path, findings: list[LayerCheck]) -> dict[str, Any]:
     """A dictionary for JSON; a residual that is not finite is null."""
     return {
         "file": str(file),
@@ -28,7 +28,7 @@ def as_data(file: Path, findings: list[Finding]) -> dict[str, Any]:
     }
 
 
-def show(findings: list[Finding]) -> None:
+def show(findings: list[LayerCheck]) -> None:
     """Print the table, then failures and missing rules in full, then the counts."""
     console = make_console()
     print_table(console, COLUMNS, map(row, findings), numbers=("residual", "tolerance"), wrap=("input",), spare=SPARE)
@@ -38,7 +38,7 @@ def show(findings: list[Finding]) -> None:
     console.print(f"{len(findings)} layers: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
 
 
-def row(finding: Finding) -> tuple[str, ...]:
+def row(finding: LayerCheck) -> tuple[str, ...]:
     """One line of the table."""
     words = (
         finding.layer,
@@ -51,7 +51,7 @@ def row(finding: Finding) -> tuple[str, ...]:
     return *map(escape, words), number(finding.residual), number(finding.tolerance), verdict
 
 
-def explanations(findings: list[Finding]) -> Iterator[str]:
+def explanations(findings: list[LayerCheck]) -> Iterator[str]:
     """Each failure with its whole diagnosis, and once per layer type why others were not tested."""
     for finding in findings:
         if finding.failed:
