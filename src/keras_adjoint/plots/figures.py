@@ -22,12 +22,14 @@ def new_figure(width: float, height: float, **options: Any) -> "Figure":
         ImportError: If matplotlib is missing.
     """
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise ImportError(
             'Figures are drawn by matplotlib, which is missing: pip install "keras-adjoint[plot]"'
         ) from error
-    return Figure((width, height), facecolor="white", **options)
+    from keras_adjoint.plots.notebook_figure import NotebookFigure
+
+    return NotebookFigure((width, height), facecolor="white", **options)
 
 
 def hide_frame(axes: "Axes") -> None:
