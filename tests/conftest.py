@@ -58,4 +58,3 @@ def clean_state():
     keras.utils.set_random_seed(0)
     keras.config.set_floatx("float32")
     yield
-

@@ -47,17 +47,23 @@ def every_problem():
     return [(tuple(case.items()), problem) for case, problem in drawn if problem is not None]
 
 
+@functools.cache
+def properties_of(problem):
+    """The properties that an `every_problem` was made of."""
+    return next(properties for properties, other in every_problem() if other == problem)
+
+
 def problems(fits=lambda problem: True, strength=2):
     """Those among them that fit, so few that every two of the properties meet that can."""
     fitting = [pair for pair in every_problem() if fits(pair[1])]
     return [problem for _, problem in covering(fitting, lambda pair: pair[0], strength)]
 
 
-def problem_cases(*arguments, fits=lambda problem: True):
-    """Parameters of a test, behind `arguments`: pairs of properties for `make test`, triples beyond it."""
-    pairs = problems(fits)
-    triples = [problem for problem in problems(fits, 3) if problem not in pairs]
-    for problem, marks in [*((p, ()) for p in pairs), *((p, pytest.mark.exhaustive) for p in triples)]:
+def problem_cases(*arguments, fits=lambda problem: True, strength=2):
+    """Parameters of a test, behind `arguments`: for `make test`, and of a strength more for `make test-exhaustive`."""
+    quick = problems(fits, strength)
+    others = [problem for problem in problems(fits, strength + 1) if problem not in quick]
+    for problem, marks in [*((p, ()) for p in quick), *((p, pytest.mark.exhaustive) for p in others)]:
         yield pytest.param(*arguments, problem, id=" ".join([*map(str, arguments), label(problem)]), marks=marks)
 
 

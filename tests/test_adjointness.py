@@ -1,7 +1,6 @@
 """The adjoint of every layer, entry by entry, against the transpose of the layer's own matrix."""
 
 import numpy as np
-import pytest
 from helpers import build_pair, matrices, operators, output_shape, tolerance
 from layer_list import LAYERS, REPRESENTATIVES, for_each
 

@@ -114,5 +114,3 @@ def test_a_graph_begins_no_term_before_the_one_before_it_is_done(terms):
 def descends(node, other):
     """Whether `node` of a graph is computed from `other`."""
     return node is other or any(descends(tensor.op, other) for tensor in node.inputs)
-
-
