@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_adjoint.ops.precision import epsilon
-from keras_adjoint.testing.packing import packed
+from keras_adjoint.testing.pairs import packed
 
 BACKEND = keras.backend.backend()
 DATA_FORMATS = ["channels_last"] if BACKEND == "tensorflow" else ["channels_last", "channels_first"]  # of convolutions

@@ -1,9 +1,12 @@
 """The adjoint of one layer by its rule: tied or copied, vetted where users registered the rule, and its own source."""
 
 import weakref
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
+from keras.layers import Layer
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.bias import READS_SOURCE
@@ -12,15 +15,16 @@ from keras_adjoint.layers.registry import REGISTERED_BY_USERS, apply_rule, class
 from keras_adjoint.layers.sharing import copy_value
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.tied import Tied, linear_part
+from keras_adjoint.ops import Shape
 from keras_adjoint.ops.dot_test import derived_tolerance, evaluate, operator_dtype, random_probe, residual_of
 
 # Stock layers cannot carry their source, so what they are the adjoint of is recorded here.
-SOURCES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+SOURCES: weakref.WeakKeyDictionary[Layer, Layer] = weakref.WeakKeyDictionary()
 
 _UNKNOWN_SIZE = 12  # what an unknown size is tried with
 
 
-def linear_adjoint(source, **options):
+def linear_adjoint(source: Layer, **options: Any) -> Layer:
     """The adjoint of the linear part of a layer, whatever the layer's activation. Options as in `adjoint`."""
     rule_for(source)
     check_readable(source)
@@ -37,7 +41,7 @@ def linear_adjoint(source, **options):
     return result
 
 
-def check_linear(source):
+def check_linear(source: Layer) -> None:
     """Raise a NoRuleError if `source` ends in an activation."""
     activation = getattr(source, "activation", None)
     if activation not in (None, keras.activations.linear) and not isinstance(source, keras.layers.Activation):
@@ -49,8 +53,8 @@ def check_linear(source):
         )
 
 
-def copied(source, *, keep_bias):
-    """A copy of a layer with its own variables, without the bias if nobody will read it."""
+def copied(source: Layer, *, keep_bias: bool) -> Layer:
+    """A copy of a layer with its own variables, without a bias that will not be read."""
     config = {**source.get_config(), "name": f"{source.name}_copy"}  # in PyTorch parameters of equal paths would be one
     if not keep_bias and "use_bias" in config:
         config["use_bias"] = False
@@ -64,7 +68,7 @@ def copied(source, *, keep_bias):
     return copy
 
 
-def original_of(layer):
+def original_of(layer: Layer) -> Layer | None:
     """The source of a layer that is an exact adjoint already."""
     if not isinstance(layer, Tied):
         return SOURCES.get(layer)
@@ -76,7 +80,7 @@ def original_of(layer):
     )
 
 
-def probe_shape(source, recorded=None):
+def probe_shape(source: Layer, recorded: Sequence[Shape] | None = None) -> tuple[int, ...] | None:
     """An input shape to try a layer with: a recorded one, small where it is unknown; or `None`."""
     shapes = recorded if recorded is not None else recorded_shapes(source)
     if not shapes:
@@ -85,7 +89,7 @@ def probe_shape(source, recorded=None):
     return (batch or 2, *(size or _UNKNOWN_SIZE for size in rest))
 
 
-def _check_user_rule(source, result):
+def _check_user_rule(source: Layer, result: Layer) -> None:
     """Refuse a registered rule whose result is not the adjoint of `source`."""
     shape = probe_shape(source)
     if shape is None:

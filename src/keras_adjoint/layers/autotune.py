@@ -1,14 +1,15 @@
-"""`autotune`: measure the algorithms of one layer on this machine, and let the layer remember the fastest."""
+"""`autotune`: measure the algorithms of one layer on this machine, and keep the fastest in the layer."""
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_adjoint.layers.conv import AdjointConv
+from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.algorithms.choose import ALGORITHMS
 from keras_adjoint.ops.backend import current
 
@@ -49,9 +50,10 @@ def autotune(layer: keras.layers.Layer, shape: Sequence[int], *, seconds: float 
         raise ValueError(
             f"`autotune` needs every size of the input, {layer.rank + 2} with the batch. Received: shape={tuple(shape)}"
         )
-    layer.compute_output_shape(tuple(shape))  # complains about shapes that are none of this layer's
+    layer.compute_output_shape(tuple(shape))  # raises for shapes that the layer does not take
     y = ops.convert_to_tensor(np.random.default_rng(0).standard_normal(shape), dtype=layer.compute_dtype)
-    before, runs = layer.algorithm, {}
+    before = layer.algorithm
+    runs: dict[str, Callable[[], None]] = {}
     try:
         for name in fitting(layer, y):
             runs[name] = _run(layer, name, y)
@@ -63,27 +65,27 @@ def autotune(layer: keras.layers.Layer, shape: Sequence[int], *, seconds: float 
     return medians
 
 
-def fitting(layer, y):
+def fitting(layer: AdjointConv, y: Tensor) -> list[str]:
     """Names of the algorithms that can compute the layer's adjoint of a tensor."""
     outputs = layer.to_channels_last(y).shape[1:-1]
     problem = layer.problem(layer.resolve(tuple(outputs)), y.shape[0], current().device_of(y))
     return [algorithm.name for algorithm in ALGORITHMS if algorithm.fits(problem)]
 
 
-def _run(layer, name, y):
+def _run(layer: AdjointConv, name: str, y: Tensor) -> Callable[[], None]:
     backend = current()
 
-    def carry_back(y):
+    def apply(y: Tensor) -> Tensor:
         layer.algorithm = name
         return layer(y)
 
-    function = backend.compiled(carry_back)
+    function = backend.compiled(apply)
     return lambda: backend.wait(function(y))
 
 
-def _medians(runs, seconds):
+def _medians(runs: dict[str, Callable[[], None]], seconds: float) -> dict[str, float]:
     """Median times of functions that take turns, so that a drift of the machine meets all alike."""
-    samples = {name: [] for name in runs}
+    samples: dict[str, list[float]] = {name: [] for name in runs}
     end = time.perf_counter() + seconds * len(runs)
     while time.perf_counter() < end or len(samples[next(iter(runs))]) < 3:
         for name, run in runs.items():

@@ -1,19 +1,22 @@
-"""Back from global pooling: one number for all positions, handed to each of them."""
+"""The adjoint of global average pooling, and a right inverse of any global pooling."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
+from keras.layers import Layer
 
 from keras_adjoint.errors import SizeError
 from keras_adjoint.layers.pooling import Pooling, computes_averages
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.sizes import spatial, standardize_output_size
+from keras_adjoint.ops import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")
 class BroadcastGlobalPooling(Pooling):
-    """What global pooling made one number of, that number at every position.
+    """One number per channel, as global pooling gives it, at every position.
 
     Pooling the result gives back what was broadcast, so this is a right inverse of average and of max pooling, and no
     adjoint of either.
@@ -41,12 +44,12 @@ class BroadcastGlobalPooling(Pooling):
 
     options = ("output_size", *Pooling.options)
 
-    def __init__(self, source, *, output_size=None, **kwargs):
+    def __init__(self, source: Layer, *, output_size: Any = None, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
         self.rank = source.input_spec.ndim - 2
         self.output_size = standardize_output_size(output_size, self.rank, self.data_format)
 
-    def resolve(self, output_size=None):
+    def resolve(self, output_size: Any = None) -> Shape:
         """The spatial size of the output: any will do, so it must be asked for or recorded."""
         asked = standardize_output_size(output_size, self.rank, self.data_format) or self.output_size
         recorded = [spatial(shape, self.data_format) for shape in self.recorded_shapes()]
@@ -54,12 +57,12 @@ class BroadcastGlobalPooling(Pooling):
         if len(choices) == 1:
             return choices[0]
         raise SizeError(
-            f"`{self.source.name}` pools inputs of any size, so nobody knows which is meant on the way back"
+            f"`{self.source.name}` pools inputs of any size, so its adjoint cannot know which is meant"
             f"{': ' + ' or '.join(map(str, choices)) if choices else ''}. Pass it as `output_size=...`, to `adjoint` or "
             f"when you call the layer. Received: source={self.source.name!r}"
         )
 
-    def call(self, y, output_size=None):
+    def call(self, y: Tensor, output_size: Any = None) -> Tensor:
         sizes = self.resolve(output_size)
         if any(size is None for size in sizes):
             raise SizeError(
@@ -69,27 +72,27 @@ class BroadcastGlobalPooling(Pooling):
         share = ops.reshape(y, self.full_shape(ops.shape(y), (1,) * self.rank))
         return ops.broadcast_to(self.share(share, sizes), self.full_shape(ops.shape(y), sizes))
 
-    def share(self, y, sizes):
+    def share(self, y: Tensor, sizes: Shape) -> Tensor:
         """What each position gets of `y`."""
         return y
 
     @property
-    def exact(self):
+    def exact(self) -> bool:
         return False
 
     @property
-    def needs_output_size(self):
+    def needs_output_size(self) -> bool:
         return True
 
-    def output_size_like(self, x):
+    def output_size_like(self, x: keras.KerasTensor) -> Shape | None:
         """The `output_size` that makes the output as large as the symbolic tensor `x`; `None` if that is not known."""
         sizes = spatial(x.shape, self.data_format)
         return None if None in sizes else sizes
 
-    def compute_output_shape(self, input_shape, output_size=None):
+    def compute_output_shape(self, input_shape: Shape, output_size: Any = None) -> Shape:
         return self.full_shape(input_shape, self.resolve(output_size))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "output_size": self.output_size}
 
 
@@ -113,9 +116,9 @@ class AdjointGlobalAveragePooling(BroadcastGlobalPooling):
     0.25
     """
 
-    def share(self, y, sizes):
+    def share(self, y: Tensor, sizes: Shape) -> Tensor:
         return y / ops.cast(math.prod(sizes), y.dtype)
 
     @property
-    def exact(self):
+    def exact(self) -> bool:
         return computes_averages(self.source)

@@ -1,23 +1,28 @@
-"""The adjoints of layers that merge several tensors into one: what came together is handed out again."""
+"""The adjoints of layers that merge several tensors into one: y is distributed to the inputs."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 from keras import ops
-from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
+from keras.layers import Layer
 
 from keras_adjoint.errors import SizeError
+from keras_adjoint.keras_internals import CustomScaleLayer
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.sizes import shape_of
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.geometry import is_known
 
 
-def shapes_of_inputs(source):
+def shapes_of_inputs(source: Layer) -> tuple[Shape, ...]:
     """The shapes, without the batch axis, of the tensors that a merging layer was first called with; () if unknown."""
     shapes = (source.get_build_config() or {}).get("input_shape") or ()
     return tuple(tuple(shape[1:]) for shape in shapes if isinstance(shape, (tuple, list)))
 
 
-def sum_to(y, shape):
+def sum_to(y: Tensor, shape: Shape) -> Tensor:
     """The transpose of broadcasting a tensor of `shape`, without its batch axis, to the shape of `y`.
 
     Keras aligns the batch axes first and the others from behind, so the axes that `shape` lacks follow the batch axis.
@@ -46,50 +51,50 @@ class AdjointMerge(Tied):
 
     options = ("output_size", "name")
 
-    def __init__(self, source, *, output_size=None, **kwargs):
+    def __init__(self, source: Layer, *, output_size: Any = None, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
         self.output_size = tuple(map(tuple, output_size or shapes_of_inputs(source)))
 
-    def distribute(self, y, shapes):
+    def distribute(self, y: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
         """The adjoint: one tensor per shape. To be written by the subclass."""
         raise NotImplementedError
 
-    def call(self, y, output_size=None):
+    def call(self, y: Tensor, output_size: Any = None) -> list[Tensor]:
         return self.distribute(y, self.resolve(output_size))
 
-    def resolve(self, output_size=None):
+    def resolve(self, output_size: Any = None) -> tuple[Shape, ...]:
         if output_size is None:
             shapes = self.output_size
         else:
             shapes = tuple(tuple(shape_of(x)[1:] if hasattr(x, "shape") else x) for x in output_size)
         if not shapes:
             raise SizeError(
-                f"`{self.source.name}` has not been called, so nobody knows how many inputs it has. Call it, or pass their "
+                f"`{self.source.name}` has not been called, so the number of its inputs is unknown. Call it, or pass their "
                 f"shapes without the batch axis as `output_size=[(...), ...]`. Received: source={self.source.name!r}"
             )
         return shapes
 
     @property
-    def needs_output_size(self):
+    def needs_output_size(self) -> bool:
         return True
 
-    def output_size_like(self, *xs):
+    def output_size_like(self, *xs: keras.KerasTensor) -> tuple[Shape, ...] | None:
         shapes = tuple(tuple(x.shape[1:]) for x in xs)
         return None if any(None in shape for shape in shapes) else shapes
 
-    def compute_output_spec(self, y, output_size=None):
+    def compute_output_spec(self, y: Tensor, output_size: Any = None) -> list[keras.KerasTensor]:
         shapes = self.compute_output_shape(tuple(y.shape), output_size)
         return [keras.KerasTensor(shape, dtype=self.compute_dtype) for shape in shapes]
 
-    def compute_output_shape(self, input_shape, output_size=None):
+    def compute_output_shape(self, input_shape: Shape, output_size: Any = None) -> list[Shape]:
         return [(input_shape[0], *shape) for shape in self.resolve(output_size)]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "output_size": self.output_size}
 
 
 # A weighted sum of its inputs: what each of them is multiplied by.
-WEIGHTS = {
+WEIGHTS: dict[type, Callable[[Any, int], tuple[float, ...]]] = {
     keras.layers.Add: lambda source, count: (1,) * count,
     keras.layers.Subtract: lambda source, count: (1, -1),
     keras.layers.Average: lambda source, count: (1 / count,) * count,
@@ -97,7 +102,7 @@ WEIGHTS = {
 }
 
 
-def weights_of(source, count):
+def weights_of(source: Layer, count: int) -> tuple[float, ...]:
     """What a merging layer multiplies each of `count` inputs by."""
     return next(WEIGHTS[base] for base in type(source).__mro__ if base in WEIGHTS)(source, count)
 
@@ -124,7 +129,7 @@ class AdjointSum(AdjointMerge):
     [[[1.0, 1.0]], [[-1.0, -1.0]]]
     """
 
-    def distribute(self, y, shapes):
+    def distribute(self, y: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
         weights = weights_of(self.source, len(shapes))
         return [sum_to(y if weight == 1 else y * weight, shape) for weight, shape in zip(weights, shapes, strict=True)]
 
@@ -149,7 +154,7 @@ class AdjointConcatenate(AdjointMerge):
     [(1, 2), (1, 3)]
     """
 
-    def distribute(self, y, shapes):
+    def distribute(self, y: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
         axis = self.source.axis % len(y.shape)
         parts, start = [], 0
         for shape in shapes:

@@ -1,11 +1,15 @@
-"""The adjoints of layers that scale and shift each channel: the scale again, the shift gone or undone."""
+"""The adjoints of layers that scale and shift each channel: the scale again, the shift gone or subtracted."""
+
+from typing import Any
 
 import keras
 from keras import ops
-from keras.src.applications.convnext import LayerScale
+from keras.layers import Layer
 
+from keras_adjoint.keras_internals import LayerScale
 from keras_adjoint.layers.options import TiedShift
 from keras_adjoint.layers.registry import rule
+from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.precision import epsilon
 
 
@@ -24,19 +28,19 @@ class AdjointScaling(TiedShift):
     Output shape: The same.
     """
 
-    def __init__(self, source, *, inverse=False, **kwargs):
+    def __init__(self, source: Layer, *, inverse: bool = False, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
         self.inverse = inverse
 
     @property
-    def exact(self):
+    def exact(self) -> bool:
         return not self.inverse
 
-    def scale_and_shift(self, rank):
+    def scale_and_shift(self, rank: int) -> tuple[Tensor, Tensor]:
         """a and b of the source, as they are now, each able to broadcast to a tensor of `rank` axes."""
         raise NotImplementedError
 
-    def apply_adjoint(self, y):
+    def apply_adjoint(self, y: Tensor) -> Tensor:
         scale, shift = self.scale_and_shift(len(y.shape))
         if self.inverse:
             return (y - ops.cast(shift, y.dtype)) * ops.cast(pseudo_inverse(scale), y.dtype)
@@ -44,14 +48,14 @@ class AdjointScaling(TiedShift):
             y = y - ops.cast(shift, y.dtype)
         return y * ops.cast(scale, y.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "inverse": self.inverse}
 
 
-def pseudo_inverse(scale):
+def pseudo_inverse(scale: Tensor) -> Tensor:
     """1 / scale, and 0 where scale is lost in the rounding of the largest one."""
     size = ops.absolute(scale)
     lost = size <= epsilon(keras.backend.standardize_dtype(scale.dtype)) * ops.max(size)
@@ -78,7 +82,7 @@ class AdjointBatchNormalization(AdjointScaling):
     (2, 4)
     """
 
-    def scale_and_shift(self, rank):
+    def scale_and_shift(self, rank: int) -> tuple[Tensor, Tensor]:
         norm = self.source
         mean, variance = ops.convert_to_tensor(norm.moving_mean), ops.convert_to_tensor(norm.moving_variance)
         scale = (variance + norm.epsilon) ** -0.5
@@ -110,7 +114,7 @@ class AdjointNormalization(AdjointScaling):
     True
     """
 
-    def scale_and_shift(self, rank):
+    def scale_and_shift(self, rank: int) -> tuple[Tensor, Tensor]:
         deviation = ops.maximum(ops.sqrt(self.source.variance), keras.backend.epsilon())
         deviation, mean = ops.cast(deviation, self.compute_dtype), ops.cast(self.source.mean, self.compute_dtype)
         return (deviation, mean) if self.source.invert else (1.0 / deviation, -mean / deviation)
@@ -132,7 +136,7 @@ class AdjointRescaling(AdjointScaling):
     2.0
     """
 
-    def scale_and_shift(self, rank):
+    def scale_and_shift(self, rank: int) -> tuple[Tensor, Tensor]:
         scale, shift = self.source.scale, self.source.offset
         return ops.convert_to_tensor(scale, self.compute_dtype), ops.convert_to_tensor(shift, self.compute_dtype)
 
@@ -148,5 +152,49 @@ class AdjointLayerScale(AdjointScaling):
         tied: See `Tied`.
     """
 
-    def scale_and_shift(self, rank):
+    def scale_and_shift(self, rank: int) -> tuple[Tensor, Tensor]:
         return self.read("gamma"), ops.zeros((), self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class AdjointAffinePart(AdjointScaling):
+    """Multiply by the scale γ of a normalisation, or undo its γ·x̂ + β.
+
+    Layer, group and root-mean-square normalisation divide by statistics of the very input, which is not linear. What they
+    do after that is, and this layer is the adjoint of that part, or its inverse.
+
+    Args:
+        source: A built `LayerNormalization`, `GroupNormalization` or `RMSNormalization`.
+        bias: "none" or "subtract".
+        inverse: See `AdjointScaling`.
+        tied: See `Tied`.
+
+    Input shape: Any that the source accepts.
+    Output shape: The same.
+
+    Example:
+
+    >>> norm = keras.layers.LayerNormalization(gamma_initializer="ones", beta_initializer="ones")
+    >>> norm.build((None, 3))
+    >>> keras.ops.convert_to_numpy(AdjointAffinePart(norm, inverse=True)(np.ones((1, 3)))).tolist()
+    [[0.0, 0.0, 0.0]]
+    """
+
+    @property
+    def exact(self) -> bool:
+        return False
+
+    def scale_and_shift(self, rank: int) -> tuple[Tensor, Tensor]:
+        source = self.source
+        gamma = source.scale if isinstance(source, keras.layers.RMSNormalization) else source.gamma
+        beta = getattr(source, "beta", None)
+        axes = source.axis if isinstance(source.axis, (list, tuple)) else [source.axis]
+        axes = sorted(axis % rank for axis in axes)
+
+        def along_axes(weight: Tensor | None, otherwise: float) -> Tensor:
+            if weight is None:
+                return ops.full((1,) * rank, otherwise, dtype=self.compute_dtype)
+            sizes = dict(zip(axes, weight.shape, strict=True))
+            return ops.reshape(ops.convert_to_tensor(weight), [sizes.get(axis, 1) for axis in range(rank)])
+
+        return along_axes(gamma, 1.0), along_axes(beta, 0.0)

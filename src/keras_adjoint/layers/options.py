@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_adjoint.keras_internals import calls_of
 from keras_adjoint.kernels.channels import adapter_matrix
 from keras_adjoint.layers import bias as biases
 from keras_adjoint.layers.sizes import recorded_shapes, resolve, spatial, standardize_output_size
@@ -168,7 +169,7 @@ class Sized:
         if output_size is not None or not all(map(is_known, outputs)):
             return self._resolve(outputs, output_size)
         # What the source recorded changes with its calls alone. Going through it takes as long as a small convolution.
-        key = outputs, len(self.source._inbound_nodes)
+        key = outputs, len(calls_of(self.source))
         sizes = self._resolved.get(key)
         if sizes is None:
             if len(self._resolved) == CACHE_SIZE:

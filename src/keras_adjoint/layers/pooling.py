@@ -1,17 +1,24 @@
-"""The adjoints of average pooling: every average is shared out among the positions it was taken from."""
+"""The adjoints of average pooling: every average is distributed over the positions it was taken from."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 from keras import ops
+from keras.layers import Layer
 
 from keras_adjoint.layers.options import Sized
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.sizes import spatial
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.frames import cut_frames, overlap_add
-from keras_adjoint.ops.geometry import Window, positive_part
+from keras_adjoint.ops.geometry import Axis, Window, is_known, positive_part
+
+Step: TypeAlias = Callable[[Tensor, int, Axis], Tensor]
 
 AVERAGES = (
     keras.layers.AveragePooling1D,
@@ -23,47 +30,47 @@ AVERAGES = (
 )
 
 
-def computes_averages(pool):
-    """Whether a pool takes averages, rather than maxima for which averages may stand in."""
+def computes_averages(pool: Layer) -> bool:
+    """Whether a layer pools by averages, not by maxima for which averages may be substituted."""
     return isinstance(pool, AVERAGES)
 
 
 class Pooling(Tied):
-    """What the pools have in common: windows, and axes that depend on the data format."""
+    """What pooling layers have in common: windows, and axes that depend on the data format."""
 
     needs_switches = False
 
     @property
-    def windows(self):
+    def windows(self) -> tuple[Window, ...]:
         source = self.source
         pairs = zip(source.pool_size, source.strides, strict=True)
         return tuple(Window(taps, stride, 1, source.padding) for taps, stride in pairs)
 
-    def full_shape(self, pooled_shape, sizes):
+    def full_shape(self, pooled_shape: Shape, sizes: Shape) -> Shape:
         """`sizes` with the batch and the channels of `pooled_shape`, which may have lost its spatial axes."""
         if self.data_format == "channels_last":
             return (pooled_shape[0], *sizes, pooled_shape[-1])
         return (*pooled_shape[:2], *sizes)
 
     @property
-    def first_axis(self):
+    def first_axis(self) -> int:
         return 1 if self.data_format == "channels_last" else 2
 
 
-def share_out_inside(y, axis, along):
-    """The transpose of means along one axis over the positions inside, sharing each out among those it was taken over."""
+def distribute_inside(y: Tensor, axis: int, along: Axis) -> Tensor:
+    """The transpose of means along one axis over the positions inside: each is distributed over those it was taken from."""
     inside = ops.sum(cut_frames(ops.ones((along.size,), y.dtype), 0, along), axis=-1)
     y = y / ops.reshape(inside, (-1,) + (1,) * (len(y.shape) - axis - 1))
     return overlap_add(in_equal_frames(y, along.taps), axis, along)
 
 
-def share_out_replicated(y, axis, along):
+def distribute_replicated(y: Tensor, axis: int, along: Axis) -> Tensor:
     """The transpose of means along one axis over the input with its edges repeated: what falls outside joins the edge."""
     padded = replace(along, size=positive_part(along.padded_size - along.size) + along.size, before=0)
     x = overlap_add(in_equal_frames(y / along.taps, along.taps), axis, padded)
     stop = along.before + along.size
 
-    def joined(start, end):
+    def joined(start: int, end: int | None) -> Tensor:
         return ops.sum(x[(slice(None),) * axis + (slice(start, end),)], axis=axis, keepdims=True)
 
     if along.size == 1:
@@ -72,16 +79,16 @@ def share_out_replicated(y, axis, along):
     return ops.concatenate([joined(0, along.before + 1), middle, joined(stop - 1, None)], axis=axis)
 
 
-def in_equal_frames(y, taps):
+def in_equal_frames(y: Tensor, taps: int) -> Tensor:
     """Every element `taps` times along a new last axis."""
     return ops.broadcast_to(ops.expand_dims(y, -1), (*ops.shape(y), taps))
 
 
-SHARE_OUT = {"inside": share_out_inside, "replicated": share_out_replicated}
+DISTRIBUTE = {"inside": distribute_inside, "replicated": distribute_replicated}
 
 
 class PoolingAlongAxes(Sized, Pooling):
-    """The way back through windows, done along one spatial axis after the other.
+    """The backward pass through windows, along one spatial axis after the other.
 
     Args:
         source: A max or average pooling layer.
@@ -100,41 +107,41 @@ class PoolingAlongAxes(Sized, Pooling):
 
     options = ("output_size", *Pooling.options)
 
-    def step(self, axes):
+    def step(self, axes: Sequence[Axis]) -> Step:
         """What is done along each of `axes`: a function of a tensor, the number of its axis, and its `Axis`."""
         raise NotImplementedError
 
-    def call(self, y, output_size=None):
+    def call(self, y: Tensor, output_size: Any = None) -> Tensor:
         axes = self._axes(self.resolve(spatial(ops.shape(y), self.data_format), output_size))
         step = self.step(axes)
         for number, along in enumerate(axes, self.first_axis):
             y = step(y, number, along)
         return y
 
-    def matrices_along(self, sizes):
+    def matrices_along(self, sizes: Shape) -> list[np.ndarray]:
         """What is done along each spatial axis, as `(outputs, size)` matrices that y is multiplied by."""
         axes = self._axes(sizes)
         step = self.step(axes)
         return [ops.convert_to_numpy(step(ops.eye(a.outputs, dtype=self.compute_dtype), 1, a)) for a in axes]
 
-    def compute_output_shape(self, input_shape, output_size=None):
+    def compute_output_shape(self, input_shape: Shape, output_size: Any = None) -> Shape:
         sizes = self.resolve(spatial(tuple(input_shape), self.data_format), output_size)
         return self.full_shape(input_shape, sizes)
 
-    def _axes(self, sizes):
+    def _axes(self, sizes: Shape) -> list[Axis]:
         return [window.at(size) for window, size in zip(self.windows, sizes, strict=True)]
 
 
 @rule(keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D)
 @keras.saving.register_keras_serializable(package="keras_adjoint")
 class AdjointAveragePooling(PoolingAlongAxes):
-    """The adjoint of average pooling: every average is shared out among the positions it was taken from.
+    """The adjoint of average pooling: every average is distributed over the positions it was taken from.
 
     With "same" padding a mean at the edge is taken over the positions inside, or, on PyTorch where the two edges differ,
     over copies of the edge as well. Either way it is a mean along one axis after the other.
 
     Args:
-        source: An average pooling layer; or a max pooling layer, for which averages stand in.
+        source: An average pooling layer; or a max pooling layer, for which averages are substituted.
         output_size: See `PoolingAlongAxes`.
 
     Example:
@@ -145,11 +152,52 @@ class AdjointAveragePooling(PoolingAlongAxes):
     """
 
     @property
-    def exact(self):
+    def exact(self) -> bool:
         return computes_averages(self.source)
 
-    def step(self, axes):
+    def step(self, axes: Sequence[Axis]) -> Step:
         if self.source.padding == "valid":
-            return SHARE_OUT["inside"]
+            return DISTRIBUTE["inside"]
         after = [along.padded_size - along.before - along.size for along in axes]
-        return SHARE_OUT[current().average_pooling_edges([along.before for along in axes], after)]
+        return DISTRIBUTE[current().average_pooling_edges([along.before for along in axes], after)]
+
+
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class SpreadPooling(PoolingAlongAxes):
+    """Every value repeated over its stride, which undoes max pooling up to what pooling discards.
+
+    Position p of the output takes the value of window ⌊(p + before) / stride⌋, or of the last one. Where windows do not
+    overlap, pooling the result gives back what was spread. It is no adjoint.
+
+    Args:
+        source: A max or average pooling layer.
+        output_size: See `PoolingAlongAxes`.
+
+    Example:
+
+    >>> pool = keras.layers.MaxPooling1D(2)
+    >>> y = np.array([[[1.0], [2.0]]])
+    >>> np.array(SpreadPooling(pool, output_size=5)(y))[0, :, 0].tolist()
+    [1.0, 1.0, 2.0, 2.0, 2.0]
+    """
+
+    @property
+    def exact(self) -> bool:
+        return False
+
+    def step(self, axes: Sequence[Axis]) -> Step:
+        return spread
+
+
+def spread(y: Tensor, axis: int, along: Axis) -> Tensor:
+    """Every element of one axis repeated over the stride, from the first position inside to the last."""
+    y = ops.repeat(y, along.stride, axis=axis) if along.stride > 1 else y
+    filled = along.outputs * along.stride - along.before
+    y = y[(slice(None),) * axis + (slice(along.before, along.before + along.size),)]
+    short = positive_part(along.size - filled)
+    if is_known(short) and not short:
+        return y
+    last = y[(slice(None),) * axis + (slice(-1, None),)]
+    shape = list(ops.shape(last))
+    shape[axis] = short
+    return ops.concatenate([y, ops.broadcast_to(last, shape)], axis=axis)

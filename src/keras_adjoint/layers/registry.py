@@ -1,21 +1,25 @@
 """The registry of rules: which callable makes the adjoint of which layer type. It knows no concrete layer."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Container, Sequence
+from typing import Any, TypeVar
+
+from keras.layers import Layer
 
 from keras_adjoint.errors import NoRuleError
 
-RULES: dict[type, Callable] = {}
+RULES: dict[type, Callable[..., Layer]] = {}
+Rule = TypeVar("Rule", bound=Callable[..., Layer])
 REGISTERED_BY_USERS: set[type] = set()
 
 # A subclass that replaces one of these computes something else than its parent, so it needs a rule of its own.
 COMPUTES = frozenset({"call", "__call__", "convolution_op", "stateless_call", "compute_output_shape"})
 
 
-def rule(*layer_classes):
+def rule(*layer_classes: type) -> Callable[[Rule], Rule]:
     """Decorator: the function or class below makes the adjoint of layers of these exact types."""
 
-    def register(make):
+    def register(make: Rule) -> Rule:
         for layer_class in layer_classes:
             RULES[layer_class] = make
         return make
@@ -23,7 +27,7 @@ def rule(*layer_classes):
     return register
 
 
-def register_rule(layer_class: type) -> Callable[[Callable], Callable]:
+def register_rule(layer_class: type) -> Callable[[Rule], Rule]:
     """Teach `adjoint` a layer type of your own.
 
     The decorated function takes a built layer and returns the layer that computes its adjoint. It may declare any of
@@ -59,7 +63,7 @@ def register_rule(layer_class: type) -> Callable[[Callable], Callable]:
     if layer_class in RULES:
         raise ValueError(f"`{layer_class.__name__}` already has a rule. Received: layer_class={layer_class!r}")
 
-    def register(make):
+    def register(make: Rule) -> Rule:
         RULES[layer_class] = make
         REGISTERED_BY_USERS.add(layer_class)
         return make
@@ -67,12 +71,12 @@ def register_rule(layer_class: type) -> Callable[[Callable], Callable]:
     return register
 
 
-def class_with_rule(layer):
+def class_with_rule(layer: Layer) -> type | None:
     """The class whose rule holds for `layer`: its own, or the nearest parent whose computation it inherits; or None."""
     return nearest_class(layer, RULES)
 
 
-def nearest_class(layer, classes):
+def nearest_class(layer: Layer, classes: Container[type]) -> type | None:
     """Of some classes that of `layer`, or its nearest parent, as long as nothing in between computes something else."""
     if COMPUTES & vars(layer).keys():
         return None
@@ -84,7 +88,7 @@ def nearest_class(layer, classes):
     return None
 
 
-def rule_for(layer):
+def rule_for(layer: Layer) -> Callable[..., Layer]:
     """The rule for `layer`.
 
     Raises:
@@ -107,7 +111,7 @@ def rule_for(layer):
     return RULES[layer_class]
 
 
-def apply_rule(source, options):
+def apply_rule(source: Layer, options: dict[str, Any]) -> Layer:
     """Make the adjoint of `source` with those `options` that differ from their defaults.
 
     Raises:
@@ -126,7 +130,7 @@ def apply_rule(source, options):
     return make(source, **options)
 
 
-def options_of(source):
+def options_of(source: Layer) -> tuple[Collection[str], Sequence[str] | None]:
     """(names of the options that the rule for `source` takes, its modes of `bias` or `None` for all of them)."""
     make = rule_for(source)
     return getattr(make, "options", None) or inspect.signature(make).parameters.keys(), getattr(
@@ -134,6 +138,6 @@ def options_of(source):
     )
 
 
-def describe(layer):
+def describe(layer: Any) -> str:
     """A layer as error messages name it."""
     return f"source={getattr(layer, 'name', layer)!r} of type {type(layer).__name__}"

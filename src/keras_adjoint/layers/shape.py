@@ -1,16 +1,19 @@
 """The adjoints of layers that move numbers without changing them. Most are stock layers themselves."""
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
-from keras.src.applications.convnext import StochasticDepth
+from keras.layers import Layer
 
 from keras_adjoint.errors import NoRuleError, SizeError
+from keras_adjoint.keras_internals import StochasticDepth
 from keras_adjoint.layers.registry import describe, rule
 from keras_adjoint.layers.sizes import shape_of
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.window import window
 
 _PADDINGS = {
@@ -22,7 +25,7 @@ _CROPPINGS = {cropping: padding for padding, cropping in _PADDINGS.items()}
 
 
 @rule(*_PADDINGS)
-def padding(source, *, name=None):
+def padding(source: Layer, *, name: str | None = None) -> Layer:
     """Padding writes a window and leaves zeros; its adjoint reads the window."""
     cropping = next(_PADDINGS[base] for base in type(source).__mro__ if base in _PADDINGS)
     if cropping is not keras.layers.Cropping1D:
@@ -33,7 +36,7 @@ def padding(source, *, name=None):
 
 
 @rule(*_CROPPINGS)
-def cropping(source, *, name=None):
+def cropping(source: Layer, *, name: str | None = None) -> Layer:
     """Cropping reads a window; its adjoint writes it among zeros."""
     padding = next(_CROPPINGS[base] for base in type(source).__mro__ if base in _CROPPINGS)
     data_format = getattr(source, "data_format", "channels_last")  # `Cropping1D` knows no other
@@ -47,7 +50,7 @@ class AdjointZeroPadding1D(Tied):
     Args:
         source: A `keras.layers.ZeroPadding1D`.
 
-    Input shape: `(batch, channels, front + size + behind)`.
+    Input shape: `(batch, channels, pad_before + size + pad_after)`.
     Output shape: `(batch, channels, size)`.
 
     Example:
@@ -57,16 +60,16 @@ class AdjointZeroPadding1D(Tied):
     (1, 2, 4)
     """
 
-    def apply_adjoint(self, y):
+    def apply_adjoint(self, y: Tensor) -> Tensor:
         return window(y, [self.source.padding[0]], [ops.shape(y)[2] - sum(self.source.padding)], first_axis=2)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         *rest, size = input_shape
         return (*rest, None if size is None else size - sum(self.source.padding))
 
 
 @rule(keras.layers.Permute)
-def permute(source, *, name=None):
+def permute(source: Layer, *, name: str | None = None) -> Layer:
     """A permutation's transpose is its inverse."""
     inverse = tuple(int(axis) + 1 for axis in np.argsort(source.dims))
     return keras.layers.Permute(inverse, dtype=source.dtype_policy, name=name)
@@ -84,14 +87,14 @@ def permute(source, *, name=None):
     keras.layers.ActivityRegularization,
     StochasticDepth,
 )
-def identity(source, *, name=None):
+def identity(source: Layer, *, name: str | None = None) -> Layer:
     """What changes nothing at inference is its own adjoint."""
     # `Identity` cannot put a policy into its config, only the name of one.
     return keras.layers.Identity(dtype=source.dtype_policy.name, name=name)
 
 
 @rule(keras.layers.Activation)
-def activation(source, *, name=None):
+def activation(source: Layer, *, name: str | None = None) -> Layer:
     """The linear activation is the identity; no other has an adjoint."""
     if source.activation is not keras.activations.linear:
         raise NoRuleError(
@@ -128,12 +131,12 @@ class AdjointReshape(Tied):
 
     options = ("output_size", "name")
 
-    def __init__(self, source, *, output_size=None, **kwargs):
+    def __init__(self, source: Layer, *, output_size: Any = None, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
         sizes = () if output_size is None else output_size
         self.output_size = tuple(None if size is None else int(size) for size in sizes) or None
 
-    def call(self, y, output_size=None):
+    def call(self, y: Tensor, output_size: Any = None) -> Tensor:
         shape = self._shape(tuple(y.shape), output_size)
         shape = tuple(-1 if size is None else size for size in shape)
         channels_first = isinstance(self.source, keras.layers.Flatten) and self.data_format == "channels_first"
@@ -143,14 +146,14 @@ class AdjointReshape(Tied):
         channels, *sizes = shape
         return ops.moveaxis(ops.reshape(y, (ops.shape(y)[0], *sizes, channels)), -1, 1)
 
-    def compute_output_shape(self, input_shape, output_size=None):
+    def compute_output_shape(self, input_shape: Shape, output_size: Any = None) -> Shape:
         return (input_shape[0], *self._shape(input_shape, output_size))
 
-    def _shape(self, arriving, output_size):
+    def _shape(self, received: Shape, output_size: Any) -> Shape:
         if hasattr(output_size, "shape"):
             output_size = shape_of(output_size)[1:]
         wanted = output_size or self.output_size
-        elements = None if any(size is None for size in arriving[1:]) else math.prod(arriving[1:])
+        elements = None if any(size is None for size in received[1:]) else math.prod(received[1:])
         candidates = [tuple(wanted)] if wanted else [shape[1:] for shape in self.recorded_shapes()]
         fitting = list(dict.fromkeys(shape for shape in candidates if self._fits(shape, elements)))
         if len(fitting) == 1:
@@ -158,11 +161,11 @@ class AdjointReshape(Tied):
         among = " or ".join(map(str, fitting or candidates)) or "none recorded"
         raise SizeError(
             f"The adjoint of `{self.source.name}` needs one shape to go back to, with at most one size unknown; here it is "
-            f"{among}. Pass it as `output_size=(...)`, without the batch axis. Received: y.shape={arriving}"
+            f"{among}. Pass it as `output_size=(...)`, without the batch axis. Received: y.shape={received}"
         )
 
     @staticmethod
-    def _fits(shape, elements):
+    def _fits(shape: Shape, elements: int | None) -> bool:
         known = [size for size in shape if isinstance(size, int)]
         unknown = sum(size is None for size in shape)
         if unknown > 1 or elements is None or len(known) + unknown < len(shape):
@@ -170,23 +173,23 @@ class AdjointReshape(Tied):
         return elements % math.prod(known) == 0 if unknown else math.prod(known) == elements
 
     @staticmethod
-    def _complete(shape, elements):
+    def _complete(shape: Shape, elements: int | None) -> Shape:
         if elements is None or None not in shape:
             return shape
         rest = elements // math.prod(size for size in shape if size is not None)
         return tuple(rest if size is None else size for size in shape)
 
     @property
-    def needs_output_size(self):
-        """Whether the arriving tensor does not say which shape to go back to."""
+    def needs_output_size(self) -> bool:
+        """The shape of y does not determine the shape to go back to."""
         return True
 
-    def output_size_like(self, x):
+    def output_size_like(self, x: keras.KerasTensor) -> Shape | None:
         """The `output_size` that makes the output as large as the symbolic tensor `x`; `None` if that is not known."""
         shape = tuple(x.shape[1:])
         return shape if shape.count(None) < 2 else None
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "output_size": self.output_size}
 
 
@@ -208,8 +211,8 @@ class AdjointRepeatVector(Tied):
     (1, 2)
     """
 
-    def apply_adjoint(self, y):
+    def apply_adjoint(self, y: Tensor) -> Tensor:
         return ops.sum(y, axis=1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], *input_shape[2:])

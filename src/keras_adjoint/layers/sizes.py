@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_adjoint.errors import SizeError
+from keras_adjoint.keras_internals import calls_of
 from keras_adjoint.ops.geometry import CACHE_SIZE, is_known
 
 
@@ -15,7 +16,7 @@ def recorded_shapes(source):
     shapes = []
     build_config = source.get_build_config() or {}
     shapes.append(build_config.get("input_shape"))
-    for node in getattr(source, "_inbound_nodes", ()):
+    for node in calls_of(source):
         if len(node.input_tensors) == 1:
             shapes.append(node.input_tensors[0].shape)
     is_shape = [isinstance(shape, (tuple, list)) and all(s is None or is_known(s) for s in shape) for shape in shapes]

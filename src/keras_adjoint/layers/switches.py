@@ -1,6 +1,8 @@
 """The adjoint of max pooling: maxima go back to where they came from."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -9,8 +11,9 @@ from keras_adjoint.errors import SizeError
 from keras_adjoint.layers.pooling import Pooling
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.sizes import spatial
+from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.frames import cut_frames, overlap_add
-from keras_adjoint.ops.geometry import is_known
+from keras_adjoint.ops.geometry import Axis, is_known
 
 
 @rule(keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
@@ -42,7 +45,7 @@ class AdjointMaxPooling(Pooling):
 
     needs_switches = True
 
-    def call(self, y, switches):
+    def call(self, y: Tensor, switches: Tensor) -> Tensor:
         axes = self._axes(switches)
         for along, count in zip(axes, spatial(ops.shape(y), self.data_format), strict=True):
             if is_known(count) and is_known(along.outputs) and count != along.outputs:
@@ -56,23 +59,23 @@ class AdjointMaxPooling(Pooling):
             frames = overlap_add(frames, self.first_axis + number, along)
         return frames
 
-    def apply_forward(self, x, switches):
+    def apply_forward(self, x: Tensor, switches: Tensor) -> Tensor:
         """A x: what the switches pick from `x`."""
         axes = self._axes(switches)
         picked = self._frames(x, axes, 0.0) * ops.cast(self._selected(switches, axes), x.dtype)
         return ops.sum(picked, axis=tuple(range(-len(axes), 0)))
 
-    def _axes(self, x):
+    def _axes(self, x: Tensor) -> list[Axis]:
         sizes = spatial(ops.shape(x), self.data_format)
         return [window.at(size) for window, size in zip(self.windows, sizes, strict=True)]
 
-    def _frames(self, x, axes, fill):
+    def _frames(self, x: Tensor, axes: Sequence[Axis], fill: Any) -> Tensor:
         """`x` cut along every axis: the shape of the pool's output, then one axis of taps per spatial axis."""
         for number, along in enumerate(axes):
             x = cut_frames(x, self.first_axis + number, along, fill)
         return x
 
-    def _selected(self, switches, axes):
+    def _selected(self, switches: Tensor, axes: Sequence[Axis]) -> Tensor:
         """True at one tap of every window: its first maximum. Padding is never the maximum."""
         lowest = -ops.convert_to_tensor(float("inf"), switches.dtype)
         frames = self._frames(switches, axes, lowest)
@@ -81,14 +84,14 @@ class AdjointMaxPooling(Pooling):
         flat = ops.reshape(frames, (*shape[: -len(axes)], taps))
         return ops.reshape(first_maximum(flat), shape)
 
-    def compute_output_spec(self, y, switches):
+    def compute_output_spec(self, y: Tensor, switches: Tensor) -> keras.KerasTensor:
         return keras.KerasTensor(switches.shape, dtype=self.compute_dtype)
 
-    def compute_output_shape(self, y_shape, switches_shape):
+    def compute_output_shape(self, y_shape: Shape, switches_shape: Shape) -> Shape:
         return switches_shape
 
 
-def first_maximum(x):
+def first_maximum(x: Tensor) -> Tensor:
     """True at the first maximum along the last axis.
 
     It is made of comparisons and minima, which every export format has. `argmax` and `one_hot` are not in all of them.
@@ -125,31 +128,31 @@ class AdjointGlobalMaxPooling(Pooling):
 
     needs_switches = True
 
-    def call(self, y, switches):
+    def call(self, y: Tensor, switches: Tensor) -> Tensor:
         selected = self._selected(switches)
         return ops.reshape(y, self._kept(selected)) * ops.cast(selected, y.dtype)
 
-    def apply_forward(self, x, switches):
+    def apply_forward(self, x: Tensor, switches: Tensor) -> Tensor:
         """A x: what the switches pick from `x`."""
         picked = ops.sum(x * ops.cast(self._selected(switches), x.dtype), axis=self._axes(x), keepdims=True)
         return picked if self.source.keepdims else ops.squeeze(picked, self._axes(x))
 
-    def _axes(self, x):
+    def _axes(self, x: Tensor) -> tuple[int, ...]:
         rank = len(x.shape) - 2
         return tuple(range(self.first_axis, self.first_axis + rank))
 
-    def _kept(self, x):
+    def _kept(self, x: Tensor) -> list[int]:
         return [1 if axis in self._axes(x) else size for axis, size in enumerate(ops.shape(x))]
 
-    def _selected(self, switches):
-        behind = len(switches.shape) - 1  # not -1, which PyTorch's exporter to ONNX writes into the file
-        last = ops.moveaxis(switches, behind, 1) if self.first_axis == 1 else switches
+    def _selected(self, switches: Tensor) -> Tensor:
+        last_axis = len(switches.shape) - 1  # not -1, which PyTorch's exporter to ONNX writes into the file
+        last = ops.moveaxis(switches, last_axis, 1) if self.first_axis == 1 else switches
         flat = ops.reshape(last, (*ops.shape(last)[:2], -1))
         first = ops.reshape(first_maximum(flat), ops.shape(last))
-        return ops.moveaxis(first, 1, behind) if self.first_axis == 1 else first
+        return ops.moveaxis(first, 1, last_axis) if self.first_axis == 1 else first
 
-    def compute_output_spec(self, y, switches):
+    def compute_output_spec(self, y: Tensor, switches: Tensor) -> keras.KerasTensor:
         return keras.KerasTensor(switches.shape, dtype=self.compute_dtype)
 
-    def compute_output_shape(self, y_shape, switches_shape):
+    def compute_output_shape(self, y_shape: Shape, switches_shape: Shape) -> Shape:
         return switches_shape

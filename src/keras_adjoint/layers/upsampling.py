@@ -1,25 +1,30 @@
-"""The adjoints of `UpSampling`: what was spread is collected."""
+"""The adjoints of `UpSampling`: the copies of every element are added up."""
+
+from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
+from keras.layers import Layer
 
 from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.layers.registry import describe, rule
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.ops import Shape, Tensor
 
 
-def blocks_of(y, axis, factor):
+def blocks_of(y: Tensor, axis: int, factor: int) -> Tensor:
     """`axis` as two axes: which block, and where in it."""
     shape = ops.shape(y)
     return ops.reshape(y, (*shape[:axis], shape[axis] // factor, factor, *shape[axis + 1 :]))
 
 
-def collect_nearest(y, axis, factor):
+def collect_nearest(y: Tensor, axis: int, factor: int) -> Tensor:
     """The transpose of repeating every element `factor` times along `axis`: sums over blocks."""
     return ops.sum(blocks_of(y, axis, factor), axis=axis + 1)
 
 
-def collect_bilinear(y, axis, factor):
+def collect_bilinear(y: Tensor, axis: int, factor: int) -> Tensor:
     """The transpose of linear interpolation by `factor` along `axis`, pixel centres at half-integers.
 
     Sample r of block q lies at q + t with t = (r + ½) / factor − ½, between −½ and ½. It is (1 − |t|) of element q and
@@ -28,7 +33,7 @@ def collect_bilinear(y, axis, factor):
     blocks = blocks_of(y, axis, factor)
     offsets = [(r + 0.5) / factor - 0.5 for r in range(factor)]
 
-    def weighted(weights):
+    def weighted(weights: list[float]) -> Tensor:
         weights = ops.reshape(ops.convert_to_tensor(weights, y.dtype), (factor,) + (1,) * (len(y.shape) - axis - 1))
         return ops.sum(blocks * weights, axis=axis + 1)
 
@@ -36,7 +41,7 @@ def collect_bilinear(y, axis, factor):
     to_left = weighted([max(-t, 0.0) for t in offsets])
     to_right = weighted([max(t, 0.0) for t in offsets])
 
-    def cut(x, start, stop):
+    def cut(x: Tensor, start: int, stop: int | None) -> Tensor:
         return x[(slice(None),) * axis + (slice(start, stop),)]
 
     left = ops.concatenate([cut(to_left, 1, None), ops.zeros_like(cut(own, 0, 1))], axis=axis)
@@ -71,7 +76,7 @@ class AdjointUpSampling(Tied):
     (1, 3, 4, 2)
     """
 
-    def __init__(self, source, **kwargs):
+    def __init__(self, source: Layer, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
         self.interpolation = getattr(source, "interpolation", "nearest")
         if self.interpolation not in COLLECT:
@@ -81,27 +86,27 @@ class AdjointUpSampling(Tied):
             )
 
     @property
-    def factors(self):
+    def factors(self) -> tuple[int, ...]:
         size = self.source.size
         return (size,) if isinstance(size, int) else tuple(size)
 
     @property
-    def first_axis(self):
+    def first_axis(self) -> int:
         return 2 if self.data_format == "channels_first" else 1
 
-    def matrices_along(self, sizes):
+    def matrices_along(self, sizes: Shape) -> list[np.ndarray]:
         """What is done along each spatial axis, as `(size · factor, size)` matrices that y is multiplied by."""
         collect = COLLECT[self.interpolation]
         pairs = zip(sizes, self.factors, strict=True)
         return [ops.convert_to_numpy(collect(ops.eye(s * f, dtype=self.compute_dtype), 1, f)) for s, f in pairs]
 
-    def apply_adjoint(self, y):
+    def apply_adjoint(self, y: Tensor) -> Tensor:
         self.compute_output_shape(tuple(y.shape))  # raises for sizes that are no multiples
         for axis, factor in enumerate(self.factors, self.first_axis):
             y = COLLECT[self.interpolation](y, axis, factor)
         return y
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         shape = list(input_shape)
         for axis, factor in enumerate(self.factors, self.first_axis):
             if shape[axis] is not None and shape[axis] % factor:

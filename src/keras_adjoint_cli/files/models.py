@@ -6,11 +6,12 @@ import json
 import re
 import sys
 import zipfile
+from collections.abc import Sequence
+from pathlib import Path
 
 import keras
 
 from keras_adjoint_cli.errors import Unusable
-from keras_adjoint_cli.files.without_tensorflow import need_tensorflow
 
 LEGACY = (".h5", ".hdf5")
 START = 16  # bytes of a file that say what it is
@@ -32,7 +33,7 @@ INSIDE = (  # what other zip archives hold
 )
 
 
-def load(file, modules=None):
+def load(file: Path, modules: Sequence[str] | None = None) -> keras.Model:
     """The model in a file, or an `Unusable` that says what is wrong with the file.
 
     What custom modules and layers print goes to standard error, for standard output may be JSON.
@@ -41,14 +42,14 @@ def load(file, modules=None):
     try:
         with contextlib.redirect_stdout(sys.stderr):
             import_modules(modules or ())
-            return load_model(file)
+            return keras.saving.load_model(file, compile=False)
     except Unusable:
         raise
     except Exception as error:
         raise Unusable(f"{file} cannot be loaded: {reason_of(error)}") from error
 
 
-def check_file(file):
+def check_file(file: Path) -> None:
     """Raise an `Unusable` unless a file is what its name says."""
     if file.is_dir():
         raise Unusable(f"{file} is a folder. A Keras model is one file, whose name ends in .keras or .h5.")
@@ -75,7 +76,7 @@ def check_file(file):
         )
 
 
-def check_archive(file):
+def check_archive(file: Path) -> None:
     """Raise an `Unusable` unless a zip archive has what makes a Keras model."""
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
@@ -84,8 +85,8 @@ def check_archive(file):
         raise Unusable(f"{file} is a zip archive{what}, but not a Keras model: it has no config.json.")
 
 
-def kind_of(file, start):
-    """In words what a file is that begins with these bytes; "" if nobody knows."""
+def kind_of(file: Path, start: bytes) -> str:
+    """In words what a file is that begins with these bytes; "" if that is unknown."""
     for mark, what in OTHERS:
         if start.startswith(mark):
             return what
@@ -96,18 +97,7 @@ def kind_of(file, start):
     return "" if b"\0" in start or not start.isascii() else "a text"
 
 
-def load_model(file):
-    """Load a model; once more with TensorFlow if it cannot be loaded without."""
-    try:
-        return keras.saving.load_model(file, compile=False)
-    except Exception as error:
-        if "tensorflow" not in str(error).lower().replace("tensorflow.org", ""):
-            raise
-        need_tensorflow()
-        return keras.saving.load_model(file, compile=False)
-
-
-def reason_of(error):
+def reason_of(error: Exception) -> str:
     """What Keras says is wrong with a file, in a sentence or two."""
     innermost = str(error).rpartition("Exception encountered:")[2].strip()  # it wraps one error into the other
     reason = innermost.partition("\n")[0].partition(" Full object config:")[0]
@@ -129,7 +119,7 @@ def reason_of(error):
     return reason or type(error).__name__
 
 
-def import_modules(names):
+def import_modules(names: Sequence[str]) -> None:
     """Import modules that register custom layers, also from the current folder."""
     sys.path.insert(0, "")
     for name in names:

@@ -1,0 +1,130 @@
+"""Layers for pictures of features: select some of them, and pass gradients back by the sign of what was recorded."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_adjoint.ops import Shape, Tensor
+
+
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class SelectedFeatures(keras.layers.Layer):
+    """One channel, one unit, or the strongest unit of the channel that comes at a given rank; zeros elsewhere.
+
+    Args:
+        channel: The channel to keep. With `rank`, units are ranked within this channel.
+        unit: Position and channel of the unit to keep, one index per axis but the batch axis.
+        rank: 0 for the strongest channel of each sample, 1 for the next, and so on, a channel being as strong as its
+            strongest unit, which is the one that is kept.
+        data_format: Where the features have their channels.
+
+    Input shape: `(batch, *sizes, channels)`, or with the channels first.
+    Output shape: The same.
+
+    Example:
+
+    >>> features = np.array([[[1.0, 5.0], [4.0, 2.0]]])
+    >>> np.array(SelectedFeatures(rank=1)(features)).tolist()
+    [[[0.0, 0.0], [4.0, 0.0]]]
+    """
+
+    def __init__(
+        self,
+        *,
+        channel: int | None = None,
+        unit: Sequence[int] | None = None,
+        rank: int | None = None,
+        data_format: str = "channels_last",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.channel = channel
+        self.unit = None if unit is None else tuple(unit)
+        self.rank = rank
+        self.data_format = data_format
+
+    def call(self, features: Tensor) -> Tensor:
+        first = self.data_format == "channels_first"
+        last = ops.moveaxis(features, 1, -1) if first else features
+        shape = ops.shape(last)
+        flat = ops.reshape(last, (shape[0], math.prod(shape[1:-1]), shape[-1]))
+        selected = ops.reshape(flat * ops.cast(self._mask(flat), flat.dtype), shape)
+        return ops.moveaxis(selected, -1, 1) if first else selected
+
+    def _mask(self, flat: Tensor) -> Tensor:
+        """Which of `(batch, positions, channels)` to keep, able to broadcast to it."""
+        _, positions, channels = ops.shape(flat)
+        if self.rank is None:
+            return self._fixed_mask(positions, channels)
+        if self.channel is not None:
+            order = ops.top_k(flat[:, :, self.channel], self.rank + 1)[1]
+            position = ops.one_hot(order[:, self.rank], positions)
+            return ops.expand_dims(position, -1) * ops.one_hot(self.channel, channels)
+        order = ops.top_k(ops.max(flat, axis=1), self.rank + 1)[1]
+        channel = ops.expand_dims(ops.one_hot(order[:, self.rank], channels, dtype=flat.dtype), 1)
+        strongest = ops.argmax(ops.sum(flat * channel, axis=-1), axis=-1)
+        return ops.expand_dims(ops.one_hot(strongest, positions, dtype=flat.dtype), -1) * channel
+
+    def _fixed_mask(self, positions: int, channels: int) -> Tensor:
+        if self.unit is None:
+            return ops.one_hot(self.channel, channels)
+        *place, channel = self.unit if self.data_format == "channels_last" else (*self.unit[1:], self.unit[0])
+        position = 0
+        for index, size in zip(place, self.sizes, strict=True):
+            position = position * size + index
+        return ops.expand_dims(ops.one_hot(position, positions), -1) * ops.one_hot(channel, channels)
+
+    def build(self, input_shape: Shape) -> None:
+        self.sizes = input_shape[2:] if self.data_format == "channels_first" else input_shape[1:-1]
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        own = {"channel": self.channel, "unit": self.unit, "rank": self.rank, "data_format": self.data_format}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class RecordedSign(keras.layers.Layer):
+    """Pass cotangents of units that were active and stop the others, as the gradient of a ReLU does.
+
+    With y for the cotangent and a for the recorded activation, "gradient" is y·[a > 0] (Simonyan et al. 2014) and
+    "guided" is y·[a > 0]·[y > 0] (Springenberg et al. 2015, equation 5). For fixed a the former is linear, and for a ReLU it
+    is its gradient.
+
+    Args:
+        guided: Whether negative values are stopped as well.
+
+    Call arguments:
+        y: The cotangent.
+        recorded: The recorded activation, of the same shape.
+
+    Input shape: Any.
+    Output shape: The same.
+
+    Example:
+
+    >>> y, recorded = np.array([[1.0, -2.0, 3.0]]), np.array([[0.5, 0.5, 0.0]])
+    >>> np.array(RecordedSign()(y, recorded)).tolist(), np.array(RecordedSign(guided=True)(y, recorded)).tolist()
+    ([[1.0, -2.0, 0.0]], [[1.0, 0.0, 0.0]])
+    """
+
+    def __init__(self, *, guided: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.guided = guided
+
+    def call(self, y: Tensor, recorded: Tensor) -> Tensor:
+        active = recorded > 0
+        if self.guided:
+            active = ops.logical_and(active, y > 0)
+        return ops.where(active, y, ops.zeros_like(y))
+
+    def compute_output_spec(self, y: Tensor, recorded: Tensor) -> keras.KerasTensor:
+        return keras.KerasTensor(y.shape, dtype=self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "guided": self.guided}

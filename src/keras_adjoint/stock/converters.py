@@ -1,0 +1,73 @@
+"""Which function converts which adjoint layer into stock layers."""
+
+from collections.abc import Callable
+
+from keras.layers import Layer
+
+from keras_adjoint.layers.conv import AdjointConv
+from keras_adjoint.layers.conv_transpose import AdjointConvTranspose
+from keras_adjoint.layers.deconvnet import RecordedSign, SelectedFeatures
+from keras_adjoint.layers.dense import AdjointDense, AdjointEinsumDense, AdjointEmbedding
+from keras_adjoint.layers.depthwise import AdjointDepthwiseConv, AdjointSeparableConv
+from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
+from keras_adjoint.layers.merge import AdjointConcatenate, AdjointSum
+from keras_adjoint.layers.norm import (
+    AdjointAffinePart,
+    AdjointBatchNormalization,
+    AdjointLayerScale,
+    AdjointNormalization,
+    AdjointRescaling,
+)
+from keras_adjoint.layers.pooling import AdjointAveragePooling, SpreadPooling
+from keras_adjoint.layers.shape import AdjointRepeatVector, AdjointReshape, AdjointZeroPadding1D
+from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
+from keras_adjoint.layers.upsampling import AdjointUpSampling
+from keras_adjoint.stock import conv, others
+from keras_adjoint.stock.steps import AdjointCall, Branches, Step, refuse
+
+KINDS = tuple(conv.KINDS)
+
+CONVERTERS: dict[type, Callable[[AdjointCall], list[Step] | Branches]] = {
+    AdjointConv: conv.conv,
+    AdjointDepthwiseConv: conv.conv,
+    AdjointSeparableConv: conv.conv,
+    AdjointConvTranspose: conv.conv_transpose,
+    AdjointDense: others.dense,
+    AdjointEmbedding: others.embedding,
+    AdjointEinsumDense: others.einsum_dense,
+    AdjointBatchNormalization: others.scaling,
+    AdjointNormalization: others.scaling,
+    AdjointRescaling: others.scaling,
+    AdjointLayerScale: others.scaling,
+    AdjointReshape: others.reshape,
+    AdjointRepeatVector: others.repeat_vector,
+    AdjointZeroPadding1D: others.zero_padding_1d,
+    AdjointAveragePooling: others.average_pooling,
+    AdjointGlobalAveragePooling: others.global_average_pooling,
+    AdjointUpSampling: others.up_sampling,
+    AdjointAffinePart: others.scaling,
+    SpreadPooling: others.spread_pooling,
+    BroadcastGlobalPooling: others.broadcast_global_pooling,
+    AdjointSum: others.weighted_sum,
+    AdjointConcatenate: others.concatenation,
+}
+
+REFUSED: dict[type, str] = {
+    unpooling: "no stock layer finds the switches. Use average pooling or a stride in a model that you will untie"
+    for unpooling in (AdjointMaxPooling, AdjointGlobalMaxPooling)
+}
+
+
+UNKNOWN = "no arrangement of them is known that computes it"
+NOT_CONVERTED = (RecordedSign, SelectedFeatures)  # layers of ours that are no adjoints
+
+
+def converter_for(tied: Layer) -> Callable[[AdjointCall], list[Step] | Branches]:
+    """The function that converts an adjoint layer.
+
+    Raises:
+        NoRuleError: If there is none.
+    """
+    if type(tied) not in CONVERTERS:
+        refuse(tied, REFUSED.get(type(tied), UNKNOWN))
+    return CONVERTERS[type(tied)]
