@@ -10,7 +10,7 @@ import functools
 
 import keras
 
-from keras_adjoint.keras_internals import announce_to_file, shared_while_saving
+from keras_adjoint.keras_internals import announce_to_file
 
 
 def share(layer):
@@ -30,14 +30,6 @@ def share(layer):
 
     announce_and_get_config.announces = True
     layer.get_config = announce_and_get_config
-
-
-def copy_with_ties(layer):
-    """A new layer or model from the config of `layer`, in which what was one layer is one layer again."""
-    with shared_while_saving():
-        config = keras.saving.serialize_keras_object(layer)
-    with shared_while_saving():
-        return keras.saving.deserialize_keras_object(config)
 
 
 def copy_value(new, old):
