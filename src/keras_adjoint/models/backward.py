@@ -52,8 +52,15 @@ class BackwardPass:
 
     def build(self, inputs, outputs, name):
         """The Functional model between two lists of tensors, in which the way back lies."""
+        outputs = [self._passed_on(y) if any(y is x for x in inputs) else y for y in outputs]
         self.name_operations(outputs)
         return keras.Model(unpacked(inputs), unpacked(outputs), name=name)
+
+    def _passed_on(self, tensor):
+        """The same tensor as a layer's output: Keras before 3.14 makes no model that returns its input itself."""
+        identity = keras.layers.Identity(dtype=tensor.dtype, name=self.name("identity"))
+        self._named.add(id(identity))
+        return identity(tensor)
 
     def layer(self, call, role, make):
         """The layer that has a role in undoing a call, the same one for every call of the same layer.
