@@ -213,7 +213,9 @@ def test_a_size_that_a_stride_needs_must_be_known(to):
     conv = built(L.Conv2D(4, 3, strides=2, name="c"), (None, None, 3))
     inputs = keras.Input((None, None, 4))
     model = keras.Model(inputs, ka.adjoint(conv, name="back")(inputs))
-    message = r"`back` cannot .* the sizes must be known, and they are \(None, None\); build .* Received: layer='back' of type Adj"
+    message = (
+        r"`back` cannot .* sizes must be known, and they are \(None, None\); build .* Received: layer='back' of type"
+    )
     with pytest.raises(ka.NoRuleError, match=message):
         ka.untie(model, to=to)
 

@@ -1,5 +1,7 @@
 """The adjoint of a transposed convolution: a convolution."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -41,14 +43,15 @@ class AdjointConvTranspose(TiedChannels):
     (1, 7, 7, 8)
     """
 
-    def __init__(self, source, **kwargs):
+    def __init__(self, source: keras.layers.Layer, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
         if current().SHIFTS_CONV_TRANSPOSE and any(window.cropped % 2 for window in self.windows):
             raise NoRuleError(
-                f"Keras {keras.__version__} misplaces by one position what this layer gives on PyTorch (keras-team/keras#22876), so "
-                f"the adjoint of what the layer is meant to compute is not the adjoint of what it does. Upgrade to Keras 3.15, or use "
-                f'padding="valid" and a `Cropping` layer behind it. Received: kernel_size={source.kernel_size}, '
-                f"strides={source.strides}, padding={source.padding!r}, output_padding={source.output_padding}, {describe(source)}"
+                f"Keras {keras.__version__} computes this layer one position off on PyTorch (keras-team/keras#22876), so "
+                f"what is meant to be its adjoint is not the adjoint of what it does. Upgrade to Keras 3.15, or use "
+                f'padding="valid" with a `Cropping` layer behind it. Received: kernel_size={source.kernel_size}, '
+                f"strides={source.strides}, padding={source.padding!r}, output_padding={source.output_padding}, "
+                f"{describe(source)}"
             )
 
     @property

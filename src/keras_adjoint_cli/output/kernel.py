@@ -1,16 +1,21 @@
 """What `keras-adjoint kernel` did, for people and for programs."""
 
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 
+from keras_adjoint.models.text import size_text
+from keras_adjoint_cli.kernel_files import Change, Plan
 from keras_adjoint_cli.output.console import make_console, plural
 from keras_adjoint_cli.output.tables import print_table
 
 MOST = 40  # lines of the table
 
 
-def as_data(source, file, plan, changes, left_out):
+def as_data(source: Path, file: Path, plan: Plan, changes: list[Change], left_out: list[str]) -> dict[str, Any]:
     """A dictionary for JSON."""
     return {
         "input": str(source),
@@ -21,18 +26,18 @@ def as_data(source, file, plan, changes, left_out):
     }
 
 
-def show(source, file, plan, changes, left_out):
+def show(source: Path, file: Path, plan: Plan, changes: list[Change], left_out: list[str]) -> None:
     """Print the kernels that were rearranged, then what became of everything else."""
     console = make_console()
     kernels = [change for change in changes if change.rearranged]
-    rows = [(escape(one.name), shape(one.before), shape(one.after), one.dtype) for one in kernels[:MOST]]
+    rows = [(escape(one.name), size_text(one.before), size_text(one.after), one.dtype) for one in kernels[:MOST]]
     if rows:
         print_table(console, ("array", "shape", "becomes", "dtype"), rows)
     for line in conclusions(file, plan, changes, left_out):
         console.print(line, soft_wrap=True)
 
 
-def conclusions(file, plan, changes, left_out):
+def conclusions(file: Path, plan: Plan, changes: list[Change], left_out: list[str]) -> Iterator[str]:
     """What was done to how many arrays."""
     kernels, others = ([one for one in changes if one.rearranged is wanted] for wanted in (True, False))
     if len(kernels) > MOST:
@@ -46,7 +51,3 @@ def conclusions(file, plan, changes, left_out):
     if left_out:
         yield f"Left out, because only PyTorch's files can hold them: {escape(', '.join(left_out))}"
     yield f"Wrote {escape(str(file))}"
-
-
-def shape(sizes):
-    return "×".join(map(str, sizes)) or "one number"
