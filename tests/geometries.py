@@ -45,7 +45,7 @@ def label(problem):
     first = axes[0]
     where = "×".join(f"{axis.size}" for axis in axes)
     return (
-        f"{where} k{first.taps} s{first.stride} d{first.dilation} from{first.before} to{first.outputs} "
+        f"{where} k{first.taps} s{first.stride} d{first.dilation} from{first.pad_before} to{first.outputs} "
         f"{problem.channels}→{problem.filters} g{groups}"
     )
 
@@ -71,7 +71,7 @@ def joins(convolution):
     sizes, outputs, taps = (convolution.each(name) for name in ("size", "outputs", "taps"))
     for output, tap in itertools.product(np.ndindex(*outputs), np.ndindex(*taps)):
         position = tuple(
-            j * axis.stride + t * axis.dilation - axis.before
+            j * axis.stride + t * axis.dilation - axis.pad_before
             for j, t, axis in zip(output, tap, convolution.axes, strict=True)
         )
         if all(0 <= place < size for place, size in zip(position, sizes, strict=True)):

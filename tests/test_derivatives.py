@@ -12,7 +12,7 @@ from geometries import joins, kernel_shape, label, problems, random, x_shape, y_
 from helpers import BACKEND
 from keras import ops
 
-from keras_adjoint.ops.algorithms.bilinear import Form
+from keras_adjoint.ops.algorithms.bilinear import BilinearForm
 from keras_adjoint.ops.algorithms.choose import BY_NAME, adjoint_convolution
 from keras_adjoint.ops.backend import current
 
@@ -39,8 +39,8 @@ def arguments(problem, seed=0):
 
 def lowered(problem, algorithm):
     """(y, kernel) ↦ Aᵀ y with the library's derivatives."""
-    form = Form(problem.convolution, algorithm)
-    return lambda y, kernel: current().with_derivatives(form, kernel, y)
+    form = BilinearForm(problem.convolution, algorithm)
+    return lambda y, kernel: current().differentiable(form)(y, kernel)
 
 
 def reference(problem):
@@ -143,4 +143,4 @@ def test_jax_differentiates_into_our_own_primitive_alone():
     way = jax.grad(squared(lowered(problem, BY_NAME["subpixel"]), weight_of(problem)), argnums=(0, 1))
     program = jax.make_jaxpr(lambda primals, tangents: jax.jvp(way, primals, tangents))
     text = str(program(arguments(problem), arguments(problem, 2)))
-    assert "keras_adjoint_form_gradient" in text and "conv_general_dilated" not in text
+    assert "keras_adjoint_bilinear_form" in text and "conv_general_dilated" not in text

@@ -8,11 +8,11 @@ from helpers import BACKEND
 from keras import ops
 
 import keras_adjoint as ka
-from keras_adjoint.ops.algorithms import correlate, native
-from keras_adjoint.ops.algorithms.choose import ALGORITHMS, BY_NAME, choose, considered
-from keras_adjoint.ops.algorithms.cost_model import RATES, completed
-from keras_adjoint.ops.algorithms.kernel_gradient import kernel_gradient
-from keras_adjoint.ops.algorithms.problem import Problem, whole_blocks
+from keras_adjoint.ops.algorithms import bilinear, native
+from keras_adjoint.ops.algorithms.bilinear import kernel_gradient
+from keras_adjoint.ops.algorithms.choose import ALGORITHMS, BY_NAME, candidates, choose
+from keras_adjoint.ops.algorithms.cost_model import COEFFICIENTS, completed, whole_blocks
+from keras_adjoint.ops.algorithms.problem import Problem
 from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.geometry import Convolution, Window
 
@@ -52,7 +52,7 @@ def test_algorithm_sums_half_precision_like_the_forward(name, stride, dtype):
         pytest.skip("it says that it cannot")
     kernel = ops.ones(kernel_shape(problem), dtype)
     x = algorithm.apply(ops.ones(y_shape(problem), dtype), kernel, problem.convolution)
-    y = correlate.forward(ops.ones(x_shape(problem), dtype), kernel, problem.convolution)
+    y = bilinear.forward(ops.ones(x_shape(problem), dtype), kernel, problem.convolution)
     assert keras.backend.standardize_dtype(x.dtype) == dtype
     off = abs(float(x[0, 16, 0]) - 4096), abs(float(y[0, 1, 0]) - taps * problem.channels)
     assert off[0] <= off[1]
@@ -80,13 +80,13 @@ def test_a_long_depthwise_kernel_in_half_precision_comes_to_an_end(stride, algor
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_long_sums_in_half_precision_are_left_to_products_of_matrices(dtype):
     """In the first layer of CREPE a phase sums over 2¹⁷ numbers, for which oneDNN's convolutions have a loop alone."""
-    names = {way.name for way in considered(Problem(Convolution((Window(512, 4).at(1024),)), 16, 1, 1024, dtype=dtype))}
+    names = {way.name for way in candidates(Problem(Convolution((Window(512, 4).at(1024),)), 16, 1, 1024, dtype=dtype))}
     convolutions = names & {"native", "subpixel", "phases"}
     assert names and bool(convolutions) == (dtype == "float32" or BACKEND == "jax")
 
 
 def test_where_all_sums_are_long_something_is_considered():
-    assert considered(Problem(Convolution((Window(64, 1).at(128),)), 4, 1024, 2048, dtype="bfloat16"))
+    assert candidates(Problem(Convolution((Window(64, 1).at(128),)), 4, 1024, 2048, dtype="bfloat16"))
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=label)
@@ -150,11 +150,11 @@ def test_every_algorithm_computes_something():
         assert lacking or sum(map(algorithm.fits, PROBLEMS)) > 20, algorithm.name
 
 
-@pytest.mark.parametrize("name", [name for name in RATES if name.startswith(BACKEND)])
+@pytest.mark.parametrize("name", [name for name in COEFFICIENTS if name.startswith(BACKEND)])
 @pytest.mark.parametrize("precision", ["full", "half"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_rates_know_what_the_backend_offers(kind, precision, name):
-    assert set(RATES[name][precision][kind]) == set(current().CANDIDATES[precision][kind])
+    assert set(COEFFICIENTS[name][precision][kind]) == set(current().CANDIDATES[precision][kind])
     assert set(current().CANDIDATES[precision]) == set(KINDS)
 
 
@@ -169,7 +169,7 @@ def test_an_operation_that_writes_columns_does_the_multiply_adds_of_the_forward(
 
 
 def test_the_backend_has_rates():
-    assert current().NAME in RATES
+    assert current().NAME in COEFFICIENTS
 
 
 def test_rates_of_a_backend_without_something_are_completed_by_those_with_it():
@@ -206,16 +206,17 @@ def test_an_algorithm_that_was_asked_for_is_used_and_saved(name, tmp_path, monke
 
 def _record(monkeypatch, used):
     """Write down the names of the algorithms that are asked for."""
+    from keras_adjoint.layers import conv
     from keras_adjoint.ops.algorithms import choose as module
 
-    original = module.form_of
+    original = module.BilinearForm
 
-    def recorded(*arguments):
-        form = original(*arguments)
-        used.append(form.algorithm.name)
-        return form
+    def recorded(convolution, algorithm):
+        used.append(algorithm.name)
+        return original(convolution, algorithm)
 
-    monkeypatch.setattr(module, "form_of", recorded)
+    monkeypatch.setattr(module, "BilinearForm", recorded)
+    monkeypatch.setattr(conv, "prepared_adjoint", module.prepared_adjoint.__wrapped__)  # past the cache
 
 
 def test_an_unknown_algorithm_is_refused_by_name():

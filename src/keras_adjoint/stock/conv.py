@@ -35,7 +35,7 @@ def conv(call):
         call.known(sizes)
     # At stride 1 every size is cut and padded alike, so that the smallest one can stand in for one that is not known.
     pairs = zip(tied.windows, sizes, strict=True)
-    axes = tuple(window.at(window.reach if size is None else size) for window, size in pairs)
+    axes = tuple(window.at(window.dilated_taps if size is None else size) for window, size in pairs)
     kernel, groups, before = forward_kernel(tied)
 
     def write(bias):
@@ -49,7 +49,7 @@ def conv_transpose(call):
     tied = call.tied
     pairs = zip(tied.windows, call.input_sizes, strict=True)
     axes = [window.at(window.outputs(1) if size is None else size) for window, size in pairs]
-    pads = [(axis.before, axis.padded_size - axis.before - axis.size) for axis in axes]
+    pads = [(axis.pad_before, axis.padded_size - axis.pad_before - axis.size) for axis in axes]
     strides, dilation = tied.source.strides, tied.source.dilation_rate
 
     def write(bias):
@@ -85,12 +85,14 @@ def as_transposed(call, kernel, convolution, bias):
     kernel, axes = without_dilation(kernel, convolution.axes)
     *taps, channels, _ = kernel.shape
     strides = tuple(axis.stride for axis in axes)
-    missing = [int(axis.before + axis.size > transposed_size(axis, axis.outputs)) for axis in axes]
+    missing = [int(axis.pad_before + axis.size > transposed_size(axis, axis.outputs)) for axis in axes]
     full = [transposed_size(axis, axis.outputs + more) for axis, more in zip(axes, missing, strict=True)]
     return [
         *windowed([(0, more) for more in missing]),
         weighted(CONV_TRANSPOSE[rank], kernel, bias, filters=channels, kernel_size=tuple(taps), strides=strides),
-        *windowed([(-axis.before, axis.before + axis.size - size) for axis, size in zip(axes, full, strict=True)]),
+        *windowed(
+            [(-axis.pad_before, axis.pad_before + axis.size - size) for axis, size in zip(axes, full, strict=True)]
+        ),
     ]
 
 
@@ -103,9 +105,9 @@ def without_dilation(kernel, axes):
     """The same convolution with the zeros between its taps written out."""
     if all(axis.dilation == 1 for axis in axes):
         return kernel, axes
-    spread = np.zeros((*(axis.reach for axis in axes), *kernel.shape[-2:]), kernel.dtype)
+    spread = np.zeros((*(axis.dilated_taps for axis in axes), *kernel.shape[-2:]), kernel.dtype)
     spread[tuple(slice(None, None, axis.dilation) for axis in axes)] = kernel
-    return spread, tuple(replace(axis, taps=axis.reach, dilation=1) for axis in axes)
+    return spread, tuple(replace(axis, taps=axis.dilated_taps, dilation=1) for axis in axes)
 
 
 def as_plain(call, kernel, convolution, bias):

@@ -10,9 +10,9 @@ from keras.src.ops import nn as nn_operations
 from keras.src.ops import numpy as numpy_operations
 
 from keras_adjoint.layers.adjoint import linear_adjoint
-from keras_adjoint.layers.options import Sized
 from keras_adjoint.layers.registry import class_with_rule, nearest_class
 from keras_adjoint.layers.sharing import copy_value
+from keras_adjoint.layers.sized import Sized
 from keras_adjoint.layers.sizes import recorded_shapes, spatial
 from keras_adjoint.models.operations import is_symbolic
 
