@@ -24,13 +24,13 @@ test: .venv-test/.installed ## Check style and types, then run every test on Ten
 	if [ -n "$$failed" ]; then echo "Failed: $${failed#, }" >&2; exit 1; fi
 
 docs: .venv-test/.installed ## Build the documentation as a site; its guides are run (JAX on the CPU, two minutes).
-	KERAS_BACKEND=jax .venv-test/bin/sphinx-build -W -n -q docs docs/build/html
+	KERAS_BACKEND=jax .venv-test/bin/sphinx-build -W -n -q -j auto docs docs/build/html
 	@echo "Built docs/build/html/index.html"
 
 docs-links: .venv-test/.installed ## Try the links that lead out of the site (needs a network).
-	KERAS_BACKEND=jax .venv-test/bin/sphinx-build -b linkcheck -D guides_run= docs docs/build/links
+	KERAS_BACKEND=jax .venv-test/bin/sphinx-build -b linkcheck -D nb_execution_mode=off docs docs/build/links
 
-bench: .venv-test/.installed ## Measure the speed on all backends and write docs/speed.md (50 minutes, on a machine that does nothing else).
+bench: .venv-test/.installed ## Measure the speed on all backends and write docs/speed.md and the notebook (50 minutes, on a machine that does nothing else).
 	for backend in jax tensorflow torch; do KERAS_BACKEND=$$backend .venv-test/bin/python -m benchmarks.speed --device $(DEVICE) || exit 1; done
 
 lint: .venv-test/.installed ## Check style and types.

@@ -103,10 +103,9 @@ assert ka.is_tied(loaded)
 # Above, faces that the autoencoder was trained on; below, what it makes of their 32 numbers. The last picture is the face
 # between the first two. With so few faces and so short a training they are blurred.
 
-# %%
+# %% mystnb={"image": {"alt": "Seven faces, their reconstructions, and a face between two"}}
 rows = faces[:7], autoencoder.predict(faces[:7], verbose=0)
-label = "Seven faces, their reconstructions, and a face between two"
-figure, axes = plt.subplots(2, 8, figsize=(8, 2.1), label=label)
+figure, axes = plt.subplots(2, 8, figsize=(8, 2.1))
 for row, pictures in zip(axes, rows, strict=True):
     for axis, picture in zip(row, pictures, strict=False):
         axis.imshow(picture, cmap="gray", vmin=0, vmax=1)

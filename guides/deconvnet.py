@@ -77,15 +77,14 @@ guided = ka.deconvnet(network, "add_2", activation="guided").predict(x, verbose=
 # features of a deeper one. Two of them are about the mouth and the chin, one about the hair, one about the collar.
 
 
-# %%
+# %% mystnb={"image": {"alt": "A face, what three layers make of it, and what the strongest features see"}}
 def show(axis, picture, title):
     limit = np.percentile(np.abs(picture), 99.8)
     axis.imshow(picture, cmap="gray", vmin=-limit, vmax=limit)
     axis.set_title(title, fontsize=9)
 
 
-label = "A face, what three layers make of it, and what the strongest features see"
-figure, axes = plt.subplots(2, 4, figsize=(8, 4.6), label=label)
+figure, axes = plt.subplots(2, 4, figsize=(8, 4.6))
 show(axes[0, 0], x[0], "the face")
 for axis, layer in zip(axes[0, 1:], LAYERS, strict=False):
     show(axis, whole[layer], layer)

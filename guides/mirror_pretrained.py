@@ -59,13 +59,11 @@ for layer in decoder.layers[1:13]:
 print("…")
 
 # %% [markdown]
-# Much of it can be seen at once. `ka.plot_mirror` draws the encoder going down and its mirror coming up, and a thick rung
-# wherever the two share a kernel; dashes are what a policy decided.
+# `ka.plot_mirror` shows all of it in one diagram: the encoder on the left, its mirror on the right, a thick line wherever
+# the two share a kernel, and a dashed one where a policy decided.
 
-# %%
-figure = ka.plot_mirror(encoder)
-figure.set_label("The encoder and its mirror as two ladders, tied where they share a kernel")
-figure
+# %% mystnb={"image": {"alt": "The encoder and its mirror side by side, joined where they share a kernel"}}
+ka.plot_mirror(encoder)
 
 # %% [markdown]
 # All policies are arguments of `ka.mirror`, for all layers or for some of them by name or class. They are listed in
@@ -96,10 +94,9 @@ assert trained < 0.1 * encoder.count_params()
 # they saw no reconstruction. The fine grid is that of the strides, see
 # [sizes and checkerboards](../docs/how/sizes.md).
 
-# %%
+# %% mystnb={"image": {"alt": "Seven held-out faces and what the mirror makes of their features"}}
 rows = faces[:7], decoder.predict(codes[:7], verbose=0)
-label = "Seven held-out faces and what the mirror makes of their features"
-figure, axes = plt.subplots(2, 7, figsize=(8, 2.4), label=label)
+figure, axes = plt.subplots(2, 7, figsize=(8, 2.4))
 for row, pictures in zip(axes, rows, strict=True):
     for axis, picture in zip(row, pictures, strict=True):
         axis.imshow(picture, cmap="gray", vmin=-1, vmax=1)

@@ -21,6 +21,7 @@ WINGS = [
     "errors",
     "default_backend",
     "atomic_write",
+    "keras_internals",
     "kernels",
     "ops",
     "layers",

@@ -15,7 +15,7 @@ from benchmarks import calibrate
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers.problems import Problem
 from benchmarks.speed import __main__ as speed
-from benchmarks.speed import convolutions, files, overhead, page, resident, room, timing
+from benchmarks.speed import convolutions, files, notebook, overhead, page, resident, timing, workspace
 from benchmarks.speed.files import BACKENDS
 from benchmarks.speed.geometries import GEOMETRIES, Geometry
 from benchmarks.speed.timing import interleaved
@@ -41,46 +41,56 @@ def test_speed_writes_figures_page_and_picture(tmp_path, monkeypatch):
     monkeypatch.setattr(convolutions, "GEOMETRIES", SMALL)
     monkeypatch.setattr(overhead, "LAYERS", {"small": (4, 1, 2, 1)})
     run(monkeypatch, speed.main, "float32", "overhead", "--seconds", 0.01, "--out", tmp_path)
-    figures = json.loads((tmp_path / "speed" / f"{BACKEND}-cpu.json").read_text(encoding="utf-8"))
+    figures = json.loads((tmp_path / files.RESULTS / f"{BACKEND}-cpu.json").read_text(encoding="utf-8"))
     assert set(figures["float32"]) == set(map(str, SMALL))
     for row in figures["float32"].values():
         assert {"adjoint", "gradients", "native"} <= set(row), row.get("fails")
         assert all(row[ratio] > 0 for ratio in ("adjoint", "gradients", "native"))
     assert figures["overhead"]["import_ms"] > 0 < figures["overhead"]["small"]["ratio"]
-    text = (tmp_path / "speed.md").read_text(encoding="utf-8")
+    text = (tmp_path / "benchmarks" / "speed" / "notebook.md").read_text(encoding="utf-8")
     assert all(str(geometry) in text for geometry in SMALL) and BACKENDS[BACKEND] in text
-    assert (tmp_path / "speed" / "cpu.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / files.RESULTS / "cpu.png").read_bytes().startswith(b"\x89PNG")
+    mean = np.exp(np.mean([np.log(row["adjoint"]) for row in figures["float32"].values()]))
+    text = (tmp_path / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert f"| adjoint ÷ layer, geometric mean | {mean:.2f} |" in text
+    assert BACKENDS[BACKEND] in (tmp_path / "docs" / "speed.svg").read_text(encoding="utf-8")
 
 
-def test_every_machine_has_its_own_tables_on_one_page(tmp_path):
-    row = {"algorithm": "native", "forward_ms": 1.0, **dict.fromkeys(page.TITLES, 1.0)}
-    row |= {f"{ratio}_spread": 0.0 for ratio in page.TITLES}
+def test_every_machine_has_its_own_tables_in_the_notebook(tmp_path):
+    row = {"algorithm": "native", "forward_ms": 1.0, **dict.fromkeys(notebook.TITLES, 1.0)}
+    row |= {f"{ratio}_spread": 0.0 for ratio in notebook.TITLES}
     for device in ("old", "new"):
         files.write(tmp_path, "torch", device, {"float32": {f"measured on {device}": row}})
-    page.write(tmp_path)
-    text = (tmp_path / "speed.md").read_text(encoding="utf-8")
+    notebook.write(tmp_path)
+    text = (tmp_path / "benchmarks" / "speed" / "notebook.md").read_text(encoding="utf-8")
     for device in ("old", "new"):
         _, table = text.split(f"## PyTorch, {device}\n")
         assert f"measured on {device}" in table.split("\n## ")[0]
-        assert f"(speed/{device}.png)" in text and (tmp_path / "speed" / f"{device}.png").exists()
+        assert f"(results/{device}.png)" in text and (tmp_path / files.RESULTS / f"{device}.png").exists()
+
+
+def test_the_page_and_the_notebook_are_what_the_measurements_say():
+    root = Path(__file__).parents[1]
+    assert (root / "docs" / "speed.md").read_text(encoding="utf-8") == page.text(page.measurements(root))
+    assert (root / "benchmarks" / "speed" / "notebook.md").read_text(encoding="utf-8") == notebook.text(root)
 
 
 def test_figures_of_another_day_and_processor_get_the_facts_of_this_one(tmp_path):
-    (tmp_path / "speed").mkdir()
-    file = tmp_path / "speed" / "torch-cpu.json"
-    file.write_text('{"date": "1999-12-31", "processor": "abacus", "room": {"kept": {}}}', encoding="utf-8")
+    (tmp_path / files.RESULTS).mkdir(parents=True)
+    file = tmp_path / files.RESULTS / "torch-cpu.json"
+    file.write_text('{"date": "1999-12-31", "processor": "abacus", "workspace": {"kept": {}}}', encoding="utf-8")
     files.write(tmp_path, "torch", "cpu", files.read(tmp_path, "torch", "cpu"))
     found = files.read(tmp_path, "torch", "cpu")
-    assert found["date"] != "1999-12-31" and found["processor"] != "abacus" and found["room"] == {"kept": {}}
+    assert found["date"] != "1999-12-31" and found["processor"] != "abacus" and found["workspace"] == {"kept": {}}
 
 
 @pytest.mark.skipif(not resident.CLEAR.exists(), reason="only Linux says what a process has held at its peak")
 @pytest.mark.parametrize("name", ["dilated", "grouped"])
 def test_what_is_considered_holds_no_more_than_it_may(name):
     """These are the kinds where a backend would hold all terms of a sum at once, or write out what each position reads."""
-    (geometry,) = (geometry for geometry in room.GEOMETRIES if geometry.name == name)
+    (geometry,) = (geometry for geometry in workspace.GEOMETRIES if geometry.name == name)
     for algorithm in candidates(geometry.problem()):
-        held = resident.in_a_process("benchmarks.speed.room", name, algorithm.name)
+        held = resident.in_a_process("benchmarks.speed.workspace", name, algorithm.name)
         assert held["resident"] <= MAX_WORKSPACE, algorithm.name
 
 
@@ -105,7 +115,7 @@ def test_speed_refuses_parts_that_it_does_not_have(tmp_path, monkeypatch, capsys
 
 def test_the_summary_says_what_is_missed():
     rows = {"slow": {"adjoint": 3.0, "gradients": 1.0, "native": 1.0}}
-    text = page.summary([{"backend": "torch", "float32": rows}])
+    text = notebook.summary([{"backend": "torch", "float32": rows}])
     assert "| adjoint ÷ forward, worst, float32 | 3.00 **missed** (≤ 2.5) |" in text
     assert "| gradients of the adjoint ÷ those of the forward, geometric mean, float32 | 1.00 (≤ 1) |" in text
 

@@ -60,12 +60,12 @@ def test_kernels_and_how_they_move(tmp_path):
 
 def test_what_undoes_a_layer(tmp_path):
     _, entries = inspected(encoder(), tmp_path)
-    found = {name: (entry["undone"], entry["adjoint"]) for name, entry in entries.items() if "_" not in name}
+    found = {name: (entry["kind"], entry["adjoint"]) for name, entry in entries.items() if "_" not in name}
     found.pop("relu", None)
     assert found == {
         "stem/conv": ("exact", "AdjointConv"),
         "stem/norm": ("policy", "AdjointBatchNormalization"),
-        "squeeze": ("not reached", "AdjointDense"),
+        "squeeze": ("unreached", "AdjointDense"),
         "excite": ("policy", ""),
         "depthwise": ("exact", "AdjointDepthwiseConv"),
         "join": ("exact", "AdjointSum"),
@@ -80,11 +80,11 @@ def test_parameters_are_those_of_a_mirror(tmp_path):
     """Own parameters are what an autoencoder has beyond its encoder; tied ones are the kernels that its decoder reads."""
     model = encoder()
     _, entries = inspected(model, tmp_path)
-    own = sum(entry["own"] for entry in entries.values())
+    own = sum(entry["own_parameters"] for entry in entries.values())
     assert own == ka.autoencoder(model).count_params() - model.count_params() > 0
     read = {name: sum(np.prod(shape) for shape in entry["kernels"].values()) for name, entry in entries.items()}
     for name, entry in entries.items():
-        assert entry["tied"] == (read[name] if entry["undone"] == "exact" else 0)
+        assert entry["tied_parameters"] == (read[name] if entry["kind"] == "exact" else 0)
 
 
 @pytest.mark.parametrize("batch", [1, 8])
@@ -139,7 +139,7 @@ def test_layers_without_rule_and_policy_are_shown_so(tmp_path):
     model = keras.Model(x, layers.LSTM(2, name="second")(layers.LSTM(4, return_sequences=True, name="first")(x)))
     data, entries = inspected(model, tmp_path)
     assert not data["can_be_mirrored"]
-    assert entries["first"]["undone"] == entries["second"]["undone"] == "neither"
+    assert entries["first"]["kind"] == entries["second"]["kind"] == "neither"
     assert "neither an adjoint nor a policy" in entries["first"]["reason"]
     result = run("inspect", tmp_path / "model.keras")
     assert result.exit_code == 1
@@ -153,8 +153,8 @@ def test_layers_behind_one_without_a_rule_are_inspected_all_the_same(tmp_path):
         layers.Reshape((6, 3, 1))(layers.Conv1D(3, 3, padding="same", name="conv")(x))
     )
     _, entries = inspected(keras.Model(x, y), tmp_path)
-    assert entries["crop"]["undone"] == "neither"
-    assert entries["conv"]["undone"] == "exact"
+    assert entries["crop"]["kind"] == "neither"
+    assert entries["conv"]["kind"] == "exact"
 
 
 @keras.saving.register_keras_serializable(package="test_cli_inspect")

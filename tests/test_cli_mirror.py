@@ -58,7 +58,7 @@ def test_the_autoencoder_in_the_file_is_tied(file):
     kernels = sum(int(np.prod(loaded.get_layer(name).kernel.shape)) for name in ("first", "second"))
     assert data["parameters"] == model.count_params()
     assert (data["adjoints"], data["variables"], data["shared"]) == (2, 2, kernels)
-    own = sum(layer["own"] for layer in data["layers"])
+    own = sum(layer["own_parameters"] for layer in data["layers"])
     assert data["parameters"] == loaded.count_params() + own
 
 
@@ -104,7 +104,7 @@ def test_policies_for_all_layers_for_one_and_for_a_class(file):
     assert reasons["second"] == ["bias=average, by --policy bias=average"]
     assert reasons["norm"] == ["norm=inverse, by --policy norm=inverse"]
     assert reasons["pool"] == ["pooling=spread, by default"]
-    by = {layer["layer"]: layer["by"] for layer in data["layers"]}
+    by = {layer["layer"]: layer["mirror_layers"] for layer in data["layers"]}
     assert by["norm"] == ["AdjointBatchNormalization"]
     assert model.get_layer("first_adjoint").bias_mode == "none"
     assert model.get_layer("second_adjoint").bias_mode == "average"

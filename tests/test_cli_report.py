@@ -75,7 +75,7 @@ def test_a_gap_is_told_and_the_page_is_written(tmp_path):
     model = keras.Model(image, layers.CenterCrop(4, 4, name="crop")(layers.Conv2D(4, 3, name="conv")(image)))
     data, page = reported(saved(model, tmp_path))
     assert not data["mirrored"] and [gap["layer"] for gap in data["gaps"]] == ["crop"]
-    assert data["reconstructed"] == [] and "The way back has a gap." in page
+    assert data["reconstructed"] == [] and "The mirror has a gap." in page
     out = tmp_path / "report.html"
     assert "gap at crop, CenterCrop" in run("report", tmp_path / "model.keras", "-o", out, "--force").stdout
 

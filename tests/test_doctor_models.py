@@ -41,7 +41,7 @@ from keras_adjoint.doctor.models.illnesses import examine_model
 from keras_adjoint.doctor.models.kernels import kernels_of
 from keras_adjoint.doctor.models.origin import origin_of
 from keras_adjoint.doctor.models.patient import Patient
-from keras_adjoint.models.walk import layers_of
+from keras_adjoint.models.graph import layers_of
 
 # --- kernels stored twice
 

@@ -1,4 +1,4 @@
-"""Two ladders: what stands on each rung, which lanes the edges run in, and that nothing is drawn over anything else."""
+"""Decisions and their diagram: what becomes of each call, which lanes edges run in, and that nothing overlaps."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ from encoders import X, chain, values
 from keras import layers
 
 import keras_adjoint as ka
-from keras_adjoint.models.decisions import COPIED, EXACT, NOTHING, POLICY, TIED, UNREACHED, ladder_of
+from keras_adjoint.models.decisions import Kind, Sharing, decide
 from keras_adjoint.plots.diagram.drawing import draw
 from keras_adjoint.plots.diagram.lanes import lanes_of
 from keras_adjoint.plots.diagram.lettering import LINES, NARROW, WIDE
@@ -43,61 +43,72 @@ def with_gaps():
     )
 
 
-def by_name(ladder):
-    return {rung.call.operation.name: rung for rung in ladder.rungs}
+def by_name(decisions):
+    return {decision.name: decision for decision in decisions}
 
 
-# --- rungs
+# --- decisions
 
 
-def test_every_call_has_a_rung_that_says_how_it_is_undone():
-    rungs = by_name(ladder_of(plain()))
-    assert {name: (rung.how, rung.shared) for name, rung in rungs.items()} == {
-        "conv": (EXACT, TIED),
-        "norm": (POLICY, None),
-        "pool": (POLICY, None),
-        "drop": (NOTHING, None),
-        "flat": (EXACT, None),
-        "dense": (EXACT, TIED),
+def test_there_is_a_decision_about_every_call():
+    decisions = by_name(decide(plain()))
+    assert {name: (one.kind, one.left_out, one.sharing) for name, one in decisions.items()} == {
+        "conv": (Kind.EXACT, False, Sharing.TIED),
+        "norm": (Kind.POLICY, False, None),
+        "pool": (Kind.POLICY, False, None),
+        "drop": (Kind.POLICY, True, None),
+        "flat": (Kind.EXACT, False, None),
+        "dense": (Kind.EXACT, False, Sharing.TIED),
     }
-    assert rungs["conv"].decided == {"activation": "same"}
-    assert rungs["pool"].decided == {"pooling": "spread"}
+    assert decisions["conv"].policies == {"activation": "same", "bias": "own"}
+    assert decisions["pool"].policies == {"pooling": "spread"}
 
 
 def test_policies_are_those_that_were_given():
-    rungs = by_name(ladder_of(plain(), pooling="switches", norm={"norm": "adjoint"}, bias="none", tied=False))
-    assert rungs["conv"].shared == rungs["norm"].shared == COPIED
-    assert words_of(rungs["pool"]).how == "pooling: switches"
-    assert words_of(rungs["dense"]).how == "exact, a copy"
+    given = dict(pooling="switches", norm={"norm": "adjoint"}, bias="none", tied=False)
+    decisions = by_name(decide(plain(), given))
+    assert decisions["conv"].sharing == decisions["norm"].sharing == Sharing.COPIED
+    assert decisions["norm"].settings == {"norm": "norm"} and decisions["pool"].settings == {"pooling": None}
+    assert words_of(decisions["pool"]).how == "pooling: switches"
+    assert words_of(decisions["dense"]).how == "exact, a copy"
     with pytest.raises(ValueError, match="`norm` must be one of"):
-        ladder_of(plain(), norm="none")
+        decide(plain(), {"norm": "none"})
 
 
 def test_what_computes_a_gate_is_not_reached():
-    ladder = ladder_of(with_gate())
-    rungs = by_name(ladder)
-    assert {name for name, rung in rungs.items() if rung.how == UNREACHED} == {"squeeze", "mean", "gate"}
-    assert rungs["times"].returned == (True, False)
+    decisions = by_name(decide(with_gate()))
+    unreached = {name for name, decision in decisions.items() if decision.kind == Kind.UNREACHED}
+    assert unreached == {"squeeze", "mean", "gate"}
+    assert decisions["times"].reached == (True, False)
 
 
-def test_a_layer_without_a_backward_pass_leaves_a_gap_and_the_rest_is_there():
-    ladder = ladder_of(with_gaps())
-    rungs = by_name(ladder)
-    assert [rung.call.operation.name for rung in ladder.broken] == ["crop"]
-    assert "has neither an adjoint nor a policy" in rungs["crop"].reason
-    assert rungs["conv"].shared == rungs["behind"].shared == TIED
+def test_a_layer_without_adjoint_and_policy_leaves_a_gap_and_the_rest_is_there():
+    found = decide(with_gaps())
+    decisions = by_name(found)
+    assert [gap.name for gap in found.gaps] == ["crop"]
+    assert "has neither an adjoint nor a policy" in decisions["crop"].reason
+    assert decisions["conv"].sharing == decisions["behind"].sharing == Sharing.TIED
 
 
-def test_the_autoencoder_of_a_ladder_is_that_of_the_library():
+def test_of_several_calls_of_a_layer_the_first_that_is_reached_counts():
+    image, shared = keras.Input((4, 4, 2)), layers.Conv2D(2, 1, name="shared")
+    gate = layers.Activation("sigmoid")(shared(image))
+    found = decide(keras.Model(image, layers.Multiply()([gate, shared(layers.ReLU()(image))])))
+    first, second = (decision for decision in found if decision.name == "shared")
+    assert (first.kind, second.kind) == (Kind.UNREACHED, Kind.EXACT)
+    assert found.by_layer()[id(shared)] is second
+
+
+def test_the_autoencoder_of_decisions_is_that_of_the_library():
     encoder = plain()
-    whole = ladder_of(encoder, pooling="switches").autoencoder()
+    whole = decide(encoder, {"pooling": "switches"}).autoencoder()
     expected = ka.autoencoder(encoder, pooling="switches")
     assert ka.is_tied(whole) and ka.is_tied(whole, encoder)
     np.testing.assert_allclose(values(whole(X)), values(expected(X)), rtol=1e-5, atol=1e-6)
 
 
 def test_words_tell_layers_sizes_and_decisions():
-    words = words_of(by_name(ladder_of(plain()))["conv"])
+    words = words_of(by_name(decide(plain()))["conv"])
     assert (words.kernel, words.into, words.out) == ("3×3×3×4", "13×11×3", "6×5×4")
     assert words.sentence == (
         "conv, Conv2D, with a kernel of 3×3×3×4, from 13×11×3 to 6×5×4; beside it AdjointConv, exact, tied; activation same, "
@@ -105,13 +116,13 @@ def test_words_tell_layers_sizes_and_decisions():
     )
 
 
-def test_only_a_graph_has_ladders():
+def test_only_a_graph_has_decisions():
     class Own(keras.Model):
         def call(self, x):
             return x
 
     with pytest.raises(ka.NoRuleError, match="its `call` is its own"):
-        ladder_of(Own())
+        decide(Own())
 
 
 # --- lanes
@@ -147,7 +158,7 @@ def test_no_two_edges_share_a_stretch_of_a_lane(seed):
 @pytest.mark.parametrize("form", [WIDE, NARROW], ids=["wide", "narrow"])
 @pytest.mark.parametrize("make", [plain, with_gate, with_gaps, lambda: wordy()], ids=["plain", "gate", "gaps", "wordy"])
 def test_boxes_lie_inside_one_below_the_other_and_hold_their_words(make, form):
-    drawing = draw(ladder_of(make()), form)
+    drawing = draw(decide(make()), form)
     rows = [row for row in drawing.rows if any(isinstance(shape, Box) for shape in row.shapes)]
     tops = []
     for row in rows:
@@ -175,13 +186,13 @@ def wordy():
 
 @pytest.mark.parametrize("form", [WIDE, NARROW], ids=["wide", "narrow"])
 def test_no_word_and_no_size_is_cut_off(form):
-    ladder = ladder_of(wordy())
-    rows = [row for row in draw(ladder, form).rows if row.operation is not None]
-    for row, rung in zip(rows, ladder.rungs, strict=True):
-        words, texts = words_of(rung), [shape for shape in row.shapes if isinstance(shape, Text)]
+    decisions = decide(wordy())
+    rows = [row for row in draw(decisions, form).rows if row.operation is not None]
+    for row, decision in zip(rows, decisions, strict=True):
+        words, texts = words_of(decision), [shape for shape in row.shapes if isinstance(shape, Text)]
         written = "".join(text.text for text in texts if text.role in ("name", "detail")).replace(" ", "")
         assert "…" not in written
-        wanted = [words.type, words.how] + ([words.name, words.mirror] if rung.shared else [])
+        wanted = [words.type, words.how] + ([words.name, words.mirror] if decision.sharing else [])
         for want in wanted:
             assert want.replace(" ", "") in written, want
         if words.changes_size:
@@ -207,9 +218,9 @@ def test_wide_letters_count_twice_and_marks_not_at_all():
 
 
 def test_a_drawing_says_everything_in_words_too():
-    ladder = ladder_of(plain())
-    sentences = [row.sentence for row in draw(ladder).rows if row.operation is not None]
-    assert sentences == [words_of(rung).sentence for rung in ladder.rungs]
+    decisions = decide(plain())
+    sentences = [row.sentence for row in draw(decisions).rows if row.operation is not None]
+    assert sentences == [words_of(decision).sentence for decision in decisions]
 
 
 def test_long_names_are_shortened_in_the_middle():

@@ -130,7 +130,7 @@ def test_a_mirror_of_unknown_size_without_strides_needs_no_memory():
         ({"activation": "gradient"}, "an activation by 'gradient'.*`encoder/relu`"),
         ({"activation": "guided"}, "an activation by 'guided'.*`encoder/relu`"),
         ({"pooling": "switches"}, 'max pooling by "switches".*`encoder/pool`'),
-        ({"gates": "recall"}, 'a gate by "recall".*`encoder/gate`'),
+        ({"gates": "recorded"}, 'a gate by "recorded".*`encoder/gate`'),
     ],
     ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else "",
 )
@@ -218,7 +218,7 @@ def test_several_inputs_and_outputs():
         ({"bias": "zero"}, '`bias` must be one of "none", "own"'),
         ({"pooling": {"conv": "max"}}, "`pooling` must be one of"),
         ({"norm": {"nrm": "own"}}, "has no layer of the name 'nrm'"),
-        ({"gates": lambda layer: "maybe"}, '`gates` must be one of "skip", "recall"'),
+        ({"gates": lambda layer: "maybe"}, '`gates` must be one of "skip", "recorded"'),
     ],
 )
 def test_policies_that_do_not_exist_are_refused(policies, message):

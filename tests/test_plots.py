@@ -192,7 +192,7 @@ def test_a_mirror_is_drawn_with_a_rung_for_each_shared_kernel():
 
 def test_a_mirror_with_gaps_is_drawn():
     figure = ka.plot_mirror(chain(layers.CenterCrop(6, 6), layers.Conv2D(4, 3)))
-    assert "no way back" in [text.get_text() for text in figure.axes[0].texts]
+    assert "no adjoint, no policy" in [text.get_text() for text in figure.axes[0].texts]
 
 
 def test_in_a_mirror_long_names_are_drawn_whole():

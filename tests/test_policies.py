@@ -235,7 +235,7 @@ def test_gate_policies(swapped, written_as):
     encoder, conv, gate = gated(swapped, written_as)
     code = encoder(X)
     assert_close(back(encoder, code, bias="none"), values(ka.adjoint(conv)(code)))
-    found = values(ka.autoencoder(encoder, bias="none", gates="recall")(X))
+    found = values(ka.autoencoder(encoder, bias="none", gates="recorded")(X))
     assert_close(found, values(ka.adjoint(conv)(code * gate(X))))
 
 

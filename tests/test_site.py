@@ -1,6 +1,7 @@
 """The site builds without a warning and without a network, and no link in it leads nowhere."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,7 +46,9 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     for name, made in (("docs", ("build", "guides")), ("guides", ("__pycache__",))):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(*made))
-    options = ["-W", "-n", "-q", "-D", "guides_run=", str(folder / "docs"), str(folder / "html")]
+    for name in ("CHANGELOG.md", "CITATION.cff", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    options = ["-W", "-n", "-q", "-D", "nb_execution_mode=off", str(folder / "docs"), str(folder / "html")]
     run = subprocess.run(
         [sys.executable, "-m", "sphinx", *options],
         env={**os.environ, "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"},
@@ -97,11 +100,47 @@ def test_the_reference_has_a_place_for_every_public_name(site, pages):
 
 
 def test_the_page_of_the_command_line_has_every_subcommand(site, pages):
-    assert set(get_command(app).commands) <= pages[site / "command_line.html"].anchors
+    page, commands = site / "command_line.html", get_command(app).commands
+    assert {f"keras-adjoint-{name}" for name in commands} <= pages[page].anchors
+    options = {
+        option for command in commands.values() for one in command.params for option in one.opts if option[:2] == "--"
+    }
+    text = re.sub("<[^>]+>", "", page.read_text(encoding="utf-8"))
+    assert not [option for option in options if option not in text]
+
+
+def test_pages_say_the_version_and_link_to_their_sources(site, pages):
+    assert f"keras-adjoint {ka.__version__}" in (site / "index.html").read_text(encoding="utf-8")
+    begin = "https://github.com/keras-adjoint/keras-adjoint/blob/main/"
+    sources = {
+        file.relative_to(site).as_posix(): {
+            link for _, link in page.links if link.startswith(begin) and "?plain" in link
+        }
+        for file, page in pages.items()
+    }
+    assert sources["how/ties.html"] == {f"{begin}docs/how/ties.md?plain=true"}
+    assert sources["guides/autoencoder.html"] == {f"{begin}guides/autoencoder.py?plain=true"}
+    found = {urlsplit(link.removeprefix(begin)).path for links in sources.values() for link in links}
+    assert not [name for name in found if not (ROOT / name).exists()]
+
+
+def test_the_gallery_has_every_picture(site):
+    gallery = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    pictures = [
+        *(ROOT / "docs").glob("*.png"),
+        *(ROOT / "docs").glob("*.svg"),
+        *(ROOT / "docs" / "drawings").glob("*.svg"),
+    ]
+    assert not [file.name for file in pictures if file.relative_to(ROOT / "docs").as_posix() not in gallery]
+
+
+def test_code_has_copy_buttons_and_the_citation_its_entry(site):
+    assert "copybutton.js" in (site / "index.html").read_text(encoding="utf-8")
+    assert f"version = {{{ka.__version__}}}" in (site / "cite.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
 def test_guides_can_be_downloaded(site, guide):
-    found = {file.suffix: file for file in (site / "_downloads").rglob(f"{guide.stem}.*")}
+    found = {file.suffix: file for file in (site / "_downloads").rglob(f"{guide.stem}.*") if file.suffix != ".png"}
     assert found.keys() == {".py", ".ipynb"}
     assert found[".py"].read_text(encoding="utf-8") == guide.read_text(encoding="utf-8")

@@ -305,7 +305,7 @@ def test_a_mirrored_model_in_stock_layers(policies):
 def test_what_a_mirrored_model_remembers_cannot_be_written_in_stock_layers():
     with pytest.raises(ka.NoRuleError, match="no stock layer finds the switches"):
         ka.untie(mirrored(pooling="switches"))
-    with pytest.raises(ka.NoRuleError, match="_gradient` cannot be written out in stock layers"):
+    with pytest.raises(ka.NoRuleError, match="_gradient` cannot be converted into stock layers"):
         ka.untie(mirrored(activation="gradient"))
 
 

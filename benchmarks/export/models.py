@@ -62,7 +62,7 @@ def branches(width=8):
 
 
 # The policies that each is mirrored by.
-REMEMBERING = {"pooling": "switches", "gates": "recall", "activation": "gradient"}
+REMEMBERING = {"pooling": "switches", "gates": "recorded", "activation": "gradient"}
 MODELS = {convolutions: {}, pooling: {}, memory: REMEMBERING, branches: {}}
 KERNELS = {"convolution": convolution, "dense": dense}
 
@@ -136,10 +136,10 @@ LAYERS = (
     ("BatchNormalization", IMAGE, lambda x: L.BatchNormalization()(x), {"norm": "inverse"}),
     ("ReLU by gradient", IMAGE, lambda x: after(x, L.ReLU(), L.Conv2D(3, 3)), {"activation": "gradient"}),
     (
-        "Multiply by recall",
+        "Multiply by recorded gate",
         IMAGE,
         lambda x: L.Multiply()([x, L.Conv2D(4, 1, activation="sigmoid")(x)]),
-        {"gates": "recall"},
+        {"gates": "recorded"},
     ),
     ("Add", IMAGE, lambda x: merged(x, L.Add()), {}),
     ("Concatenate", IMAGE, lambda x: merged(x, L.Concatenate()), {}),

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.speed`: measure one backend, save the figures, and write `docs/speed.md` from all of them."""
+"""`python -m benchmarks.speed`: measure one backend, save the figures, and write the page and the notebook from all of them."""
 
 import argparse
 import os
@@ -9,7 +9,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Keras may import TensorFlo
 import keras
 from rich.progress import track
 
-from benchmarks.speed import convolutions, files, overhead, page, room, training
+from benchmarks.speed import convolutions, files, notebook, overhead, page, training, workspace
 from benchmarks.speed.geometries import GEOMETRIES
 from keras_adjoint_cli.output.console import make_console
 
@@ -18,7 +18,7 @@ LENGTHS = {
     "bfloat16": len(GEOMETRIES),
     "training": len(training.ENCODERS),
     "overhead": 1 + len(overhead.LAYERS),
-    "room": len(room.GEOMETRIES),
+    "workspace": len(workspace.GEOMETRIES),
 }
 PARTS = tuple(LENGTHS)
 
@@ -35,7 +35,8 @@ def main():
             figures[part][name] = row
             files.write(given.out, backend, given.device, figures)  # a run that is cut off keeps what it has
     page.write(given.out)
-    console.print(page.summary([files.read(given.out, backend, given.device)]), soft_wrap=True, markup=False)
+    notebook.write(given.out)
+    console.print(notebook.summary([files.read(given.out, backend, given.device)]), soft_wrap=True, markup=False)
 
 
 def measure(part, seconds):
@@ -44,7 +45,7 @@ def measure(part, seconds):
         return convolutions.rows(part, seconds)
     if part == "training":
         return ((name, training.measure(name, 5 * seconds)) for name in training.ENCODERS)
-    return overhead.measure(seconds) if part == "overhead" else room.rows()
+    return overhead.measure(seconds) if part == "overhead" else workspace.rows()
 
 
 def arguments():
@@ -52,7 +53,7 @@ def arguments():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("parts", nargs="*", default=PARTS, help=f"of {', '.join(PARTS)}; all of them by default")
     parser.add_argument("--seconds", type=float, default=0.3, help="time for every function that is timed")
-    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for speed.md and speed/")
+    parser.add_argument("--out", type=Path, default=Path(), help="folder that gets docs/ and benchmarks/")
     parser.add_argument("--device", default="cpu", help="what to call this machine, which gets tables of its own")
     given = parser.parse_args()
     for part in given.parts:

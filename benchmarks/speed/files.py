@@ -1,28 +1,30 @@
-"""What was measured on each backend, in a JSON file of its own, written in full or not at all."""
+"""What was measured on each backend and machine, in a JSON file of its own, written in full or not at all."""
 
 import datetime
 import json
 import os
 import platform
+from pathlib import Path
 
 from benchmarks.zoo.files import versions
 from keras_adjoint.atomic_write import atomic_write
 
 BACKENDS = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
+RESULTS = Path("benchmarks", "speed", "results")
 
 
-def file_of(folder, backend, device):
-    """Where the figures of a backend on a device are."""
-    return folder / "speed" / f"{backend}-{device}.json"
+def file_of(root, backend, device):
+    """Where the figures of a backend on a machine are."""
+    return root / RESULTS / f"{backend}-{device}.json"
 
 
-def read(folder, backend, device):
+def read(root, backend, device):
     """The figures of a backend; none if it has not been run."""
-    file = file_of(folder, backend, device)
+    file = file_of(root, backend, device)
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
-def write(folder, backend, device, figures):
+def write(root, backend, device, figures):
     """Replace the file of a backend."""
     facts = {
         "backend": backend,
@@ -32,7 +34,7 @@ def write(folder, backend, device, figures):
         "versions": versions(backend),
     }
     data = {**facts, **figures, **facts}  # in this order, and never with the facts of an earlier run
-    with atomic_write(file_of(folder, backend, device)) as beside:
+    with atomic_write(file_of(root, backend, device)) as beside:
         beside.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
@@ -45,8 +47,8 @@ def processor():
         return platform.processor() or platform.machine()
 
 
-def everything(folder):
-    """The figures of every device by its name: those of the backends that have been run there, in the order of the page."""
-    devices = sorted({file.stem.split("-", 1)[1] for file in (folder / "speed").glob("*-*.json")})
-    found = {device: [read(folder, backend, device) for backend in BACKENDS] for device in devices}
+def everything(root):
+    """The figures of every machine by its name: those of the backends that have been run there, in the order of `BACKENDS`."""
+    devices = sorted({file.stem.split("-", 1)[1] for file in (root / RESULTS).glob("*-*.json")})
+    found = {device: [read(root, backend, device) for backend in BACKENDS] for device in devices}
     return {device: [figures for figures in of_device if figures] for device, of_device in found.items()}

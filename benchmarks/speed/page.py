@@ -1,181 +1,153 @@
-"""`docs/speed.md` and its pictures."""
+"""`docs/speed.md` and its chart: what the measurements come to, on one screen."""
 
-import math
+import re
+import tomllib
+from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
+from statistics import geometric_mean, quantiles
 
-from benchmarks.export.page import table as cells
-from benchmarks.speed.files import BACKENDS, everything
+from benchmarks.export.page import table
+from benchmarks.speed.chart import draw
+from benchmarks.speed.files import BACKENDS, RESULTS, everything
 from keras_adjoint.atomic_write import atomic_write
 
-# What is to be reached: by backend, for the geometric mean and for the worst of the ratios.
-TARGETS = {
-    "jax": {"adjoint": (0.85, 2), "gradients": (1.1, None), "native": (None, 1.05), "time": 0.5, "memory": 1.0},
-    "tensorflow": {"adjoint": (1.0, 2), "gradients": (0.8, None), "native": (None, 1.05), "time": 1.0, "memory": 1.0},
-    "torch": {"adjoint": (1.0, 2.5), "gradients": (1.0, None), "native": (None, 1.05), "time": 1.0, "memory": 1.0},
-}
-TITLES = {
-    "adjoint": "adjoint ÷ forward",
-    "gradients": "gradients of the adjoint ÷ those of the forward",
-    "native": "adjoint ÷ the backend's own transposed convolution",
-}
+PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+NOTEBOOK = f"{PROJECT['urls']['Repository']}/blob/main/{(RESULTS.parent / 'notebook.md').as_posix()}"
 
-INTRODUCTION = """# Speed
+PAGE = """# Speed
 
-<!-- Written by `python -m benchmarks.speed`. Changes made by hand are lost, but for those in `notes.md` beside the figures. -->
+<!-- Written by `python -m benchmarks.speed` from the measurements in `{results}`. Changes made by hand are lost. -->
 
-The adjoint of a convolution does the multiply-adds of the forward, and should take its time. Every ratio here is one of two
-best times, of functions that took turns in one process, compiled by JAX and TensorFlow and eager in PyTorch. *Spread* is the
-distance of the quartiles over the median, the larger one of the two functions.
+An adjoint does as many multiply-adds as its layer, so it should take about as long. Up to {count} convolutions of real networks
+were timed on CPUs, in float32. Each is a dot; the bar is the middle half of them, and the circle their geometric mean.
+
+![Ratios of times for every convolution, backend and machine; left of the line the adjoint is faster](speed.svg)
+
+{table}
+
+In short, an adjoint takes {layer} of the time of its layer, and {own} of that of the backend's own transpose, which
+`Conv2DTranspose` calls; a training step of a tied autoencoder takes {step} of that of an untied one (geometric means). The
+slowest adjoint takes {worst_ratio} times as long as its layer: *{worst}*, on {worst_place}. Nothing has been measured on a GPU;
+`ka.autotune(layer, shape)` measures the algorithms on your machine and keeps the fastest.
+
+The [notebook]({notebook}) has every convolution, bfloat16, memory, eager calls, and the targets that are missed.
 """
 
 
-def write(folder):
-    """The page and a picture for each device, from the figures that are there."""
-    of_devices = everything(folder)
-    notes = folder / "speed" / "notes.md"
-    parts = [INTRODUCTION, *(device(*item) for item in of_devices.items())]
-    parts += [notes.read_text(encoding="utf-8")] if notes.exists() else []
-    found = list(chain.from_iterable(of_devices.values()))
-    parts += [training(found), overhead(found), room(found), *map(table, found)]
-    with atomic_write(folder / "speed.md") as beside:
-        beside.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
-    for name, of_device in of_devices.items():
-        draw(folder / "speed" / f"{name}.png", of_device)
+@dataclass(frozen=True)
+class Ratios:
+    """The ratios of one kind of time to another, by convolution."""
+
+    by_name: dict
+
+    def __bool__(self):
+        return bool(self.by_name)
+
+    @property
+    def mean(self):
+        return geometric_mean(self.by_name.values())
+
+    @property
+    def middle_half(self):
+        """The lower and the upper quartile."""
+        values = list(self.by_name.values())
+        if len(values) == 1:
+            return values * 2
+        lower, _, upper = quantiles(values, method="inclusive")
+        return lower, upper
+
+    @property
+    def worst(self):
+        """(ratio, name) of the largest."""
+        return max((ratio, name) for name, ratio in self.by_name.items())
 
 
-def device(name, found):
-    """What one machine came to."""
-    picture = f"![Adjoint over forward, for every convolution and backend](speed/{name}.png)"
-    return f"## {found[0]['processor']} (*{name}*)\n\n{summary(found)}\n\n{picture}"
+def ratios(figures, name, part="float32"):
+    """The ratios of this name on one backend and machine."""
+    return Ratios({key: row[name] for key, row in figures.get(part, {}).items() if name in row})
+
+
+def write(root):
+    """The page and its chart, from the figures that are there."""
+    measured = measurements(root)
+    if not measured:
+        return
+    with atomic_write(root / "docs" / "speed.md") as beside:
+        beside.write_text(text(measured), encoding="utf-8")
+    rows = [
+        (place(figures), BACKENDS[figures["backend"]], [ratios(figures, name) for name in ("adjoint", "native")])
+        for figures in measured
+    ]
+    draw(root / "docs" / "speed.svg", rows)
+
+
+def measurements(root):
+    """The figures of every machine and backend on which convolutions were timed in float32."""
+    return [figures for figures in chain.from_iterable(everything(root).values()) if ratios(figures, "adjoint")]
 
 
 def place(figures):
-    """The backend and the machine that figures are of."""
-    return f"{BACKENDS[figures['backend']]}, {figures['device']}"
+    """The machine that figures are of."""
+    name = re.sub(r"\(\w+\)| Processor", "", figures["processor"].partition(",")[0])
+    return f"{name} ({figures['device']})"
 
 
-def summary(found):
-    """Geometric means and worst ratios beside what is to be reached."""
-    lines = [
-        "| | " + " | ".join(BACKENDS[figures["backend"]] for figures in found) + " |",
-        "| --- |" + " --- |" * len(found),
-    ]
-    for dtype in ("float32", "bfloat16"):
-        for ratio, title in TITLES.items():
-            for column, name in enumerate(("geometric mean", "worst")):
-                cells = [_cell(figures, dtype, ratio, column) for figures in found]
-                if any(cells):
-                    lines.append(f"| {title}, {name}, {dtype} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _cell(figures, dtype, ratio, column):
-    rows = [row for row in figures.get(dtype, {}).values() if ratio in row]
-    if not rows:
-        return ""
-    values = [row[ratio] for row in rows]
-    value = (geometric_mean(values), max(values))[column]
-    target = TARGETS[figures["backend"]][ratio][column]
-    if target is None:
-        return f"{value:.2f}"
-    return f"{value:.2f}{'' if value <= target else ' **missed**'} (≤ {target:g})"
-
-
-def geometric_mean(values):
-    return math.exp(sum(map(math.log, values)) / len(values))
-
-
-def training(found):
-    """One step of a tied autoencoder over one of the untied."""
-    text = "A tied autoencoder beside one with its own `Conv2DTranspose` layers, `train_on_batch` after `compile`."
-    rows = [
-        [place(figures), name, f"{row['tied_ms']:.1f}", f"{row['untied_ms']:.1f}"]
-        + [f"{row[ratio]:.2f}" for ratio in ("time", "spread", "memory")]
-        for figures in found
-        for name, row in figures.get("training", {}).items()
-    ]
-    heads = ["backend", "network", "tied, ms", "untied, ms", "time", "spread", "memory"]
-    return f"## One training step\n\n{text}\n\n{cells(heads, rows)}"
-
-
-def overhead(found):
-    """Import and eager calls."""
-    text = (
-        "*Import* is what `import keras_adjoint` takes after `import keras`, in milliseconds (≤ 50). The others are eager\n"
-        "calls of a small adjoint of stride 2, beside those of a layer that only calls the same operation (*direct*, ≤ 1.15),\n"
-        "and of Keras' own `Conv2DTranspose` (*stock*)."
+def text(measured):
+    """The page in Markdown."""
+    steps = [step.mean for figures in measured if (step := ratios(figures, "time", "training"))]
+    (worst_ratio, worst), where = max((ratios(figures, "adjoint").worst, _where(figures)) for figures in measured)
+    return PAGE.format(
+        results=RESULTS.as_posix(),
+        count=max(len(ratios(figures, "adjoint").by_name) for figures in measured),
+        table=summary(measured),
+        layer=between([ratios(figures, "adjoint").mean for figures in measured]),
+        own=between([ratios(figures, "native").mean for figures in measured]),
+        step=between(steps) if steps else "(not measured)",
+        worst=worst.partition(":")[0],
+        worst_ratio=f"{worst_ratio:.1f}",
+        worst_place=where,
+        notebook=NOTEBOOK,
     )
+
+
+def _where(figures):
+    return f"{BACKENDS[figures['backend']]}, {place(figures)}"
+
+
+def between(values):
+    """The smallest and the largest of some ratios."""
+    return f"{min(values):.2f} to {max(values):.2f}"
+
+
+def summary(measured):
+    """One line for each measure, one column for each backend, with the range over machines."""
+    backends = [backend for backend in BACKENDS if any(figures["backend"] == backend for figures in measured)]
+    machines = len({figures["device"] for figures in measured})
     rows = []
-    for figures in found:
-        for name, row in figures.get("overhead", {}).items():
-            if name == "import_ms":
-                rows.append([place(figures), "import, ms", f"{row:.0f}", "", "", "", ""])
-            else:
-                numbers = [f"{row[key]:.0f}" for key in ("call_us", "direct_us", "stock_us")]
-                numbers += [f"{row[key]:.2f}" for key in ("ratio", "spread")]
-                rows.append([place(figures), f"call, µs: {name}", *numbers])
-    return (
-        f"## Overhead\n\n{text}\n\n{cells(['backend', '', 'ours', 'direct', 'stock', 'ours ÷ direct', 'spread'], rows)}"
-    )
+    for title, measure in MEASURES.items():
+        found = [[measure(figures) for figures in measured if figures["backend"] == backend] for backend in backends]
+        rows.append([title, *(_range([value for values in of_backend for value in values]) for of_backend in found)])
+    return table([f"{machines} machines" if machines > 1 else "", *(BACKENDS[backend] for backend in backends)], rows)
 
 
-def room(found):
-    """Memory of the algorithms."""
-    text = (
-        "What a process grows by beside y and x, over the larger of the two (≤ 4); for JAX also what XLA plans. What a\n"
-        "backend does not consider, for its room or its time, is computed only if it is forced."
-    )
-    rows = [
-        [place(figures), geometry, name]
-        + [f"{ratios[way]:.2f}" if way in ratios else "" for way in ("resident", "planned")]
-        + ["" if ratios["considered"] else "if forced"]
-        for figures in found
-        for geometry, algorithms in figures.get("room", {}).items()
-        for name, ratios in algorithms.items()
-    ]
-    heads = ["backend", "convolution", "algorithm", "resident", "planned", ""]
-    return f"## Memory of the algorithms\n\n{text}\n\n{cells(heads, rows)}"
+def _range(values):
+    if not values:
+        return ""
+    smallest, largest = f"{min(values):.2f}", f"{max(values):.2f}"
+    return smallest if smallest == largest else f"{smallest} – {largest}"
 
 
-def table(figures):
-    """Every convolution on one backend and machine."""
-    versions = ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
-    lines = [f"## {place(figures)}", "", f"{figures['date']}; {figures['processor']}; {versions}."]
-    for dtype in ("float32", "bfloat16"):
-        if dtype not in figures:
-            continue
-        lines += [
-            "",
-            f"### {dtype}",
-            "",
-            "| convolution | algorithm | forward, ms | adjoint ÷ forward | spread | gradients | spread | ÷ native | spread |",
-        ]
-        lines.append("| --- |" + " --- |" * 8)
-        for name, row in figures[dtype].items():
-            if "fails" in row:
-                lines.append(f"| {name} | {row.get('algorithm', '')} | {row['fails'].replace('|', '/')} | | | | | | |")
-                continue
-            cells = [f"{row[r]:.2f} | {row[f'{r}_spread']:.2f}" for r in TITLES]
-            lines.append(f"| {name} | {row['algorithm']} | {row['forward_ms']:.2f} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def _mean(name, part="float32"):
+    """A function that gives the geometric mean of ratios, in a list that is empty where there are none."""
+    return lambda figures: [found.mean] if (found := ratios(figures, name, part)) else []
 
 
-def draw(file, found):
-    """A bar for every convolution: the adjoint over the forward, and the native one over the forward behind it."""
-    from matplotlib.figure import Figure
-
-    names = list(max((figures["float32"] for figures in found), key=len))
-    figure = Figure(figsize=(4 + 3 * len(found), 0.2 * len(names) + 1.5), layout="constrained")
-    for column, (axes, figures) in enumerate(zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True)):
-        rows = [figures["float32"].get(name, {}) for name in names]
-        native = [row["adjoint"] / row["native"] if "native" in row else 0 for row in rows]
-        axes.barh(names, native, color="#c9c9c9", label="native ÷ forward")
-        axes.barh(
-            names, [row.get("adjoint", 0) for row in rows], height=0.5, color="#2b6a99", label="adjoint ÷ forward"
-        )
-        axes.axvline(1, color="black", linewidth=0.8)
-        axes.set(xlim=(0, 4), ylim=(len(names) - 0.5, -0.5), title=BACKENDS[figures["backend"]])
-        axes.tick_params(axis="y", labelsize=6, labelleft=column == 0)
-    axes.legend(loc="lower right", fontsize=7)
-    with atomic_write(file) as beside:
-        figure.savefig(beside, format="png", dpi=110)
+MEASURES = {
+    "adjoint ÷ layer, geometric mean": _mean("adjoint"),
+    "middle half of the convolutions": lambda figures: ratios(figures, "adjoint").middle_half,
+    "slowest convolution": lambda figures: [ratios(figures, "adjoint").worst[0]],
+    "adjoint ÷ the backend's own transpose": _mean("native"),
+    "gradients of the adjoint ÷ gradients of the layer": _mean("gradients"),
+    "training step, tied ÷ untied": _mean("time", "training"),
+}

@@ -13,7 +13,7 @@ from benchmarks.zoo.expected import expected_of, is_kernel, parameters
 from benchmarks.zoo.networks import let_signals_through
 from benchmarks.zoo.residuals import worst_residual
 
-MEMORY = {"pooling": "switches", "gates": "recall", "activation": "gradient"}
+MEMORY = {"pooling": "switches", "gates": "recorded", "activation": "gradient"}
 OK, FAILED, NOT_BUILT = "ok", "failed", "not built by Keras"
 
 

@@ -33,7 +33,7 @@ INTRODUCTION = """# The zoo
 <!-- Written by `python -m benchmarks.zoo`. Changes made by hand are lost. -->
 
 The smallest network of each family of `keras.applications`, with random weights, is mirrored by `ka.mirror` with its
-default policies, and once more by `ka.autoencoder` with `pooling="switches"`, `gates="recall"` and
+default policies, and once more by `ka.autoencoder` with `pooling="switches"`, `gates="recorded"` and
 `activation="gradient"`, with and without the classifier on top, at the size that it was designed for and at 225 × 219.
 A verdict of "ok" says that both decoders predict finite values of exactly the input's shape; that every
 kernel of the network, but those of layers that compute gates, is read by the decoder and is the same object there; that

@@ -1,12 +1,14 @@
-"""Files that are either there in full or not at all."""
+"""Files that are written in full or not at all."""
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 @contextmanager
-def atomic_write(path):
-    """Give a name beside `path` to write to, which takes the place of `path` once everything is written."""
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` to write to, which replaces `path` once everything is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{os.getpid()}-{path.name}")
     try:

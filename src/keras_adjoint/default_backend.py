@@ -9,7 +9,7 @@ from pathlib import Path
 PREFERRED = ("jax", "tensorflow", "torch")
 
 
-def settle_backend():
+def settle_backend() -> None:
     """Name an installed backend to Keras, if Keras would fail to import for want of its default one.
 
     Without this, `pip install "keras-adjoint[jax]"` gives a package that says "No module named 'tensorflow'". What
@@ -22,14 +22,14 @@ def settle_backend():
         os.environ["KERAS_BACKEND"] = installed
 
 
-def configured_backend():
+def configured_backend() -> str:
     """The backend in Keras' configuration file, else Keras' default."""
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     try:
-        return json.loads((home / "keras.json").read_text(encoding="utf-8"))["backend"]
+        return str(json.loads((home / "keras.json").read_text(encoding="utf-8"))["backend"])
     except (OSError, ValueError, KeyError):
         return "tensorflow"
 
 
-def is_installed(module):
+def is_installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None

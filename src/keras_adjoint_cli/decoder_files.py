@@ -1,21 +1,22 @@
 """`keras-adjoint mirror`: make the decoder of an encoder in a file, write it, and see that it loads tied."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 
 import keras
 import numpy as np
 
 import keras_adjoint as ka
 from keras_adjoint.atomic_write import atomic_write
-from keras_adjoint.layers.tied import Tied
+from keras_adjoint.keras_internals import layers_inside
+from keras_adjoint.models.decisions import DecidingBackwardPass, Decision, Decisions, Kind, adjoints_in, variables_read
 from keras_adjoint.models.graph import trace
-from keras_adjoint.models.mirror import around, backward_pass_along
-from keras_adjoint_cli.decisions import Watched, decisions_of, variables_read
+from keras_adjoint.models.mirror import with_decoder
 from keras_adjoint_cli.errors import Failed, unusable
 from keras_adjoint_cli.output.console import progress
-from keras_adjoint_cli.policy_options import policies_from, read_settings
+from keras_adjoint_cli.policy_options import Setting, policies_from, read_settings
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,13 @@ class Mirrored:
 
     Attributes:
         model: The decoder or autoencoder.
-        decisions: A `Decision` for every layer of the encoder that was undone.
+        decisions: The `Decision` about every layer of the encoder that was reached, in the order of the calls.
         settings: A `Setting` for every policy on the command line.
     """
 
     model: keras.Model
-    decisions: list
-    settings: list
+    decisions: list[Decision]
+    settings: list[Setting]
 
 
 @dataclass(frozen=True)
@@ -52,22 +53,22 @@ class Figures:
     shared: int
 
 
-def make(encoder, texts, *, autoencoder, untie):
+def make(encoder: keras.Model, texts: Sequence[str], *, autoencoder: bool, untie: bool) -> Mirrored:
     """Mirror an encoder by the policies that were given as texts."""
     graph = trace(encoder)
-    operations = [*(call.operation for call in graph.calls), *encoder._flatten_layers(include_self=False)]
+    operations = [*(call.operation for call in graph.calls), *layers_inside(encoder)]
     settings = read_settings(texts, operations)
     policies = policies_from(settings, operations)
     with progress("Mirroring", len(graph.calls)) as advance, unusable(ValueError):
-        kind = partial(Watched, advance=advance)
-        way = backward_pass_along(graph, encoder, policies, kind=kind, tied=True, remembers=autoencoder)
+        backward = DecidingBackwardPass(graph, encoder, policies, records=autoencoder, advance=advance)
         both, half = f"{encoder.name}_autoencoder", f"{encoder.name}_mirror"
-        model = around(way, encoder, both) if autoencoder else way.model(half)
-    return Mirrored(ka.untie(model) if untie else model, decisions_of(way), settings)
+        model = with_decoder(backward, encoder, both) if autoencoder else backward.model(half)
+    reached = [one for one in Decisions(encoder, backward).by_layer().values() if one.kind != Kind.UNREACHED]
+    return Mirrored(ka.untie(model) if untie else model, reached, settings)
 
 
-def write(model, file, *, autoencoder):
-    """Write a model, load it again, and move it into place if nothing came apart.
+def write(model: keras.Model, file: Path, *, autoencoder: bool) -> Figures:
+    """Write a model, load it again, and let it take its place if nothing came apart.
 
     Returns:
         The `Figures` of the file.
@@ -90,13 +91,6 @@ def write(model, file, *, autoencoder):
     return Figures(loaded.count_params(), size, len(adjoints), len(shared), parameters)
 
 
-def equal(a, b):
+def equal(a: keras.Variable, b: keras.Variable) -> bool:
     """Whether two variables hold the same numbers."""
     return np.array_equal(keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b), equal_nan=True)
-
-
-def adjoints_in(model):
-    """The layers in a model that read the variables of another."""
-    return (
-        layer for layer in model._flatten_layers() if isinstance(layer, Tied) and layer.tied and layer.source.weights
-    )

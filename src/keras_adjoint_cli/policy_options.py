@@ -88,5 +88,5 @@ def because(decision, settings):
     """In words what made every choice about a layer: an option of the command line, or the default."""
     told = {(setting.policy, setting.layers): setting.text for setting in settings}
     for policy, choice in decision.policies.items():
-        text = told.get((policy, decision.keys[policy])) or told.get((policy, None))
+        text = told.get((policy, decision.settings[policy])) or told.get((policy, None))
         yield f"{policy}={choice}, {'by default' if text is None else f'by --policy {text}'}"

@@ -5,8 +5,8 @@ from rich.markup import escape
 
 from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.models.graph import trace
-from keras_adjoint.models.walk import layers_of
+from keras_adjoint.keras_internals import layers_inside
+from keras_adjoint.models.graph import layers_of, trace
 from keras_adjoint.report.facts import facts_about
 from keras_adjoint.report.page import page_about
 from keras_adjoint.testing.model import examine_layer
@@ -30,7 +30,7 @@ def make(model, file, images, *, texts, limits):
 
 def operations_of(model):
     """Everything that a policy can be about."""
-    layers = list(model._flatten_layers(include_self=False))
+    layers = layers_inside(model)
     try:
         return [*(call.operation for call in trace(model).calls), *layers]
     except NoRuleError:  # it has no graph; the page says so
@@ -57,8 +57,8 @@ def as_data(model, file, facts, size):
         "file": str(file),
         "bytes": size,
         "backend": keras.backend.backend(),
-        "mirrored": not (facts.refusal or facts.broken),
-        "gaps": [{"layer": name, "type": kind, "reason": why} for name, kind, why in facts.broken],
+        "mirrored": not (facts.refusal or facts.gaps),
+        "gaps": [{"layer": name, "type": kind, "reason": why} for name, kind, why in facts.gaps],
         "refusal": facts.refusal,
         "reconstructed": [name for name, _ in facts.reconstructions],
         "kernels": len(facts.sections),
@@ -72,7 +72,7 @@ def show(file, facts, size):
     console.print(f"Wrote {escape(str(file))}, {size / 1e6:,.1f} MB.", soft_wrap=True)
     for number, what in facts.figures:
         console.print(f"{number} {what}", soft_wrap=True)
-    for name, kind, why in facts.broken:
+    for name, kind, why in facts.gaps:
         console.print(f"[yellow]gap[/] at {escape(name)}, {escape(kind)}: {escape(why)}", soft_wrap=True)
     for problem, what in ((facts.refusal, "No mirror"), (facts.no_reconstructions, "No reconstructions")):
         if problem:

@@ -8,6 +8,7 @@ import numpy as np
 from keras import layers
 
 import keras_adjoint as ka
+from keras_adjoint.models.text import size_text
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,7 @@ def measured(conv, way, backward, shape):
 
 def wrong_size(backward, conv):
     returned = backward.compute_output_shape(conv.output.shape)
-    return f"wrong size: {as_size(returned)} for {as_size(conv.input.shape)}"
-
-
-def as_size(shape):
-    return "×".join(map(str, shape[1:]))
+    return f"wrong size: {size_text(returned[1:])} for {size_text(conv.input.shape[1:])}"
 
 
 def surplus(conv, backward):

@@ -16,14 +16,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class ArrayFunctions:
-    """What rearranging a kernel takes."""
+    """The functions that rearranging a kernel needs."""
 
-    transpose: Callable  # (array, axes)
-    flip: Callable  # (array, axes)
-    reshape: Callable  # (array, shape)
-    take: Callable  # (array, index, axis)
-    sum: Callable  # (array, axis)
-    constant: Callable  # (value, like): a NumPy value with the dtype and the device of `like`
+    transpose: Callable[..., Any]  # (array, axes)
+    flip: Callable[..., Any]  # (array, axes)
+    reshape: Callable[..., Any]  # (array, shape)
+    take: Callable[..., Any]  # (array, index, axis)
+    sum: Callable[..., Any]  # (array, axis)
+    constant: Callable[..., Any]  # (value, like): a NumPy value with the dtype and the device of `like`
 
 
 def open_array(array: Any) -> tuple[ArrayFunctions, Any]:
@@ -40,7 +40,7 @@ def open_array(array: Any) -> tuple[ArrayFunctions, Any]:
 
 
 def numpy_functions() -> ArrayFunctions:
-    # Copies in C order rather than views: nobody edits a source's kernel by accident, and
+    # Copies in C order rather than views: an edit of the result must not reach the source's kernel, and
     # `torch.from_numpy` refuses the negative strides of a flipped view.
     return ArrayFunctions(
         transpose=lambda array, axes: np.ascontiguousarray(np.transpose(array, axes)),
@@ -53,7 +53,7 @@ def numpy_functions() -> ArrayFunctions:
     )
 
 
-def jax_functions(jax) -> ArrayFunctions:
+def jax_functions(jax: Any) -> ArrayFunctions:
     return ArrayFunctions(
         transpose=jax.numpy.transpose,
         flip=jax.numpy.flip,
@@ -64,7 +64,7 @@ def jax_functions(jax) -> ArrayFunctions:
     )
 
 
-def tensorflow_functions(tf) -> ArrayFunctions:
+def tensorflow_functions(tf: Any) -> ArrayFunctions:
     return ArrayFunctions(
         transpose=tf.transpose,
         flip=tf.reverse,
@@ -76,7 +76,7 @@ def tensorflow_functions(tf) -> ArrayFunctions:
     )
 
 
-def torch_functions(torch) -> ArrayFunctions:
+def torch_functions(torch: Any) -> ArrayFunctions:
     return ArrayFunctions(
         transpose=torch.permute,
         flip=torch.flip,
@@ -100,7 +100,7 @@ def keras_functions() -> ArrayFunctions:
 
 
 # Kept in functions of the module, so that naming a framework here does not import it.
-FRAMEWORKS = {
+FRAMEWORKS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], ArrayFunctions]]] = {
     "jax": (lambda jax: jax.Array, jax_functions),
     "tensorflow": (lambda tf: (tf.Tensor, tf.Variable), tensorflow_functions),
     "torch": (lambda torch: torch.Tensor, torch_functions),

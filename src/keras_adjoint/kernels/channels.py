@@ -3,6 +3,9 @@
 A row of features x with `size` channels becomes x M with `target` channels. Every adapter says only what its M is.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 
 from keras_adjoint.kernels.arrays import open_array
@@ -84,7 +87,7 @@ def inverse_matrix(size: int, target: int, method: str) -> np.ndarray:
     return adapter_matrix(target, size, opposite)
 
 
-def mix(array, matrix: np.ndarray, axis: int):
+def mix(array: Any, matrix: np.ndarray, axis: int) -> Any:
     """Returns `array` with axis `axis`, read as a row of channels x, replaced by x · matrix.
 
     An adapter's columns are nearly empty: one source each, or one group. So the sources are picked and their weighted
@@ -110,12 +113,12 @@ def mix(array, matrix: np.ndarray, axis: int):
     return functions.sum(picked * functions.constant(weights.reshape(*weights.shape, *(1 for _ in after)), array), axis)
 
 
-def holds_integers(array) -> bool:
+def holds_integers(array: Any) -> bool:
     """Whether the array's dtype is one of integers; true alike for `int8`, `torch.int8` and `<dtype: 'uint8'>`."""
     return "int" in str(array.dtype)
 
 
-def known(name: str, table, argument: str = "method") -> str:
+def known(name: str, table: Iterable[str], argument: str = "method") -> str:
     """Returns `name` if the table has it; raises and lists the names otherwise."""
     if name not in table:
         names = ", ".join(f'"{each}"' for each in table)
@@ -123,7 +126,7 @@ def known(name: str, table, argument: str = "method") -> str:
     return name
 
 
-def positive(value, argument: str) -> int:
+def positive(value: Any, argument: str) -> int:
     """Returns `value` as an integer if it is a positive one; raises otherwise."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
         raise ValueError(f"`{argument}` must be a positive integer. Received: {argument}={value!r}")

@@ -1,15 +1,16 @@
-"""Kernels as arrays: their layouts, what is called their transpose, and adapters of their channels and biases.
+"""Kernels as arrays: layouts, the rearrangements that are called a transpose, and adapted channels and biases.
 
 A layout names the axes of a kernel by one letter each: `HWIO` (Keras), `OIHW` (PyTorch), `OHWI` (TFLite, many
 articles), `WIO`, `DHWIO`, ... `I` is the forward layer's input channels per group and `O` its filters; every other
 letter is a spatial axis. NumPy arrays give NumPy arrays, tensors their framework's; gradient and dtype are kept.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from keras_adjoint.kernels.arrays import open_array
+from keras_adjoint.kernels.arrays import ArrayFunctions, open_array
 from keras_adjoint.kernels.channels import METHODS, adapter_matrix, inverse_matrix, known, mix, positive
 
 
@@ -103,7 +104,7 @@ def transpose_kernel(kernel: Any, kind: str = "conv_transpose", *, layout: str =
     return reorder(functions, result, [axes.index(axis) for axis in range(len(axes))])
 
 
-def block_diagonal(functions, kernel, groups):
+def block_diagonal(functions: ArrayFunctions, kernel: Any, groups: int) -> Any:
     """The kernel of the same operator without groups, zero where a filter and an input differ in group."""
     if groups == 1:
         return kernel
@@ -113,16 +114,16 @@ def block_diagonal(functions, kernel, groups):
     return functions.reshape(kernel, (*taps, groups * inputs, filters))
 
 
-def flip(functions, kernel, groups):
+def flip(functions: ArrayFunctions, kernel: Any, groups: int) -> Any:
     return functions.flip(kernel, list(range(len(kernel.shape) - 2)))
 
 
-def swap_spatial(functions, kernel, groups):
+def swap_spatial(functions: ArrayFunctions, kernel: Any, groups: int) -> Any:
     *taps, inputs, filters = range(len(kernel.shape))
     return reorder(functions, kernel, [*reversed(taps), inputs, filters])
 
 
-def swap_channels(functions, kernel, groups):
+def swap_channels(functions: ArrayFunctions, kernel: Any, groups: int) -> Any:
     *taps, inputs, filters = kernel.shape
     kernel = functions.reshape(kernel, (*taps, inputs, groups, filters // groups))
     *spatial, input_axis, group_axis, filter_axis = range(len(kernel.shape))
@@ -130,7 +131,7 @@ def swap_channels(functions, kernel, groups):
     return functions.reshape(kernel, (*taps, filters // groups, groups * inputs))
 
 
-KINDS = {
+KINDS: dict[str, Callable[[ArrayFunctions, Any, int], Any]] = {
     "conv_transpose": block_diagonal,
     "conv": lambda functions, kernel, groups: swap_channels(functions, flip(functions, kernel, groups), groups),
     "flip": flip,
@@ -228,12 +229,12 @@ def adapt_bias(bias: Any, size: int, method: str = "repeat") -> Any:
     return mix(bias, adapter_matrix(bias.shape[0], size, method), 0)
 
 
-def reorder(functions, array, axes):
+def reorder(functions: ArrayFunctions, array: Any, axes: Sequence[int]) -> Any:
     """Transposes the array, unless its axes are in order already."""
     return array if list(axes) == sorted(axes) else functions.transpose(array, axes)
 
 
-def check_layout(layout, kernel, argument="layout"):
+def check_layout(layout: str, kernel: Any, argument: str = "layout") -> None:
     """Raises unless `layout` has a letter of its own for each axis of the kernel, `I` and `O` among them."""
     letters = set(layout) if isinstance(layout, str) and layout.isalpha() else set()
     if not letters >= {"I", "O"} or len(letters) != len(layout):

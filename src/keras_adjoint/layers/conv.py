@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_adjoint.keras_internals import calls_of
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.sized import Sized
 from keras_adjoint.layers.sizes import shape_of, spatial
@@ -62,7 +63,7 @@ class AdjointConv(Sized, TiedChannels):
         super().__init__(source, **kwargs)
         self.algorithm = algorithm
         self.groups = self.source_groups()
-        vars(self)["_adjoints"] = {}  # past Keras, which would track what is in it
+        self.__dict__["_adjoints"] = {}  # past Keras, which would track what is in it
 
     @cached_property
     def windows(self) -> tuple[Window, ...]:
@@ -80,10 +81,10 @@ class AdjointConv(Sized, TiedChannels):
     def call(self, y: Tensor, output_size: Any = None) -> Tensor:
         transpose = self._cached_transpose(y) if output_size is None else self._transpose(y, output_size)
         if self._is_plain:
-            return self.apply_adjoint(y, transpose)
-        return self.finished(self.apply_adjoint(self.prepared(y), transpose))
+            return self.apply_transpose(y, transpose)
+        return self.finished(self.apply_transpose(self.prepared(y), transpose))
 
-    def apply_adjoint(self, y: Tensor, transpose: Adjoint) -> Tensor:
+    def apply_transpose(self, y: Tensor, transpose: Adjoint) -> Tensor:
         """Aᵀ y by `transpose`, the adjoint of the convolution as a function of y and a kernel."""
         return transpose(y, self.read())
 
@@ -93,7 +94,7 @@ class AdjointConv(Sized, TiedChannels):
         if signature is None:
             return self._transpose(y)
         adjoints: dict[Any, Adjoint] = self._adjoints
-        key = signature, self.algorithm, len(self.source._inbound_nodes)  # calls of the source record sizes
+        key = signature, self.algorithm, len(calls_of(self.source))  # which record sizes
         transpose = adjoints.get(key)
         if transpose is None:
             if len(adjoints) == CACHE_SIZE:

@@ -1,11 +1,13 @@
 """The adjoints of depthwise and separable convolutions."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.registry import rule
-from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops import Shape, Size, Tensor
 from keras_adjoint.ops.algorithms.choose import adjoint_convolution, choose
 from keras_adjoint.ops.algorithms.problem import Problem
 from keras_adjoint.ops.backend.protocol import Adjoint
@@ -42,7 +44,7 @@ class AdjointDepthwiseConv(AdjointConv):
     def convolved_channels(self) -> tuple[int, int]:
         return self.groups, self.groups
 
-    def apply_adjoint(self, y: Tensor, transpose: Adjoint) -> Tensor:
+    def apply_transpose(self, y: Tensor, transpose: Adjoint) -> Tensor:
         return depthwise_adjoint(y, self.read(), transpose)
 
 
@@ -79,7 +81,7 @@ class AdjointSeparableConv(AdjointDepthwiseConv):
     def source_filters(self) -> int:
         return int(self.source.filters)
 
-    def apply_adjoint(self, y: Tensor, transpose: Adjoint) -> Tensor:
+    def apply_transpose(self, y: Tensor, transpose: Adjoint) -> Tensor:
         y = adjoint_convolution(y, self.read("pointwise_kernel"), pointwise(ops.shape(y)[1:-1]))
         return depthwise_adjoint(y, self.read("depthwise_kernel"), transpose)
 
@@ -89,6 +91,6 @@ class AdjointSeparableConv(AdjointDepthwiseConv):
         return [choose(first).name, *super().algorithms(sizes, batch, device)]
 
 
-def pointwise(sizes: Shape) -> Convolution:
+def pointwise(sizes: Sequence[Size]) -> Convolution:
     """The geometry of a convolution with one tap."""
     return Convolution(tuple(Window(1).at(size) for size in sizes))

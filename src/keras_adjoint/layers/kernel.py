@@ -4,14 +4,15 @@ import keras
 from keras import ops
 
 from keras_adjoint.errors import TieError
+from keras_adjoint.keras_internals import scale_along_codes, stored_variable
 from keras_adjoint.layers.registry import describe
 from keras_adjoint.ops import Tensor
 
 # Variables of an int8 layer: (codes, scale, LoRA factors), the kernel being codes / scale.
 _INT8 = {
-    keras.layers.Dense: ("_kernel", "kernel_scale", ("lora_kernel_a", "lora_kernel_b")),
-    keras.layers.EinsumDense: ("_kernel", "kernel_scale", ("lora_kernel_a", "lora_kernel_b")),
-    keras.layers.Embedding: ("_embeddings", "embeddings_scale", ("lora_embeddings_a", "lora_embeddings_b")),
+    keras.layers.Dense: ("kernel", "kernel_scale", ("lora_kernel_a", "lora_kernel_b")),
+    keras.layers.EinsumDense: ("kernel", "kernel_scale", ("lora_kernel_a", "lora_kernel_b")),
+    keras.layers.Embedding: ("embeddings", "embeddings_scale", ("lora_embeddings_a", "lora_embeddings_b")),
 }
 
 
@@ -21,7 +22,7 @@ def check_readable(source: keras.layers.Layer) -> None:
     Raises:
         TieError: If `source` is not built, or is quantised in a way that keeps no dequantised kernel.
     """
-    stateless = getattr(source.build, "_is_default", False)  # Keras' own mark of a `build` that builds nothing
+    stateless = type(source).build is keras.layers.Layer.build  # which builds nothing
     if not (source.built or stateless):
         raise TieError(
             f"The source is not built, so it has no kernel yet. Call it, or `source.build(input_shape)`, before asking for "
@@ -47,10 +48,10 @@ def read_kernel(source: keras.layers.Layer, name: str = "kernel") -> Tensor:
     if source.quantization_mode != "int8":
         return getattr(source, name)
     codes, scale, lora = next(names for layer_class, names in _INT8.items() if isinstance(source, layer_class))
-    codes = ops.cast(getattr(source, codes), source.compute_dtype)
+    codes = ops.cast(stored_variable(source, codes), source.compute_dtype)
     scale = ops.convert_to_tensor(getattr(source, scale))
     if isinstance(source, keras.layers.EinsumDense):
-        scale = source._adjust_scale_for_dequant(scale)
+        scale = scale_along_codes(source, scale)
     elif isinstance(source, keras.layers.Embedding):
         scale = ops.expand_dims(scale, -1)
     kernel = codes / ops.cast(scale, source.compute_dtype)

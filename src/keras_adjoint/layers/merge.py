@@ -6,9 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 from keras.layers import Layer
-from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 from keras_adjoint.errors import SizeError
+from keras_adjoint.keras_internals import CustomScaleLayer
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.sizes import shape_of
 from keras_adjoint.layers.tied import Tied

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 from keras.layers import Layer
-from keras.src.applications.convnext import LayerScale
 
+from keras_adjoint.keras_internals import LayerScale
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.tied_channels import TiedShift
 from keras_adjoint.ops import Shape, Tensor

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 from keras.layers import Layer
-from keras.src.applications.convnext import StochasticDepth
 
 from keras_adjoint.errors import NoRuleError, SizeError
+from keras_adjoint.keras_internals import StochasticDepth
 from keras_adjoint.layers.registry import describe, rule
 from keras_adjoint.layers.sizes import shape_of
 from keras_adjoint.layers.tied import Tied

@@ -9,11 +9,8 @@ believe from the start that it has met the layer before, every config gets the i
 import functools
 
 import keras
-from keras.src.backend.common import global_state
-from keras.src.saving.serialization_lib import ObjectSharingScope
 
-_MET_WHILE_WRITING = "shared_objects/id_to_config_map"
-_MET_WHILE_READING = "shared_objects/id_to_obj_map"
+from keras_adjoint.keras_internals import announce_to_file, shared_while_saving
 
 
 def share(layer):
@@ -28,25 +25,18 @@ def share(layer):
 
     @functools.wraps(get_config)
     def announce_and_get_config():
-        met = global_state.get_global_attribute(_MET_WHILE_WRITING)
-        if met is not None:
-            met.setdefault(id(layer), {})
+        announce_to_file(layer)
         return get_config()
 
     announce_and_get_config.announces = True
     layer.get_config = announce_and_get_config
 
 
-def keeps_identities():
-    """Whether a config that is read now finds the layers that were read before it from the same file."""
-    return global_state.get_global_attribute(_MET_WHILE_READING) is not None
-
-
 def copy_with_ties(layer):
     """A new layer or model from the config of `layer`, in which what was one layer is one layer again."""
-    with ObjectSharingScope():
+    with shared_while_saving():
         config = keras.saving.serialize_keras_object(layer)
-    with ObjectSharingScope():
+    with shared_while_saving():
         return keras.saving.deserialize_keras_object(config)
 
 

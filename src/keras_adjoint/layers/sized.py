@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_adjoint.keras_internals import calls_of
 from keras_adjoint.layers.sizes import recorded_shapes, resolve, spatial, standardize_output_size
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape
@@ -14,27 +15,28 @@ from keras_adjoint.ops.geometry import CACHE_SIZE, Window, is_known
 class Sized(Tied):
     """A tied layer with an `output_size`.
 
-    A subclass has `windows`, one `Window` per spatial axis.
-
     Args:
         source: A built layer.
         output_size: The sizes of the output's spatial axes, or a whole shape; by default what the source recorded.
     """
 
-    windows: tuple[Window, ...]
-
     def __init__(self, source: keras.layers.Layer, *, output_size: Any = None, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
         self.rank = len(self.windows)
         self.output_size = standardize_output_size(output_size, self.rank, self.data_format)
-        vars(self)["_resolved"] = {}  # past Keras, which would track what is in it
+        self.__dict__["_resolved"] = {}  # past Keras, which would track what is in it
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """One `Window` per spatial axis. Subclasses implement it."""
+        raise NotImplementedError
 
     def resolve(self, outputs: Shape, output_size: Any = None) -> Shape:
         """The spatial size of Aᵀ y for `y` of spatial size `outputs`."""
         if output_size is not None or not all(map(is_known, outputs)):
             return self._resolve(outputs, output_size)
         # What the source recorded changes with its calls alone. Going through it takes as long as a small convolution.
-        key = outputs, len(self.source._inbound_nodes)
+        key = outputs, len(calls_of(self.source))
         resolved: dict[Any, Shape] = self._resolved
         if key not in resolved:
             if len(resolved) == CACHE_SIZE:

@@ -9,18 +9,17 @@ import keras
 from keras import ops
 
 from keras_adjoint.errors import SizeError
+from keras_adjoint.keras_internals import calls_of
 from keras_adjoint.ops import Shape, Size, Tensor
 from keras_adjoint.ops.geometry import CACHE_SIZE, Window, is_known
-
-Span = tuple[Size | None, Size | None]  # smallest and largest size along one axis
 
 
 def recorded_shapes(source: keras.layers.Layer) -> list[Shape]:
     """Every input shape, batch axis included, that `source` is known to have been built or called with."""
-    shapes = []
+    shapes: list[Any] = []
     build_config = source.get_build_config() or {}
     shapes.append(build_config.get("input_shape"))
-    for node in getattr(source, "_inbound_nodes", ()):
+    for node in calls_of(source):
         if len(node.input_tensors) == 1:
             shapes.append(node.input_tensors[0].shape)
     is_shape = [isinstance(shape, (tuple, list)) and all(s is None or is_known(s) for s in shape) for shape in shapes]
@@ -92,7 +91,9 @@ def resolve(
     """
     # Where only one size is possible, `possible_sizes` returns the same object twice.
     pairs = zip(windows, outputs, strict=True)
-    possible = [(None, None) if count is None else window.possible_sizes(count) for window, count in pairs]
+    possible: list[tuple[Size, Size]] = [
+        (None, None) if count is None else window.possible_sizes(count) for window, count in pairs
+    ]
     if asked is not None:
         _check_possible(asked, possible, outputs, source)
         if all(size is not None for size in asked):
@@ -114,7 +115,7 @@ def resolve(
     raise SizeError(_ambiguous(choices, outputs, source))
 
 
-def _matches(sizes: Shape, possible: Sequence[Span]) -> bool:
+def _matches(sizes: Shape, possible: Sequence[tuple[Size, Size]]) -> bool:
     """Whether recorded sizes are possible; an axis that only the running graph knows matches nothing."""
     return all(
         size is None or smallest is None or (is_known(smallest) and smallest <= size <= largest)
@@ -122,7 +123,7 @@ def _matches(sizes: Shape, possible: Sequence[Span]) -> bool:
     )
 
 
-def _check_possible(asked: Shape, possible: Sequence[Span], outputs: Shape, source: str) -> None:
+def _check_possible(asked: Shape, possible: Sequence[tuple[Size, Size]], outputs: Shape, source: str) -> None:
     for size, (smallest, largest) in zip(asked, possible, strict=True):
         if is_known(size) and is_known(smallest) and not smallest <= size <= largest:
             raise SizeError(

@@ -1,5 +1,6 @@
 """The base of all tied layers: it holds the source, reads its kernel at call, and keeps the tie through a model's life."""
 
+import inspect
 import math
 import warnings
 from collections.abc import Sequence
@@ -9,8 +10,9 @@ from typing import Any, Self
 import keras
 from keras import ops
 
+from keras_adjoint.keras_internals import reads_file, set_own_trainable
 from keras_adjoint.layers.kernel import check_readable, float_policy, read_kernel
-from keras_adjoint.layers.sharing import keeps_identities, share
+from keras_adjoint.layers.sharing import share
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.backend import current
@@ -101,15 +103,13 @@ class Tied(keras.layers.Layer):
     @property
     def trainable(self) -> bool:
         """Whether this layer's own weights are trained. The source has a switch of its own, unless it is a copy."""
-        return bool(self._trainable)
+        return bool(super().trainable)
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        self._trainable = bool(value)
-        for variable in self._trainable_variables:
-            variable.trainable = self._trainable
+        set_own_trainable(self, bool(value))
         if not self.tied:
-            self.source.trainable = self._trainable
+            self.source.trainable = bool(value)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -122,7 +122,7 @@ class Tied(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         config = dict(config)
-        if config["tied"] and not keeps_identities():
+        if config["tied"] and not reads_file():
             name = config["source"]["config"].get("name")
             warnings.warn(
                 f"`{config.get('name')}` was tied to the kernel of `{name}`. Its copy is not: `clone_model` and `from_config` "
@@ -164,8 +164,15 @@ class linear_part:
         self.own.update(self.kept)
 
     def __call__(self, x: Any) -> Any:
-        at_zero = self._apply(keras.tree.map_structure(ops.zeros_like, x))
-        return keras.tree.map_structure(lambda y, y0: y - y0, self._apply(x), at_zero)
+        at_zero = call_at_inference(self.layer, keras.tree.map_structure(ops.zeros_like, x))
+        return keras.tree.map_structure(lambda y, y0: y - y0, call_at_inference(self.layer, x), at_zero)
 
-    def _apply(self, x: Any) -> Any:
-        return self.layer(x, training=False) if self.layer._call_has_training_arg else self.layer(x)
+
+def call_at_inference(layer: keras.layers.Layer, x: Any) -> Any:
+    """What a layer gives for `x` when it is not trained. `training` is passed only to layers that take it."""
+    return layer(x, training=False) if _takes_training(layer.__class__) else layer(x)
+
+
+@lru_cache
+def _takes_training(layer_class: type[keras.layers.Layer]) -> bool:
+    return "training" in inspect.signature(layer_class.call).parameters

@@ -5,12 +5,10 @@ from typing import Any
 import keras
 
 from keras_adjoint import layers as _layers  # noqa: F401  fills the registry
-from keras_adjoint.errors import KerasAdjointError, NoRuleError
 from keras_adjoint.layers.adjoint import SOURCES, check_linear, linear_adjoint, original_of
 from keras_adjoint.layers.registry import class_with_rule, describe
 from keras_adjoint.models.backward import BackwardPass
-from keras_adjoint.models.graph import trace, zeros
-from keras_adjoint.models.operations import is_symbolic, operation_back
+from keras_adjoint.models.graph import trace
 
 _DEFAULTS = {
     "output_size": None,
@@ -43,7 +41,7 @@ def adjoint(
         bias: What to do with biases: "none"; "own", a new trainable bias; "subtract", Aᵀ(y − b) with the source's bias
             b; "repeat" or "average", a new trainable bias that starts from the source's, adapted in size; "learned", a
             trainable linear map of the source's bias.
-        channels: Number of output channels, if it shall differ from the source's input channels. The result is then no
+        channels: Number of output channels, if different from the source's input channels. The result is then no
             longer the adjoint, and its `exact` is `False`.
         channel_method: How the channels are adapted: "repeat", "average", "truncate", "pad", or "learned".
         algorithm: The way to compute the adjoint of a convolution: "native" (the backend's transposed convolution),
@@ -98,72 +96,19 @@ def adjoint(
     return linear_adjoint(source, **options)
 
 
-def _is_default(option, value):
+def _is_default(option: str, value: Any) -> bool:
     default = _DEFAULTS[option]
     return value is default or (type(value) is type(default) and value == default)  # an array has no one answer to ==
 
 
-def _adjoint_of_model(model, options):
+def _adjoint_of_model(model: keras.Model, options: dict[str, Any]) -> keras.Model:
     refused = options.keys() - {"tied", "name"}
     if refused:
         raise ValueError(
             f"The adjoint of a model takes `tied` and `name` alone; `keras_adjoint.mirror` makes decoders with other options. "
             f"Received: {', '.join(sorted(refused))}, {describe(model)}"
         )
-    graph = trace(model)
-    result = ExactBackwardPass(graph, tied=options.get("tied", True)).model(
-        options.get("name") or f"{model.name}_adjoint"
-    )
+    backward = BackwardPass(trace(model), tied=options.get("tied", True))
+    result = backward.model(options.get("name") or f"{model.name}_adjoint")
     SOURCES[result] = model
     return result
-
-
-class ExactBackwardPass(BackwardPass):
-    """The way back through linear layers alone, by their adjoints.
-
-    Args:
-        graph: A `Graph`.
-        tied: Whether the adjoints read the kernels of the graph's layers or copies of them.
-        **options: See `BackwardPass`.
-    """
-
-    def __init__(self, graph, *, tied=True, **options):
-        super().__init__(graph, **options)
-        self.tied = tied
-
-    def carry_back(self, call, backs):
-        backs = [
-            y if y is not None else zeros(x.shape[1:], next(filter(is_symbolic, backs)))
-            for x, y in zip(call.outputs, backs, strict=True)
-        ]
-        if not isinstance(call.operation, keras.layers.Layer):
-            return operation_back(call, *backs)
-        with locate_errors(call):
-            layer = self.layer(call, "adjoint", lambda name: self.adjoint_of(call, name))
-            if getattr(layer, "needs_switches", False):
-                raise NoRuleError(
-                    "Max pooling is linear only once its switches are fixed, so a model with it has no adjoint. "
-                    f"`mirror` and `autoencoder` have policies for it. Received: {describe(call.operation)}"
-                )
-            return self.apply(layer, call, backs)
-
-    def adjoint_of(self, call, name):
-        """The layer that undoes the layer of a call."""
-        if original_of(call.operation) is not None:
-            return adjoint(call.operation)
-        return adjoint(call.operation, tied=self.tied, name=name)
-
-
-class locate_errors:
-    """Context manager that puts the place of a call into errors about its layer."""
-
-    def __init__(self, call):
-        self.call = call
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        ours = isinstance(error, KerasAdjointError) or kind is ValueError
-        if ours and f"`{self.call.place}`" not in str(error):
-            raise kind(f"At `{self.call.place}`: {error}") from error

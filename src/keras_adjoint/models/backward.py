@@ -1,54 +1,112 @@
-"""What the way back through a graph is made of: layers, each made once, named after what they undo, told their sizes."""
+"""The backward pass through a graph of linear layers: each is replaced by its adjoint, named after it, told its size."""
 
-from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import keras
-from keras.src.backend.common import global_state
 
-from keras_adjoint.errors import SizeError
+from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError
+from keras_adjoint.keras_internals import producer_of
+from keras_adjoint.layers.adjoint import check_linear, linear_adjoint, original_of
 from keras_adjoint.layers.registry import describe
-from keras_adjoint.models.graph import reverse, zeros
+from keras_adjoint.models.graph import Call, Cotangents, Graph, transpose_graph, zeros
+from keras_adjoint.models.names import Names
+from keras_adjoint.models.operations import is_symbolic, transpose_operation
+from keras_adjoint.ops.precision import epsilon
+
+T = TypeVar("T")
 
 
 class BackwardPass:
     """Builds the tensors that lead from a graph's outputs back to its inputs.
 
-    A subclass says in `carry_back` what each call is undone by.
-
     Args:
         graph: A `Graph`.
-        remembers: Whether tensors of the way forth may be used on the way back.
+        tied: Whether the adjoints read the kernels of the graph's layers or copies of them.
+        records: Whether activations of the forward pass may be used.
         taken: Names that the new layers may not have.
+
+    Attributes:
+        records_used: The activations of the forward pass that were used.
     """
 
-    def __init__(self, graph, *, remembers=False, taken=()):
+    def __init__(self, graph: Graph, *, tied: bool = True, records: bool = False, taken: Iterable[str] = ()) -> None:
         self.graph = graph
-        self.remembers = remembers
-        self.recalled = []  # the tensors of the way forth that were used
-        self._made = {}
-        self._taken = set(taken)
-        pass_over([*taken, *(call.operation.name for call in graph.calls)])
+        self.tied = tied
+        self.records = records
+        self.records_used: list[keras.KerasTensor] = []
+        self.names = Names(graph, taken)
+        self._made: dict[tuple[int, str], keras.layers.Layer] = {}
 
-    def carry_back(self, call, backs):
-        """What goes back to each input of a call, for what came back for its outputs."""
-        raise NotImplementedError
+    # --- the pass
 
-    def run(self, starts):
-        """One symbolic tensor for each of the graph's inputs; zeros for those that nothing comes back to."""
-        ends = reverse(self.graph, starts, self.carry_back)
-        pairs = zip(self.graph.inputs, ends, strict=True)
-        return [zeros(tuple(x.shape[1:]), like=starts[0]) if end is None else end for x, end in pairs]
+    def run(self, output_cotangents: list[keras.KerasTensor]) -> list[keras.KerasTensor]:
+        """The cotangents of the graph's inputs; zeros for inputs that none arrives at."""
+        self.names.stop_at(output_cotangents)
+        found = transpose_graph(self.graph, output_cotangents, self.transpose_call, self.add)
+        return [
+            zeros(tuple(x.shape[1:]), like=output_cotangents[0]) if cotangent is None else cotangent
+            for x, cotangent in zip(self.graph.inputs, found, strict=True)
+        ]
 
-    def model(self, name):
+    def model(self, name: str) -> keras.Model:
         """A Functional model from the graph's outputs to its inputs."""
-        starts = [
-            keras.Input(batch_shape=y.shape, dtype=y.dtype, name=self.name(f"from_{y._keras_history.operation.name}"))
+        inputs = [
+            keras.Input(batch_shape=y.shape, dtype=y.dtype, name=self.names.new(f"from_{producer_of(y).name}"))
             for y in self.graph.outputs
         ]
-        return keras.Model(unpacked(starts), unpacked(self.run(starts)), name=name)
+        return self.build(inputs, self.run(inputs), name)
 
-    def layer(self, call, role, make):
-        """The layer that has a role in undoing a call, the same one for every call of the same layer.
+    def build(self, inputs: list[keras.KerasTensor], outputs: list[keras.KerasTensor], name: str) -> keras.Model:
+        """The Functional model between two lists of tensors, of which the backward pass is a part."""
+        self.names.rename_others(outputs)
+        return keras.Model(one_or_list(inputs), one_or_list(outputs), name=name)
+
+    # --- one call
+
+    def transpose_call(self, call: Call, cotangents: Cotangents) -> Cotangents:
+        """The cotangents of a call's inputs, from those of its outputs."""
+        like = next(filter(is_symbolic, cotangents))
+        ys = [
+            zeros(output.shape[1:], like) if y is None else y
+            for output, y in zip(call.outputs, cotangents, strict=True)
+        ]
+        if not isinstance(call.operation, keras.layers.Layer):
+            return transpose_operation(call, *ys)
+        with locate_errors(call):
+            layer = self.layer(call, "adjoint", lambda name: self.adjoint_of(call, name))
+            if getattr(layer, "needs_switches", False):
+                raise NoRuleError(
+                    "Max pooling is linear only once its switches are fixed, so a model with it has no adjoint. "
+                    f"`mirror` and `autoencoder` have policies for it. Received: {describe(call.operation)}"
+                )
+            return self.apply(layer, call, ys)
+
+    def adjoint_of(self, call: Call, name: str) -> keras.layers.Layer:
+        """The adjoint of the layer of a call."""
+        layer = call.operation
+        original = original_of(layer)
+        if original is not None:
+            return original
+        check_linear(layer)
+        return linear_adjoint(layer, name=name, **self.copy_option())
+
+    def copy_option(self) -> dict[str, bool]:
+        """The option that has an adjoint own a copy of the kernel, if it shall."""
+        return {} if self.tied else {"tied": False}
+
+    def add(self, tensor: keras.KerasTensor, cotangents: list[keras.KerasTensor]) -> keras.KerasTensor:
+        """The sum of the cotangents of a tensor that several calls read."""
+        finest = min((cotangent.dtype for cotangent in cotangents), key=epsilon)  # Keras' own choice knows no float64
+        layer = keras.layers.Add(dtype=finest, name=self.names.new(f"{producer_of(tensor).name}_sum"))
+        self.names.keep(layer)
+        return layer(cotangents)
+
+    # --- its layers
+
+    def layer(self, call: Call, role: str, make: Callable[[str], keras.layers.Layer]) -> keras.layers.Layer:
+        """The layer that has a role in the transpose of a call, the same one for every call of the same layer.
 
         Args:
             call: The call.
@@ -57,61 +115,64 @@ class BackwardPass:
         """
         key = id(call.operation), role
         if key not in self._made:
-            name = self.name("_".join([*call.place.split("/")[1:], role]))
-            self._made[key] = make(name)
+            self._made[key] = make(self.names.new("_".join([*call.path.split("/"), role])))
+            self.names.keep(self._made[key])
         return self._made[key]
 
-    def made_for(self, call):
-        """The layers that undo a call, or another call of the same layer, by their role."""
+    def made_for(self, call: Call) -> dict[str, keras.layers.Layer]:
+        """The layers that were made for a call, or for another call of the same layer, by their role."""
         return {role: layer for (operation, role), layer in self._made.items() if operation == id(call.operation)}
 
-    def apply(self, layer, call, backs):
-        """Call a layer on what came back for a call, and tell it the size of the call's input if it needs to know.
-
-        Returns:
-            One symbolic tensor for each of the call's inputs.
-        """
-        y = backs if len(backs) > 1 else backs[0]
+    def apply(self, layer: keras.layers.Layer, call: Call, ys: list[keras.KerasTensor]) -> Cotangents:
+        """What a layer gives for the cotangents of a call's outputs, at the size of the call's input."""
+        y = one_or_list(ys)
         result = layer(y, **self._size(layer, call, y))
         return list(result) if isinstance(result, (list, tuple)) else [result]
 
-    def _size(self, layer, call, y):
+    def _size(self, layer: keras.layers.Layer, call: Call, y: keras.KerasTensor) -> dict[str, Any]:
         if not getattr(layer, "needs_output_size", False) or knows_size(layer, y, call.inputs):
             return {}
         size = layer.output_size_like(*call.inputs)
         if size is None:
-            remembered = [self.recall(x, call, "an input of unknown size") for x in call.inputs]
-            size = unpacked(remembered)
+            size = one_or_list([self.recorded(x, call, "an input of unknown size") for x in call.inputs])
         return {"output_size": size}
 
-    def recall(self, tensor, call, what):
-        """A tensor of the way forth.
+    def recorded(self, tensor: keras.KerasTensor, call: Call, what: str) -> keras.KerasTensor:
+        """An activation of the forward pass.
+
+        Args:
+            tensor: The activation.
+            call: The call that is transposed.
+            what: What needs the activation, for the message.
 
         Raises:
-            ValueError: If the way back knows nothing but the code.
+            ValueError: If activations may not be used.
         """
-        if not self.remembers:
+        if not self.records:
             raise ValueError(
                 f"To undo {what}, a decoder needs memory, that is, it must know what happened in the encoder at "
                 f"`{call.place}`, and `mirror` builds one from the code alone. Use `keras_adjoint.autoencoder`, which wires "
                 f"it, choose a policy that needs no memory, or give the encoder an input of known size: "
                 f"`keras.Model(x, encoder(x))` with `x = keras.Input(...)`. Received: {describe(call.operation)}"
             )
-        self.recalled.append(tensor)
+        self.records_used.append(tensor)
         return tensor
 
-    def name(self, wanted):
-        """A name that nothing else has here: the wanted one, or with a number behind it."""
-        name, number = wanted, 0
-        while name in self._taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        self._taken.add(name)
-        return name
+
+@contextmanager
+def locate_errors(call: Call) -> Iterator[None]:
+    """Put the place of a call into errors about its layer."""
+    try:
+        yield
+    except (KerasAdjointError, ValueError) as error:
+        ours = isinstance(error, KerasAdjointError) or type(error) is ValueError
+        if not ours or f"`{call.place}`" in str(error):
+            raise
+        raise type(error)(f"At `{call.place}`: {error}") from error
 
 
-def knows_size(layer, y, xs):
-    """Whether a layer makes tensors of the sizes of `xs` without being told, because its source recorded them."""
+def knows_size(layer: keras.layers.Layer, y: keras.KerasTensor, xs: list[keras.KerasTensor]) -> bool:
+    """Whether a layer gives tensors of the sizes of `xs` by itself, because its source recorded them."""
     try:
         found = layer.compute_output_shape(tuple(y.shape))
     except SizeError:
@@ -121,19 +182,6 @@ def knows_size(layer, y, xs):
     return [tuple(shape[1:]) for shape in found] == wanted and not any(None in shape for shape in wanted)
 
 
-def pass_over(names):
-    """Let Keras not give these names to the layers and operations that it names itself, such as the sums of a way back.
-
-    It counts what it has named so far, and a model from a file has names that it did not count.
-    """
-    counts = global_state.get_global_attribute("object_name_uids", default=defaultdict(int), set_to_default=True)
-    for name in names:
-        stem, _, number = name.rpartition("_")
-        counts[name] = max(counts[name], 1)
-        if number.isdecimal():
-            counts[stem] = max(counts[stem], int(number) + 1)
-
-
-def unpacked(tensors):
-    """The one tensor of a list that has one, else the list."""
-    return tensors[0] if len(tensors) == 1 else list(tensors)
+def one_or_list(values: Sequence[T]) -> T | list[T]:
+    """The one value of a list that has one, else the list."""
+    return values[0] if len(values) == 1 else list(values)

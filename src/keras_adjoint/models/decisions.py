@@ -1,106 +1,258 @@
-"""What undoes each call of an encoder, what the two share, and what decided about it, also where nothing can."""
+"""What becomes of each call of an encoder in its mirror: exact, by policy, neither, or not reached.
 
+This is the one place that says so. The commands, the diagram, the report and the doctor show what stands here.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import keras
 
+from keras_adjoint.keras_internals import layers_inside
+from keras_adjoint.layers.adjoint import original_of
+from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.models.gaps import BackwardPassOverGaps
-from keras_adjoint.models.graph import Call, Graph
-from keras_adjoint.models.mirror import around, backward_pass_of
+from keras_adjoint.models.graph import Call, Cotangents, Graph
+from keras_adjoint.models.mirror import with_decoder
+from keras_adjoint.models.mirror_backward import MirrorBackwardPass, graph_of_encoder
 from keras_adjoint.models.policies import Policies
 
-EXACT, POLICY, NOTHING, UNREACHED, BROKEN = "exact", "policy", "nothing", "unreached", "broken"
-TIED, COPIED = "tied", "copied"
+
+class Kind(StrEnum):
+    """How a mirror undoes a call."""
+
+    EXACT = "exact"  # by its adjoint
+    POLICY = "policy"  # by what a policy puts in its place, or by leaving it out
+    NEITHER = "neither"  # not at all: it has neither an adjoint nor a policy
+    UNREACHED = "unreached"  # not at all: no cotangent arrives, as at what computes a gate
+
+
+class Sharing(StrEnum):
+    """What the layers of a mirror read."""
+
+    TIED = "tied"  # variables of the encoder
+    COPIED = "copied"  # copies of them
 
 
 @dataclass(frozen=True, eq=False)
-class Rung:
-    """A call of the encoder, and beside it what undoes that call in the mirror.
+class Decision:
+    """What becomes of one call in the mirror.
 
     Attributes:
         call: The `Call`.
-        mirror: The layers that undo it.
-        how: EXACT if adjoints do; POLICY if a policy put something there, NOTHING if it put nothing there; UNREACHED if
-            nothing comes back as far as that; BROKEN if there is neither an adjoint nor a policy.
-        shared: TIED if they read variables of the encoder, its kernel mostly, COPIED if they own copies, else `None`.
-        decided: The choices about the call by policy.
-        returned: For each input of the call whether something goes back to it.
-        reason: Why there is no way back.
+        kind: How it is undone.
+        layers: The layers that stand for it in the mirror, by their role.
+        policies: What the policies chose about it.
+        settings: The name of the key in a policy's dictionary that chose so, by policy; `None` if no key did.
+        sharing: Whether its layers read the encoder's variables or own copies; `None` if they read none.
+        reached: For each of its inputs whether a cotangent arrives there.
+        left_out: Whether a policy chose to put nothing in its place.
+        error: Why it is not undone.
+        tied_parameters: How many parameters its layers share with it.
+        own_parameters: How many they add.
     """
 
     call: Call
-    mirror: tuple
-    how: str
-    shared: str | None = None
-    decided: dict = field(default_factory=dict)
-    returned: tuple = ()
-    reason: str = ""
+    kind: Kind
+    layers: dict[str, keras.layers.Layer] = field(default_factory=dict)
+    policies: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    sharing: Sharing | None = None
+    reached: tuple[bool, ...] = ()
+    left_out: bool = False
+    error: Exception | None = None
+    tied_parameters: int = 0
+    own_parameters: int = 0
 
     @property
-    def main(self):
-        """The layer that does the work: the one that reads the kernel, else the last."""
-        readers = [layer for layer in self.mirror if isinstance(layer, Tied)]
-        return (readers or [*self.mirror] or [None])[-1]
+    def name(self) -> str:
+        """The name of the layer or operation."""
+        return self.call.operation.name
+
+    @property
+    def type(self) -> str:
+        """The type of the layer or operation."""
+        return type(self.call.operation).__name__
+
+    @property
+    def main(self) -> keras.layers.Layer | None:
+        """The layer that does the work in its place: the one that reads the kernel, else the last."""
+        layers = list(self.layers.values())
+        readers = [layer for layer in layers if isinstance(layer, Tied)]
+        return (readers or layers)[-1] if layers else None
+
+    @property
+    def reason(self) -> str:
+        """Why it is not undone, or ""."""
+        return "" if self.error is None else str(self.error) or type(self.error).__name__
 
 
-@dataclass(frozen=True, eq=False)
-class Ladder:
-    """An encoder with its mirror.
+class Decisions(Sequence[Decision]):
+    """A `Decision` about each call of an encoder, from its inputs to the code.
 
     Attributes:
-        encoder: The model.
+        encoder: The encoder.
         graph: Its graph.
-        rungs: A `Rung` for each call, from the inputs to the code.
-        way: The way back that was taken.
+        backward: The backward pass that was taken.
     """
 
-    encoder: keras.Model
-    graph: Graph
-    rungs: list
-    way: Any
+    def __init__(self, encoder: keras.Model, backward: "DecidingBackwardPass") -> None:
+        self.encoder, self.graph, self.backward = encoder, backward.graph, backward
+        self._decisions = [backward.decision_about(call) for call in backward.graph.calls]
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._decisions[index]
+
+    def __len__(self) -> int:
+        return len(self._decisions)
 
     @property
-    def broken(self):
-        """The rungs that there is no way back over."""
-        return [rung for rung in self.rungs if rung.how == BROKEN]
+    def gaps(self) -> list[Decision]:
+        """The decisions about calls with neither an adjoint nor a policy."""
+        return [decision for decision in self if decision.kind == Kind.NEITHER]
 
-    def autoencoder(self):
+    def by_layer(self) -> dict[int, Decision]:
+        """The decision about each layer or operation, by its `id`: of several calls the first that is reached."""
+        found: dict[int, Decision] = {}
+        for decision in self:
+            first = found.setdefault(id(decision.call.operation), decision)
+            if first.kind == Kind.UNREACHED:
+                found[id(decision.call.operation)] = decision
+        return found
+
+    def autoencoder(self) -> keras.Model:
         """Encoder and mirror in one model, as `keras_adjoint.autoencoder` makes it."""
-        return around(self.way, self.encoder, f"{self.encoder.name}_autoencoder")
+        return with_decoder(self.backward, self.encoder, f"{self.encoder.name}_autoencoder")
 
 
-def ladder_of(encoder, **policies):
-    """The `Ladder` of an encoder. Policies as in `keras_adjoint.autoencoder`.
+def decide(
+    encoder: keras.Model,
+    policies: Mapping[str, Any] | None = None,
+    *,
+    graph: Graph | None = None,
+    advance: Callable[[], Any] = lambda: None,
+) -> Decisions:
+    """The `Decisions` about an encoder, which may contain layers that cannot be mirrored.
+
+    Args:
+        encoder: A Functional or built Sequential model.
+        policies: Those of `keras_adjoint.autoencoder`.
+        graph: The encoder's graph, if it is known.
+        advance: Called after every call.
 
     Raises:
         NoRuleError: If the encoder is no graph of layers.
         ValueError: If it is no model, or a policy does not exist.
     """
-    tied = policies.pop("tied", True)
-    way = backward_pass_of(encoder, Policies.named(policies), tied=tied, remembers=True, kind=BackwardPassOverGaps)
-    way.run(way.graph.outputs)
-    return Ladder(encoder, way.graph, [rung_of(way, call) for call in way.graph.calls], way)
+    chosen = dict(policies or {})
+    tied = chosen.pop("tied", True)
+    named = Policies.named(chosen)
+    graph = graph_of_encoder(encoder) if graph is None else graph
+    backward = DecidingBackwardPass(graph, encoder, named, tied=tied, records=True, tolerant=True, advance=advance)
+    backward.run(graph.outputs)
+    return Decisions(encoder, backward)
 
 
-def rung_of(way, call):
-    if call not in way.returned:
-        return Rung(call, (), UNREACHED)
-    if call in way.errors:
-        return Rung(call, (), BROKEN, reason=first_line(way.errors[call]))
-    mirror, decided = tuple(way.made_for(call).values()), way.decisions[call]
-    by_policy = way.policies.about(call.operation) is not None
-    readers = [layer for layer in mirror if isinstance(layer, Tied) and layer.source.weights]
-    return Rung(
-        call,
-        mirror,
-        NOTHING if by_policy and call in way.passed else POLICY if by_policy else EXACT,
-        shared=(TIED if all(layer.tied for layer in readers) else COPIED) if readers else None,
-        decided=dict(decided),
-        returned=way.returned[call],
-    )
+class DecidingBackwardPass(MirrorBackwardPass):
+    """A mirror's backward pass that notes what becomes of each call.
+
+    Args:
+        *arguments: See `MirrorBackwardPass`.
+        tolerant: Whether to go on with new tensors behind a call that cannot be undone. No model can be made then.
+        advance: Called for every call that is reached.
+        **options: See `MirrorBackwardPass`.
+    """
+
+    def __init__(
+        self, *arguments: Any, tolerant: bool = False, advance: Callable[[], Any] = lambda: None, **options: Any
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self.tolerant, self.advance = tolerant, advance
+        self._errors: dict[Call, Exception] = {}
+        self._left_out: set[Call] = set()
+        self._reached: dict[Call, tuple[bool, ...]] = {}
+
+    def transpose_call(self, call: Call, cotangents: Cotangents) -> Cotangents:
+        self.advance()
+        try:
+            found = super().transpose_call(call, cotangents)
+        except Exception as error:
+            if not self.tolerant:
+                raise
+            self._errors[call] = error
+            found = [keras.KerasTensor(x.shape, x.dtype) for x in call.inputs]
+        if any(new is old for new in found for old in cotangents if old is not None):
+            self._left_out.add(call)
+        self._reached[call] = tuple(cotangent is not None for cotangent in found)
+        return found
+
+    def decision_about(self, call: Call) -> Decision:
+        """The `Decision` about a call, after the pass."""
+        if call not in self._reached:
+            return Decision(call, Kind.UNREACHED)
+        if call in self._errors:
+            return Decision(call, Kind.NEITHER, error=self._errors[call])
+        operation, layers = call.operation, self.made_for(call)
+        by_policy = self.policies.about(operation) is not None
+        choices = self.choices[call] | ({} if by_policy else self._bias_of(call))
+        keys = {policy: self.policies.key(policy, operation) for policy in choices}
+        counts = [parameters(layer, operation) for layer in layers.values()]
+        return Decision(
+            call,
+            Kind.POLICY if by_policy else Kind.EXACT,
+            layers=layers,
+            policies=choices,
+            settings={policy: getattr(key, "__name__", key) for policy, key in keys.items()},
+            sharing=sharing_of(layers.values()),
+            reached=self._reached[call],
+            left_out=by_policy and call in self._left_out,
+            tied_parameters=sum(tied for tied, _ in counts),
+            own_parameters=sum(own for _, own in counts),
+        )
+
+    def _bias_of(self, call: Call) -> dict[str, Any]:
+        """The choice about the bias, if the layers of a call can have one and do what it says."""
+        choice = self.policies.choose("bias", call.operation)
+        follows = any(getattr(layer, "bias_mode", None) == choice for layer in self.made_for(call).values())
+        return {"bias": choice} if follows else {}
 
 
-def first_line(error):
-    return str(error).partition("\n")[0] or type(error).__name__
+# --- what a mirror shares with its encoder
+
+SHIFTS = ("bias", "beta", "mean", "moving_mean")  # variables that a linear part does not read
+
+
+def sharing_of(layers: Iterable[keras.layers.Layer]) -> Sharing | None:
+    readers = [layer for layer in layers if isinstance(layer, Tied) and layer.source.weights]
+    if not readers:
+        return None
+    return Sharing.TIED if all(layer.tied for layer in readers) else Sharing.COPIED
+
+
+def parameters(layer: keras.layers.Layer, undone: keras.Operation) -> tuple[int, int]:
+    """(parameters that a layer shares with the one that it undoes, parameters of its own)."""
+    if isinstance(undone, Tied) and original_of(undone) is layer:
+        return parameters_read(undone), 0
+    if isinstance(layer, Tied) and layer.tied:
+        return parameters_read(layer), layer.count_params()
+    return 0, layer.count_params()
+
+
+def parameters_read(layer: Tied) -> int:
+    """How many parameters of its source an adjoint layer reads."""
+    return sum(math.prod(variable.shape) for variable in variables_read(layer))
+
+
+def variables_read(layer: Tied) -> list[keras.Variable]:
+    """The variables of its source that an adjoint layer reads."""
+    shifts_too = getattr(layer, "inverse", False) or getattr(layer, "bias_mode", "none") in READS_SOURCE
+    return [weight for weight in layer.source.weights if shifts_too or weight.name not in SHIFTS]
+
+
+def adjoints_in(model: keras.Model) -> Iterator[Tied]:
+    """The layers of a model that read variables of another layer."""
+    layers = (layer for layer in layers_inside(model) if isinstance(layer, Tied))
+    return (layer for layer in layers if layer.tied and layer.source.weights)

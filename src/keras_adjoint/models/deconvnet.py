@@ -1,4 +1,4 @@
-"""`deconvnet`: what in a picture a layer's features respond to, carried back to pixels (Zeiler and Fergus 2014)."""
+"""`deconvnet`: what in a picture a layer's features respond to, projected back to pixels (Zeiler and Fergus 2014)."""
 
 import difflib
 import math
@@ -8,16 +8,16 @@ from typing import Any
 import keras
 
 from keras_adjoint.layers.deconvnet import SelectedFeatures
-from keras_adjoint.models.backward import unpacked
 from keras_adjoint.models.graph import Graph, trace
-from keras_adjoint.models.mirror import backward_pass_along, check_names
+from keras_adjoint.models.mirror import check_names
+from keras_adjoint.models.mirror_backward import MirrorBackwardPass
 from keras_adjoint.models.policies import Policies
 
 DECONVNET = {
     "activation": "deconvnet",
     "pooling": "switches",
     "norm": "adjoint",
-    "gates": "recall",
+    "gates": "recorded",
     "preprocessing": "adjoint",
     "bias": "none",
 }
@@ -36,7 +36,7 @@ def deconvnet(
     """A model that shows what a layer's features respond to: it projects them back to pixels.
 
     Features are selected, all others are set to zero, and what is left goes back to the input by the adjoints of the layers,
-    through the switches that max pooling recorded on the way forth, and through a ReLU wherever there was an activation
+    through the switches that max pooling recorded in the forward pass, and through a ReLU wherever there was an activation
     (Zeiler and Fergus 2014, section 2.1).
 
     Args:
@@ -48,7 +48,7 @@ def deconvnet(
             `channel`: the k strongest units of that channel.
         name: Name of the new model.
         **policies: Other policies than those of a deconvnet, which are `activation="deconvnet"`, `pooling="switches"`,
-            `norm="adjoint"`, `gates="recall"`, `preprocessing="adjoint"` and `bias="none"`. With `activation="gradient"` the
+            `norm="adjoint"`, `gates="recorded"`, `preprocessing="adjoint"` and `bias="none"`. With `activation="gradient"` the
             projection is the gradient of a ReLU network (Simonyan et al. 2014), with "guided" guided backpropagation
             (Springenberg et al. 2015).
 
@@ -58,7 +58,7 @@ def deconvnet(
 
     Raises:
         ValueError: If there is no such layer, channel or unit, or an option does not go with another.
-        NoRuleError: If a layer on the way has neither an adjoint nor a policy.
+        NoRuleError: If a layer below has neither an adjoint nor a policy.
 
     Example:
 
@@ -72,21 +72,23 @@ def deconvnet(
     features = graph.outputs[0]
     data_format = data_format_of(graph)
     selections = _selections(features, data_format, channel, unit, strongest)
-    way = backward_pass_along(graph, model, Policies.named({**DECONVNET, **policies}), tied=True, remembers=True)
+    backward = MirrorBackwardPass(graph, model, Policies.named({**DECONVNET, **policies}), records=True)
     stem = f"{model.name}_{graph.calls[-1].operation.name}"
     pictures = []
     for number, selection in enumerate(selections):
         select = SelectedFeatures(**selection, data_format=data_format, dtype=features.dtype, name=f"selected_{number}")
-        pictures.append(way.run([select(features) if any(v is not None for v in selection.values()) else features]))
+        pictures.append(
+            backward.run([select(features) if any(v is not None for v in selection.values()) else features])
+        )
     stacked = [
         keras.ops.stack(same_input, axis=1) if strongest else same_input[0]
         for same_input in zip(*pictures, strict=True)
     ]
     check_names(graph)
-    return keras.Model(unpacked(graph.inputs), unpacked(stacked), name=name or f"{stem}_deconvnet")
+    return backward.build(graph.inputs, stacked, name or f"{stem}_deconvnet")
 
 
-def graph_up_to(model, layer):
+def graph_up_to(model: keras.Model, layer: keras.layers.Layer | str) -> Graph:
     """The part of a model's graph that leads to the output of the first call of a layer."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"`deconvnet` takes a model. Received: model={model!r}")
@@ -103,19 +105,25 @@ def graph_up_to(model, layer):
     )
 
 
-def data_format_of(graph):
+def data_format_of(graph: Graph) -> str:
     """Where the last tensor of a graph has its channels: where the last layer that says so puts them."""
     formats = [getattr(call.operation, "data_format", None) for call in graph.calls]
     return next((found for found in reversed(formats) if found), keras.config.image_data_format())
 
 
-def _selections(features, data_format, channel, unit, strongest):
+def _selections(
+    features: keras.KerasTensor,
+    data_format: str,
+    channel: int | None,
+    unit: Sequence[int] | None,
+    strongest: int | None,
+) -> list[dict[str, Any]]:
     """Options of `SelectedFeatures`, one for each projection; checked against the shape of the features."""
     shape = tuple(features.shape[1:])
     channels = shape[0] if data_format == "channels_first" else shape[-1]
     if unit is not None and (channel is not None or strongest is not None):
         raise ValueError(
-            f"`unit` names one unit, so `channel` and `strongest` have nothing left to choose. Received: unit={unit}, "
+            f"`unit` names one unit, so `channel` and `strongest` make no sense beside it. Received: unit={unit}, "
             f"channel={channel}, strongest={strongest}"
         )
     if channel is not None and not 0 <= channel < channels:

@@ -1,22 +1,23 @@
-"""A model as the list of calls that it makes, and the way back through them.
+"""A model as its layers and as the calls that it makes, and the transpose of a graph of calls.
 
 The chain rule read as linear algebra: what calls compute one after the other, their adjoints compute in reverse order,
-and a tensor that several calls read collects the sum of what comes back from them (Baydin et al. 2018, section 3.2).
-What the adjoint of one call is, others say.
+and the cotangent of a tensor that several calls read is a sum (Baydin et al. 2018, section 3.2).
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops, tree
-from keras.src.models.functional import Functional
 
 from keras_adjoint.errors import NoRuleError
+from keras_adjoint.keras_internals import Functional, layers_inside, nodes_of
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule, describe
-from keras_adjoint.ops.precision import epsilon
+from keras_adjoint.layers.tied import Tied
+
+Cotangents: TypeAlias = list[keras.KerasTensor | None]  # one for each tensor; `None` stands for zeros
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +32,16 @@ class Call:
         outputs: The symbolic tensors that it returned.
     """
 
-    operation: Any
+    operation: keras.Operation
     place: str
-    arguments: tuple
-    inputs: list
-    outputs: list
+    arguments: tuple[Any, ...]
+    inputs: list[keras.KerasTensor]
+    outputs: list[keras.KerasTensor]
+
+    @property
+    def path(self) -> str:
+        """The place inside of the model, without the model's own name."""
+        return self.place.partition("/")[2]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +51,15 @@ class Graph:
     Attributes:
         inputs: The model's input tensors.
         outputs: Its output tensors. Where nested models were called, these are not `model.outputs`, but what their layers
-            give when they are called one by one, with every tensor between them in reach.
+            give when they are called one by one, so that every tensor between them is at hand.
         calls: The calls.
     """
 
-    inputs: list
-    outputs: list
-    calls: list
+    inputs: list[keras.KerasTensor]
+    outputs: list[keras.KerasTensor]
+    calls: list[Call]
 
-    def readers(self):
+    def readers(self) -> dict[int, int]:
         """How many calls read each tensor, by the tensor's `id`."""
         count: dict[int, int] = defaultdict(int)
         for call in self.calls:
@@ -62,7 +68,7 @@ class Graph:
         return count
 
 
-def trace(model):
+def trace(model: keras.Model) -> Graph:
     """The graph of a Functional or built Sequential model.
 
     Raises:
@@ -76,24 +82,26 @@ def trace(model):
     return Graph(list(functional.inputs), outputs, calls)
 
 
-def graph_of(layer):
+def graph_of(layer: keras.Operation) -> Functional | None:
     """The `Functional` behind a model whose `call` is Keras' own; `None` for everything else."""
     if isinstance(layer, keras.Sequential) and type(layer).call is keras.Sequential.call:
-        return layer._functional
+        built = hasattr(layer, "inputs")
+        return Functional(layer.inputs[0], layer.outputs, name=layer.name) if built else None
     if isinstance(layer, Functional) and type(layer).call is Functional.call:
         return layer
     return None
 
 
-def _follow(model, inputs, place, calls):
+def _follow(
+    model: Functional, inputs: list[keras.KerasTensor], place: str, calls: list[Call]
+) -> list[keras.KerasTensor]:
     """Append the calls of `model` on `inputs`, and return its outputs.
 
     As long as the tensors are those that the model was made with, its own record of the call is taken. Inside of nested
     models they are not, and the layers are called once more.
     """
     current = dict(zip(map(id, model.inputs), inputs, strict=True))
-    depths = sorted(model._nodes_by_depth, reverse=True)
-    for node in (node for depth in depths for node in model._nodes_by_depth[depth] if not node.is_input):
+    for node in nodes_of(model):
         layer, here = node.operation, f"{place}/{node.operation.name}"
         arguments, keywords = node.arguments.fill_in(current)
         nested = graph_of(layer) if class_with_rule(layer) not in REGISTERED_BY_USERS else None
@@ -112,7 +120,7 @@ def _follow(model, inputs, place, calls):
     return [current[id(tensor)] for tensor in model.outputs]
 
 
-def _no_graph(model, place):
+def _no_graph(model: keras.Model, place: str) -> str:
     name = type(model).__name__
     reason = (
         "it is not built yet; call it once, or give it an `Input`"
@@ -126,39 +134,73 @@ def _no_graph(model, place):
     )
 
 
-def reverse(graph: Graph, starts: list, carry_back: Callable[[Call, list], list]) -> list:
-    """Go through a graph from its outputs back to its inputs.
+def transpose_graph(
+    graph: Graph,
+    output_cotangents: Cotangents,
+    transpose_call: Callable[[Call, Cotangents], Cotangents],
+    add: Callable[[keras.KerasTensor, list[keras.KerasTensor]], keras.KerasTensor],
+) -> Cotangents:
+    """Carry cotangents through a graph from its outputs to its inputs.
 
     Args:
         graph: A graph.
-        starts: One symbolic tensor for each of its outputs.
-        carry_back: Called with a call and what came back for each of its outputs, returns what goes back to each of its
-            inputs; `None` stands for nothing on either side.
+        output_cotangents: Those of its outputs.
+        transpose_call: Called with a call and the cotangents of its outputs, returns those of its inputs.
+        add: Called with one of the graph's tensors and two or more cotangents of it, returns their sum.
 
     Returns:
-        What arrives at each of the graph's inputs, or `None` where nothing does.
+        The cotangents of the graph's inputs.
     """
-    arriving = defaultdict(list)
-    for tensor, start in zip(graph.outputs, starts, strict=True):
-        arriving[id(tensor)].append(start)
+    found: dict[int, list[keras.KerasTensor]] = defaultdict(list)
+
+    def cotangent_of(tensor: keras.KerasTensor) -> keras.KerasTensor | None:
+        parts = found[id(tensor)]
+        return add(tensor, parts) if len(parts) > 1 else next(iter(parts), None)
+
+    def collect(tensors: list[keras.KerasTensor], cotangents: Cotangents) -> None:
+        for tensor, cotangent in zip(tensors, cotangents, strict=True):
+            if cotangent is not None:
+                found[id(tensor)].append(cotangent)
+
+    collect(graph.outputs, output_cotangents)
     for call in reversed(graph.calls):
-        backs = [total(arriving[id(tensor)]) for tensor in call.outputs]
-        if any(back is not None for back in backs):
-            for tensor, back in zip(call.inputs, carry_back(call, backs), strict=True):
-                if back is not None:
-                    arriving[id(tensor)].append(back)
-    return [total(arriving[id(tensor)]) for tensor in graph.inputs]
+        cotangents = [cotangent_of(tensor) for tensor in call.outputs]
+        if any(cotangent is not None for cotangent in cotangents):
+            collect(call.inputs, transpose_call(call, cotangents))
+    return [cotangent_of(tensor) for tensor in graph.inputs]
 
 
-def total(tensors):
-    """The sum of symbolic tensors; `None` if there are none."""
-    if len(tensors) < 2:
-        return tensors[0] if tensors else None
-    finest = min((tensor.dtype for tensor in tensors), key=epsilon)  # Keras' own choice knows no float64
-    return keras.layers.Add(dtype=finest)(tensors)
-
-
-def zeros(shape, like):
+def zeros(shape: tuple[int | None, ...], like: keras.KerasTensor) -> keras.KerasTensor:
     """A symbolic tensor of zeros of `shape`, with as many samples as `like` has."""
     one_each = ops.max(ops.zeros_like(like), axis=tuple(range(1, len(like.shape))))
     return ops.reshape(one_each, (-1, *(1 for _ in shape))) + ops.zeros((1, *shape), dtype=like.dtype)
+
+
+# --- layers, called or not
+
+
+def layers_of(
+    root: keras.layers.Layer, prefix: str = "", seen: set[int] | None = None
+) -> Iterator[tuple[str, keras.layers.Layer]]:
+    """(name, layer) of every layer, nested models included, each layer once.
+
+    A name begins with those of the models around the layer.
+    """
+    seen = set() if seen is None else seen
+    for layer in layers_inside(root, recursive=False):
+        if isinstance(layer, keras.layers.InputLayer) or id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        name = prefix + layer.name
+        if not isinstance(layer, keras.Model):
+            yield name, layer
+        if not is_opaque(layer):
+            yield from layers_of(layer, f"{name}/", seen)
+
+
+def is_opaque(layer: keras.layers.Layer) -> bool:
+    """Whether the layers inside of a layer do not count as layers of the model.
+
+    The source in an adjoint layer belongs to that layer, and the parts of a layer with a rule are that rule's business.
+    """
+    return isinstance(layer, Tied) or class_with_rule(layer) is not None

@@ -1,29 +1,28 @@
-"""The policies: which names there are, which layers they are about, and which of them holds for which layer."""
+"""The policies: which choices each has, which layers it decides about, and what it chooses for a layer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import keras
-from keras.src.applications.convnext import StochasticDepth
-from keras.src.ops import nn as operations
-from keras.src.ops import numpy as numpy_operations
 
+from keras_adjoint.keras_internals import StochasticDepth, nn_operations, numpy_operations
 from keras_adjoint.layers.bias import MODES
 from keras_adjoint.layers.registry import class_with_rule, nearest_class
+from keras_adjoint.models.graph import Call
 
 NAMES = {
     "bias": MODES,
     "activation": ("same", "linear", "deconvnet", "gradient", "guided"),
     "norm": ("own", "inverse", "adjoint", "skip"),
     "pooling": ("spread", "switches", "average"),
-    "gates": ("skip", "recall"),
+    "gates": ("skip", "recorded"),
     "dropout": ("drop", "keep"),
     "preprocessing": ("undo", "adjoint", "skip"),
 }
 
 # Which policy decides about layers of a type, and about types that inherit its computation.
-DECIDES = {
+DECIDES: dict[type, str] = {
     keras.layers.Activation: "activation",
     keras.layers.ReLU: "activation",
     keras.layers.LeakyReLU: "activation",
@@ -61,28 +60,28 @@ DECIDES = {
 # Activations that were written as operations of `keras.ops`.
 ACTIVATION_OPERATIONS = (
     numpy_operations.Tanh,
-    operations.Celu,
-    operations.Elu,
-    operations.Gelu,
-    operations.HardSigmoid,
-    operations.HardSilu,
-    operations.HardTanh,
-    operations.LeakyRelu,
-    operations.LogSigmoid,
-    operations.Relu,
-    operations.Relu6,
-    operations.Selu,
-    operations.Sigmoid,
-    operations.Silu,
-    operations.Softmax,
-    operations.Softplus,
-    operations.Softsign,
+    nn_operations.Celu,
+    nn_operations.Elu,
+    nn_operations.Gelu,
+    nn_operations.HardSigmoid,
+    nn_operations.HardSilu,
+    nn_operations.HardTanh,
+    nn_operations.LeakyRelu,
+    nn_operations.LogSigmoid,
+    nn_operations.Relu,
+    nn_operations.Relu6,
+    nn_operations.Selu,
+    nn_operations.Sigmoid,
+    nn_operations.Silu,
+    nn_operations.Softmax,
+    nn_operations.Softplus,
+    nn_operations.Softsign,
 )
 
 
 @dataclass(frozen=True)
 class Policies:
-    """One decision for each kind of thing that has no adjoint, or whose adjoint may not be wanted.
+    """One policy for each kind of layer that has no adjoint, or whose adjoint may not be wanted.
 
     Each is a name; or a dictionary from layer names, layer classes and predicates to names, with "default" for all
     others; or, except for activations, a function that takes a layer and returns a name. An activation may also be
@@ -99,7 +98,7 @@ class Policies:
     preprocessing: Any = "undo"
 
     @classmethod
-    def named(cls, given):
+    def named(cls, given: Mapping[str, Any]) -> "Policies":
         """The policies in a dictionary of them."""
         names = [field.name for field in fields(cls)]
         strange = given.keys() - set(names)
@@ -108,7 +107,7 @@ class Policies:
             raise ValueError(f"The policies are called {', '.join(names)}. Received: {received}")
         return cls(**given)
 
-    def check(self, layers):
+    def check(self, layers: Sequence[keras.Operation]) -> None:
         """Raise a ValueError for policies that do not exist, and for names of layers that the model does not have."""
         known = {layer.name for layer in layers}
         for policy in NAMES:
@@ -125,7 +124,7 @@ class Policies:
             elif policy == "activation" or not callable(value):
                 _check_choice(policy, value)
 
-    def about(self, operation):
+    def about(self, operation: keras.Operation) -> str | None:
         """The name of the policy that decides about a layer or operation; `None` if its adjoint does.
 
         A layer that has neither a policy nor an adjoint is what the dictionary that mentions it, or its class, is about. That
@@ -133,19 +132,20 @@ class Policies:
         """
         if isinstance(operation, ACTIVATION_OPERATIONS):
             return "activation"
-        decided = DECIDES.get(nearest_class(operation, DECIDES))
+        nearest = nearest_class(operation, DECIDES)
+        decided = DECIDES[nearest] if nearest is not None else None
         if decided == "activation" and getattr(operation, "activation", None) is keras.activations.linear:
             return None
         if decided is None and class_with_rule(operation) is None:
             return next((policy for policy in NAMES if self._mentions(policy, operation)), None)
         return decided
 
-    def _mentions(self, policy, operation):
+    def _mentions(self, policy: str, operation: keras.Operation) -> bool:
         choices = getattr(self, policy)
         return policy != "bias" and isinstance(choices, Mapping) and any(_keys(choices, operation, predicates=False))
 
-    def choose(self, policy, layer):
-        """What a policy says about one layer."""
+    def choose(self, policy: str, layer: keras.Operation) -> Any:
+        """What a policy chooses for one layer."""
         value = getattr(self, policy)
         if isinstance(value, Mapping):
             key = self.key(policy, layer)
@@ -156,26 +156,28 @@ class Policies:
             _check_choice(policy, value)
         return value
 
-    def key(self, policy, layer):
+    def key(self, policy: str, layer: keras.Operation) -> Any:
         """The key of a policy's dictionary that holds for one layer; `None` if its default does."""
         value = getattr(self, policy)
         return next(_keys(value, layer, predicates=True), None) if isinstance(value, Mapping) else None
 
 
-def has_own_activation(layer):
+def has_own_activation(layer: keras.Operation) -> bool:
     """Whether a layer computes something else and ends in an activation."""
     activation = getattr(layer, "activation", None)
     return activation not in (None, keras.activations.linear) and not isinstance(layer, keras.layers.Activation)
 
 
-def _keys(choices: Mapping, layer, *, predicates: bool):
-    """The keys that hold for a layer, the most particular first: its name, its classes, predicates."""
+def _keys(choices: Mapping[Any, Any], layer: keras.Operation, *, predicates: bool) -> Iterator[Any]:
+    """The keys that hold for a layer, the most specific first: its name, its classes, predicates."""
     yield from (key for key in (layer.name, *type(layer).__mro__) if key in choices)
-    functions: list[Callable] = [key for key in choices if callable(key) and not isinstance(key, type)]
+    functions: list[Callable[[keras.Operation], Any]] = [
+        key for key in choices if callable(key) and not isinstance(key, type)
+    ]
     yield from (key for key in functions if predicates and key(layer))
 
 
-def _check_choice(policy, choice):
+def _check_choice(policy: str, choice: Any) -> None:
     if choice in NAMES[policy]:
         return
     if policy == "activation":
@@ -189,6 +191,6 @@ def _check_choice(policy, choice):
     raise ValueError(f"`{policy}` must be one of {names}{others}. Received: {policy}={choice!r}")
 
 
-def describe_call(call):
+def describe_call(call: Call) -> str:
     """The beginning of an error about a call that neither has an adjoint nor a policy."""
     return f"`{call.place}`, a `{type(call.operation).__name__}`, has neither an adjoint nor a policy."

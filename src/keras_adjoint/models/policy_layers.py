@@ -1,12 +1,16 @@
 """What each policy puts in the place of what it decides about: one function per policy, one table entry per choice.
 
-All of them take the way back, the call to be undone, what came back for it, and the choice, and return what goes back to
-each input of the call.
+All of them take the backward pass, the call, the cotangent of its output, and the choice, and return the cotangents of the
+call's inputs.
 """
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import keras
 
 from keras_adjoint.errors import NoRuleError
+from keras_adjoint.keras_internals import producer_of
 from keras_adjoint.layers.adjoint import copied
 from keras_adjoint.layers.deconvnet import RecordedSign
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
@@ -20,8 +24,13 @@ from keras_adjoint.layers.norm import (
 from keras_adjoint.layers.pooling import AdjointAveragePooling, SpreadPooling
 from keras_adjoint.layers.registry import nearest_class
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
-from keras_adjoint.models.operations import operation_back
+from keras_adjoint.layers.tied import Tied
+from keras_adjoint.models.backward import BackwardPass
+from keras_adjoint.models.graph import Call, Cotangents
+from keras_adjoint.models.operations import transpose_operation
 from keras_adjoint.models.policies import describe_call
+
+Replacement: TypeAlias = Callable[[BackwardPass, Call, keras.KerasTensor, Any], Cotangents]
 
 # Normalisations and preprocessing, with the layer that multiplies by their scale or undoes it.
 SCALINGS = {
@@ -46,29 +55,31 @@ GLOBAL_POOLS = (
 SQUEEZING = {"sigmoid", "hard_sigmoid", "softmax", "tanh", "hard_tanh"}
 
 
-def new_one_like(way, call, role):
+def new_one_like(backward: BackwardPass, call: Call, role: str) -> keras.layers.Layer:
     """A new layer from the config of the one that was called, trained on its own."""
 
-    def make(name):
+    def make(name: str) -> keras.layers.Layer:
         layer = type(call.operation).from_config({**call.operation.get_config(), "name": name})
         layer.trainable = True  # even if the encoder is frozen
         return layer
 
-    return way.layer(call, role, make)
+    return backward.layer(call, role, make)
 
 
-def reading(way, call, role, layer_class, **options):
+def reading(
+    backward: BackwardPass, call: Call, role: str, layer_class: type[Tied], **options: Any
+) -> keras.layers.Layer:
     """A layer that reads the variables of the one that was called, or copies of them."""
 
-    def make(name):
-        if way.tied or not call.operation.weights:
+    def make(name: str) -> keras.layers.Layer:
+        if backward.tied or not call.operation.weights:
             return layer_class(call.operation, name=name, **options)
         return layer_class(copied(call.operation, keep_bias=True), tied=False, name=name, **options)
 
-    return way.layer(call, role, make)
+    return backward.layer(call, role, make)
 
 
-def missing(call, policy, choice):
+def missing(call: Call, policy: str, choice: Any) -> NoRuleError:
     return NoRuleError(
         f'{describe_call(call)} No layer is known for {policy}="{choice}" there. Choose another policy for it, as in '
         f"`{policy}={{{call.operation.name!r}: ...}}`"
@@ -78,62 +89,60 @@ def missing(call, policy, choice):
 # --- activations
 
 
-def activation(way, call, y, choice):
-    """What an activation is replaced by. The code has passed its own activation already, so that is not applied again."""
-    return [activated(way, call, y, choice)]
-
-
-def activated(way, call, y, choice):
-    after = call.outputs[0]
-    if choice in ("gradient", "guided"):
-        recorded = way.recall(after, call, f"an activation by {choice!r}")
-        make = way.layer(call, choice, lambda name: RecordedSign(guided=choice == "guided", dtype=y.dtype, name=name))
-        return make(y, recorded)
-    if choice == "linear" or (way.is_code(after) and choice != "deconvnet"):
-        return y
+def activation(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: Any) -> Cotangents:
+    if choice == "linear":
+        return [y]
     if choice == "same":
-        return same_activation(way, call)(y)
+        return [same_activation(backward, call)(y)]
+    if choice in ("gradient", "guided"):
+        recorded = backward.recorded(call.outputs[0], call, f"an activation by {choice!r}")
+        guided = choice == "guided"
+        layer = backward.layer(call, choice, lambda name: RecordedSign(guided=guided, dtype=y.dtype, name=name))
+        return [layer(y, recorded)]
     function = "relu" if choice == "deconvnet" else choice
-    return way.layer(call, "activation", lambda name: keras.layers.Activation(function, dtype=y.dtype, name=name))(y)
+    return [activation_layer(backward, call, function, y.dtype)(y)]
 
 
-def same_activation(way, call):
+def same_activation(backward: BackwardPass, call: Call) -> keras.Operation:
     operation = call.operation
     if not isinstance(operation, keras.layers.Layer):
         return operation  # it holds nothing, so it can be called again
     own = getattr(operation, "activation", None)
     if own is None:
-        return new_one_like(way, call, "mirror")
-    policy = float_policy(operation)
-    return way.layer(call, "activation", lambda name: keras.layers.Activation(own, dtype=policy, name=name))
+        return new_one_like(backward, call, "mirror")
+    return activation_layer(backward, call, own, float_policy(operation))
+
+
+def activation_layer(backward: BackwardPass, call: Call, function: Any, dtype: Any) -> keras.layers.Layer:
+    return backward.layer(call, "activation", lambda name: keras.layers.Activation(function, dtype=dtype, name=name))
 
 
 # --- normalisations and preprocessing
 
 
-def norm(way, call, y, choice):
+def norm(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: Any) -> Cotangents:
     if choice == "own":
-        return [new_one_like(way, call, "mirror")(y)]
-    return scaling(way, call, y, choice, "norm")
+        return [new_one_like(backward, call, "mirror")(y)]
+    return scaling(backward, call, y, choice, "norm")
 
 
-def preprocessing(way, call, y, choice):
-    return scaling(way, call, y, "inverse" if choice == "undo" else choice, "preprocessing")
+def preprocessing(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: Any) -> Cotangents:
+    return scaling(backward, call, y, "inverse" if choice == "undo" else choice, "preprocessing")
 
 
-def scaling(way, call, y, choice, policy):
+def scaling(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: Any, policy: str) -> Cotangents:
     if choice == "skip" or isinstance(call.operation, keras.layers.UnitNormalization):
         return [y]
     layer_class = SCALINGS.get(nearest_class(call.operation, SCALINGS))
     if layer_class is None:
         raise missing(call, policy, choice)
-    return [reading(way, call, choice, layer_class, inverse=choice == "inverse")(y)]
+    return [reading(backward, call, choice, layer_class, inverse=choice == "inverse")(y)]
 
 
 # --- pooling
 
 
-def pooling(way, call, y, choice):
+def pooling(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: Any) -> Cotangents:
     pool = call.operation
     if isinstance(pool, GLOBAL_POOLS):
         classes = {"spread": BroadcastGlobalPooling, "average": AdjointGlobalAveragePooling}
@@ -143,43 +152,42 @@ def pooling(way, call, y, choice):
     else:
         raise missing(call, "pooling", choice)
     layer_class = classes.get(choice, exact)
-    layer = reading(way, call, choice, layer_class)
+    layer = reading(backward, call, choice, layer_class)
     if layer.needs_switches:
-        switches = way.recall(call.inputs[0], call, 'max pooling by "switches"')
+        switches = backward.recorded(call.inputs[0], call, 'max pooling by "switches"')
         return [layer(y, switches=switches)]
-    return way.apply(layer, call, [y])
+    return backward.apply(layer, call, [y])
 
 
 # --- gates
 
 
-def gates(way, call, y, choice):
-    """Back through the signal alone. What computed the gates gets nothing back."""
+def gates(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: Any) -> Cotangents:
+    """Through the signal alone. What computed the gates gets no cotangent."""
     if len(call.inputs) < 2:
-        return operation_back(call, y)
+        return transpose_operation(call, y)
     signal = signal_among(call.inputs)
-    if choice == "recall":
-        recalled = [
-            way.recall(x, call, 'a gate by "recall"') for number, x in enumerate(call.inputs) if number != signal
-        ]
-        y = way.layer(call, "recall", lambda name: keras.layers.Multiply(dtype=y.dtype, name=name))([y, *recalled])
+    if choice == "recorded":
+        others = [x for number, x in enumerate(call.inputs) if number != signal]
+        recorded = [backward.recorded(x, call, 'a gate by "recorded"') for x in others]
+        multiply = backward.layer(call, "gate", lambda name: keras.layers.Multiply(dtype=y.dtype, name=name))
+        y = multiply([y, *recorded])
     return [y if number == signal else None for number in range(len(call.inputs))]
 
 
-def signal_among(tensors):
+def signal_among(tensors: list[keras.KerasTensor]) -> int:
     """Which factor is the signal: the largest one; among equals one that was not squeezed; among those the first."""
 
-    def elements(x):
+    def elements(x: keras.KerasTensor) -> tuple[list[bool], list[int]]:
         return [size is None or size > 1 for size in x.shape[1:]], [size or 0 for size in x.shape[1:]]
 
-    def rank(number):
-        history = tensors[number]._keras_history.operation
-        return elements(tensors[number]), not squeezes(history), -number
+    def rank(number: int) -> tuple[Any, bool, int]:
+        return elements(tensors[number]), not squeezes(producer_of(tensors[number])), -number
 
     return max(range(len(tensors)), key=rank)
 
 
-def squeezes(operation):
+def squeezes(operation: keras.Operation) -> bool:
     name = getattr(getattr(operation, "activation", None), "__name__", None) or type(operation).__name__.lower()
     return name in SQUEEZING
 
@@ -187,11 +195,11 @@ def squeezes(operation):
 # --- dropout
 
 
-def dropout(way, call, y, choice):
-    return [y if choice == "drop" else new_one_like(way, call, "mirror")(y)]
+def dropout(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: Any) -> Cotangents:
+    return [y if choice == "drop" else new_one_like(backward, call, "mirror")(y)]
 
 
-UNDO = {
+UNDO: dict[str, Replacement] = {
     "activation": activation,
     "norm": norm,
     "preprocessing": preprocessing,

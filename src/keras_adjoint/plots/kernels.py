@@ -8,7 +8,7 @@ import numpy as np
 from keras_adjoint.kernels.channels import known
 from keras_adjoint.kernels.layouts import KINDS
 from keras_adjoint.layers.registry import describe
-from keras_adjoint.plots.diagram.words import by
+from keras_adjoint.models.text import size_text
 from keras_adjoint.plots.figures import INK, SOFT, TIED, new_figure
 from keras_adjoint.plots.layer_kernels import kernels_of
 from keras_adjoint.plots.tiles import arranged, mosaic
@@ -104,7 +104,7 @@ class Picture:
         axes.set(xticks=[], yticks=[], anchor="NW")
         axes.spines[:].set_visible(False)
         how = f', transposed by "{kind}"' if kind else ""
-        axes.set_title(f"{self.kernel.name}, {by(self.kernel.shape)}{how}", loc="left", size=10, color=INK)
+        axes.set_title(f"{self.kernel.name}, {size_text(self.kernel.shape)}{how}", loc="left", size=10, color=INK)
         signs = self.kernel.colours is None and len(self.kernel.taps) != 1
         caption = extent(self.kernel) + (" · orange above zero, blue below" if signs else "")
         axes.set_xlabel(caption, loc="left", size=9, color=SOFT)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from keras_adjoint.models.decisions import ladder_of
+from keras_adjoint.models.decisions import decide
 from keras_adjoint.plots.diagram.drawing import draw
 from keras_adjoint.plots.diagram.lettering import WIDE
 from keras_adjoint.plots.diagram.shapes import Box, Dot, Line, Text
@@ -31,7 +31,7 @@ BOXES: dict[str, dict] = {
     "policy": {"ec": POLICY, "fc": "#fdf6ea", "linestyle": (0, (4, 3))},
     "nothing": {"ec": "#a7b1bd", "fc": "white", "linestyle": (0, (1, 2))},
     "unreached": {"ec": "#a7b1bd", "fc": "white", "linestyle": (0, (1, 2))},
-    "broken": {"ec": BROKEN, "fc": "#fdecea", "linewidth": 2},
+    "neither": {"ec": BROKEN, "fc": "#fdecea", "linewidth": 2},
 }
 DOTS: dict[str, dict] = {"node": {"radius": 2.6, "color": SOFT}, "knob": {"radius": 4.5, "color": TIED}}
 TEXTS: dict[str, dict] = {
@@ -73,7 +73,7 @@ def plot_mirror(encoder: keras.Model, **policies: Any) -> "Figure":
     >>> [text.get_text() for text in figure.axes[0].texts if "tied" in text.get_text()]
     ['exact, tied; activation same, bias own']
     """
-    drawing = draw(ladder_of(encoder, **policies), WIDE)
+    drawing = draw(decide(encoder, policies), WIDE)
     width, height = drawing.width + 2 * MARGIN, drawing.height + 2 * MARGIN
     figure = new_figure(width / PIXELS, height / PIXELS)
     axes = figure.add_axes((0, 0, 1, 1))

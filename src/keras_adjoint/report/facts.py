@@ -1,23 +1,28 @@
 """Everything that the page says, gathered from a model."""
 
 import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import keras
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.models.decisions import BROKEN, EXACT, ladder_of
+from keras_adjoint.models.decisions import Decision, Decisions, Kind, decide
+from keras_adjoint.models.facts import KERNELS
 from keras_adjoint.plots.diagram.drawing import draw
 from keras_adjoint.plots.diagram.lettering import NARROW, WIDE
-from keras_adjoint.plots.diagram.words import words_of
-from keras_adjoint.report.layers import section_of
-from keras_adjoint.report.policy_words import decisions_of
+from keras_adjoint.plots.diagram.shapes import Drawing
+from keras_adjoint.plots.diagram.words import Words, words_of
+from keras_adjoint.report.layers import Section, section_of
+from keras_adjoint.report.policy_words import PolicyWords, policies_in_words
 from keras_adjoint.report.reconstructions import reconstructions_of
 from keras_adjoint.report.samples import samples_for, wanted_by
+from keras_adjoint.testing.model import Finding
 
-KERNELS = ("kernel", "embeddings")  # how the names of kernels end
+Examined: TypeAlias = tuple[str, keras.layers.Layer, Finding]  # a layer's name, the layer, the outcome of its test
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Line:
     type: str
     sizes: str
     how: str
-    finding: Any
+    finding: Finding | None
     anchor: str
 
 
@@ -41,11 +46,11 @@ class Facts:
         file: The name of its file.
         backend: What computed the figures.
         figures: (number, what it counts) pairs.
-        drawings: The ladders as a `Drawing` for wide screens and one for narrow ones; empty if there are none.
-        refusal: Why there are no ladders, or "".
-        broken: (name, type, why) of each layer that there is no way back over.
-        decisions: What the policies decided.
-        reconstructions: What comes back for samples.
+        drawings: The diagram as a `Drawing` for wide screens and one for narrow ones; empty if there is none.
+        refusal: Why there is no diagram, or "".
+        gaps: (name, type, why) of each layer that has neither an adjoint nor a policy.
+        policies: What the policies chose.
+        reconstructions: The `Reconstruction` of each sample.
         no_reconstructions: Why there are none, or "".
         sections: A `Section` for each layer with kernels.
         lines: A `Line` for each layer.
@@ -55,19 +60,27 @@ class Facts:
     model: str
     file: str
     backend: str
-    figures: list
-    drawings: list = field(default_factory=list)
+    figures: list[tuple[str, str]]
+    drawings: list[Drawing] = field(default_factory=list)
     refusal: str = ""
-    broken: list = field(default_factory=list)
-    decisions: list = field(default_factory=list)
-    reconstructions: list = field(default_factory=list)
+    gaps: list[tuple[str, str, str]] = field(default_factory=list)
+    policies: list[PolicyWords] = field(default_factory=list)
+    reconstructions: list[Any] = field(default_factory=list)
     no_reconstructions: str = ""
-    sections: list = field(default_factory=list)
-    lines: list = field(default_factory=list)
-    anchors: dict = field(default_factory=dict)
+    sections: list[Section] = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
+    anchors: dict[int, str] = field(default_factory=dict)
 
 
-def facts_about(model, examined, *, file="", images=(), limits=None, policies=None):
+def facts_about(
+    model: keras.Model,
+    examined: Iterable[Examined],
+    *,
+    file: str = "",
+    images: Sequence[Path] = (),
+    limits: tuple[float, float] | None = None,
+    policies: Mapping[str, Any] | None = None,
+) -> Facts:
     """The `Facts` about a model.
 
     Args:
@@ -83,52 +96,48 @@ def facts_about(model, examined, *, file="", images=(), limits=None, policies=No
     """
     policies, examined = policies or {}, list(examined)
     try:
-        ladder, refusal = ladder_of(model, **policies), ""
+        decisions, refusal = decide(model, policies), ""
     except NoRuleError as error:
-        ladder, refusal = None, str(error)
-    rungs = ladder.rungs if ladder else []
-    words = {id(rung.call.operation): words_of(rung) for rung in reversed(rungs)}
-    whole, came_back, nothing = reconstruct(ladder, images, limits)
-    numbered = enumerate(examined, 1)
+        decisions, refusal = None, str(error)
+    words = {layer: words_of(decision) for layer, decision in decisions.by_layer().items()} if decisions else {}
+    whole, reconstructions, no_reconstructions = reconstruct(decisions, images, limits)
     sections = {
         id(layer): section_of(number, name, layer, finding, words.get(id(layer)))
-        for number, (name, layer, finding) in numbered
+        for number, (name, layer, finding) in enumerate(examined, 1)
     }
     anchors = {layer: section.anchor for layer, section in sections.items() if section}
     return Facts(
         model=model.name,
         file=file,
         backend=f"Keras {keras.__version__} on {keras.backend.backend()}",
-        figures=[*figures_of_mirror(rungs, whole, model), tests_passed(examined)],
-        drawings=[draw(ladder, form) for form in (WIDE, NARROW)] if ladder else [],
+        figures=[*figures_of_mirror(decisions, whole, model), tests_passed(examined)],
+        drawings=[draw(decisions, form) for form in (WIDE, NARROW)] if decisions is not None else [],
         refusal=refusal,
-        broken=[(rung.call.operation.name, type(rung.call.operation).__name__, rung.reason) for rung in broken(rungs)],
-        decisions=decisions_of(ladder, policies) if ladder else [],
-        reconstructions=came_back,
-        no_reconstructions=nothing,
+        gaps=[(gap.name, gap.type, gap.reason.partition("\n")[0]) for gap in decisions.gaps] if decisions else [],
+        policies=policies_in_words(decisions, policies) if decisions else [],
+        reconstructions=reconstructions,
+        no_reconstructions=no_reconstructions,
         sections=[section for section in sections.values() if section],
-        lines=list(lines_of(rungs, examined, words, anchors)),
+        lines=list(lines_of(decisions or (), examined, words, anchors)),
         anchors=anchors,
     )
 
 
-def broken(rungs):
-    return [rung for rung in rungs if rung.how == BROKEN]
-
-
-def reconstruct(ladder, images, limits):
-    """(the autoencoder or `None`, what comes back for samples, why nothing does or "")."""
-    if ladder is None:
+def reconstruct(
+    decisions: Decisions | None, images: Sequence[Path], limits: tuple[float, float] | None
+) -> tuple[keras.Model | None, list[Any], str]:
+    """(the autoencoder or `None`, reconstructions of samples, why there are none or "")."""
+    if decisions is None:
         return None, [], "the model has no graph of layers that could be mirrored"
-    wanted = wanted_by(ladder.graph, limits)
+    wanted = wanted_by(decisions.graph, limits)
     if isinstance(wanted, str) and images:
         raise ValueError(f"The pictures cannot be shown to this model: {wanted}. Received: {images[0]}")
-    samples = [] if isinstance(wanted, str) else samples_for(wanted, images)  # complains about pictures first
-    if broken(ladder.rungs):
-        names = ", ".join(f"`{rung.call.operation.name}`" for rung in broken(ladder.rungs))
-        return None, [], f"there is no way back over {names}"
+    samples = [] if isinstance(wanted, str) else samples_for(wanted, images)  # errors about pictures come first
+    if decisions.gaps:
+        names = ", ".join(f"`{gap.name}`" for gap in decisions.gaps)
+        return None, [], f"the mirror has neither an adjoint nor a policy for {names}"
     try:
-        whole = ladder.autoencoder()
+        whole = decisions.autoencoder()
     except Exception as error:
         return None, [], f"the mirror cannot be built: {error}"
     if isinstance(wanted, str):
@@ -142,30 +151,32 @@ def reconstruct(ladder, images, limits):
 # --- figures
 
 
-def figures_of_mirror(rungs, whole, model):
+def figures_of_mirror(
+    decisions: Decisions | None, whole: keras.Model | None, model: keras.Model
+) -> Iterator[tuple[str, str]]:
     """How much of a model is undone exactly, and what that costs."""
-    if not rungs:
+    if not decisions:
         return
-    exact = sum(rung.how == EXACT for rung in rungs)
-    yield f"{exact} of {len(rungs)}", "layers are undone by their exact adjoints"
-    shared = {id(kernel): kernel for rung in rungs for kernel in kernels_read(rung)}
+    exact = sum(decision.kind == Kind.EXACT for decision in decisions)
+    yield f"{exact} of {len(decisions)}", "layers are undone by their exact adjoints"
+    shared = {id(kernel): kernel for decision in decisions for kernel in kernels_read(decision)}
     yield short(sum(math.prod(kernel.shape) for kernel in shared.values())), "kernel parameters are shared, not copied"
     if whole is not None:
         yield short(whole.count_params() - model.count_params()), "parameters belong to the mirror alone"
 
 
-def kernels_read(rung):
-    tied = [layer for layer in rung.mirror if isinstance(layer, Tied) and layer.tied]
+def kernels_read(decision: Decision) -> list[keras.Variable]:
+    tied = [layer for layer in decision.layers.values() if isinstance(layer, Tied) and layer.tied]
     return [variable for layer in tied for variable in layer.source.weights if variable.name.endswith(KERNELS)]
 
 
-def tests_passed(examined):
+def tests_passed(examined: Sequence[Examined]) -> tuple[str, str]:
     """How many adjoint tests passed, of those that were run."""
     tested = [finding for _, _, finding in examined if finding.residual is not None or finding.failed]
     return f"{sum(not finding.failed for finding in tested)} of {len(tested)}", "adjoint tests passed"
 
 
-def short(count):
+def short(count: int) -> str:
     """A number with no more than three digits that matter, as in 14.7 M."""
     rounded = int(float(f"{count:.3g}"))
     for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
@@ -174,18 +185,20 @@ def short(count):
     return f"{count}"
 
 
-def lines_of(rungs, examined, words, anchors):
+def lines_of(
+    decisions: Iterable[Decision], examined: Sequence[Examined], words: Mapping[int, Words], anchors: Mapping[int, str]
+) -> Iterator[Line]:
     """The table: every layer and operation that is called, in that order, and then every other layer."""
     known = {id(layer): (name, finding) for name, layer, finding in examined}
-    seen = set()
-    for rung in rungs:
-        operation = rung.call.operation
-        if id(operation) not in seen:
-            seen.add(id(operation))
-            word = words[id(operation)]
-            name, finding = known.get(id(operation), (word.name, None))
+    seen: set[int] = set()
+    for decision in decisions:
+        key = id(decision.call.operation)
+        if key not in seen:
+            seen.add(key)
+            word = words[key]
+            name, finding = known.get(key, (word.name, None))
             mirror = f"{word.mirror}, {word.how}" if word.mirror else word.how
-            yield Line(name, word.type, f"{word.into} → {word.out}", mirror, finding, anchors.get(id(operation), ""))
+            yield Line(name, word.type, f"{word.into} → {word.out}", mirror, finding, anchors.get(key, ""))
     for name, layer, finding in examined:
         if id(layer) not in seen:
             yield Line(name, type(layer).__name__, "", "", finding, anchors.get(id(layer), ""))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import keras
 
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.plots.diagram.words import by
+from keras_adjoint.models.text import size_text
 from keras_adjoint.plots.layer_kernels import kernels_of
 from keras_adjoint.plots.tiles import mosaic
 from keras_adjoint.plots.words import extent
@@ -96,7 +96,7 @@ def section_of(number, name, layer, finding, words=None):
         return None
     if not shown:
         return None
-    kernels = [(kernel.name, by(kernel.shape), panels_of(layer, kernel, name)) for kernel in shown]
+    kernels = [(kernel.name, size_text(kernel.shape), panels_of(layer, kernel, name)) for kernel in shown]
     return Section(
         f"layer-{number}", name, type(layer).__name__, facts_of(layer, words), finding, kernels, spectrum_of(layer)
     )
@@ -132,7 +132,7 @@ def facts_of(layer, words):
         yield "sizes", f"{words.into} → {words.out}"
     source = layer.source if isinstance(layer, Tied) else layer
     moves = [
-        f"{noun} {by(value)}"
+        f"{noun} {size_text(value)}"
         for noun, attribute, usual in (("stride", "strides", 1), ("dilation", "dilation_rate", 1))
         for value in [getattr(source, attribute, ())]
         if isinstance(value, tuple) and value and set(value) != {usual}

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from keras_adjoint.plots.diagram.words import named
+from keras_adjoint.models.decisions import Decision, Decisions
+from keras_adjoint.models.text import choice_text
 
 ABOUT = {
     "activation": "Activations",
@@ -15,45 +17,50 @@ ABOUT = {
     "bias": "Biases",
 }
 
-MEANS = {
-    (
-        "activation",
-        "same",
-    ): "The mirror has the encoder's own activation in the mirrored place. The code has passed its "
-    "activation already, so there it is not applied again.",
-    ("activation", "linear"): "There is no activation on the way back.",
-    ("activation", "deconvnet"): "What comes back passes a ReLU (Zeiler and Fergus 2014).",
-    ("activation", "gradient"): "What comes back is stopped at units that were not active, as a gradient is.",
-    ("activation", "guided"): "What comes back is stopped at units that were not active, and where it is negative "
-    "(Springenberg et al. 2015).",
-    ("norm", "own"): "The mirror has a new layer of the same kind, which is trained on its own.",
-    ("norm", "inverse"): "The scale and the shift are undone.",
-    ("norm", "adjoint"): "What comes back is multiplied by the scale: the adjoint at inference.",
-    ("norm", "skip"): "It is left out.",
-    (
-        "pooling",
-        "spread",
-    ): "Every value is repeated over the window that it came from. Where in it the maximum was is lost.",
-    ("pooling", "average"): "Every value is spread evenly over its window: the adjoint of average pooling.",
-    ("pooling", "switches"): "Every maximum goes back to where it came from, which the mirror is told by the encoder.",
-    ("gates", "skip"): "The way back leads through the signal alone. Nothing comes back to what computed the gate.",
-    ("gates", "recall"): "What comes back is multiplied by the gate, which the mirror is told by the encoder.",
-    ("dropout", "drop"): "It is left out.",
-    ("dropout", "keep"): "The mirror has it, too.",
-    ("preprocessing", "undo"): "Scale and shift are undone, so that the reconstruction has the range of the input.",
-    ("preprocessing", "adjoint"): "What comes back is multiplied by the scale: the adjoint.",
-    ("preprocessing", "skip"): "It is left out.",
-    ("bias", "own"): "Every adjoint has a new bias, which starts at zero and is trained on its own.",
-    ("bias", "subtract"): "The encoder's bias is subtracted before the adjoint.",
-    ("bias", "repeat"): "Every adjoint has a bias that starts from the encoder's, repeated.",
-    ("bias", "average"): "Every adjoint has a bias that starts from the encoder's, averaged.",
-    ("bias", "learned"): "Every adjoint has a bias that is a trainable linear map of the encoder's.",
-    ("bias", "none"): "Adjoints have no bias.",
+MEANS: dict[str, dict[str, str]] = {
+    "activation": {
+        "same": "The mirror has the encoder's own activation in the mirrored place. The code has passed its activation "
+        "already, so it is not applied again there.",
+        "linear": "The mirror has no activation there.",
+        "deconvnet": "Values pass a ReLU in the mirror (Zeiler and Fergus 2014).",
+        "gradient": "Values are set to zero at units that were not active, as in a gradient.",
+        "guided": "Values are set to zero at units that were not active, and where they are negative (Springenberg et al. "
+        "2015).",
+    },
+    "norm": {
+        "own": "The mirror has a new layer of the same kind, which is trained on its own.",
+        "inverse": "The scale and the shift are undone.",
+        "adjoint": "Values are multiplied by the scale: the adjoint at inference.",
+        "skip": "It is left out.",
+    },
+    "pooling": {
+        "spread": "Every value is repeated over the window that it came from. Where in it the maximum was is lost.",
+        "average": "Every value is spread evenly over its window: the adjoint of average pooling.",
+        "switches": "Every maximum is put back where it came from, which the encoder records.",
+    },
+    "gates": {
+        "skip": "The mirror goes through the signal alone, and not through what computed the gate.",
+        "recorded": "Values are multiplied by the gate, which the encoder records.",
+    },
+    "dropout": {"drop": "It is left out.", "keep": "The mirror has it, too."},
+    "preprocessing": {
+        "undo": "Scale and shift are undone, so that the reconstruction has the range of the input.",
+        "adjoint": "Values are multiplied by the scale: the adjoint.",
+        "skip": "It is left out.",
+    },
+    "bias": {
+        "own": "Every adjoint has a new bias, which starts at zero and is trained on its own.",
+        "subtract": "The encoder's bias is subtracted before the adjoint.",
+        "repeat": "Every adjoint has a bias that starts from the encoder's, repeated.",
+        "average": "Every adjoint has a bias that starts from the encoder's, averaged.",
+        "learned": "Every adjoint has a bias that is a trainable linear map of the encoder's.",
+        "none": "Adjoints have no bias.",
+    },
 }
 
 
 @dataclass(frozen=True)
-class Decision:
+class PolicyWords:
     """What one policy chose for some layers.
 
     Attributes:
@@ -70,36 +77,36 @@ class Decision:
     about: str
     meaning: str
     chosen: bool
-    layers: tuple
+    layers: tuple[str, ...]
 
 
-def decisions_of(ladder, given):
-    """A `Decision` for every policy and choice that was about some layer.
+def policies_in_words(decisions: Decisions, given: Mapping[str, Any]) -> list[PolicyWords]:
+    """A `PolicyWords` for every policy and choice that was about some layer.
 
     Args:
-        ladder: A `Ladder`.
+        decisions: The `Decisions` about an encoder.
         given: The policies that the user gave.
     """
-    found: dict[tuple, list] = {}
-    for rung in ladder.rungs:
-        decided = dict(rung.decided)
-        if getattr(rung.main, "bias_mode", "none") != "none":
-            decided["bias"] = rung.main.bias_mode
-        for policy, choice in decided.items():
-            told = was_given(policy, rung.call.operation, ladder.way.policies, given)
-            found.setdefault((policy, named(choice), told), []).append(rung.call.operation.name)
+    found: dict[tuple[str, str, bool], dict[str, None]] = {}
+    for decision in decisions:
+        for policy, choice in decision.policies.items():
+            if (policy, choice) != ("bias", "none"):
+                key = policy, choice_text(choice), was_given(policy, decision, given)
+                found.setdefault(key, {})[decision.name] = None
     in_order = sorted(found.items(), key=lambda item: list(ABOUT).index(item[0][0]))
-    return [decision(*what, tuple(dict.fromkeys(layers))) for what, layers in in_order]
+    return [
+        PolicyWords(policy, choice, ABOUT[policy], meaning(policy, choice), chosen, tuple(layers))
+        for (policy, choice, chosen), layers in in_order
+    ]
 
 
-def was_given(policy, operation, policies, given):
-    """Whether the user said what a policy chose for a layer, rather than its default."""
+def was_given(policy: str, decision: Decision, given: Mapping[str, Any]) -> bool:
+    """Whether the user, rather than the default, chose a policy for a layer."""
     value = given.get(policy)
     if isinstance(value, Mapping):
-        return policies.key(policy, operation) is not None or "default" in value
+        return decision.settings[policy] is not None or "default" in value
     return policy in given
 
 
-def decision(policy, choice, chosen, layers):
-    meaning = MEANS.get((policy, choice), f"The mirror has {choice} in that place.")
-    return Decision(policy, choice, ABOUT[policy], meaning, chosen, layers)
+def meaning(policy: str, choice: str) -> str:
+    return MEANS[policy].get(choice, f"The mirror has {choice} in that place.")

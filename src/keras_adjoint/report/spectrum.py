@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from keras_adjoint.plots.diagram.words import by
+from keras_adjoint.models.text import size_text
 from keras_adjoint.plots.layer_kernels import kernels_of
 
 L = keras.layers
@@ -73,7 +73,7 @@ def of_convolution(layer):
     for length in (*LENGTHS, 0):
         ring = [max(length, size) for size in reach]
         if 8 * np.prod(ring, dtype=float) * groups * each <= BUDGET:
-            note = f"On a ring of {by(ring)} positions, where the edges meet: an approximation of the layer."
+            note = f"On a ring of {size_text(ring)} positions, where the edges meet: an approximation of the layer."
             return Spectrum(on_ring(layer, ring), note)
     return none("the matrices of its frequencies are too large for this report")
 

@@ -1,1 +1,1 @@
-"""Adjoint layers written out in stock Keras layers: pieces, writers by family, and `write` with the table of them."""
+"""Adjoint layers converted into stock Keras layers: steps and pieces, and a table of converters by layer type."""

@@ -1,30 +1,33 @@
-"""A model with its adjoint layers written out in stock layers."""
+"""A model with its adjoint layers converted into stock layers."""
 
+import re
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import keras
-from keras.src.models.functional import Functional
-from keras.src.utils.naming import to_snake_case
+from keras.layers import Layer
 
 from keras_adjoint.errors import NoRuleError
+from keras_adjoint.keras_internals import Functional, calls_of, layers_inside
 from keras_adjoint.layers.sharing import copy_value
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.stock.steps import Branches, Call, received, refuse
-from keras_adjoint.stock.write import OTHERS, writer_for
+from keras_adjoint.stock.converters import NOT_CONVERTED, UNKNOWN, converter_for
+from keras_adjoint.stock.steps import AdjointCall, Branches, Step, received, refuse
 
 
 class Converter:
-    """Remembers what every layer became, so that a layer that was shared is shared again."""
+    """Records what replaced each layer, so that a layer that was shared is shared again."""
 
-    def __init__(self, to):
+    def __init__(self, to: str) -> None:
         self.to = to
-        self.copies = {}  # id of a layer: the layer, its copy
-        self.written = {}  # id of an adjoint layer, fingerprint of a step: the step, its stock layer
-        self.names = Counter()
+        self.copies: dict[int, tuple[Layer, Layer]] = {}  # id of a layer: the layer, its copy
+        self.made: dict[tuple[int, bytes], tuple[Step, Layer]] = {}  # adjoint layer and fingerprint: step, stock layer
+        self.names: Counter[str] = Counter()
 
-    def model(self, model):
-        """A copy of a model with every adjoint layer written out."""
+    def model(self, model: keras.Model) -> keras.Model:
+        """A copy of a model with every adjoint layer converted."""
         if isinstance(model, keras.Sequential):
             if getattr(model, "inputs", None) is None:
                 raise ValueError(f"Build the model before untying it. Received: {received(model)}")
@@ -40,9 +43,9 @@ class Converter:
         graph = keras.Model(inputs, outputs, name=model.name)
         return keras.models.clone_model(graph, clone_function=self.layer)
 
-    def single(self, layer):
+    def single(self, layer: Layer) -> keras.Model:
         """A model of one layer, called as it was called first."""
-        calls = layer._inbound_nodes
+        calls = calls_of(layer)
         if calls:
             arguments = calls[0].arguments
             shape, others, options = calls[0].input_tensors[0].shape, arguments.args[1:], arguments.kwargs
@@ -56,22 +59,22 @@ class Converter:
         inputs = keras.Input(shape[1:], dtype=layer.variable_dtype)
         return keras.Model(inputs, self.layer(layer)(inputs, *others, **options), name=layer.name)
 
-    def layer(self, layer):
-        """What takes the place of a layer when the copy is called."""
+    def layer(self, layer: Layer) -> Callable[..., Any]:
+        """What the copy calls in place of a layer."""
         if isinstance(layer, Tied):
-            return partial(self.write_out, layer, writer_for(layer))
+            return partial(self.convert, layer, converter_for(layer))
         if id(layer) not in self.copies:
             self.copies[id(layer)] = layer, self.copy(layer)
         return self.copies[id(layer)][1]
 
-    def copy(self, layer):
+    def copy(self, layer: Layer) -> Layer:
         if isinstance(layer, (keras.Sequential, Functional)):
             return self.model(layer)
         if not isinstance(layer, keras.layers.Layer):
             return layer  # an operation of `keras.ops`, which holds nothing
-        if type(layer) in OTHERS:
-            refuse(layer, "no arrangement of them is known that computes it")
-        inner = next((inner for inner in layer._flatten_layers() if isinstance(inner, Tied)), None)
+        if type(layer) in NOT_CONVERTED:
+            refuse(layer, UNKNOWN)
+        inner = next((inner for inner in layers_inside(layer) if isinstance(inner, Tied)), None)
         if inner is not None:
             raise NoRuleError(
                 f"`{inner.name}` is inside of `{layer.name}`, where stock layers cannot take its place. Untie it alone, or "
@@ -79,34 +82,42 @@ class Converter:
             )
         return type(layer).from_config(layer.get_config())
 
-    def write_out(self, tied, write, y, output_size=None, training=None, mask=None):
-        """Apply the stock layers that an adjoint layer is written out in, called as it was called."""
+    def convert(
+        self,
+        tied: Tied,
+        converter: Callable[[AdjointCall], list[Step] | Branches],
+        y: keras.KerasTensor,
+        output_size: Any = None,
+        training: bool | None = None,
+        mask: Any = None,
+    ) -> Any:
+        """Apply the stock layers that an adjoint layer is converted into, called as it was called."""
         options = {} if output_size is None else {"output_size": output_size}
         output_shape = keras.tree.map_structure(lambda x: tuple(x.shape), tied.compute_output_spec(y, **options))
-        written = write(Call(tied, tuple(y.shape), output_shape, self.to))
-        if isinstance(written, Branches):
-            return [self.follow(tied, steps, y) for steps in written.chains]
-        return self.follow(tied, written, y)
+        steps = converter(AdjointCall(tied, tuple(y.shape), output_shape, self.to))
+        if isinstance(steps, Branches):
+            return [self.follow(tied, chain, y) for chain in steps.chains]
+        return self.follow(tied, steps, y)
 
-    def follow(self, tied, steps, y):
+    def follow(self, tied: Tied, steps: list[Step], y: keras.KerasTensor) -> keras.KerasTensor:
         """`y` after all steps."""
         for step in steps:
             y = self.stock_layer(tied, step)(y)
         return y
 
-    def stock_layer(self, tied, step):
+    def stock_layer(self, tied: Tied, step: Step) -> Layer:
         """The layer of a step; the same one wherever an adjoint layer takes the same step."""
         key = id(tied), step.fingerprint()
-        if key not in self.written:
-            name = f"{tied.name}_{to_snake_case(step.layer_class.__name__)}"
+        if key not in self.made:
+            name = f"{tied.name}_{in_snake_case(step.layer_class.__name__)}"
             number = self.names[name]
             self.names[name] += 1
             layer = step.make(name=f"{name}_{number}" if number else name, dtype=tied.dtype_policy)
             layer.trainable = layer.trainable and tied.trainable and bool(tied.trainable_weights)
-            self.written[key] = step, layer
-        return self.written[key][1]
+            self.made[key] = step, layer
+        return self.made[key][1]
 
-    def copy_weights(self):
+    def copy_weights(self) -> None:
         """Give the new layers their values, now that all of them are built."""
         for old, new in self.copies.values():
             if isinstance(old, keras.layers.Layer) and not isinstance(old, keras.Model):
@@ -115,5 +126,10 @@ class Converter:
                     copy_value(new_variable, old_variable)
                 if hasattr(new, "finalize_state"):
                     new.finalize_state()
-        for step, layer in self.written.values():
+        for step, layer in self.made.values():
             layer.set_weights(step.weights)
+
+
+def in_snake_case(name: str) -> str:
+    """`Conv2DTranspose` as `conv2d_transpose`, which is how Keras names layers after their class."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z0-9])(?=[A-Z][a-z])", "_", name).lower()

@@ -1,9 +1,10 @@
-"""The adjoints of all other layers in stock layers: matrix products, scales, shapes and pools."""
+"""The adjoints of all other layers in stock layers: matrix products, scales, shapes, pools and merges."""
 
 import math
 
+from keras_adjoint.layers.merge import weights_of
 from keras_adjoint.layers.norm import pseudo_inverse
-from keras_adjoint.stock.steps import (
+from keras_adjoint.stock.pieces import (
     L,
     among_channels_last,
     array,
@@ -12,11 +13,11 @@ from keras_adjoint.stock.steps import (
     kernel_of,
     multiplied,
     scaled,
-    step,
     subtracted,
     windowed,
     with_options,
 )
+from keras_adjoint.stock.steps import AdjointCall, Branches, Step, step
 
 AVERAGE_POOLING = {1: L.AveragePooling1D, 2: L.AveragePooling2D, 3: L.AveragePooling3D}
 UP_SAMPLING = {1: L.UpSampling1D, 2: L.UpSampling2D, 3: L.UpSampling3D}
@@ -25,28 +26,28 @@ UP_SAMPLING = {1: L.UpSampling1D, 2: L.UpSampling2D, 3: L.UpSampling3D}
 # --- matrix products
 
 
-def dense(call):
+def dense(call: AdjointCall) -> list[Step]:
     kernel = kernel_of(call.tied)
     return with_options(call.tied, 0, lambda bias: [multiplied(kernel.T, bias=bias)])
 
 
-def embedding(call):
+def embedding(call: AdjointCall) -> list[Step]:
     return [multiplied(kernel_of(call.tied).T)]
 
 
-def einsum_dense(call):
+def einsum_dense(call: AdjointCall) -> list[Step]:
     """The same equation backwards, with the same kernel."""
     tied = call.tied
     sizes = call.output_shape
-    front, dots, behind = tied.equation.split("->")[1].partition("...")
+    front, dots, rest = tied.equation.split("->")[1].partition("...")
     if dots:  # the axes that the dots stand for are left out, and so is the batch axis
-        sizes = sizes[: len(front)] + sizes[len(sizes) - len(behind) :]
+        sizes = sizes[: len(front)] + sizes[len(sizes) - len(rest) :]
     named = sizes[1:] if front else sizes
     product = step(L.EinsumDense, kernel_of(tied), equation=tied.equation, output_shape=named)
     return [*subtracted(tied, tied.source.bias), product]
 
 
-def along_each_axis(call):
+def along_each_axis(call: AdjointCall) -> list[Step]:
     """A layer that multiplies each spatial axis with a matrix of its own, which is not trained."""
     tied = call.tied
     shape = list(call.input_shape)
@@ -63,7 +64,7 @@ def along_each_axis(call):
 # --- scales
 
 
-def scaling(call):
+def scaling(call: AdjointCall) -> list[Step]:
     """The scale and the shift as they are now: a `Rescaling` keeps them in its config and does not train them."""
     scale, shift = call.tied.scale_and_shift(len(call.input_shape))
     if call.tied.inverse:
@@ -74,7 +75,7 @@ def scaling(call):
 # --- shapes
 
 
-def reshape(call):
+def reshape(call: AdjointCall) -> list[Step]:
     """One size may be unknown."""
     tied = call.tied
     sizes = [-1 if size is None else size for size in call.output_shape[1:]]
@@ -84,13 +85,13 @@ def reshape(call):
     return [step(L.Reshape, target_shape=tuple(sizes))]
 
 
-def repeat_vector(call):
+def repeat_vector(call: AdjointCall) -> list[Step]:
     """The sum of the copies, as n times their mean."""
     copies = call.tied.source.n
     return [step(L.AveragePooling1D, pool_size=copies), step(L.Flatten), scaled(copies)]
 
 
-def zero_padding_1d(call):
+def zero_padding_1d(call: AdjointCall) -> list[Step]:
     """A channels-first cropping, which Keras lacks."""
     cropping = tuple(call.tied.source.padding)
     return among_channels_last(call.tied, 1, [step(L.Cropping1D, cropping=cropping)])
@@ -99,7 +100,7 @@ def zero_padding_1d(call):
 # --- pools
 
 
-def average_pooling(call):
+def average_pooling(call: AdjointCall) -> list[Step]:
     """Every average at all positions that it was taken over, divided by their number."""
     tied = call.tied
     pool = tuple(tied.source.pool_size)
@@ -111,19 +112,19 @@ def average_pooling(call):
     return among_channels_last(tied, len(pool), steps)
 
 
-def spread_pooling(call):
-    """Every value over its stride, cut to size; where the last one reaches farther, matrices say so."""
+def spread_pooling(call: AdjointCall) -> list[Step]:
+    """Every value over its stride, cut to size; where the last one is repeated further, by matrices."""
     tied = call.tied
     sizes, outputs = call.known(call.output_sizes), call.known(call.input_sizes)
     axes = [window.at(size) for window, size in zip(tied.windows, sizes, strict=True)]
     surplus = [(-a.pad_before, a.size + a.pad_before - n * a.stride) for a, n in zip(axes, outputs, strict=True)]
-    if any(behind > 0 for _, behind in surplus):
+    if any(missing > 0 for _, missing in surplus):
         return along_each_axis(call)
     steps = [repeated(tuple(along.stride for along in axes)), *windowed(surplus)]
     return among_channels_last(tied, len(axes), steps)
 
 
-def broadcast_global_pooling(call):
+def broadcast_global_pooling(call: AdjointCall) -> list[Step]:
     """The number at every position."""
     sizes = call.known(call.output_sizes)
     channels = math.prod(call.input_shape[1:])
@@ -131,12 +132,12 @@ def broadcast_global_pooling(call):
     return steps if call.tied.data_format == "channels_last" else [*steps, channels_to_first(len(sizes))]
 
 
-def global_average_pooling(call):
+def global_average_pooling(call: AdjointCall) -> list[Step]:
     """The average at every position, divided by their number."""
     return [scaled(1 / math.prod(call.known(call.output_sizes))), *broadcast_global_pooling(call)]
 
 
-def up_sampling(call):
+def up_sampling(call: AdjointCall) -> list[Step]:
     """The sum of what an element was spread to: for "nearest", its number times their mean."""
     tied, factors = call.tied, call.tied.factors
     if tied.interpolation != "nearest":
@@ -145,6 +146,39 @@ def up_sampling(call):
     return among_channels_last(tied, len(factors), [pool, scaled(math.prod(factors))])
 
 
-def repeated(sizes):
+def repeated(sizes: tuple[int, ...]) -> Step:
     """Every element at as many positions along every spatial axis."""
     return step(UP_SAMPLING[len(sizes)], size=sizes if len(sizes) > 1 else sizes[0])
+
+
+# --- merging layers: one chain of steps for each tensor that their adjoints return
+
+
+def weighted_sum(call: AdjointCall) -> Branches:
+    """y for each input, times its weight."""
+    shapes = [shape[1:] for shape in call.output_shape]
+    if any(shape != tuple(call.input_shape[1:]) for shape in shapes):
+        call.refuse("it adds up what was broadcast, which no stock layer does")
+    return Branches([[] if weight == 1 else [scaled(weight)] for weight in weights_of(call.tied.source, len(shapes))])
+
+
+def concatenation(call: AdjointCall) -> Branches:
+    """Each part cut out along the first axis of a matrix, which is where `Cropping1D` cuts."""
+    axis = call.tied.source.axis % len(call.input_shape)
+    shape = call.known(call.input_shape[1:])
+    to_front = (axis, *(a for a in range(1, len(shape) + 1) if a != axis))
+    back = tuple(to_front.index(a) + 1 for a in range(1, len(shape) + 1))
+    rest = [shape[a - 1] for a in to_front[1:]]
+    branches, start = [], 0
+    for part in (output_shape[axis] for output_shape in call.output_shape):
+        branches.append(
+            [
+                step(L.Permute, dims=to_front),
+                step(L.Reshape, target_shape=(shape[axis - 1], math.prod(rest))),
+                step(L.Cropping1D, cropping=(start, shape[axis - 1] - start - part)),
+                step(L.Reshape, target_shape=(part, *rest)),
+                step(L.Permute, dims=back),
+            ]
+        )
+        start += part
+    return Branches(branches)

@@ -13,13 +13,13 @@ def untie(layer_or_model: keras.layers.Layer, *, to: str = "conv_transpose") -> 
         layer_or_model: An adjoint layer that has been called on a `keras.Input`, or a Functional or Sequential model with
             adjoint layers in it, nested models included.
         to: What becomes of an adjoint convolution. "conv_transpose": a transposed convolution with the very same kernel,
-            cropped to the exact size. The kernel of a grouped or dilated one is written out with its zeros. "conv": a
+            cropped to the exact size. The kernel of a grouped or dilated one is stored with its zeros. "conv": a
             plain convolution with the flipped kernel, and at stride s one to s phases per axis, which reshapes and
             permutations interleave.
 
     Returns:
         A Functional `keras.Model`. It is not compiled. Layers that are not adjoints keep their names; those that an
-        adjoint is written out in begin with the adjoint's name.
+        adjoint is converted into begin with the adjoint's name.
 
     Raises:
         NoRuleError: If stock layers cannot express a layer: max pooling, which reads its switches from elsewhere; an
@@ -36,8 +36,8 @@ def untie(layer_or_model: keras.layers.Layer, *, to: str = "conv_transpose") -> 
     >>> [type(layer).__name__ for layer in ka.untie(model).layers]
     ['InputLayer', 'Conv2D', 'ZeroPadding2D', 'Conv2DTranspose', 'Cropping2D']
     """
-    from keras_adjoint.stock.convert import Converter  # many writers, which only those wait for who untie
-    from keras_adjoint.stock.write import KINDS
+    from keras_adjoint.stock.convert import Converter  # imported lazily
+    from keras_adjoint.stock.converters import KINDS
 
     if to not in KINDS:
         raise ValueError(f"`to` must be one of {', '.join(KINDS)}. Received: to={to!r}")

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
+from keras_adjoint.keras_internals import layers_inside, own_variables
 from keras_adjoint.layers.adjoint import linear_adjoint, original_of
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.adjoint import adjoint
@@ -202,7 +203,7 @@ def _layers(root):
     """All layers in `root`, but not the sources that adjoint layers hold."""
     yield root
     if not isinstance(root, Tied):
-        for layer in root._layers:
+        for layer in layers_inside(root, recursive=False):
             yield from _layers(layer)
 
 
@@ -210,5 +211,5 @@ def _own_variables(root):
     """Identities of all variables in `root` that do not only belong to the source of an adjoint layer."""
     owned = set()
     for layer in _layers(root):
-        owned.update(id(variable) for variable in (*layer._trainable_variables, *layer._non_trainable_variables))
+        owned.update(id(variable) for variable in own_variables(layer))
     return owned

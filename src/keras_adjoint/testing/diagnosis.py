@@ -6,6 +6,7 @@ from itertools import chain, combinations, product
 import keras
 import numpy as np
 
+from keras_adjoint.keras_internals import stored_kernel
 from keras_adjoint.layers.kernel import read_kernel
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops.dot_test import evaluate, random_probe, residual_of
@@ -112,11 +113,8 @@ def shifted(evidence):
 
 
 def kernel_of(layer):
-    """(variable, forward-layout value) of the one kernel that a layer reads; `None` if there is none to exchange."""
-    owner = layer.source if isinstance(layer, Tied) else layer
-    variable = getattr(owner, "_kernel", None)
-    variable = variable if isinstance(variable, keras.Variable) else getattr(owner, "kernel", None)
-    return variable if isinstance(variable, keras.Variable) else None
+    """The variable of the one kernel that a layer reads; `None` if there is none to exchange."""
+    return stored_kernel(layer.source if isinstance(layer, Tied) else layer)
 
 
 def _with_kernel(evidence, variable, value):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 import numpy as np
@@ -9,8 +10,8 @@ import numpy as np
 from keras_adjoint.errors import NoRuleError, TieError
 from keras_adjoint.layers.adjoint import linear_adjoint, probe_shape
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule
-from keras_adjoint.layers.tied import Tied
-from keras_adjoint.models.walk import layers_of
+from keras_adjoint.layers.tied import Tied, call_at_inference
+from keras_adjoint.models.graph import layers_of
 from keras_adjoint.ops.dot_test import evaluate, operator_dtype, random_probe
 from keras_adjoint.ops.precision import epsilon
 from keras_adjoint.testing.check import check_adjoint
@@ -117,4 +118,4 @@ def runs(layer):
 
 
 def inference(layer):
-    return lambda x: layer(x, training=False) if layer._call_has_training_arg else layer(x)
+    return partial(call_at_inference, layer)

@@ -10,7 +10,7 @@ from keras_adjoint.layers.adjoint import original_of, probe_shape
 from keras_adjoint.layers.merge import AdjointMerge
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied, linear_part
-from keras_adjoint.models.backward import unpacked
+from keras_adjoint.models.backward import one_or_list
 from keras_adjoint.ops.dot_test import evaluate, random_probe
 from keras_adjoint.testing.packing import Packing, packed
 
@@ -89,7 +89,7 @@ def known_shape(forward, backward):
         shape = x and tuple(forward.apply_forward(_zeros(x, forward.compute_dtype)).shape)
     elif isinstance(forward, keras.Model) and forward.inputs:
         shapes = [probe_shape(forward, [x.shape]) for x in forward.inputs]
-        shape = unpacked(shapes)
+        shape = one_or_list(shapes)
     else:
         shape = probe_shape(forward) if isinstance(forward, keras.layers.Layer) else None
     if shape is None:

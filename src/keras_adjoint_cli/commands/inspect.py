@@ -20,23 +20,34 @@ def inspect(
 ) -> None:
     """List every layer of a model: its kernel and sizes, its adjoint, and what a mirror does about it.
 
-    "exact" is undone by its adjoint; what a policy decides about shows the policy's name and default, such as norm=own;
-    "neither" has neither an adjoint nor a policy; "not reached" lies beside the way back, as what computes a gate does.
+    "exact" is undone by its adjoint; "policy" by what a policy puts there, shown with its default, such as norm=own;
+    "neither" has neither an adjoint nor a policy; "unreached" is not needed to get back, as what computes a gate is not.
     "tied" counts the parameters that a mirror shares with the layer, "own" those that it adds.
 
     Exit status: 0 if the model can be mirrored; 1 if it cannot, because a layer has neither an adjoint nor a policy; 2 if
     the file cannot be used.
     """
     with one_line(debug=debug), without_tensorflow():
+        from keras_adjoint.errors import NoRuleError
+        from keras_adjoint.models.decisions import decide
+        from keras_adjoint.models.facts import facts_about_layers
+        from keras_adjoint.models.graph import trace
         from keras_adjoint_cli.files.models import load
-        from keras_adjoint_cli.output.console import print_json
+        from keras_adjoint_cli.output.console import print_json, progress
         from keras_adjoint_cli.output.inspect import as_data, can_be_mirrored, show
-        from keras_adjoint_cli.survey import survey
 
-        entries, problem = survey(load(file, modules), batch)
-        if as_json:
-            print_json(as_data(file, entries, problem, batch))
+        model, decisions, problem = load(file, modules), None, ""
+        try:
+            graph = trace(model)
+        except NoRuleError as error:
+            problem = str(error)
         else:
-            show(entries, problem)
-        if not can_be_mirrored(entries, problem):
+            with progress("Looking for adjoints", len(graph.calls)) as advance:
+                decisions = decide(model, graph=graph, advance=advance)
+        layers = facts_about_layers(model, decisions, batch)
+        if as_json:
+            print_json(as_data(file, layers, problem, batch))
+        else:
+            show(layers, problem)
+        if not can_be_mirrored(layers, problem):
             raise typer.Exit(1)

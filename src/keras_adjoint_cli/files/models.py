@@ -10,7 +10,6 @@ import zipfile
 import keras
 
 from keras_adjoint_cli.errors import Unusable
-from keras_adjoint_cli.files.without_tensorflow import need_tensorflow
 
 LEGACY = (".h5", ".hdf5")
 START = 16  # bytes of a file that say what it is
@@ -41,7 +40,7 @@ def load(file, modules=None):
     try:
         with contextlib.redirect_stdout(sys.stderr):
             import_modules(modules or ())
-            return load_model(file)
+            return keras.saving.load_model(file, compile=False)
     except Unusable:
         raise
     except Exception as error:
@@ -94,17 +93,6 @@ def kind_of(file, start):
     if file.suffix == ".onnx":
         return "an ONNX model"
     return "" if b"\0" in start or not start.isascii() else "a text"
-
-
-def load_model(file):
-    """Load a model; once more with TensorFlow if it cannot be loaded without."""
-    try:
-        return keras.saving.load_model(file, compile=False)
-    except Exception as error:
-        if "tensorflow" not in str(error).lower().replace("tensorflow.org", ""):
-            raise
-        need_tensorflow()
-        return keras.saving.load_model(file, compile=False)
 
 
 def reason_of(error):

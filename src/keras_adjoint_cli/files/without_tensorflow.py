@@ -3,28 +3,37 @@
 It does so, taking seconds and printing, only to ask whether some value is one of TensorFlow's.
 """
 
+import importlib
+import importlib.util
 import sys
 from contextlib import contextmanager
+from types import ModuleType
+
+TYPES_ASKED_FOR = ("TensorShape", "DType", "TypeSpec")  # by Keras, of every value that it serialises
+
+
+class StandIn(ModuleType):
+    """TensorFlow for those who ask whether a value is of its types; for everything else it is imported after all."""
+
+    def __getattr__(self, name):
+        if name in TYPES_ASKED_FOR and sys.modules.get(self.__name__, self) is self:
+            return type(name, (), {})  # as long as TensorFlow is not imported, no value is of its types
+        return getattr(importlib.import_module(self.__name__), name)
 
 
 @contextmanager
 def without_tensorflow():
-    """Have Keras take TensorFlow for missing, unless it is there already."""
+    """Have Keras take a stand-in for TensorFlow, unless that is the backend, or is imported already, or is missing.
+
+    Keras imports TensorFlow when it needs it first, and keeps what it gets, also after this.
+    """
     import keras
-    from keras.src.utils import module_utils
 
-    if keras.backend.backend() == "tensorflow" or "tensorflow" in sys.modules:
-        yield
-        return
-    module_utils.tensorflow._available = False
-    try:
-        yield
-    finally:
-        need_tensorflow()
-
-
-def need_tensorflow():
-    """Have Keras look for TensorFlow again, for a layer that computes with it."""
-    from keras.src.utils import module_utils
-
-    module_utils.tensorflow._available = None
+    needed = keras.backend.backend() == "tensorflow" or "tensorflow" in sys.modules
+    if not needed and importlib.util.find_spec("tensorflow") is not None:
+        sys.modules["tensorflow"] = StandIn("tensorflow")
+        try:
+            keras.saving.serialize_keras_object(object)
+        finally:
+            del sys.modules["tensorflow"]
+    yield

@@ -5,6 +5,7 @@ from collections import Counter
 import keras
 from rich.markup import escape
 
+from keras_adjoint.models.text import size_text
 from keras_adjoint.testing.model import FAILED, NO_RULE, NOT_LINEAR, NOT_RUN, OK
 from keras_adjoint_cli.output.console import first_sentence, make_console
 from keras_adjoint_cli.output.tables import print_table
@@ -36,7 +37,12 @@ def show(findings):
 
 def row(finding):
     """One line of the table."""
-    words = (finding.layer, finding.type, finding.adjoint, "×".join(map(str, finding.input_shape[1:])))
+    words = (
+        finding.layer,
+        finding.type,
+        finding.adjoint,
+        size_text(finding.input_shape[1:]) if finding.input_shape else "",
+    )
     colour = COLOURS[finding.verdict]
     verdict = f"[{colour}]{finding.verdict}[/{colour}]"
     return *map(escape, words), number(finding.residual), number(finding.tolerance), verdict

@@ -37,11 +37,6 @@ def progress(what, steps):
         yield lambda: bar.advance(task)
 
 
-def size_of(shape):
-    """A shape without its batch axis, as in 28×28×3; "?" where a size is not known."""
-    return "×".join("?" if size is None else str(size) for size in shape[1:]) or "1"
-
-
 def plural(count, noun, nouns=None):
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 

@@ -2,6 +2,7 @@
 
 from rich.markup import escape
 
+from keras_adjoint.models.text import size_text
 from keras_adjoint_cli.output.console import make_console, print_json
 from keras_adjoint_cli.output.tables import print_table
 
@@ -13,7 +14,7 @@ def report(model, photograph, file, seen, *, as_json):
         return
     console = make_console()
     rows = [
-        (str(number), str(one.channel), f"{one.strength:.3g}", "×".join(map(str, one.unit)), place(one.box))
+        (str(number), str(one.channel), f"{one.strength:.3g}", size_text(one.unit), place(one.box))
         for number, one in enumerate(seen.features, 1)
     ]
     columns = ("number", "channel", "strength", "unit", "pixels: left, top, width × height")

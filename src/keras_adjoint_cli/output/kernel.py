@@ -4,6 +4,7 @@ from collections import Counter
 
 from rich.markup import escape
 
+from keras_adjoint.models.text import size_text
 from keras_adjoint_cli.output.console import make_console, plural
 from keras_adjoint_cli.output.tables import print_table
 
@@ -25,7 +26,7 @@ def show(source, file, plan, changes, left_out):
     """Print the kernels that were rearranged, then what became of everything else."""
     console = make_console()
     kernels = [change for change in changes if change.rearranged]
-    rows = [(escape(one.name), shape(one.before), shape(one.after), one.dtype) for one in kernels[:MOST]]
+    rows = [(escape(one.name), size_text(one.before), size_text(one.after), one.dtype) for one in kernels[:MOST]]
     if rows:
         print_table(console, ("array", "shape", "becomes", "dtype"), rows)
     for line in conclusions(file, plan, changes, left_out):
@@ -46,7 +47,3 @@ def conclusions(file, plan, changes, left_out):
     if left_out:
         yield f"Left out, because only PyTorch's files can hold them: {escape(', '.join(left_out))}"
     yield f"Wrote {escape(str(file))}"
-
-
-def shape(sizes):
-    return "×".join(map(str, sizes)) or "one number"

@@ -1,11 +1,17 @@
 """What `keras-adjoint mirror` decided and wrote, for people and for programs."""
 
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
 import keras
 from rich.markup import escape
 
+from keras_adjoint.models.decisions import Decision, Kind
+from keras_adjoint_cli.decoder_files import Figures, Mirrored
 from keras_adjoint_cli.output.console import make_console, plural
 from keras_adjoint_cli.output.tables import print_table
-from keras_adjoint_cli.policy_options import because
+from keras_adjoint_cli.policy_options import Setting, because
 
 COLUMNS = ("layers", "type", "which", "undone by", "because", "tied", "own")
 WORDY = ("because", "undone by", "which")
@@ -14,9 +20,10 @@ NAMED = 3  # names of layers in a line of the summary
 LINEAR = "its adjoint"
 
 
-def as_data(encoder, file, mirrored, figures, *, autoencoder, untied):
+def as_data(
+    encoder: Path, file: Path, mirrored: Mirrored, figures: Figures, *, autoencoder: bool, untied: bool
+) -> dict[str, Any]:
     """A dictionary for JSON."""
-    layers = [{**vars(one), "because": list(because(one, mirrored.settings))} for one in mirrored.decisions]
     return {
         "encoder": str(encoder),
         "file": str(file),
@@ -26,11 +33,32 @@ def as_data(encoder, file, mirrored, figures, *, autoencoder, untied):
         "input_shape": mirrored.model.input_shape,
         "output_shape": mirrored.model.output_shape,
         **vars(figures),
-        "layers": layers,
+        "layers": [layer_as_data(decision, mirrored.settings) for decision in mirrored.decisions],
     }
 
 
-def show(file, mirrored, figures, *, every_layer, autoencoder, untied):
+def layer_as_data(decision: Decision, settings: list[Setting]) -> dict[str, Any]:
+    return {
+        "layer": decision.call.path,
+        "type": decision.type,
+        "kind": decision.kind,
+        "mirror_layers": mirror_layers(decision),
+        "policies": decision.policies,
+        "settings": decision.settings,
+        "tied_parameters": decision.tied_parameters,
+        "own_parameters": decision.own_parameters,
+        "because": list(because(decision, settings)),
+    }
+
+
+def mirror_layers(decision: Decision) -> list[str]:
+    """The types of the layers that stand for a layer in the mirror."""
+    return [type(layer).__name__ for layer in decision.layers.values()]
+
+
+def show(
+    file: Path, mirrored: Mirrored, figures: Figures, *, every_layer: bool, autoencoder: bool, untied: bool
+) -> None:
     """Print the table, then what was written."""
     console = make_console()
     rows = [row(same, mirrored.settings) for same in groups(mirrored, every_layer)]
@@ -39,34 +67,35 @@ def show(file, mirrored, figures, *, every_layer, autoencoder, untied):
         console.print(line, soft_wrap=True)
 
 
-def groups(mirrored, every_layer):
+def groups(mirrored: Mirrored, every_layer: bool) -> Iterable[list[Decision]]:
     """Decisions that are the same but for the layer, together."""
-    found: dict = {}
+    found: dict[Any, list[Decision]] = {}
     for one in mirrored.decisions:
-        reasons = tuple(because(one, mirrored.settings))
-        found.setdefault(one.layer if every_layer else (one.type, tuple(one.by), one.exact, reasons), []).append(one)
+        same = one.type, tuple(mirror_layers(one)), one.kind, tuple(because(one, mirrored.settings))
+        found.setdefault(one.call.path if every_layer else same, []).append(one)
     return found.values()
 
 
-def row(same, settings):
+def row(same: list[Decision], settings: list[Setting]) -> tuple[str, ...]:
     """One line of the table for decisions that are the same."""
-    one = same[0]
-    names = [decision.layer for decision in same[:NAMED]] + (["…"] if len(same) > NAMED else [])
-    reasons = "; ".join([*([LINEAR] if one.exact else []), *because(one, settings)])
-    tied, own = (sum(getattr(decision, name) for decision in same) for name in ("tied", "own"))
-    by = " + ".join(one.by) or "nothing"
+    one, exact = same[0], same[0].kind == Kind.EXACT
+    names = [decision.call.path for decision in same[:NAMED]] + (["…"] if len(same) > NAMED else [])
+    reasons = "; ".join([*([LINEAR] if exact else []), *because(one, settings)])
+    tied = sum(decision.tied_parameters for decision in same)
+    own = sum(decision.own_parameters for decision in same)
+    by = " + ".join(mirror_layers(one)) or "nothing"
     return (
         str(len(same)),
         escape(one.type),
         escape(", ".join(names)),
-        f"[{'green' if one.exact else 'cyan'}]{escape(by)}[/]",
+        f"[{'green' if exact else 'cyan'}]{escape(by)}[/]",
         escape(reasons),
         f"{tied:,}" if tied else "",
         f"{own:,}" if own else "",
     )
 
 
-def conclusions(file, figures, *, autoencoder, untied):
+def conclusions(file: Path, figures: Figures, *, autoencoder: bool, untied: bool) -> Iterator[str]:
     """What was written, and what loading it again has shown."""
     yield f"Wrote {escape(str(file))}, {figures.bytes / 1e6:,.1f} MB, and loaded it again: {figures.parameters:,} parameters."
     if untied:

@@ -6,9 +6,8 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras.src.ops import nn as nn_operations
-from keras.src.ops import numpy as numpy_operations
 
+from keras_adjoint.keras_internals import nn_operations, numpy_operations, own_variables
 from keras_adjoint.layers.registry import nearest_class
 from keras_adjoint.layers.tied import Tied
 
@@ -121,7 +120,7 @@ def kernels_of(layers, calls):
         if isinstance(layer, Tied):
             continue  # its source is a layer of the model, or a copy on purpose; see `untied.py`
         readings = LAYERS.get(nearest_class(layer, LAYERS), {})
-        for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
+        for variable in own_variables(layer):
             if len(variable.shape) < 2 or id(variable) in seen:
                 continue
             seen.add(id(variable))

@@ -5,10 +5,10 @@
 """
 
 import keras
-from keras.src.ops import nn as nn_operations
 
 from keras_adjoint.doctor.finding import ERROR, Finding
 from keras_adjoint.doctor.repair.outputs import in_short
+from keras_adjoint.keras_internals import nn_operations
 
 NAME = "operation that does not run"
 

@@ -5,8 +5,7 @@ from functools import cached_property
 from keras_adjoint.doctor.models.kernels import kernels_of
 from keras_adjoint.doctor.models.origin import Origin
 from keras_adjoint.doctor.models.twins import find_twins, trained
-from keras_adjoint.models.graph import graph_of, trace
-from keras_adjoint.models.walk import layers_of
+from keras_adjoint.models.graph import graph_of, layers_of, trace
 
 
 class Patient:

@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_adjoint.doctor.models.arrangements import arrangement_between, meaning
 from keras_adjoint.doctor.models.kernels import Kernel
+from keras_adjoint.keras_internals import own_variables
 
 TELLING = 8
 CONSTANT = (keras.initializers.Zeros, keras.initializers.Ones)
@@ -79,7 +80,7 @@ def trained(layers):
         bool(np.any(keras.ops.convert_to_numpy(variable) != start))
         for _, layer in layers
         if not hasattr(layer, "unit_forget_bias")  # which begins with other numbers than its initialiser gives
-        for variable in (*layer._trainable_variables, *layer._non_trainable_variables)
+        for variable in own_variables(layer)
         for start in constant_start(layer, variable)
     ]
     return any(moved) if moved else None

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_adjoint.doctor.finding import WARNING, Finding
 from keras_adjoint.doctor.repair.remedies import ByHand, retied_in_place
+from keras_adjoint.keras_internals import own_variables
 from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.tied import Tied
 
@@ -17,7 +18,9 @@ NAME = "tie lost"
 
 def find(patient):
     """A finding for every adjoint layer that is said to be tied, and is not, although its source is in the model."""
-    owned = {id(weight) for _, layer in patient.layers if not isinstance(layer, Tied) for weight in own(layer)}
+    owned = {
+        id(weight) for _, layer in patient.layers if not isinstance(layer, Tied) for weight in own_variables(layer)
+    }
     for place, layer in patient.layers:
         if not isinstance(layer, Tied) or not layer.tied or not layer.source.weights:
             continue
@@ -26,10 +29,6 @@ def find(patient):
         originals = [(where, other) for where, other in patient.layers if is_original(other, layer.source)]
         if len(originals) == 1:
             yield finding(patient, place, layer, *originals[0])
-
-
-def own(layer):
-    return (*layer._trainable_variables, *layer._non_trainable_variables)
 
 
 def is_original(layer, source):

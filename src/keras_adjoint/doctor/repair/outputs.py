@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.models.graph import graph_of
 from keras_adjoint.ops.precision import epsilon
 
@@ -24,7 +25,7 @@ def rounding(dtype):
 
 def rounding_of_model(model):
     """The same for a model: its coarsest layer decides."""
-    dtypes = {layer.compute_dtype for layer in model._flatten_layers() if "float" in (layer.compute_dtype or "")}
+    dtypes = {layer.compute_dtype for layer in layers_inside(model) if "float" in (layer.compute_dtype or "")}
     return max(map(rounding, dtypes), default=rounding(keras.config.floatx()))
 
 
@@ -78,7 +79,7 @@ def random_input(model, unknown, x):
     dtype = keras.backend.standardize_dtype(x.dtype)
     if "float" in dtype:
         return ops.convert_to_tensor(generator.standard_normal(shape), dtype=dtype)
-    words = [layer.input_dim for layer in model._flatten_layers() if isinstance(layer, keras.layers.Embedding)]
+    words = [layer.input_dim for layer in layers_inside(model) if isinstance(layer, keras.layers.Embedding)]
     return ops.convert_to_tensor(generator.integers(0, min(words, default=2), shape), dtype=dtype)
 
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import keras
 from keras import ops
-from keras.src.ops import nn as nn_operations
-from keras.src.ops import numpy as numpy_operations
 
+from keras_adjoint.keras_internals import nn_operations, numpy_operations
 from keras_adjoint.layers.adjoint import linear_adjoint
 from keras_adjoint.layers.registry import class_with_rule, nearest_class
 from keras_adjoint.layers.sharing import copy_value

@@ -13,7 +13,6 @@ the backend's own operation, for which every tap and channel of the columns is a
 import itertools
 import math
 from collections.abc import Sequence
-from functools import partial
 
 from keras import ops
 
@@ -38,7 +37,7 @@ def fits(problem: Problem) -> bool:
 
 def prepare(convolution: Convolution) -> Adjoint:
     """The function (y, kernel) ↦ Aᵀ y."""
-    return partial(apply, convolution=convolution)
+    return lambda y, kernel: apply(y, kernel, convolution)
 
 
 @accumulate_in_float32
@@ -100,7 +99,7 @@ def fits_fold(problem: Problem) -> bool:
 
 def prepare_fold(convolution: Convolution) -> Adjoint:
     """The function (y, kernel) ↦ Aᵀ y by the backend's own `fold`."""
-    return partial(apply_fold, convolution=convolution)
+    return lambda y, kernel: apply_fold(y, kernel, convolution)
 
 
 @accumulate_in_float32

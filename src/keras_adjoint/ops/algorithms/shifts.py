@@ -8,7 +8,6 @@ fuses makes one pass over memory of the whole sum.
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from keras import ops
@@ -36,7 +35,7 @@ def fits(problem: Problem) -> bool:
 
 def prepare(convolution: Convolution) -> Adjoint:
     """The function (y, kernel) ↦ Aᵀ y."""
-    return partial(apply, convolution=convolution)
+    return lambda y, kernel: apply(y, kernel, convolution)
 
 
 @accumulate_in_float32
@@ -87,8 +86,8 @@ def one_phase(
     axes = [along for along in phase if along is not None]
     if len(axes) < len(phase):
         return None
-    windows = [along.window(block) for along, block in zip(axes, blocks, strict=True)]
-    read = window(y, *zip(*windows, strict=True))
+    starts, lengths = zip(*(along.window(block) for along, block in zip(axes, blocks, strict=True)), strict=True)
+    read = window(y, starts, lengths)
     counts = [block.count for block in blocks]
     return add_up(lambda y, tap, *starts: multiply(cut(y, starts, counts), tap), read, tap_starts(convolution, axes))
 

@@ -45,11 +45,11 @@ def _slows_gradient(padding: Sequence[int], kernel: Tensor, dilation: Sequence[i
 
 
 def _is_differentiated(kernel: Tensor) -> bool:
-    return kernel.requires_grad and torch.is_grad_enabled() and not _is_exporting()
+    return bool(kernel.requires_grad) and torch.is_grad_enabled() and not _is_exporting()
 
 
 def _is_exporting() -> bool:
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+    return bool(torch.compiler.is_exporting() or torch.jit.is_tracing())
 
 
 def _even_padding(

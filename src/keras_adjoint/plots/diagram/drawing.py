@@ -6,46 +6,47 @@ Beside the boxes, on the outer sides, run the edges of the two graphs, and betwe
 from dataclasses import dataclass
 from itertools import pairwise
 
-from keras_adjoint.models.decisions import BROKEN, EXACT, POLICY, TIED
+from keras_adjoint.models.decisions import Kind, Sharing
+from keras_adjoint.models.text import shapes_text
 from keras_adjoint.plots.diagram.lanes import Edge, lanes_of
 from keras_adjoint.plots.diagram.lettering import WIDE
 from keras_adjoint.plots.diagram.shapes import Box, Dot, Drawing, Line, Row, Text
-from keras_adjoint.plots.diagram.words import all_sizes, words_of
+from keras_adjoint.plots.diagram.words import role_of, words_of
 
 
-def draw(ladder, form=WIDE):
-    """The `Drawing` of a `Ladder`."""
-    return Draughtsman(ladder, form).drawing
+def draw(decisions, form=WIDE):
+    """The `Drawing` of the `Decisions` about an encoder."""
+    return Draughtsman(decisions, form).drawing
 
 
 class Draughtsman:
-    """Lays a `Ladder` out. Rows are its inputs, its rungs, and the code."""
+    """Lays the `Decisions` about an encoder out. Rows are its inputs, its calls, and the code."""
 
-    def __init__(self, ladder, form):
-        self.ladder, self.form = ladder, form
-        self.inputs, self.outputs = ladder.graph.inputs, ladder.graph.outputs
+    def __init__(self, decisions, form):
+        self.decisions, self.form = decisions, form
+        self.inputs, self.outputs = decisions.graph.inputs, decisions.graph.outputs
         forth, back = self.targets()
         self.lanes, self.edges = lanes_of(forth)
         self.backs = {(start, end) for start, ends in enumerate(back) for end in ends}
         self.outer = form.lane * (1 + max([edge.lane for edge in self.edges] + self.lanes, default=0)) + form.inset
         self.width = 2 * (self.outer + form.box) + form.gap
-        self.words = [words_of(rung) for rung in ladder.rungs]
-        self.columns = [columns_of(*each, form) for each in zip(ladder.rungs, self.words, strict=True)]
+        self.words = [words_of(decision) for decision in decisions]
+        self.columns = [columns_of(*each, form) for each in zip(decisions, self.words, strict=True)]
         self.middles, self.heights, total = self.places()
         self.drawing = Drawing(self.width, total, self.behind(), list(self.rows()))
 
     # --- the graph as rows
 
     def targets(self):
-        """For each row the later rows that read it, and for the mirror those that something comes back from."""
-        first, calls, last = len(self.inputs), self.ladder.rungs, len(self.inputs) + len(self.ladder.rungs)
+        """For each row the later rows that read it, and for the mirror those that give it a cotangent."""
+        first, last = len(self.inputs), len(self.inputs) + len(self.decisions)
         source = {id(tensor): row for row, tensor in enumerate(self.inputs)}
-        source |= {id(tensor): row for row, rung in enumerate(calls, first) for tensor in rung.call.outputs}
+        source |= {id(tensor): row for row, one in enumerate(self.decisions, first) for tensor in one.call.outputs}
         forth, back = [[] for _ in range(last + 1)], [[] for _ in range(last + 1)]
-        for row, rung in enumerate(calls, first):
-            for number, tensor in enumerate(rung.call.inputs):
+        for row, decision in enumerate(self.decisions, first):
+            for number, tensor in enumerate(decision.call.inputs):
                 forth[source[id(tensor)]].append(row)
-                if rung.returned[number : number + 1] == (True,):
+                if decision.reached[number : number + 1] == (True,):
                     back[source[id(tensor)]].append(row)
         for tensor in self.outputs:
             forth[source[id(tensor)]].append(last)
@@ -94,32 +95,33 @@ class Draughtsman:
         left, right = self.outer, self.width - self.outer
         yield Row([Text(left, letters, "encoder ↓", "head"), Text(right, letters, "↑ mirror", "head", "end")], "")
         for row, tensor in enumerate(self.inputs):
-            size = all_sizes([tensor])
+            size = shapes_text([tensor.shape])
             shapes = [*self.dots(row), *self.boxes(row, "end", "end"), *self.rung(row, "exact")]
             base = self.middles[row] + 0.35 * letters
             ends = ((left, f"input {size}"), (right - form.box, f"back to {size}"))
             shapes += [
                 Text(x + form.inset, base, form.shortened(text, form.across, "name"), "name") for x, text in ends
             ]
-            yield Row(shapes, f"The input, {size}, and what comes back for it")
-        for row, each in enumerate(zip(self.ladder.rungs, self.words, self.columns, strict=True), len(self.inputs)):
+            yield Row(shapes, f"The input, {size}, and its reconstruction")
+        for row, each in enumerate(zip(self.decisions, self.words, self.columns, strict=True), len(self.inputs)):
             yield self.row_of(row, *each)
-        last, code = len(self.middles) - 1, all_sizes(self.outputs)
+        last, code = len(self.middles) - 1, shapes_text(y.shape for y in self.outputs)
         box = Box(left, self.middles[last] - self.heights[last] / 2, right - left, self.heights[last], "code")
         text = form.shortened(f"code {code}", right - left - 2 * form.inset, "name")
         text = Text(self.width / 2, self.middles[last] + 0.35 * letters, text, "name", "middle")
         yield Row([*self.dots(last), box, text], f"The code, {code}")
 
-    def row_of(self, row, rung, words, columns):
+    def row_of(self, row, decision, words, columns):
         form, middle = self.form, self.middles[row]
-        shapes = [*self.dots(row), *self.boxes(row, "encoder", rung.how)]
-        shapes += self.rung(row, TIED if rung.shared else rung.how) if rung.how in (EXACT, POLICY) else []
+        shapes = [*self.dots(row), *self.boxes(row, "encoder", role_of(decision))]
+        if role_of(decision) in (Kind.EXACT, Kind.POLICY):
+            shapes += self.rung(row, Sharing.TIED if decision.sharing else decision.kind)
         for x, column in zip((self.outer, self.width - self.outer - form.box), columns, strict=True):
             shapes += self.texts(x + form.inset, middle, column)
         if form.names_kernels and words.kernel:
             kernel = form.shortened(words.kernel, form.gap - form.letters, "kernel")
             shapes.append(Text(self.width / 2, middle - 0.5 * form.letters, kernel, "kernel", "middle"))
-        return Row(shapes, words.sentence, id(rung.call.operation))
+        return Row(shapes, words.sentence, id(decision.call.operation))
 
     def texts(self, x, middle, column):
         """The lines of a column, around the middle of its box."""
@@ -142,7 +144,7 @@ class Draughtsman:
 
     def rung(self, row, role):
         start, end, y = self.outer + self.form.box, self.width - self.outer - self.form.box, self.middles[row]
-        knobs = [Dot(start, y, "knob"), Dot(end, y, "knob")] if role == TIED else []
+        knobs = [Dot(start, y, "knob"), Dot(end, y, "knob")] if role == Sharing.TIED else []
         return [Line(((start, y), (end, y)), f"rung-{role}"), *knobs]
 
 
@@ -155,10 +157,10 @@ class Written:
     size: str = ""
 
 
-def columns_of(rung, words, form):
-    """What is written in the two boxes of a rung, as lists of `Written`."""
+def columns_of(decision, words, form):
+    """What is written in the two boxes of a row, as lists of `Written`."""
     out, into = (words.out, words.into) if words.changes_size else ("", "")
-    if rung.shared is None and rung.how != BROKEN:  # not worth a name
+    if decision.sharing is None and decision.kind != Kind.NEITHER:  # not worth a name
         return column([(words.type, "detail")], out, form), column([(words.how, "detail")], into, form)
     left = column([(words.name, "name"), (words.type, "detail")], out, form, sizes_last=True)
     return left, column([(words.mirror or "—", "name"), (words.how, "detail")], into, form)

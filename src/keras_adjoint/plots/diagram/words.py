@@ -1,16 +1,22 @@
-"""What stands on a rung, in words."""
+"""What the diagram says about a call, in words."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from keras_adjoint.models.decisions import BROKEN, COPIED, EXACT, NOTHING, TIED, UNREACHED
+import keras
 
-HOW = {NOTHING: "nothing", UNREACHED: "nothing comes back", BROKEN: "no way back"}
-SHARED = {TIED: "tied", COPIED: "a copy"}
+from keras_adjoint.models.decisions import Decision, Kind, Sharing
+from keras_adjoint.models.text import choice_text, shapes_text, size_text
+
+LEFT_OUT = "nothing"
+WITHOUT_LAYER = {Kind.UNREACHED: "not reached", Kind.NEITHER: "no adjoint, no policy"}
+SHARED = {Sharing.TIED: "tied", Sharing.COPIED: "a copy"}
 
 
 @dataclass(frozen=True)
 class Words:
-    """A rung in words.
+    """A call and what undoes it, in words.
 
     Attributes:
         name: The encoder's layer.
@@ -19,8 +25,8 @@ class Words:
         out: The sizes of its outputs.
         kernel: The shape of the kernel that is shared, or "".
         mirror: The type of what undoes it, or "".
-        how: Whether that is exact, and what was decided.
-        changes_size: Whether the sizes before and behind it differ.
+        how: Whether that is exact, and what the policies chose.
+        changes_size: Whether the sizes of inputs and outputs differ.
     """
 
     name: str
@@ -33,61 +39,55 @@ class Words:
     changes_size: bool
 
     @property
-    def sentence(self):
+    def sentence(self) -> str:
         """All of it, for those who do not see the picture."""
         kernel = f" with a kernel of {self.kernel}," if self.kernel else ""
         beside = f"{self.mirror}, {self.how}" if self.mirror else self.how
         return f"{self.name}, {self.type},{kernel} from {self.into} to {self.out}; beside it {beside}"
 
 
-def words_of(rung):
-    operation, main = rung.call.operation, rung.main
-    kernel = biggest(main.source.weights) if rung.shared else None
+def words_of(decision: Decision) -> Words:
+    call, main = decision.call, decision.main
+    kernel = largest(main.source.weights) if decision.sharing and main is not None else None
     return Words(
-        name=operation.name,
-        type=type(operation).__name__,
-        into=all_sizes(rung.call.inputs),
-        out=all_sizes(rung.call.outputs),
-        kernel=by(kernel.shape) if kernel is not None else "",
-        mirror="" if rung.how in HOW else type(operation if main is None else main).__name__,
-        how=how(rung),
-        changes_size=len({tuple(tensor.shape[1:]) for tensor in (*rung.call.inputs, *rung.call.outputs)}) > 1,
+        name=decision.name,
+        type=decision.type,
+        into=shapes_text(x.shape for x in call.inputs),
+        out=shapes_text(y.shape for y in call.outputs),
+        kernel=size_text(kernel.shape) if kernel is not None else "",
+        mirror="" if stands_alone(decision) else type(call.operation if main is None else main).__name__,
+        how=how(decision),
+        changes_size=len({tuple(tensor.shape[1:]) for tensor in (*call.inputs, *call.outputs)}) > 1,
     )
 
 
-def how(rung):
-    """Whether it is exact, and what was decided."""
-    policies = {policy: named(choice) for policy, choice in rung.decided.items()}
-    if rung.how in HOW:
-        return HOW[rung.how] + (f" ({listed(policies, ': ')})" if policies else "")
-    bias = getattr(rung.main, "bias_mode", "none")
-    if bias != "none":
-        policies["bias"] = bias
-    shared = [SHARED[rung.shared]] if rung.shared else []
-    if rung.how == EXACT:
-        return ", ".join(["exact", *shared]) + (f"; {listed(policies, ' ')}" if policies else "")
-    return ", ".join([listed(policies, ": "), *shared])
+def stands_alone(decision: Decision) -> bool:
+    """Whether nothing stands beside the call in the mirror."""
+    return decision.left_out or decision.kind in WITHOUT_LAYER
 
 
-def listed(policies, between):
-    return ", ".join(f"{policy}{between}{choice}" for policy, choice in policies.items())
+def role_of(decision: Decision) -> str:
+    """How the box beside a call looks, as a role."""
+    return LEFT_OUT if decision.left_out else str(decision.kind)
 
 
-def named(choice):
-    """A choice as a word, also where it is a function or a layer."""
-    return choice if isinstance(choice, str) else getattr(choice, "__name__", type(choice).__name__)
+def how(decision: Decision) -> str:
+    """Whether it is exact, and what the policies chose."""
+    chosen = {policy: choice_text(choice) for policy, choice in decision.policies.items()}
+    if chosen.get("bias") == "none":
+        del chosen["bias"]
+    if stands_alone(decision):
+        return WITHOUT_LAYER.get(decision.kind, LEFT_OUT) + (f" ({listed(chosen, ': ')})" if chosen else "")
+    shared = [SHARED[decision.sharing]] if decision.sharing else []
+    if decision.kind == Kind.EXACT:
+        return ", ".join(["exact", *shared]) + (f"; {listed(chosen, ' ')}" if chosen else "")
+    return ", ".join([listed(chosen, ": "), *shared])
 
 
-def biggest(variables):
+def listed(chosen: Mapping[str, Any], between: str) -> str:
+    return ", ".join(f"{policy}{between}{choice}" for policy, choice in chosen.items())
+
+
+def largest(variables: Iterable[keras.Variable]) -> keras.Variable:
+    """The variable with the most axes."""
     return max(variables, key=lambda variable: len(variable.shape))
-
-
-def all_sizes(tensors):
-    """Sizes of tensors without the batch axis."""
-    sizes = [by(tensor.shape[1:]) or "one number" for tensor in tensors]
-    return f"{len(sizes)} of {sizes[0]}" if len(sizes) > 1 and len(set(sizes)) == 1 else " + ".join(sizes)
-
-
-def by(sizes):
-    """Sizes as people write them."""
-    return "×".join("?" if size is None else str(size) for size in sizes)

@@ -37,7 +37,7 @@ def rows():
             geometry.name,
             {
                 name: {
-                    **in_a_process("benchmarks.speed.room", geometry.name, name),
+                    **in_a_process("benchmarks.speed.workspace", geometry.name, name),
                     "considered": BY_NAME[name] in candidates(problem),
                 }
                 for name in names
@@ -52,18 +52,18 @@ def main(geometry_name, algorithm_name):
     larger = 4 * max(np.prod(geometry.x_shape), np.prod(geometry.y_shape))
     y, kernel = (ops.ones(shape, "float32") for shape in (geometry.y_shape, geometry.kernel_shape))
 
-    def carry_back(y, kernel):
+    def compute(y, kernel):
         return algorithm.apply(y, kernel, geometry.convolution)
 
     found = {}
     if keras.backend.backend() == "jax":
         import jax
 
-        planned = jax.jit(carry_back).lower(y, kernel).compile().memory_analysis().temp_size_in_bytes
+        planned = jax.jit(compute).lower(y, kernel).compile().memory_analysis().temp_size_in_bytes
         found["planned"] = planned / larger
     # One sample first: what a backend needs for any run is not counted, and there is little for it to keep and use again.
-    ways().timed(carry_back, y[:1], kernel)()
-    found["resident"] = (grown(ways().timed(carry_back, y, kernel)) - 4 * np.prod(geometry.x_shape)) / larger
+    ways().timed(compute, y[:1], kernel)()
+    found["resident"] = (grown(ways().timed(compute, y, kernel)) - 4 * np.prod(geometry.x_shape)) / larger
     print(json.dumps({name: float(ratio) for name, ratio in found.items()}))
 
 

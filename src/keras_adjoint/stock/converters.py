@@ -1,4 +1,8 @@
-"""Which function writes out which adjoint layer."""
+"""Which function converts which adjoint layer into stock layers."""
+
+from collections.abc import Callable
+
+from keras.layers import Layer
 
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.conv_transpose import AdjointConvTranspose
@@ -18,12 +22,12 @@ from keras_adjoint.layers.pooling import AdjointAveragePooling, SpreadPooling
 from keras_adjoint.layers.shape import AdjointRepeatVector, AdjointReshape, AdjointZeroPadding1D
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.upsampling import AdjointUpSampling
-from keras_adjoint.stock import conv, merge, others
-from keras_adjoint.stock.steps import refuse
+from keras_adjoint.stock import conv, others
+from keras_adjoint.stock.steps import AdjointCall, Branches, Step, refuse
 
-KINDS = tuple(conv.WAYS)
+KINDS = tuple(conv.KINDS)
 
-WRITERS = {
+CONVERTERS: dict[type, Callable[[AdjointCall], list[Step] | Branches]] = {
     AdjointConv: conv.conv,
     AdjointDepthwiseConv: conv.conv,
     AdjointSeparableConv: conv.conv,
@@ -44,25 +48,26 @@ WRITERS = {
     AdjointAffinePart: others.scaling,
     SpreadPooling: others.spread_pooling,
     BroadcastGlobalPooling: others.broadcast_global_pooling,
-    AdjointSum: merge.weighted_sum,
-    AdjointConcatenate: merge.concatenation,
+    AdjointSum: others.weighted_sum,
+    AdjointConcatenate: others.concatenation,
 }
 
-REFUSED = {
+REFUSED: dict[type, str] = {
     unpooling: "no stock layer finds the switches. Use average pooling or a stride in a model that you will untie"
     for unpooling in (AdjointMaxPooling, AdjointGlobalMaxPooling)
 }
 
 
-OTHERS = (RecordedSign, SelectedFeatures)  # layers of ours that are no adjoints, and no arrangement of stock layers
+UNKNOWN = "no arrangement of them is known that computes it"
+NOT_CONVERTED = (RecordedSign, SelectedFeatures)  # layers of ours that are no adjoints
 
 
-def writer_for(tied):
-    """The function that writes out an adjoint layer.
+def converter_for(tied: Layer) -> Callable[[AdjointCall], list[Step] | Branches]:
+    """The function that converts an adjoint layer.
 
     Raises:
         NoRuleError: If there is none.
     """
-    if type(tied) not in WRITERS:
-        refuse(tied, REFUSED.get(type(tied), "no arrangement of them is known that computes it"))
-    return WRITERS[type(tied)]
+    if type(tied) not in CONVERTERS:
+        refuse(tied, REFUSED.get(type(tied), UNKNOWN))
+    return CONVERTERS[type(tied)]

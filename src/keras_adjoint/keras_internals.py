@@ -1,0 +1,136 @@
+"""What this package takes from Keras beyond its public API, all of it.
+
+No other module imports from `keras.src` or reads an attribute of Keras' that begins with an underscore.
+`tests/test_keras_internals.py` holds every name here to what its docstring says, and names the versions it was seen on.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypeAlias
+
+import keras
+from keras.src.applications.convnext import LayerScale, StochasticDepth
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
+from keras.src.backend.common import global_state
+from keras.src.models.functional import Functional
+from keras.src.ops import nn as nn_operations
+from keras.src.ops import numpy as numpy_operations
+from keras.src.saving.serialization_lib import ObjectSharingScope
+
+__all__ = [
+    "CustomScaleLayer",  # InceptionResNetV2's weighted sum of two tensors
+    "Functional",  # what `keras.Model(inputs, outputs)` returns
+    "LayerScale",  # ConvNeXt's scale of each channel
+    "StochasticDepth",  # ConvNeXt's dropout of whole samples
+    "nn_operations",  # the classes behind `keras.ops.conv`, `relu` and the like: `Conv`, `Relu`
+    "numpy_operations",  # the classes behind `keras.ops.add`, `reshape` and the like: `Add`, `Reshape`
+]
+
+Node: TypeAlias = Any  # Keras' record of one symbolic call; it has no public name
+Tensor: TypeAlias = Any
+
+_MET_WHILE_WRITING = "shared_objects/id_to_config_map"
+_MET_WHILE_READING = "shared_objects/id_to_obj_map"
+
+
+# --- graphs
+
+
+def producer_of(tensor: keras.KerasTensor) -> keras.Operation:
+    """The layer or operation whose call returned a symbolic tensor; an `InputLayer` for an input."""
+    return tensor._keras_history.operation
+
+
+def call_of(tensor: keras.KerasTensor) -> Node:
+    """The record of the call that returned a symbolic tensor: what `calls_of` says, and the `operation`."""
+    history = tensor._keras_history
+    return history.operation._inbound_nodes[history.node_index]
+
+
+def calls_of(operation: keras.Operation) -> Sequence[Node]:
+    """Every symbolic call of a layer or operation so far, the oldest first.
+
+    A node has `arguments` (with `args`, `kwargs` and `fill_in`), `input_tensors` and `output_tensors`. An object that is no
+    operation has none.
+    """
+    return getattr(operation, "_inbound_nodes", ())
+
+
+def nodes_of(model: Functional) -> Iterator[Node]:
+    """The calls that a Functional model consists of, in an order in which they can run.
+
+    Besides what `calls_of` says of nodes, these have an `operation`. Inputs are left out.
+    """
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        yield from (node for node in model._nodes_by_depth[depth] if not node.is_input)
+
+
+# --- layers and their variables
+
+
+def layers_inside(layer: keras.layers.Layer, *, recursive: bool = True) -> list[keras.layers.Layer]:
+    """The layers that a layer or model holds, each once; with `recursive` those that these hold, too."""
+    return layer._flatten_layers(include_self=False, recursive=recursive)
+
+
+def own_variables(layer: keras.layers.Layer) -> tuple[keras.Variable, ...]:
+    """The variables that a layer made itself, without those of the layers inside it."""
+    return (*layer._trainable_variables, *layer._non_trainable_variables)
+
+
+def set_own_trainable(layer: keras.layers.Layer, trainable: bool) -> None:
+    """Set whether a layer trains its own variables, and leave the layers inside it as they are.
+
+    The public setter, `layer.trainable = ...`, sets all of them.
+    """
+    layer._trainable = trainable
+    for variable in layer._trainable_variables:
+        variable.trainable = trainable
+
+
+# --- quantised kernels
+
+
+def stored_variable(layer: keras.layers.Layer, name: str) -> keras.Variable:
+    """The variable behind a property such as `kernel`, where LoRA and quantisation have the property compute its value.
+
+    For int8 these are the codes.
+    """
+    return getattr(layer, f"_{name}")
+
+
+def stored_kernel(layer: keras.layers.Layer) -> keras.Variable | None:
+    """The variable in which a layer keeps its kernel, whether or not `layer.kernel` computes something from it."""
+    return next(
+        (
+            variable
+            for name in ("_kernel", "kernel")
+            if isinstance(variable := getattr(layer, name, None), keras.Variable)
+        ),
+        None,
+    )
+
+
+def scale_along_codes(layer: keras.layers.EinsumDense, scale: Tensor) -> Tensor:
+    """The scale of an int8 `EinsumDense` with the axes of its codes, which are codes = kernel · scale."""
+    return layer._adjust_scale_for_dequant(scale)
+
+
+# --- shared layers in files
+
+
+def shared_while_saving() -> AbstractContextManager[Any]:
+    """What Keras saves and loads files in: inside, one layer has one identity, however often it is met."""
+    return ObjectSharingScope()
+
+
+def announce_to_file(layer: keras.layers.Layer) -> None:
+    """Make the file that Keras is writing now, if any, treat `layer` as one that it has met before."""
+    met = global_state.get_global_attribute(_MET_WHILE_WRITING)
+    if met is not None:
+        met.setdefault(id(layer), {})
+
+
+def reads_file() -> bool:
+    """Whether Keras is reading a file now, and finds again the layers that it has read from it."""
+    return global_state.get_global_attribute(_MET_WHILE_READING) is not None

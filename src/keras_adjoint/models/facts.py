@@ -1,0 +1,164 @@
+"""What there is to know about every layer of a model: kernels, sizes, its adjoint and what a mirror makes of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_adjoint.layers.adjoint import linear_adjoint
+from keras_adjoint.layers.conv import AdjointConv
+from keras_adjoint.layers.sizes import recorded_shapes, spatial
+from keras_adjoint.layers.tied import Tied
+from keras_adjoint.models.decisions import Decision, Decisions, Kind
+from keras_adjoint.models.graph import Call, Graph, is_opaque, layers_of
+from keras_adjoint.ops.algorithms.problem import ANY_SIZE
+from keras_adjoint.ops.backend import current
+
+KERNELS = ("kernel", "embeddings")  # how the names of variables end that an adjoint is made of
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """What there is to know about one layer.
+
+    Attributes:
+        layer: Its name, with those of the models around it.
+        type: Its type.
+        kernels: The shapes of its kernels, by their names.
+        strides: Its strides.
+        dilation: Its dilation.
+        padding: Its padding.
+        groups: Its groups.
+        inputs: The shapes of its inputs.
+        outputs: The shapes of its outputs.
+        adjoint: The type of its adjoint, or what it is the adjoint of.
+        kind: How a mirror undoes it.
+        policies: What the policies chose about it.
+        parameters: How many parameters it has.
+        tied_parameters: How many of them a mirror shares with it.
+        own_parameters: How many a mirror adds.
+        algorithms: The algorithms that run in its adjoint.
+        reason: Why it is not undone, or "".
+    """
+
+    layer: str
+    type: str
+    kernels: dict[str, tuple[int, ...]]
+    strides: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: str
+    groups: int
+    inputs: list[tuple[int | None, ...]]
+    outputs: list[tuple[int | None, ...]]
+    adjoint: str
+    kind: Kind
+    policies: dict[str, Any]
+    parameters: int
+    tied_parameters: int
+    own_parameters: int
+    algorithms: list[str]
+    reason: str = ""
+
+
+def facts_about_layers(model: keras.Model, decisions: Decisions | None, batch: int = 1) -> list[LayerFacts]:
+    """The `LayerFacts` of every layer and operation of a model.
+
+    Args:
+        model: The model.
+        decisions: The `Decisions` about it; `None` if it is no graph of layers.
+        batch: How many samples the algorithms are chosen for.
+    """
+    if decisions is None:
+        return [facts_about(name, layer, None, batch) for name, layer in layers_of(model)]
+    found = decisions.by_layer()
+    return [facts_about(name, layer, found.get(id(layer)), batch) for name, layer in in_order(model, decisions.graph)]
+
+
+def in_order(model: keras.Model, graph: Graph) -> Iterator[tuple[str, keras.Operation]]:
+    """(name, layer or operation) in the order of the calls, each followed by the layers inside; then whatever else there is."""
+    seen: set[int] = set()
+    calls = [(call.path, call.operation) for call in graph.calls]
+    for name, layer in (*calls, *layers_of(model)):
+        if id(layer) not in seen:
+            seen.add(id(layer))
+            yield name, layer
+            if isinstance(layer, keras.layers.Layer) and not is_opaque(layer):
+                yield from layers_of(layer, f"{name}/", seen)
+
+
+def facts_about(name: str, layer: keras.Operation, decision: Decision | None, batch: int) -> LayerFacts:
+    """The `LayerFacts` of one layer, about which there is a decision if it is called."""
+    call = None if decision is None else decision.call
+    adjoint = None if decision is None else decision.layers.get("adjoint")
+    inputs, outputs = shapes(layer, call)
+    return LayerFacts(
+        layer=name,
+        type=type(layer).__name__,
+        **hyperparameters(layer),
+        inputs=inputs,
+        outputs=outputs,
+        adjoint=name_of_adjoint(layer, adjoint),
+        kind=Kind.UNREACHED if decision is None else decision.kind,
+        policies={} if decision is None else decision.policies,
+        tied_parameters=0 if decision is None else decision.tied_parameters,
+        own_parameters=0 if decision is None else decision.own_parameters,
+        algorithms=algorithms(layer, outputs, batch) or algorithms(adjoint, inputs, batch),
+        reason="" if decision is None else decision.reason,
+    )
+
+
+def name_of_adjoint(layer: keras.Operation, adjoint: keras.layers.Layer | None) -> str:
+    """The type of a layer's adjoint, whether or not a mirror takes it; of an adjoint layer, its source."""
+    if isinstance(layer, Tied):
+        return f"of {layer.source.name}"
+    if adjoint is None and isinstance(layer, keras.layers.Layer):
+        try:
+            adjoint = linear_adjoint(layer)
+        except Exception:
+            return ""
+    return "" if adjoint is None else type(adjoint).__name__
+
+
+def hyperparameters(layer: keras.Operation) -> dict[str, Any]:
+    """The kernels of a layer and how they move; those that an adjoint layer reads."""
+    source = layer.source if isinstance(layer, Tied) else layer
+    weights = getattr(source, "weights", [])
+    padding = getattr(source, "padding", "")
+    return {
+        "kernels": {w.name: tuple(w.shape) for w in weights if w.name.endswith(KERNELS) and "lora" not in w.name},
+        "strides": as_tuple(getattr(source, "strides", ())),
+        "dilation": as_tuple(getattr(source, "dilation_rate", ())),
+        "padding": padding if isinstance(padding, str) else str(padding),
+        "groups": getattr(source, "groups", 1),
+        "parameters": layer.count_params() if isinstance(layer, keras.layers.Layer) and layer.built else 0,
+    }
+
+
+def shapes(
+    layer: keras.Operation, call: Call | None
+) -> tuple[list[tuple[int | None, ...]], list[tuple[int | None, ...]]]:
+    """(shapes of what a layer takes, shapes of what it gives): in a call, else as it was built."""
+    if call is not None:
+        return [tuple(x.shape) for x in call.inputs], [tuple(y.shape) for y in call.outputs]
+    recorded = recorded_shapes(layer)[:1]
+    try:
+        return recorded, [tuple(layer.compute_output_shape(shape)) for shape in recorded]
+    except Exception:
+        return recorded, []
+
+
+def algorithms(adjoint: keras.Operation | None, shapes: list[tuple[int | None, ...]], batch: int) -> list[str]:
+    """Names of the algorithms that run in the adjoint of a convolution, if it is one, for the first of the shapes of x.
+
+    A size that is not known counts as a middling one.
+    """
+    if not isinstance(adjoint, AdjointConv) or not shapes:
+        return []
+    known = [ANY_SIZE if size is None else size for size in spatial(shapes[0], adjoint.data_format)]
+    return adjoint.algorithms(known, batch, current().device_of(ops.zeros(())))
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)

@@ -1,0 +1,142 @@
+"""The backward pass of a mirror: by adjoints where there are any, and elsewhere by policies."""
+
+from typing import Any
+
+import keras
+
+from keras_adjoint.errors import NoRuleError
+from keras_adjoint.keras_internals import layers_inside
+from keras_adjoint.layers.adjoint import linear_adjoint, original_of
+from keras_adjoint.layers.bias import MODES, READS_SOURCE
+from keras_adjoint.layers.registry import class_with_rule, options_of
+from keras_adjoint.models.backward import BackwardPass, locate_errors
+from keras_adjoint.models.graph import Call, Cotangents, Graph, trace
+from keras_adjoint.models.policies import Policies, describe_call, has_own_activation
+from keras_adjoint.models.policy_layers import GLOBAL_MAX_POOLS, MAX_POOLS, UNDO
+
+# Layers that move or select values and do not change them, so that an activation still holds behind them.
+MOVES = (
+    keras.layers.Flatten,
+    keras.layers.Reshape,
+    keras.layers.Permute,
+    keras.layers.Identity,
+    keras.layers.Dropout,
+    *MAX_POOLS,
+    *GLOBAL_MAX_POOLS,
+)
+
+
+class MirrorBackwardPass(BackwardPass):
+    """The backward pass through an encoder that need not be linear.
+
+    Args:
+        graph: A `Graph` of the encoder's layers, its own or a part of it.
+        encoder: The encoder.
+        policies: The `Policies`.
+        **options: See `BackwardPass`.
+
+    Attributes:
+        choices: For each call that was reached what the policies chose. A call that no choice is about is transposed by its
+            adjoint, and so is one whose only choice is about the activation that it ends in.
+
+    Raises:
+        ValueError: If a policy does not exist, or names a layer that the encoder does not have.
+    """
+
+    def __init__(self, graph: Graph, encoder: keras.Model, policies: Policies, **options: Any) -> None:
+        layers = layers_inside(encoder)
+        policies.check([call.operation for call in graph.calls] + layers)
+        super().__init__(graph, taken=[layer.name for layer in layers], **options)
+        self.policies = policies
+        self.choices: dict[Call, dict[str, Any]] = {}
+        self._code = code_tensors(graph)
+        self._network_inputs = self._behind_preprocessing()
+
+    def run(self, output_cotangents: list[keras.KerasTensor]) -> list[keras.KerasTensor]:
+        found = super().run(output_cotangents)
+        pairs = zip(self.graph.inputs, found, strict=True)
+        return [self._output_activation(y) if id(x) in self._network_inputs else y for x, y in pairs]
+
+    def transpose_call(self, call: Call, cotangents: Cotangents) -> Cotangents:
+        if id(call.outputs[0]) in self._network_inputs:
+            cotangents = [self._output_activation(cotangents[0])]
+        policy = self.policies.about(call.operation)
+        choices = self.choices[call] = {}
+        with locate_errors(call):
+            if policy is not None:
+                choices[policy] = self.policies.choose(policy, call.operation)
+                return UNDO[policy](self, call, cotangents[0], self._effective(policy, choices[policy], call))
+            if has_own_activation(call.operation):
+                choices["activation"] = self.policies.choose("activation", call.operation)
+                choice = self._effective("activation", choices["activation"], call)
+                cotangents = UNDO["activation"](self, call, cotangents[0], choice)
+        return super().transpose_call(call, cotangents)
+
+    def adjoint_of(self, call: Call, name: str) -> keras.layers.Layer:
+        """The adjoint of the linear part of a layer, with the bias that the policy gives it."""
+        layer = call.operation
+        original = original_of(layer)
+        if original is not None:
+            return original
+        if class_with_rule(layer) is None:
+            raise NoRuleError(
+                f"{describe_call(call)} If it is linear, write a function that takes the layer and returns the layer computing "
+                f"its adjoint, and decorate it with `@keras_adjoint.register_rule({type(layer).__name__})`. If it is a kind of "
+                f'activation, normalisation or dropout, say so, as in `activation={{{type(layer).__name__}: "linear"}}`'
+            )
+        return linear_adjoint(layer, name=name, **self.copy_option(), **self._bias(layer))
+
+    def _bias(self, layer: keras.layers.Layer) -> dict[str, str]:
+        choice = self.policies.choose("bias", layer)
+        options, modes = options_of(layer)
+        possible = "bias" in options and choice in (modes or MODES)
+        starts_from_nothing = choice in READS_SOURCE and getattr(layer, "bias", None) is None
+        return {"bias": choice} if possible and choice != "none" and not starts_from_nothing else {}
+
+    def _effective(self, policy: str, choice: Any, call: Call) -> Any:
+        """A choice as it holds for a call: the code has passed its activation already, so it passes none again."""
+        of_its_own = policy == "activation" and choice not in ("deconvnet", "gradient", "guided")
+        return "linear" if of_its_own and id(call.outputs[0]) in self._code else choice
+
+    def _output_activation(self, y: keras.KerasTensor) -> keras.KerasTensor:
+        choice = self.policies.output_activation
+        if choice is None:
+            return y
+        layer = keras.layers.Activation(choice, dtype=y.dtype, name=self.names.new("output_activation"))
+        self.names.keep(layer)
+        return layer(y)
+
+    def _behind_preprocessing(self) -> set[int]:
+        """Identities of the tensors behind the preprocessing, one for each input: the inputs of the network proper."""
+        readers = self.graph.readers()
+        found = {id(tensor) for tensor in self.graph.inputs}
+        for call in self.graph.calls:
+            x = call.inputs[0]
+            if id(x) in found and readers[id(x)] == 1 and self.policies.about(call.operation) == "preprocessing":
+                found.remove(id(x))
+                found.add(id(call.outputs[0]))
+        return found
+
+
+def code_tensors(graph: Graph) -> set[int]:
+    """Identities of the tensors that are the code, or become the code by `MOVES` alone and are read by nothing else."""
+    readers = graph.readers()
+    code = {id(tensor) for tensor in graph.outputs if not readers[id(tensor)]}
+    for call in reversed(graph.calls):
+        if isinstance(call.operation, MOVES) and id(call.outputs[0]) in code and readers[id(call.inputs[0])] == 1:
+            code.add(id(call.inputs[0]))
+    return code
+
+
+def graph_of_encoder(encoder: keras.Model) -> Graph:
+    """The `Graph` of a model that is to be mirrored.
+
+    Raises:
+        NoRuleError: If the model is no graph of layers.
+        ValueError: If it is no model.
+    """
+    if not isinstance(encoder, keras.Model):
+        raise ValueError(
+            f"A Functional or Sequential model is mirrored; of a single layer take the `adjoint`. Received: encoder={encoder!r}"
+        )
+    return trace(encoder)
