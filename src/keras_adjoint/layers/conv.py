@@ -1,5 +1,6 @@
 """The adjoint of a convolution: the same kernel, applied from the outputs to the inputs."""
 
+from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.sized import Sized
 from keras_adjoint.layers.sizes import shape_of, spatial
 from keras_adjoint.layers.tied_channels import TiedChannels
-from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops import Shape, Size, Tensor
 from keras_adjoint.ops.algorithms.choose import adjoint_convolution, check_name, choose, prepared_adjoint
 from keras_adjoint.ops.algorithms.problem import Problem
 from keras_adjoint.ops.backend import current
@@ -63,7 +64,7 @@ class AdjointConv(Sized, TiedChannels):
         super().__init__(source, **kwargs)
         self.algorithm = algorithm
         self.groups = self.source_groups()
-        self.__dict__["_adjoints"] = {}  # past Keras, which would track what is in it
+        self.__dict__["transposes"] = {}  # past Keras, which would track what is in it
 
     @cached_property
     def windows(self) -> tuple[Window, ...]:
@@ -93,15 +94,15 @@ class AdjointConv(Sized, TiedChannels):
         signature = current().signature(y) if TRACING.format is None else None
         if signature is None:
             return self._transpose(y)
-        adjoints: dict[Any, Adjoint] = self._adjoints
+        transposes: dict[Any, Adjoint] = self.transposes
         key = signature, self.algorithm, len(calls_of(self.source))  # which record sizes
-        transpose = adjoints.get(key)
+        transpose = transposes.get(key)
         if transpose is None:
-            if len(adjoints) == CACHE_SIZE:
-                adjoints.clear()
+            if len(transposes) == CACHE_SIZE:
+                transposes.clear()
             self._check_shape(y.shape)
             problem = self.problem(self.resolve(spatial(y.shape, self.data_format)), y.shape[0], current().device_of(y))
-            transpose = adjoints[key] = prepared_adjoint(problem, self.algorithm)
+            transpose = transposes[key] = prepared_adjoint(problem, self.algorithm)
         return transpose
 
     def _transpose(self, y: Tensor, output_size: Any = None) -> Adjoint:
@@ -110,7 +111,7 @@ class AdjointConv(Sized, TiedChannels):
         sizes = self.resolve(spatial(shape_of(y), self.data_format), output_size)
         return partial(adjoint_convolution, convolution=self.convolution(sizes), algorithm=self.algorithm)
 
-    def convolution(self, sizes: Shape) -> Convolution:
+    def convolution(self, sizes: Sequence[Size]) -> Convolution:
         """The geometry of the forward for inputs of spatial sizes `sizes`."""
         return convolution_of(tuple(sizes), self.windows, self.groups)
 
@@ -118,11 +119,11 @@ class AdjointConv(Sized, TiedChannels):
         """(channels, filters) of the convolution."""
         return self.source_channels(), self.source_filters()
 
-    def problem(self, sizes: Shape, batch: int | None, device: str) -> Problem:
+    def problem(self, sizes: Sequence[Size], batch: int | None, device: str) -> Problem:
         """The `Problem` of the adjoint convolution for a result of spatial sizes `sizes`."""
         return Problem(self.convolution(sizes), batch, *self.convolved_channels(), device, self.compute_dtype)
 
-    def algorithms(self, sizes: Shape, batch: int | None, device: str) -> list[str]:
+    def algorithms(self, sizes: Sequence[Size], batch: int | None, device: str) -> list[str]:
         """Names of the algorithms that run one after the other for a result of spatial sizes `sizes`."""
         return [self.algorithm or choose(self.problem(sizes, batch, device)).name]
 

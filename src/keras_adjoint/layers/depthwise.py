@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.registry import rule
-from keras_adjoint.ops import Shape, Size, Tensor
+from keras_adjoint.ops import Size, Tensor
 from keras_adjoint.ops.algorithms.choose import adjoint_convolution, choose
 from keras_adjoint.ops.algorithms.problem import Problem
 from keras_adjoint.ops.backend.protocol import Adjoint
@@ -85,7 +85,7 @@ class AdjointSeparableConv(AdjointDepthwiseConv):
         y = adjoint_convolution(y, self.read("pointwise_kernel"), pointwise(ops.shape(y)[1:-1]))
         return depthwise_adjoint(y, self.read("depthwise_kernel"), transpose)
 
-    def algorithms(self, sizes: Shape, batch: int | None, device: str) -> list[str]:
+    def algorithms(self, sizes: Sequence[Size], batch: int | None, device: str) -> list[str]:
         outputs = [window.outputs(size) for window, size in zip(self.windows, sizes, strict=True)]
         first = Problem(pointwise(outputs), batch, self.groups, self.source_filters(), device, self.compute_dtype)
         return [choose(first).name, *super().algorithms(sizes, batch, device)]

@@ -87,7 +87,7 @@ def in_equal_frames(y: Tensor, taps: int) -> Tensor:
 DISTRIBUTE = {"inside": distribute_inside, "replicated": distribute_replicated}
 
 
-class PoolingAlongAxes(Sized, Pooling):
+class PoolingAlongAxes(Pooling, Sized):
     """The backward pass through windows, along one spatial axis after the other.
 
     Args:

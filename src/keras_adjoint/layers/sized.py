@@ -24,7 +24,7 @@ class Sized(Tied):
         super().__init__(source, **kwargs)
         self.rank = len(self.windows)
         self.output_size = standardize_output_size(output_size, self.rank, self.data_format)
-        self.__dict__["_resolved"] = {}  # past Keras, which would track what is in it
+        self.__dict__["resolved"] = {}  # past Keras, which would track what is in it
 
     @property
     def windows(self) -> tuple[Window, ...]:
@@ -37,7 +37,7 @@ class Sized(Tied):
             return self._resolve(outputs, output_size)
         # What the source recorded changes with its calls alone. Going through it takes as long as a small convolution.
         key = outputs, len(calls_of(self.source))
-        resolved: dict[Any, Shape] = self._resolved
+        resolved: dict[Any, Shape] = self.resolved
         if key not in resolved:
             if len(resolved) == CACHE_SIZE:
                 resolved.clear()
