@@ -67,8 +67,8 @@ ka.plot_mirror(encoder)
 
 # %% [markdown]
 # All policies are arguments of `ka.mirror`, for all layers or for some of them by name or class. They are listed in
-# [its reference](../docs/reference.md). Policies with a memory, such as `pooling="switches"`, which puts each maximum back
-# where it was, need the encoder beside the decoder: `ka.autoencoder(encoder, pooling="switches")`.
+# [its reference](../docs/reference.md). Policies that need recorded activations, such as `pooling="switches"`, which puts
+# each maximum back where it was, need the encoder beside the decoder: `ka.autoencoder(encoder, pooling="switches")`.
 #
 # ## Train what is new
 #

@@ -7,7 +7,7 @@ import pytest
 from keras import ops
 
 from keras_adjoint.ops.precision import epsilon
-from keras_adjoint.testing.packing import packed
+from keras_adjoint.testing.pairs import packed
 
 BACKEND = keras.backend.backend()
 

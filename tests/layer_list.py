@@ -9,7 +9,7 @@ from keras.src.applications.convnext import LayerScale, StochasticDepth
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 import keras_adjoint as ka
-from keras_adjoint.testing.packing import Packing
+from keras_adjoint.testing.pairs import Packing
 
 L = keras.layers
 

@@ -191,7 +191,7 @@ def test_a_narrow_terminal_gets_fewer_columns_and_is_told_so():
     console = Console(file=io.StringIO(), force_terminal=True, width=20, color_system=None)
     rows = iter([("conv", "x" * 30, "12", "one two three four")])
     columns = ("name", "long", "count", "wordy")
-    print_table(console, columns, rows, numbers=("count",), wordy=("wordy",), spare=("long", "count"))
+    print_table(console, columns, rows, numbers=("count",), wrap=("wordy",), spare=("long", "count"))
     printed = " ".join(console.file.getvalue().split())
     assert "conv 12 one" in printed and "three" in printed and "xxx" not in printed
-    assert "No room for: long." in printed
+    assert "Left out for width: long." in printed

@@ -144,7 +144,7 @@ def test_wrong_policies_are_answered_by_the_right_ones(policy, answer, file):
     assert not file.with_name("out.keras").exists()
 
 
-def test_a_policy_that_needs_memory_asks_for_both_halves(file):
+def test_a_policy_that_needs_recorded_activations_asks_for_both_halves(file):
     result = run("mirror", file, "-o", file.with_name("out.keras"), "--policy", "pooling=switches")
     complains(result, "`mirror` builds one from the code alone")
 

@@ -10,7 +10,7 @@ from command_line import complains, run, saved
 from keras import layers
 from PIL import Image
 
-from keras_adjoint_cli import reporting
+from keras_adjoint_cli import report_files as reporting
 
 
 def encoder():

@@ -10,7 +10,7 @@ from layer_list import randomize
 import keras_adjoint as ka
 from keras_adjoint.layers.tied import linear_part
 from keras_adjoint.models.graph import trace
-from keras_adjoint.testing.packing import Packing, packed
+from keras_adjoint.testing.pairs import Packing, packed
 
 L = keras.layers
 

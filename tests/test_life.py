@@ -55,7 +55,7 @@ def test_every_optimizer_of_keras_trains_a_mirrored_model(name):
 
 
 @pytest.mark.parametrize(
-    "policies", [{}, {"pooling": "switches", "activation": "gradient", "norm": "adjoint"}], ids=["plain", "memory"]
+    "policies", [{}, {"pooling": "switches", "activation": "gradient", "norm": "adjoint"}], ids=["plain", "recorded"]
 )
 def test_compiled_training_follows_eager_training(policies):
     curves = []

@@ -19,14 +19,14 @@ from keras_adjoint.report.facts import facts_about, short
 from keras_adjoint.report.page import page_about, source_of
 from keras_adjoint.report.policy_words import MEANS
 from keras_adjoint.report.samples import Wanted, samples_for, wanted_by
-from keras_adjoint.testing.model import examine_layer
+from keras_adjoint.testing.model import check_layer
 
 EVIL = "<script>alert(1)<|script>&\"'"  # Keras refuses a slash
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 
 
 def page(model, **options):
-    examined = [(name, layer, examine_layer(name, layer)) for name, layer in layers_of(model)]
+    examined = [(name, layer, check_layer(name, layer)) for name, layer in layers_of(model)]
     return page_about(facts_about(model, examined, **options))
 
 

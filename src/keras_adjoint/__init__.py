@@ -16,7 +16,8 @@ from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.models.clone import clone_tied
 from keras_adjoint.ops.exporting import exporting
 from keras_adjoint.stock.untie import untie
-from keras_adjoint.testing.check import AdjointReport, assert_adjoint, check_adjoint, is_tied
+from keras_adjoint.testing.check import AdjointReport, assert_adjoint, check_adjoint
+from keras_adjoint.testing.ties import is_tied
 
 if TYPE_CHECKING:
     from keras_adjoint.models.deconvnet import deconvnet

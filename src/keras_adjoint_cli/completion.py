@@ -2,12 +2,14 @@
 
 import json
 import zipfile
+from collections.abc import Iterator
+from typing import Any
 
 import typer
 
 
 def policies(incomplete: str) -> list[str]:
-    """The keys of policies, and behind the sign the choices."""
+    """The keys of policies, and after the equals sign the choices."""
     from keras_adjoint.models.policies import NAMES
 
     left, equals, _ = incomplete.partition("=")
@@ -43,7 +45,7 @@ def layers(context: typer.Context, incomplete: str) -> list[str]:
     return []
 
 
-def names_in(config):
+def names_in(config: dict[str, Any]) -> Iterator[str]:
     """The names of all layers in the config of a model."""
     for layer in config.get("config", {}).get("layers", ()):
         name = layer.get("config", {}).get("name")

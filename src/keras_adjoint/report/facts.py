@@ -20,9 +20,9 @@ from keras_adjoint.report.layers import Section, section_of
 from keras_adjoint.report.policy_words import PolicyWords, policies_in_words
 from keras_adjoint.report.reconstructions import reconstructions_of
 from keras_adjoint.report.samples import samples_for, wanted_by
-from keras_adjoint.testing.model import Finding
+from keras_adjoint.testing.model import LayerCheck
 
-Examined: TypeAlias = tuple[str, keras.layers.Layer, Finding]  # a layer's name, the layer, the outcome of its test
+Examined: TypeAlias = tuple[str, keras.layers.Layer, LayerCheck]  # a layer's name, the layer, the outcome of its test
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Line:
     type: str
     sizes: str
     how: str
-    finding: Finding | None
+    finding: LayerCheck | None
     anchor: str
 
 

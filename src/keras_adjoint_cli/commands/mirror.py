@@ -39,7 +39,8 @@ def mirror(
     file: Encoder,
     output: Decoder,
     autoencoder: Annotated[
-        bool, typer.Option("--autoencoder", help="Write both halves, tied, with the memory that policies need.")
+        bool,
+        typer.Option("--autoencoder", help="Write both halves, tied, for policies that need recorded activations."),
     ] = False,
     policy: Policy = None,
     untie: Annotated[

@@ -53,7 +53,7 @@ def report(
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.files.output import check_output
         from keras_adjoint_cli.output.console import print_json
-        from keras_adjoint_cli.reporting import as_data, make, show, write
+        from keras_adjoint_cli.report_files import as_data, make, show, write
 
         pictures = images or []
         check_output(output, inputs=[file, *pictures], suffixes=[".html", ".htm"], force=force)

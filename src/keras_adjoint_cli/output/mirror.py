@@ -62,7 +62,7 @@ def show(
     """Print the table, then what was written."""
     console = make_console()
     rows = [row(same, mirrored.settings) for same in groups(mirrored, every_layer)]
-    print_table(console, COLUMNS, rows, numbers=("layers", "tied", "own"), wordy=WORDY, spare=SPARE)
+    print_table(console, COLUMNS, rows, numbers=("layers", "tied", "own"), wrap=WORDY, spare=SPARE)
     for line in conclusions(file, figures, autoencoder=autoencoder, untied=untied):
         console.print(line, soft_wrap=True)
 

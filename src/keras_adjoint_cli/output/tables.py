@@ -1,12 +1,24 @@
-"""Tables that fit the terminal: long texts go on in the next line, and what there is no room for is named."""
+"""Tables that fit the terminal: long texts are wrapped, and columns that are left out are named."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 from rich import box
+from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 
-def print_table(console, columns, rows, *, numbers=(), wordy=(), spare=()):
+def print_table(
+    console: Console,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numbers: Sequence[str] = (),
+    wrap: Sequence[str] = (),
+    spare: Sequence[str] = (),
+) -> None:
     """Print a table; on a terminal that is too narrow for it, leave columns out and say so.
 
     Args:
@@ -14,33 +26,35 @@ def print_table(console, columns, rows, *, numbers=(), wordy=(), spare=()):
         columns: Their titles.
         rows: As many texts each, in the console's markup.
         numbers: Columns that stand to the right.
-        wordy: Columns whose texts may go on in the next line, at a space; the first of them is the last to do so.
+        wrap: Columns whose texts may go on in the next line, at a space; the first of them is the last to do so.
         spare: Columns that can be left out, what is missed least first.
     """
-    rows = [dict(zip(columns, map(Text.from_markup, row), strict=True)) for row in rows]
-    shown, spare = list(columns), list(spare)
-    natural = {column: width_of([column, *(row[column] for row in rows)], str.splitlines) for column in columns}
-    longest = {column: width_of([column, *(row[column] for row in rows)], str.split) for column in wordy}
+    table = [dict(zip(columns, map(Text.from_markup, row), strict=True)) for row in rows]
+    shown, optional = list(columns), list(spare)
+    natural = {column: width_of([column, *(row[column] for row in table)], str.splitlines) for column in columns}
+    longest = {column: width_of([column, *(row[column] for row in table)], str.split) for column in wrap}
     if not console.is_terminal:
-        console.width = max(console.width, measured(console, make_table(shown, rows, numbers, {})))
-    while spare and measured(console, make_table(shown, rows, numbers, longest)) > console.width:
-        shown.remove(spare.pop(0))
+        console.width = max(console.width, measured(console, make_table(shown, table, numbers, {})))
+    while optional and measured(console, make_table(shown, table, numbers, longest)) > console.width:
+        shown.remove(optional.pop(0))
     widths = dict(longest)
-    room = console.width - measured(console, make_table(shown, rows, numbers, longest))
-    for column in (column for column in wordy if column in shown):
-        widths[column] += max(0, min(room, natural[column] - longest[column]))
-        room -= widths[column] - longest[column]
-    console.print(make_table(shown, rows, numbers, widths))
+    free = console.width - measured(console, make_table(shown, table, numbers, longest))
+    for column in (column for column in wrap if column in shown):
+        widths[column] += max(0, min(free, natural[column] - longest[column]))
+        free -= widths[column] - longest[column]
+    console.print(make_table(shown, table, numbers, widths))
     if len(shown) < len(columns):
         left_out = "; ".join(column for column in columns if column not in shown)
-        console.print(f"[dim]No room for: {left_out}. A wider terminal has it, and so has --json.[/]")
+        console.print(f"[dim]Left out for width: {left_out}. A wider terminal shows it, and so does --json.[/]")
 
 
-def make_table(columns, rows, numbers, widths):
+def make_table(
+    columns: Sequence[str], rows: list[dict[str, Text]], numbers: Sequence[str], widths: dict[str, int]
+) -> Table:
     """A table of some of the columns, some of them of a given width, the others as wide as their longest text."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in columns:
-        justify = "right" if column in numbers else "left"
+        justify: Literal["left", "right"] = "right" if column in numbers else "left"
         table.add_column(
             column, justify=justify, width=widths.get(column), no_wrap=column not in widths, overflow="fold"
         )
@@ -49,11 +63,11 @@ def make_table(columns, rows, numbers, widths):
     return table
 
 
-def width_of(texts, parts):
+def width_of(texts: Iterable[str | Text], parts: Callable[[str], list[str]]) -> int:
     """The width of the widest part of some texts."""
     return max((Text(part).cell_len for text in texts for part in parts(str(text))), default=0)
 
 
-def measured(console, table):
-    """The width of a table that has all the room in the world."""
+def measured(console: Console, table: Table) -> int:
+    """The width of a table that is not limited."""
     return Measurement.get(console, console.options.update(max_width=10_000), table).maximum
