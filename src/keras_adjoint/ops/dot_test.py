@@ -25,7 +25,7 @@ def random_probe(shape: tuple[int, ...], dtype: str, generator: np.random.Genera
     return rounded.astype("float64")
 
 
-def evaluate(operator: Callable[[Tensor], Tensor], x: np.ndarray, dtype: str) -> np.ndarray:
+def evaluate(operator: keras.layers.Layer | Callable[[Tensor], Tensor], x: np.ndarray, dtype: str) -> np.ndarray:
     """`operator` on an array of `dtype`, as float64."""
     result = operator(ops.convert_to_tensor(np.asarray(x), dtype=dtype))
     if not hasattr(result, "shape"):
