@@ -12,7 +12,7 @@ from rich.console import Console
 
 import keras_adjoint as ka
 from keras_adjoint.ops.algorithms import choose
-from keras_adjoint_cli.output.tables import print_table
+from keras_adjoint_cli.output.console import print_table
 
 
 def encoder(size=(17, 14, 3)):

@@ -305,6 +305,10 @@ def test_figures_belong_to_nobody_else():
     assert not _pylab_helpers.Gcf.figs
 
 
+def test_notebooks_show_a_figure_without_pyplot():
+    assert ka.plot_mirror(chain(layers.Conv2D(4, 3)))._repr_png_().startswith(b"\x89PNG")
+
+
 def test_without_matplotlib_one_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     encoder = chain(layers.Conv2D(4, 3))

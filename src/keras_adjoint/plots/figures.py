@@ -5,15 +5,17 @@ TEXT = {"family": "sans-serif", "color": INK}
 
 
 def new_figure(width, height, **options):
-    """An empty figure of some inches that belongs to nobody but the caller, so that no window has to be closed.
+    """An empty figure of some inches that pyplot does not keep, so no window has to be closed.
 
     Raises:
         ImportError: If matplotlib is missing.
     """
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise ImportError(
             'Figures are drawn by matplotlib, which is missing: pip install "keras-adjoint[plot]"'
         ) from error
-    return Figure((width, height), facecolor="white", **options)
+    from keras_adjoint.plots.notebook_figure import NotebookFigure
+
+    return NotebookFigure((width, height), facecolor="white", **options)

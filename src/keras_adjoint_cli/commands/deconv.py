@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint_cli.completion import layers, policies
 from keras_adjoint_cli.errors import Unusable, one_line
 from keras_adjoint_cli.files.without_tensorflow import without_tensorflow
-from keras_adjoint_cli.options import AsJson, Debug, Force, ModelFile, Modules
+from keras_adjoint_cli.options import AsJson, Debug, Force, ModelFile, Modules, layers, policies
 
 EXAMPLES = (
     "deconv model.keras photo.jpg --layer conv4 -o seen.png",

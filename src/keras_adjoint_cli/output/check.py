@@ -10,8 +10,7 @@ from rich.markup import escape
 
 from keras_adjoint.models.text import size_text
 from keras_adjoint.testing.model import FAILED, NO_RULE, NOT_LINEAR, NOT_RUN, OK, LayerCheck
-from keras_adjoint_cli.output.console import first_sentence, make_console
-from keras_adjoint_cli.output.tables import print_table
+from keras_adjoint_cli.output.console import first_sentence, make_console, print_table
 
 COLOURS = {OK: "green", FAILED: "bold red", NO_RULE: "yellow", NOT_LINEAR: "dim", NOT_RUN: "yellow"}
 COLUMNS = ("layer", "type", "adjoint", "input", "residual", "tolerance", "verdict")

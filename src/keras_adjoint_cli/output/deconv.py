@@ -12,8 +12,7 @@ from matplotlib.patches import Rectangle
 from rich.markup import escape
 
 from keras_adjoint.models.text import size_text
-from keras_adjoint_cli.output.console import make_console, print_json
-from keras_adjoint_cli.output.tables import print_table
+from keras_adjoint_cli.output.console import make_console, print_json, print_table
 from keras_adjoint_cli.projections import Seen
 
 INK, SOFT = "#16202b", "#5b6775"

@@ -11,8 +11,7 @@ from rich.markup import escape
 from keras_adjoint.models.decisions import Kind
 from keras_adjoint.models.facts import LayerFacts
 from keras_adjoint.models.text import shapes_text, size_text
-from keras_adjoint_cli.output.console import first_sentence, make_console, plural
-from keras_adjoint_cli.output.tables import print_table
+from keras_adjoint_cli.output.console import first_sentence, make_console, plural, print_table
 
 COLOURS = {Kind.EXACT: "green", Kind.POLICY: "cyan", Kind.NEITHER: "bold red", Kind.UNREACHED: "dim"}
 COLUMNS = ("layer", "type", "kernel", "stride, padding", "input → output", "undone", "by", "tied", "own", "algorithm")

@@ -9,8 +9,7 @@ from rich.markup import escape
 
 from keras_adjoint.models.text import size_text
 from keras_adjoint_cli.kernel_files import Change, Plan
-from keras_adjoint_cli.output.console import make_console, plural
-from keras_adjoint_cli.output.tables import print_table
+from keras_adjoint_cli.output.console import make_console, plural, print_table
 
 MOST = 40  # lines of the table
 

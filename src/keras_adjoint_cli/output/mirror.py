@@ -9,8 +9,7 @@ from rich.markup import escape
 
 from keras_adjoint.models.decisions import Decision, Kind
 from keras_adjoint_cli.decoder_files import Figures, Mirrored
-from keras_adjoint_cli.output.console import make_console, plural
-from keras_adjoint_cli.output.tables import print_table
+from keras_adjoint_cli.output.console import make_console, plural, print_table
 from keras_adjoint_cli.policy_options import Setting, because
 
 COLUMNS = ("layers", "type", "which", "undone by", "because", "tied", "own")

@@ -1,23 +1,25 @@
-"""Small models with one illness each, ways to make them well, and what the doctor finds in them."""
+"""Small models that break one rule each, ways to change them, and what the doctor finds in them."""
 
 import keras
 import numpy as np
 from keras import layers, ops
 
 import keras_adjoint as ka
-from keras_adjoint.doctor.models.illnesses import examine_model
+from keras_adjoint.doctor.rules import examine_model
 
 CONV = {1: layers.Conv1D, 2: layers.Conv2D, 3: layers.Conv3D}
 CONV_TRANSPOSE = {1: layers.Conv1DTranspose, 2: layers.Conv2DTranspose, 3: layers.Conv3DTranspose}
 
 
-def found(model, illness, origin=None):
-    """The findings of one illness."""
-    return [finding for finding in examine_model(model, origin) if finding.illness == illness.NAME]
+def found(model, rule, origin=None):
+    """The findings of one rule."""
+    findings = [finding for finding in examine_model(model, origin) if finding.rule == rule.name]
+    assert {finding.severity for finding in findings} <= set(rule.severities)
+    return findings
 
 
-def places(model, illness, origin=None):
-    return [finding.place for finding in found(model, illness, origin)]
+def places(model, rule, origin=None):
+    return [finding.place for finding in found(model, rule, origin)]
 
 
 def trained(model):
@@ -97,7 +99,7 @@ def constant_kernel():
     return keras.Model(x, ops.matmul(y, ops.convert_to_numpy(model.get_layer("first").kernel).T.copy()))
 
 
-def turned_pair(layer_class, **options):
+def adjoint_pair(layer_class, **options):
     """Two plain convolutions, the second with the kernel that computes the adjoint of the first."""
     conv, back = (layer_class(name=name, padding="same", **options) for name in ("conv", "back"))
     model = trained(chain((8, 8, 4), conv, back))
