@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import keras
 import numpy as np
+import pytest
+from covering import covering
 from keras.src.applications.convnext import LayerScale, StochasticDepth
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
@@ -12,6 +14,7 @@ import keras_adjoint as ka
 from keras_adjoint.testing.pairs import Packing
 
 L = keras.layers
+BACKEND = keras.backend.backend()
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Case:
     single_on: tuple = ()  # backends whose own forward of a float64 layer rounds to float32
     no_double_on: tuple = ()  # backends without a float64 forward
     nowhere_on: tuple = ()  # backends on whose CPU Keras' own forward does not run
+    settings: dict = field(default_factory=dict)  # the arguments that are given by name
 
     def __str__(self):
         return self.title
@@ -36,6 +40,22 @@ class Case:
         layer(self.inputs("int32" if isinstance(layer, L.Embedding) else dtype))
         randomize(layer)
         return layer
+
+    @property
+    def family(self):
+        """The name of the layer's class, whatever its rank."""
+        return self.layer_class.__name__.translate(NO_RANK)
+
+    @property
+    def is_built_anywhere(self):
+        """Whether Keras has the layer's forward on this backend's CPU, in whatever data format."""
+        return BACKEND not in self.nowhere_on
+
+    @property
+    def runs_itself(self):
+        """Whether Keras computes the very layer: TensorFlow's CPU has most convolutions channels last alone."""
+        first = BACKEND == "tensorflow" and self.settings.get("data_format") == FIRST
+        return self.is_built_anywhere and not (first and "conv" in self.title and "conv3d" not in self.title)
 
     @property
     def merges(self):
@@ -79,13 +99,15 @@ def randomize(layer):
         if "int" in weight.dtype:
             continue
         value = generator.normal(size=weight.shape)
-        weight.assign(np.abs(value) + 0.5 if "variance" in weight.name else value)
+        value = np.abs(value) + 0.5 if "variance" in weight.name else value
+        weight.assign(value.astype(weight.dtype))  # which JAX would compile a program for
     if hasattr(layer, "finalize_state"):
         layer.finalize_state()
 
 
 def case(title, layer_class, shape, *args, options=None, **kwargs):
     limits = {name: kwargs.pop(name) for name in ("single_on", "no_double_on", "nowhere_on") if name in kwargs}
+    limits["settings"] = kwargs
     return Case(title, layer_class, lambda dtype: layer_class(*args, dtype=dtype, **kwargs), shape, options or {}, **limits)
 
 
@@ -202,4 +224,18 @@ LAYERS = [
     case("linear activation", L.Activation, (4,), "linear"),
     case("identity", L.Identity, (4,)),
 ]
-ONE_OF_EACH_FAMILY = list({case.layer_class.__name__.translate(NO_RANK): case for case in reversed(LAYERS)}.values())
+ONE_OF_EACH_FAMILY = list({case.family: case for case in reversed(LAYERS)}.values())
+# Every family of layers with each of the arguments that are given anywhere in the list.
+REPRESENTATIVES = covering(LAYERS, lambda case: {(case.family, name) for name in ("", *case.settings)}, strength=1)
+
+
+def for_each(cases, quick=None):
+    """Parametrize a test by cases that exist on this backend; `make test` runs the quick ones alone, if they are given."""
+    return pytest.mark.parametrize(
+        "case",
+        [
+            pytest.param(case, id=str(case), marks=() if quick is None or case in quick else pytest.mark.exhaustive)
+            for case in cases
+            if case.is_built_anywhere
+        ],
+    )

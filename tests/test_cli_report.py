@@ -62,7 +62,7 @@ def test_what_it_says_to_people(file):
     assert result.exit_code == 0
     for words in (
         "report.html, 0.",
-        "2 of 3 layers are undone",
+        "2 of 3 layers are mirrored",
         "3 of 3 adjoint tests passed",
         "cat, astronaut, coffee",
     ):

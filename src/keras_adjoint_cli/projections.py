@@ -10,7 +10,7 @@ import numpy as np
 import keras_adjoint as ka
 from keras_adjoint.models.deconvnet import DECONVNET, data_format_of, graph_up_to
 from keras_adjoint.ops import Tensor
-from keras_adjoint.plots import photograph
+from keras_adjoint.plots import photographs
 from keras_adjoint_cli.errors import Unusable, unusable
 from keras_adjoint_cli.policy_options import choices_from, read_settings
 
@@ -65,9 +65,9 @@ def project(
         raise Unusable(f"deconv shows what is in one picture, and the model takes {len(graph.inputs)} inputs.")
     (image,), (features,), data_format = graph.inputs, graph.outputs, data_format_of(graph)
     with unusable(ValueError):
-        picture = photograph.read(file, image.shape, data_format, size)
-    low, high = limits or photograph.usual_range(graph)
-    x = photograph.as_input(picture, low, high, data_format)
+        picture = photographs.read(file, image.shape, data_format, size)
+    low, high = limits or photographs.usual_range(graph)
+    x = photographs.as_input(picture, low, high, data_format)
     values = channels_last(keras.Model(image, features)(x), data_format)[0]
     strongest = strongest or min(USUAL, values.shape[-1] if channel is None else values[..., 0].size)
     policies = choices_from(read_settings(texts, [call.operation for call in graph.calls]), DECONVNET)

@@ -67,7 +67,7 @@ def as_data(model: Path, file: Path, facts: Facts, size: int) -> dict[str, Any]:
         "mirrored": not (facts.refusal or facts.gaps),
         "gaps": [{"layer": name, "type": kind, "reason": why} for name, kind, why in facts.gaps],
         "refusal": facts.refusal,
-        "reconstructed": [name for name, _ in facts.reconstructions],
+        "reconstructed": [reconstruction.name for reconstruction in facts.reconstructions],
         "kernels": len(facts.sections),
         "figures": {what: number for number, what in facts.figures},
     }
@@ -84,4 +84,5 @@ def show(file: Path, facts: Facts, size: int) -> None:
     for problem, what in ((facts.refusal, "No mirror"), (facts.no_reconstructions, "No reconstructions")):
         if problem:
             console.print(f"[yellow]{what}[/]: {escape(problem)}", soft_wrap=True)
-    console.print(f"Reconstructed: {escape(', '.join(name for name, _ in facts.reconstructions) or 'nothing')}.")
+    names = ", ".join(reconstruction.name for reconstruction in facts.reconstructions)
+    console.print(f"Reconstructed: {escape(names or 'nothing')}.")

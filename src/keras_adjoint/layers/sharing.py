@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras.layers import Layer
 
-from keras_adjoint.keras_internals import announce_to_file, shared_while_saving
+from keras_adjoint.keras_internals import announce_to_file
 
 
 def share(layer: Layer) -> None:
@@ -32,14 +32,6 @@ def share(layer: Layer) -> None:
 
     announce_and_get_config.announces = True  # type: ignore[attr-defined]
     layer.get_config = announce_and_get_config
-
-
-def copy_with_ties(layer: Layer) -> Layer:
-    """A new layer or model from the config of `layer`, in which what was one layer is one layer again."""
-    with shared_while_saving():
-        config = keras.saving.serialize_keras_object(layer)
-    with shared_while_saving():
-        return keras.saving.deserialize_keras_object(config)
 
 
 def copy_value(new: keras.Variable, old: keras.Variable) -> None:

@@ -1,4 +1,4 @@
-"""A figure that notebooks show without pyplot. Imported late, since it needs matplotlib."""
+"""A figure that notebooks show without pyplot. Imported lazily, since it needs matplotlib."""
 
 import io
 
@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 
 class NotebookFigure(Figure):
-    """A matplotlib figure that is shown where it is the value of a notebook's cell.
+    """A matplotlib figure that is shown as the value of a notebook's cell.
 
     A plain figure is shown only once pyplot has drawn something in the same notebook.
     """

@@ -1,4 +1,4 @@
-"""Decisions and their diagram: what becomes of each call, which lanes edges run in, and that nothing overlaps."""
+"""The diagram of a mirror: decisions and their labels, the lanes of edges, and boxes that hold their text."""
 
 import keras
 import numpy as np
@@ -8,11 +8,10 @@ from keras import layers
 
 import keras_adjoint as ka
 from keras_adjoint.models.decisions import Kind, Sharing, decide
-from keras_adjoint.plots.diagram.drawing import draw
-from keras_adjoint.plots.diagram.lanes import lanes_of
-from keras_adjoint.plots.diagram.lettering import LINES, NARROW, WIDE
+from keras_adjoint.plots.diagram.labels import labels_of
+from keras_adjoint.plots.diagram.layout import draw, lanes_of
 from keras_adjoint.plots.diagram.shapes import Box, Text
-from keras_adjoint.plots.diagram.words import words_of
+from keras_adjoint.plots.diagram.text import MOST_LINES, NARROW, WIDE
 
 
 def plain():
@@ -69,8 +68,8 @@ def test_policies_are_those_that_were_given():
     decisions = by_name(decide(plain(), given))
     assert decisions["conv"].sharing == decisions["norm"].sharing == Sharing.COPIED
     assert decisions["norm"].settings == {"norm": "norm"} and decisions["pool"].settings == {"pooling": None}
-    assert words_of(decisions["pool"]).how == "pooling: switches"
-    assert words_of(decisions["dense"]).how == "exact, a copy"
+    assert labels_of(decisions["pool"]).how == "pooling: switches"
+    assert labels_of(decisions["dense"]).how == "exact, a copy"
     with pytest.raises(ValueError, match="`norm` must be one of"):
         decide(plain(), {"norm": "none"})
 
@@ -107,12 +106,12 @@ def test_the_autoencoder_of_decisions_is_that_of_the_library():
     np.testing.assert_allclose(values(whole(X)), values(expected(X)), rtol=1e-5, atol=1e-6)
 
 
-def test_words_tell_layers_sizes_and_decisions():
-    words = words_of(by_name(decide(plain()))["conv"])
-    assert (words.kernel, words.into, words.out) == ("3×3×3×4", "13×11×3", "6×5×4")
-    assert words.sentence == (
-        "conv, Conv2D, with a kernel of 3×3×3×4, from 13×11×3 to 6×5×4; beside it AdjointConv, exact, tied; activation same, "
-        "bias own"
+def test_labels_name_layers_sizes_and_decisions():
+    labels = labels_of(by_name(decide(plain()))["conv"])
+    assert (labels.kernel, labels.into, labels.out) == ("3×3×3×4", "13×11×3", "6×5×4")
+    assert labels.sentence == (
+        "conv, Conv2D, with a kernel of 3×3×3×4, from 13×11×3 to 6×5×4; in the mirror AdjointConv, exact, tied; activation "
+        "same, bias own"
     )
 
 
@@ -134,14 +133,14 @@ def test_a_chain_stays_in_the_first_lane():
     assert [(edge.start, edge.end, edge.lane) for edge in edges] == [(0, 1, 0), (1, 2, 0)]
 
 
-def test_what_skips_rows_runs_beside_them():
+def test_edges_that_skip_rows_run_beside_them():
     lanes, edges = lanes_of([[1, 3], [2], [3], []])
     assert lanes == [0, 0, 0, 0]
     assert (0, 3, 1) in [(edge.start, edge.end, edge.lane) for edge in edges]
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_no_two_edges_share_a_stretch_of_a_lane(seed):
+def test_no_two_edges_overlap_in_a_lane(seed):
     generator = np.random.default_rng(seed)
     targets = [sorted(set(generator.integers(row + 1, 12, size=3).tolist())) for row in range(11)] + [[]]
     lanes, edges = lanes_of(targets)
@@ -155,10 +154,12 @@ def test_no_two_edges_share_a_stretch_of_a_lane(seed):
 # --- drawings
 
 
-@pytest.mark.parametrize("form", [WIDE, NARROW], ids=["wide", "narrow"])
-@pytest.mark.parametrize("make", [plain, with_gate, with_gaps, lambda: wordy()], ids=["plain", "gate", "gaps", "wordy"])
-def test_boxes_lie_inside_one_below_the_other_and_hold_their_words(make, form):
-    drawing = draw(decide(make()), form)
+@pytest.mark.parametrize("fmt", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize(
+    "make", [plain, with_gate, with_gaps, lambda: long_names()], ids=["plain", "gate", "gaps", "long names"]
+)
+def test_boxes_do_not_overlap_and_hold_their_text(make, fmt):
+    drawing = draw(decide(make()), fmt)
     rows = [row for row in drawing.rows if any(isinstance(shape, Box) for shape in row.shapes)]
     tops = []
     for row in rows:
@@ -168,13 +169,13 @@ def test_boxes_lie_inside_one_below_the_other_and_hold_their_words(make, form):
             assert box.x >= 0 and box.x + box.width <= drawing.width and box.y + box.height <= drawing.height
         inside = [shape for shape in row.shapes if isinstance(shape, Text) and shape.role != "kernel"]
         for text in inside:
-            length = form.width_of(text.text, text.role)
+            length = fmt.width_of(text.text, text.role)
             left = {"start": text.x, "middle": text.x - length / 2, "end": text.x - length}[text.anchor]
             assert any(box.x <= left and left + length <= box.x + box.width for box in boxes), text
     assert all(bottom < top for (_, bottom), (top, _) in zip(tops, tops[1:], strict=False))
 
 
-def wordy():
+def long_names():
     """Names and types that no narrow box holds on one line, and sizes beside them."""
     return chain(
         layers.Conv2D(4, 3, strides=2, activation="relu", name="a_layer_whose_name_is_rather_long"),
@@ -184,19 +185,19 @@ def wordy():
     )
 
 
-@pytest.mark.parametrize("form", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_no_word_and_no_size_is_cut_off(form):
-    decisions = decide(wordy())
-    rows = [row for row in draw(decisions, form).rows if row.operation is not None]
+@pytest.mark.parametrize("fmt", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_no_word_and_no_size_is_cut_off(fmt):
+    decisions = decide(long_names())
+    rows = [row for row in draw(decisions, fmt).rows if row.operation is not None]
     for row, decision in zip(rows, decisions, strict=True):
-        words, texts = words_of(decision), [shape for shape in row.shapes if isinstance(shape, Text)]
+        labels, texts = labels_of(decision), [shape for shape in row.shapes if isinstance(shape, Text)]
         written = "".join(text.text for text in texts if text.role in ("name", "detail")).replace(" ", "")
         assert "…" not in written
-        wanted = [words.type, words.how] + ([words.name, words.mirror] if decision.sharing else [])
+        wanted = [labels.type, labels.how] + ([labels.name, labels.mirror] if decision.sharing else [])
         for want in wanted:
             assert want.replace(" ", "") in written, want
-        if words.changes_size:
-            assert {words.into, words.out} <= {text.text for text in texts if text.role == "size"}
+        if labels.changes_size:
+            assert {labels.into, labels.out} <= {text.text for text in texts if text.role == "size"}
 
 
 def test_lines_end_behind_commas_and_between_words_if_they_can():
@@ -208,11 +209,11 @@ def test_lines_end_behind_commas_and_between_words_if_they_can():
 
 def test_what_would_need_too_many_lines_is_shortened():
     lines = NARROW.wrapped("a" * 200 + "b" * 200, "name")
-    assert len(lines) == LINES and lines[0].startswith("a") and lines[-1].endswith("b") and "…" in "".join(lines)
-    assert all(NARROW.width_of(line, "name") <= NARROW.across for line in lines)
+    assert len(lines) == MOST_LINES and lines[0].startswith("a") and lines[-1].endswith("b") and "…" in "".join(lines)
+    assert all(NARROW.width_of(line, "name") <= NARROW.text_width for line in lines)
 
 
-def test_wide_letters_count_twice_and_marks_not_at_all():
+def test_wide_letters_count_twice_and_marks_not():
     assert WIDE.width_of("猫") == 2 * WIDE.width_of("c")
     assert WIDE.width_of("e\u0301\u202e") == WIDE.width_of("e")
 
@@ -220,7 +221,7 @@ def test_wide_letters_count_twice_and_marks_not_at_all():
 def test_a_drawing_says_everything_in_words_too():
     decisions = decide(plain())
     sentences = [row.sentence for row in draw(decisions).rows if row.operation is not None]
-    assert sentences == [words_of(decision).sentence for decision in decisions]
+    assert sentences == [labels_of(decision).sentence for decision in decisions]
 
 
 def test_long_names_are_shortened_in_the_middle():
