@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from layer_list import LAYERS
+from layer_list import LAYERS, TRANSPOSES
 from untied import (  # noqa: F401  a fixture among them
     KINDS,
     LINEAR,
@@ -90,6 +90,8 @@ SOURCES = {
     "transposed": (lambda: L.Conv2DTranspose(3, 3, strides=2, padding="same"), (4, 3, 3)),
     "dense": (lambda: L.Dense(3), (3,)),
 }
+if not TRANSPOSES:
+    del SOURCES["transposed"]
 OPTIONS = [
     {"bias": "none"},
     {"bias": "own"},

@@ -122,6 +122,11 @@ class TransposedWindow:
             return max(self.dilated_taps, self.stride) if self.padding == "valid" else self.stride
         return (self.dilated_taps if self.padding == "valid" else self.dilated_taps % 2) + self.output_padding
 
+    @property
+    def cropped(self) -> int:
+        """How many of (m − 1)·s + dilated taps positions Keras cuts off: half of them, rounded down, in front."""
+        return 0 if self.padding == "valid" else max(self.dilated_taps - self._last_step, 0)
+
     def inputs(self, size: Size) -> Size:
         """m for n = `size`. Every m has its own n, so this needs no choice; the caller checks `outputs(m) == n`."""
         return (size - self._last_step) // self.stride + 1
@@ -131,8 +136,7 @@ class TransposedWindow:
 
         The zeros around its input are what (m − 1)·s + dilated taps asks for beyond n = (m − 1)·s + last step.
         """
-        pad_before = 0 if self.padding == "valid" else max(self.dilated_taps - self._last_step, 0) // 2
-        return Axis(size, self.inputs(size), self.taps, self.stride, self.dilation, pad_before)
+        return Axis(size, self.inputs(size), self.taps, self.stride, self.dilation, self.cropped // 2)
 
 
 @dataclass(frozen=True)

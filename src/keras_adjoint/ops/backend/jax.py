@@ -35,6 +35,7 @@ NATIVE_MARGIN = 1.0
 LONGEST_SUM_IN_HALF = math.inf  # its transposed convolutions are not oneDNN's
 map_sequential = map_unrolled
 fold = fold_missing
+SHIFTS_CONV_TRANSPOSE = False
 
 
 def coarse_epsilon() -> float:

@@ -64,6 +64,9 @@ class Backend(Protocol):
     LONGEST_SUM_IN_HALF: float
     """How many numbers a convolution may sum over in half precision to be fast and, if it is strided, to be right."""
 
+    SHIFTS_CONV_TRANSPOSE: bool
+    """Whether this version of Keras shifts the output of some `Conv*Transpose` layers with "same" padding."""
+
     def coarse_epsilon(self) -> float:
         """Machine epsilon of float32 products as the backend is set to compute them, 0 if they are exact to float32."""
 

@@ -43,6 +43,7 @@ UNFOLDS_GROUPS = False
 CHANNELS_AT_ONCE = 16
 NATIVE_MARGIN = 1.05
 LONGEST_SUM_IN_HALF = 2**15
+SHIFTS_CONV_TRANSPOSE = False
 DEPTHWISE_RANKS = (1, 2)  # what `ops.depthwise_conv` knows
 fold = fold_missing
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal
 
+import keras
 import torch
 
 from keras_adjoint.ops import Size, Tensor
@@ -28,6 +29,7 @@ UNFOLDS_GROUPS = False
 CHANNELS_AT_ONCE = 4
 NATIVE_MARGIN = 1.05
 LONGEST_SUM_IN_HALF = 2**15
+SHIFTS_CONV_TRANSPOSE = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15)  # keras-team/keras#22876
 convolve = torch_conv.convolve
 transposed_convolution = torch_conv.transposed_convolution
 fold = torch_conv.fold
