@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_adjoint.layers import conv
+from keras_adjoint.ops.algorithms import choose
 from keras_adjoint.ops.precision import epsilon
 from keras_adjoint.testing.pairs import packed
 
@@ -95,3 +97,29 @@ def matrices(operators, dtype):
 
 def output_shape(layer):
     return tuple(layer.output.shape[1:])
+
+
+def record_algorithms(monkeypatch):
+    """A list to which the names of the algorithms of adjoint convolutions are added as they run."""
+    ran, prepared, form_class = [], choose.prepared_adjoint.__wrapped__, choose.BilinearForm
+
+    def recorded(problem, algorithm):
+        forms = []
+
+        def form(*arguments):
+            forms.append(form_class(*arguments))
+            return forms[-1]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(choose, "BilinearForm", form)
+            adjoint = prepared(problem, algorithm)
+
+        def run(y, kernel):
+            ran.extend(form.algorithm.name for form in forms)
+            return adjoint(y, kernel)
+
+        return run
+
+    for module in (choose, conv):
+        monkeypatch.setattr(module, "prepared_adjoint", recorded)
+    return ran

@@ -39,7 +39,7 @@ WINGS = [
 
 # Within a wing, what is the ground of the others: a folder or module imports only from those before it.
 LEVELS = {
-    "ops": ["geometry", "window", "backend", "precision", "dot_test", "exporting", "frames", "algorithms"],
+    "ops": ["geometry", "window", "exporting", "backend", "precision", "dot_test", "algorithms"],
 }
 
 # The contract of the design page, `autotune`, `deconvnet`, `exporting`, and the pictures.
@@ -123,6 +123,7 @@ def test_imports_run_one_way_within(wing):
         if wing_of(module) == wing_of(name) == wing
         and levels.index(level_of(name)) > levels.index(level_of(module))
         and SOURCES[module].name != "__init__.py"
+        and name != f"keras_adjoint.{wing}"  # the wing's own names, which import nothing
     ]
     assert not wrong, "\n".join(sorted(wrong))
 

@@ -19,7 +19,7 @@ from benchmarks.speed import convolutions, files, notebook, overhead, page, resi
 from benchmarks.speed.files import BACKENDS
 from benchmarks.speed.geometries import GEOMETRIES, Geometry
 from benchmarks.speed.timing import interleaved
-from keras_adjoint.ops.algorithms.choose import MAX_WORKSPACE, considered
+from keras_adjoint.ops.algorithms.choose import MAX_WORKSPACE, candidates
 from keras_adjoint.ops.algorithms.cost_model import nanoseconds
 from keras_adjoint.ops.algorithms.problem import Work
 from keras_adjoint.ops.backend import current
@@ -89,7 +89,7 @@ def test_figures_of_another_day_and_processor_get_the_facts_of_this_one(tmp_path
 def test_what_is_considered_holds_no_more_than_it_may(name):
     """These are the kinds where a backend would hold all terms of a sum at once, or write out what each position reads."""
     (geometry,) = (geometry for geometry in workspace.GEOMETRIES if geometry.name == name)
-    for algorithm in considered(geometry.problem()):
+    for algorithm in candidates(geometry.problem()):
         held = resident.in_a_process("benchmarks.speed.workspace", name, algorithm.name)
         assert held["resident"] <= MAX_WORKSPACE, algorithm.name
 

@@ -20,8 +20,8 @@ from keras_adjoint.layers.conv import AdjointConv
 
 @keras.saving.register_keras_serializable(package="wrong_layer")
 class Swapped(AdjointConv):
-    def carry_back(self, y, kernel, sizes):
-        return super().carry_back(y, keras.ops.swapaxes(kernel, 0, 1), sizes)
+    def apply_transpose(self, y, transpose):
+        return transpose(y, keras.ops.swapaxes(self.read(), 0, 1))
 """
 
 
@@ -29,8 +29,8 @@ class Swapped(AdjointConv):
 class SwappedAdjointConv(AdjointConv):
     """The mistake that articles make: H and W of the kernel swapped."""
 
-    def carry_back(self, y, kernel, sizes):
-        return super().carry_back(y, ops.swapaxes(kernel, 0, 1), sizes)
+    def apply_transpose(self, y, transpose):
+        return transpose(y, ops.swapaxes(self.read(), 0, 1))
 
 
 def autoencoder(back=lambda conv: ka.adjoint(conv, bias="own")):

@@ -28,7 +28,7 @@ def convolutions(draw):
         taps = draw(st.integers(1, 5 if rank < 3 else 3))
         stride, dilation = (1, draw(st.integers(1, 3))) if dilated else (draw(st.integers(1, 4)), 1)
         window = Window(taps, stride, dilation, padding)
-        smallest = window.reach if padding == "valid" else 1
+        smallest = window.dilated_taps if padding == "valid" else 1
         axes.append((draw(st.integers(smallest, smallest + (8 if rank < 3 else 3))), window))
     groups = draw(st.sampled_from([1, 1, 2, 3]))
     layer = CONVOLUTIONS[rank](
@@ -63,12 +63,14 @@ windows = st.builds(
 @given(windows, st.integers(1, 40))
 @settings(max_examples=300)
 def test_possible_sizes_are_exactly_those_that_give_the_outputs(window, size):
-    if window.padding == "valid" and size < window.reach:
-        size += window.reach
+    if window.padding == "valid" and size < window.dilated_taps:
+        size += window.dilated_taps
     outputs = window.outputs(size)
     smallest, largest = window.possible_sizes(outputs)
     giving = [
-        n for n in range(1, 200) if window.outputs(n) == outputs and (window.padding != "valid" or n >= window.reach)
+        n
+        for n in range(1, 200)
+        if window.outputs(n) == outputs and (window.padding != "valid" or n >= window.dilated_taps)
     ]
     assert (smallest, largest) == (giving[0], giving[-1])
 
@@ -76,11 +78,11 @@ def test_possible_sizes_are_exactly_those_that_give_the_outputs(window, size):
 @given(windows, st.integers(1, 40))
 @settings(max_examples=300)
 def test_every_output_of_a_window_starts_inside_the_padded_input(window, size):
-    if window.padding == "valid" and size < window.reach:
-        size += window.reach
+    if window.padding == "valid" and size < window.dilated_taps:
+        size += window.dilated_taps
     axis = window.at(size)
-    assert 0 <= axis.before < max(window.reach, 1)
-    last_start = (axis.outputs - 1) * axis.stride - axis.before
+    assert 0 <= axis.pad_before < max(window.dilated_taps, 1)
+    last_start = (axis.outputs - 1) * axis.stride - axis.pad_before
     assert last_start < size
 
 

@@ -44,11 +44,11 @@ class Direct(keras.layers.Layer):
     def __init__(self, tied, y):
         super().__init__()
         sizes = tied.resolve(tuple(y.shape[1:-1]))
-        self.convolution = tied.convolution(sizes)
+        self.transpose = current().transposed_convolution(tied.convolution(sizes))
         self.kernel = tied.source.kernel
 
     def call(self, y):
-        return current().transposed_convolve(y, keras.ops.convert_to_tensor(self.kernel), self.convolution)
+        return self.transpose(y, keras.ops.convert_to_tensor(self.kernel))
 
 
 def eager(side, channels, filters, batch, seconds):
