@@ -16,6 +16,7 @@ import pytest
 
 import keras_adjoint as ka
 
+pytestmark = pytest.mark.any_backend
 # Lowest first. A module imports only from its own wing and from those above it here.
 WINGS = [
     "errors",
@@ -142,6 +143,7 @@ def test_only_the_backends_import_frameworks():
     assert not {module: names for module, names in wrong.items() if names}
 
 
+@pytest.mark.every_backend
 def test_importing_the_package_imports_nothing_heavy():
     heavy = FRAMEWORKS - {keras.backend.backend()} | {"matplotlib", "PIL", "jinja2", "typer", "rich", "skimage"}
     script = f"""
