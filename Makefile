@@ -6,10 +6,10 @@ PIP_FLAGS = -q --disable-pip-version-check -c requirements/constraints.txt
 CHECKS = 'ruff check' 'ruff format --check' mypy
 SOURCES := $(shell find src -name __pycache__ -prune -o -name '*.py' -print -o -path '*/templates/*' -print -o -name py.typed -print -o -type d -print)
 
-.PHONY: help demo test docs docs-links bench lint clean
+.PHONY: help demo test test-keras-versions docs docs-links bench lint clean
 
 help: ## Say what there is to make.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.installed ## Train a tied autoencoder on photographs, beside an untied one (JAX on the CPU).
 	KERAS_BACKEND=jax .venv/bin/keras-adjoint demo
@@ -20,6 +20,21 @@ test: .venv-test/.installed ## Check style and types, then run every test on Ten
 	for backend in tensorflow jax torch; do \
 		echo "=== tests on $$backend"; \
 		KERAS_BACKEND=$$backend .venv-test/bin/pytest -q -n 2 || failed="$$failed, tests on $$backend"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "Failed: $${failed#, }" >&2; exit 1; fi
+
+# What could depend on the version of Keras. The oldest is the one that pyproject.toml allows.
+CORE_TESTS = $(patsubst %,tests/test_%.py,keras_internals old_keras adjointness sizes ties saving dtypes graph mirror policies untie life)
+OLDEST_KERAS = ==$(shell sed -n 's/.*"keras>=\([0-9.]*\)".*/\1/p' pyproject.toml)
+
+test-keras-versions: .venv-test/.installed ## Run the core of the tests on the oldest and on the newest Keras, on all backends.
+	@failed=; \
+	for version in '$(OLDEST_KERAS)' ''; do \
+		.venv-test/bin/pip install -q --disable-pip-version-check --no-deps --upgrade --target "build/keras$$version" "keras$$version" || exit 1; \
+		for backend in tensorflow jax torch; do \
+			echo "=== tests on $$backend with keras$$version"; \
+			PYTHONPATH="build/keras$$version" KERAS_BACKEND=$$backend .venv-test/bin/pytest -q -n 2 $(CORE_TESTS) || failed="$$failed, keras$$version on $$backend"; \
+		done; \
 	done; \
 	if [ -n "$$failed" ]; then echo "Failed: $${failed#, }" >&2; exit 1; fi
 

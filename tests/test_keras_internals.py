@@ -223,7 +223,7 @@ def test_the_classes_of_operations(operate, kind):
     ("operate", "kind"), [(ops.conv, nn_operations.Conv), (ops.conv_transpose, nn_operations.ConvTranspose)]
 )
 def test_the_classes_of_convolutions(operate, kind):
-    assert type(producer_of(operate(keras.Input((4, 4, 2)), np.ones((3, 3, 2, 2), "float32")))) is kind
+    assert type(producer_of(operate(keras.Input((4, 4, 2)), np.ones((3, 3, 2, 2), "float32"), strides=1))) is kind
 
 
 def test_the_name_of_an_operation_can_be_changed():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from encoders import assert_close, values
 from helpers import BACKEND, HALF_PRECISION_POLICIES, in_turn
+from layer_list import KERAS
 
 import keras_adjoint as ka
 
@@ -86,6 +87,7 @@ def test_mixed_precision(policy):
     assert keras.backend.standardize_dtype(model(IMAGES).dtype) == policy.removeprefix("mixed_")
 
 
+@pytest.mark.skipif(KERAS < (3, 12), reason="Keras recomputes layers without their keyword arguments")
 def test_gradient_checkpointing_changes_no_loss():
     """In eager mode on TensorFlow, and without batch normalisation: more Keras cannot do with stock layers either."""
     curves = []

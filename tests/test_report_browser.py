@@ -139,7 +139,7 @@ CONTRASTS = """() => {
         }
         return [255, 255, 255];
     };
-    const behind = text => {  // the box that a text of the ladders is written on, if it is on one
+    const behind = text => {  // the box that a text of the diagram is written on, if it is on one
         const own = text.getBBox(), x = own.x + own.width / 2, y = own.y + own.height / 2;
         const box = [...text.parentNode.querySelectorAll('.box')].map(box => [box, box.getBBox()]).find(
             ([, {x: left, y: top, width, height}]) => left < x && x < left + width && top < y && y < top + height);

@@ -98,7 +98,7 @@ def test_with_one_tap_the_spectrum_is_exact_whatever_the_stride():
     "layer, shape, why",
     [
         (lambda: layers.Conv2D(4, 3, strides=2), (8, 8, 3), "stride above 1"),
-        (lambda: layers.Dense(4096), (4096,), "4,096×4,096 is too large"),
+        (lambda: layers.Dense(4096), (4096,), "4096×4096 is too large"),
         (lambda: layers.SeparableConv2D(4, 3), (8, 8, 3), "of Dense layers and of convolutions"),
     ],
 )

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from layer_list import LAYERS, REPRESENTATIVES, for_each
+from layer_list import LAYERS, REPRESENTATIVES, TRANSPOSES, for_each
 from untied import (
     KINDS,
     LINEAR,
@@ -89,6 +89,8 @@ SOURCES = {
     "transposed": (lambda: L.Conv2DTranspose(3, 3, strides=2, padding="same"), (4, 3, 3)),
     "dense": (lambda: L.Dense(3), (3,)),
 }
+if not TRANSPOSES:
+    del SOURCES["transposed"]
 OPTIONS = [
     {"bias": "none"},
     {"bias": "own"},

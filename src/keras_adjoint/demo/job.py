@@ -15,6 +15,7 @@ from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint.demo import models, picture
 from keras_adjoint.demo.attempts import Attempt, try_everything
 from keras_adjoint.demo.training import Trained, held_out_photographs, random_patches, train, training_photographs
+from keras_adjoint.models.text import size_text
 
 PATCHES = 3000
 SAMPLE = 16
@@ -48,7 +49,7 @@ def run(out: Path, *, steps: int, seed: int, console: Console | None = None) -> 
     training, held_out = training_photographs(), held_out_photographs()
     patches = random_patches(training.values(), PATCHES, seed=seed)
     console.print(
-        f"Training on {patches.shape[1]}×{patches.shape[2]} patches of {listed(training)}; held out: {listed(held_out)}."
+        f"Training on {size_text(patches.shape[1:3])} patches of {listed(training)}; held out: {listed(held_out)}."
     )
     with progress_bars(console) as progress:
         tied = train("tied", models.tied, patches, steps=steps, seed=seed, progress=progress)

@@ -1,12 +1,15 @@
 """The adjoint of a transposed convolution: a convolution."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
-from keras_adjoint.errors import SizeError
+from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.layers.options import TiedChannels
-from keras_adjoint.layers.registry import rule
+from keras_adjoint.layers.registry import describe, rule
 from keras_adjoint.ops.algorithms.correlate import forward
+from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.geometry import TransposedWindow, convolution_of, is_known
 
 
@@ -28,6 +31,7 @@ class AdjointConvTranspose(TiedChannels):
     Output shape: `(batch, *sizes, channels)`, or `(batch, channels, *sizes)`.
 
     Raises:
+        NoRuleError: Before Keras 3.15 on PyTorch, of sources with "same" padding that Keras itself computes wrong.
         SizeError: If no input of the source gives outputs of the size received.
         TieError: If `source` is not built, or its kernel cannot be read.
 
@@ -38,6 +42,17 @@ class AdjointConvTranspose(TiedChannels):
     >>> AdjointConvTranspose(transposed)(image).shape
     (1, 7, 7, 8)
     """
+
+    def __init__(self, source: keras.layers.Layer, **kwargs: Any) -> None:
+        super().__init__(source, **kwargs)
+        if current().SHIFTS_CONV_TRANSPOSE and any(window.cropped % 2 for window in self.windows):
+            raise NoRuleError(
+                f"Keras {keras.__version__} computes this layer one position off on PyTorch (keras-team/keras#22876), so "
+                f"what is meant to be its adjoint is not the adjoint of what it does. Upgrade to Keras 3.15, or use "
+                f'padding="valid" with a `Cropping` layer behind it. Received: kernel_size={source.kernel_size}, '
+                f"strides={source.strides}, padding={source.padding!r}, output_padding={source.output_padding}, "
+                f"{describe(source)}"
+            )
 
     @property
     def windows(self):

@@ -60,8 +60,15 @@ class BackwardPass:
 
     def build(self, inputs: list[keras.KerasTensor], outputs: list[keras.KerasTensor], name: str) -> keras.Model:
         """The Functional model between two lists of tensors, of which the backward pass is a part."""
+        outputs = [self.pass_on(y) if any(y is x for x in inputs) else y for y in outputs]
         self.names.rename_others(outputs)
         return keras.Model(one_or_list(inputs), one_or_list(outputs), name=name)
+
+    def pass_on(self, tensor: keras.KerasTensor) -> keras.KerasTensor:
+        """The same tensor as a layer's output: Keras before 3.14 makes no model that returns its input itself."""
+        layer = keras.layers.Identity(dtype=tensor.dtype, name=self.names.new("identity"))
+        self.names.keep(layer)
+        return layer(tensor)
 
     # --- one call
 

@@ -116,6 +116,11 @@ class TransposedWindow:
             return max(self.reach, self.stride) if self.padding == "valid" else self.stride
         return (self.reach if self.padding == "valid" else self.reach % 2) + self.output_padding
 
+    @property
+    def cropped(self):
+        """How many of (m − 1)·s + reach positions Keras cuts off: half of them in front, rounded down, the others behind."""
+        return 0 if self.padding == "valid" else max(self.reach - self._last_step, 0)
+
     def inputs(self, size):
         """m for n = `size`. Every m has its own n, so this needs no choice; the caller checks `outputs(m) == n`."""
         return (size - self._last_step) // self.stride + 1
@@ -125,8 +130,7 @@ class TransposedWindow:
 
         The zeros around its input are what (m − 1)·s + reach asks for beyond n = (m − 1)·s + last step.
         """
-        before = 0 if self.padding == "valid" else max(self.reach - self._last_step, 0) // 2
-        return Axis(size, self.inputs(size), self.taps, self.stride, self.dilation, before)
+        return Axis(size, self.inputs(size), self.taps, self.stride, self.dilation, self.cropped // 2)
 
 
 @dataclass(frozen=True)

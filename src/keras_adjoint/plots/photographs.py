@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 from keras_adjoint.layers.sizes import spatial
 from keras_adjoint.models.graph import Graph
+from keras_adjoint.models.text import size_text
 from keras_adjoint.ops import Shape
 
 LARGEST = 512  # pixels of the longer side, if no size is asked for
@@ -67,7 +68,7 @@ def mode_for(shape: Shape, data_format: str) -> tuple[str, int]:
 def size_for(picture: Image.Image, sizes: Sequence[int | None], longest: int | None) -> tuple[int, int]:
     """(width, height) that a picture is scaled to: the model's, or the picture's own where the model takes any."""
     if longest and None not in sizes:
-        raise ValueError(f"The model takes pictures of {sizes[1]}×{sizes[0]} pixels, so --size has no effect.")
+        raise ValueError(f"The model takes pictures of {size_text(reversed(sizes))} pixels, so --size has no effect.")
     scale = min(1, LARGEST / max(picture.size)) if longest is None else longest / max(picture.size)
     height, width = sizes
     own_width, own_height = (max(1, round(scale * side)) for side in picture.size)

@@ -51,7 +51,7 @@ def spectrum_of_finite(layer: keras.layers.Layer) -> Spectrum:
     if isinstance(layer, MATRICES):
         inputs, filters = layer.kernel.shape
         if work(inputs, filters) > BUDGET:
-            return not_computed(f"the matrix of {inputs:,}×{filters:,} is too large for this report")
+            return not_computed(f"the matrix of {size_text((inputs, filters))} is too large for this report")
         return Spectrum(of_matrices(finite_kernel(layer).values), "Exact: the singular values of its matrix.")
     if not isinstance(layer, CONVOLUTIONS):
         return not_computed("this report computes singular values of Dense layers and of convolutions")

@@ -4,6 +4,7 @@
 to float32. `average_pooling_edges(before, after)` says what average pooling with "same" padding takes its means over
 beyond the edge, for zeros `before` and `after` every axis: "inside" (only over positions inside) or "replicated" (also
 over copies of the edge). `known_size(size)` is the integer behind a size that tracing has made a tensor of.
+`SHIFTS_CONV_TRANSPOSE` says whether this version of Keras misplaces what some `Conv*Transpose` give with "same" padding.
 
 For the algorithms: `CANDIDATES` names those that are considered for each precision and kind of convolution, and `NAME` the
 backend in `cost_model.json`. `convolve` is a grouped convolution with explicit pads, `transposed_convolve` its adjoint by the

@@ -28,6 +28,7 @@ CHANNELS_AT_ONCE = 1
 NATIVE_MARGIN = 1.0
 map_sequential = map_unrolled
 LONGEST_SUM_IN_HALF = math.inf  # its transposed convolutions are not oneDNN's
+SHIFTS_CONV_TRANSPOSE = False
 
 
 def coarse_epsilon():

@@ -1,5 +1,6 @@
 """PyTorch."""
 
+import keras
 import torch
 
 from keras_adjoint.ops.backend import BFLOAT16, TF32, map_unrolled, sum_unrolled, torch_conv
@@ -22,6 +23,7 @@ UNFOLDS_GROUPS = False
 CHANNELS_AT_ONCE = 4
 NATIVE_MARGIN = 1.05
 LONGEST_SUM_IN_HALF = 2**15
+SHIFTS_CONV_TRANSPOSE = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15)  # keras-team/keras#22876
 convolve = torch_conv.convolve
 transposed_convolve = torch_conv.transposed_convolve
 fold = torch_conv.fold
