@@ -1,12 +1,12 @@
 """The programs behind the figures run, and say what they measured."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dying import dies_in_sound
 from helpers import BACKEND, in_turn
 
 sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks are no part of the package
@@ -42,6 +42,7 @@ def test_there_are_enough_geometries_and_no_two_of_a_name():
 @pytest.mark.in_turn("torch")
 def test_speed_writes_figures_page_and_picture(tmp_path, monkeypatch):
     monkeypatch.setattr(convolutions, "GEOMETRIES", SMALL)
+    monkeypatch.setattr(overhead, "IMPORTS", 1)
     monkeypatch.setattr(overhead, "LAYERS", {"small": (4, 1, 2, 1)})
     run(monkeypatch, speed.main, "float32", "overhead", "--seconds", 0.01, "--out", tmp_path)
     figures = json.loads((tmp_path / files.RESULTS / f"{BACKEND}-cpu.json").read_text(encoding="utf-8"))
@@ -96,12 +97,6 @@ def test_what_is_considered_holds_no_more_than_it_may(name):
     for algorithm in considered(geometry.problem()):
         held = resident.in_a_process("benchmarks.speed.workspace", name, algorithm.name)
         assert held["resident"] <= MAX_WORKSPACE, algorithm.name
-
-
-def dies_in_sound(geometry, dtype, seconds):
-    if geometry.name == "sound":
-        os._exit(1)
-    return {"seconds": seconds}
 
 
 def test_a_convolution_that_kills_its_process_costs_one_row(monkeypatch):
