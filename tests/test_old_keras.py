@@ -38,7 +38,7 @@ def test_the_adjoint_of_a_transposed_convolution_is_exact_or_refused():
         try:
             layer = transposed(*geometry)
             y = ops.convert_to_numpy(layer(x))
-        except (ValueError, RuntimeError):  # Keras itself cannot compute it
+        except Exception:  # Keras itself cannot compute it; each backend says so in its own way
             continue
         try:
             adjoint = ka.adjoint(layer)
