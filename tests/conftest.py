@@ -25,10 +25,6 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 BACKEND = keras.backend.backend()
 QUICKEST = "torch"
 EXAMPLES = {"torch": 80, "tensorflow": 30, "jax": 20}
-if BACKEND == "jax":
-    import quick_jax
-
-    quick_jax.use()
 
 
 def pytest_addoption(parser):
@@ -37,11 +33,15 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    """Hypothesis draws the same cases every time, or many new ones."""
+    """Hypothesis draws the same cases every time, and JAX compiles less; exhaustive runs draw many and change nothing."""
     always = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
     settings.register_profile("quick", derandomize=True, max_examples=EXAMPLES[BACKEND], **always)
     settings.register_profile("exhaustive", max_examples=1000, **always)
     settings.load_profile("exhaustive" if config.option.exhaustive else "quick")
+    if BACKEND == "jax" and not config.option.exhaustive:
+        import quick_jax
+
+        quick_jax.use()
 
 
 def pytest_collection_modifyitems(config, items):
