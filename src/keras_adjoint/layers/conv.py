@@ -64,7 +64,8 @@ class AdjointConv(Sized, TiedChannels):
         super().__init__(source, **kwargs)
         self.algorithm = algorithm
         self.groups = self.source_groups()
-        self.__dict__["transposes"] = {}  # past Keras, which would track what is in it
+        # Past Keras, which would track what is in them. What the source records changes with its calls alone.
+        self.__dict__.update(transposes={}, calls_of_source=calls_of(source), signature=current().signature)
 
     @cached_property
     def windows(self) -> tuple[Window, ...]:
@@ -91,11 +92,11 @@ class AdjointConv(Sized, TiedChannels):
 
     def _cached_transpose(self, y: Tensor) -> Adjoint:
         """The adjoint convolution for tensors like y: all that depends on shapes is worked out in the first call."""
-        signature = current().signature(y) if TRACING.format is None else None
+        signature = self.signature(y) if TRACING.format is None else None
         if signature is None:
             return self._transpose(y)
         transposes: dict[Any, Adjoint] = self.transposes
-        key = signature, self.algorithm, len(calls_of(self.source))  # which record sizes
+        key = signature, self.algorithm, len(self.calls_of_source)
         transpose = transposes.get(key)
         if transpose is None:
             if len(transposes) == CACHE_SIZE:

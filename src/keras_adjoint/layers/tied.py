@@ -79,7 +79,9 @@ class Tied(keras.layers.Layer):
 
     def read(self, name: str | None = None) -> Tensor:
         """A kernel of the source, as it is now, in this layer's compute dtype."""
-        kernel = ops.convert_to_tensor(read_kernel(self.source, name or self.kernel_name))
+        source, name = self.source, name or self.kernel_name
+        is_plain = source.built and source.quantization_mode is None
+        kernel = ops.convert_to_tensor(getattr(source, name) if is_plain else read_kernel(source, name))
         return kernel if _name_of(kernel.dtype) == self.compute_dtype else ops.cast(kernel, self.compute_dtype)
 
     def recorded_shapes(self) -> list[Shape]:

@@ -11,7 +11,7 @@ every phase this is a stride-1 convolution over q.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -91,10 +91,14 @@ def correlate(
     Returns:
         A tensor of shape `(batch, *(lengths − (taps − 1) · dilation), filters)`.
     """
-    pads = [
-        (-start, start + length - size) for start, length, size in zip(starts, lengths, ops.shape(x)[1:-1], strict=True)
-    ]
+    pads = pads_of(starts, lengths, ops.shape(x)[1:-1])
     return current().convolve(x, kernel, pads, (1,) * len(pads), dilation)
+
+
+def pads_of(starts: Sequence[Size], lengths: Sequence[Size], sizes: Sequence[Size]) -> tuple[tuple[Size, Size], ...]:
+    """Zeros (in front, behind) of axes of `sizes` that are read from `starts` on; negative for what is not read."""
+    windows = zip(starts, lengths, sizes, strict=True)
+    return tuple((-start, start + length - size) for start, length, size in windows)
 
 
 def join(phases: Sequence[Tensor | None], convolution: Convolution) -> Tensor:
@@ -107,31 +111,57 @@ def join(phases: Sequence[Tensor | None], convolution: Convolution) -> Tensor:
 def interleave(
     phases: Tensor, convolution: Convolution, groups: int = 1, present: tuple[int, ...] | None = None
 ) -> Tensor:
-    """Put phases that lie side by side in the channels where they belong.
+    """Put phases that lie side by side in the channels where they belong, see `interleaving`."""
+    return interleaving(convolution, groups, present)(phases)
+
+
+def interleaving(
+    convolution: Convolution, groups: int = 1, present: tuple[int, ...] | None = None
+) -> Callable[[Tensor], Tensor]:
+    """The function that puts phases side by side in the channels where they belong.
+
+    It takes a tensor of shape `(batch, *blocks, groups·∏present·channels/groups)` to one of shape `(batch, *sizes, channels)`.
 
     Args:
-        phases: Tensor of shape `(batch, *blocks, groups·∏present·channels/groups)`.
         convolution: The forward's geometry.
         groups: What leads in the channels, ahead of the phases.
         present: How many phases per axis there are, from the first one on; by default all s. The others are zero.
-
-    Returns:
-        A tensor of shape `(batch, *sizes, channels)`.
     """
     blocks = [blocks_of(axis) for axis in convolution.axes]
-    x, strides = phases, convolution.each("stride")
-    if any(stride > 1 for stride in strides):
-        rank = len(strides)
-        present = present or strides
-        channels = int(x.shape[-1]) // math.prod(present)
-        counts = [block.count for block in blocks]
-        # The first axis of blocks follows the batch before and after, so that the two move as one.
-        x = ops.reshape(x, (-1, *counts[1:], groups, *present, channels // groups))
-        pairs = [(i, 1 + rank + i) for i in range(rank)]
-        x = ops.transpose(x, (*chain(*pairs), rank, 1 + 2 * rank))
-        for axis, (stride, number) in enumerate(zip(strides, present, strict=True)):
-            if number < stride:  # one axis at a time: backends cannot pad rank 8
-                inner = math.prod(counts[axis + 1 :]) * math.prod(present[axis + 1 :]) * channels
-                x = ops.pad(ops.reshape(x, (-1, number, inner)), [(0, 0), (0, stride - number), (0, 0)])
-        x = ops.reshape(x, (-1, *(count * stride for count, stride in zip(counts, strides, strict=True)), channels))
-    return window(x, [block.position for block in blocks], convolution.each("size"))
+    counts, positions = [block.count for block in blocks], [block.position for block in blocks]
+    strides, sizes = convolution.each("stride"), convolution.each("size")
+    rank, present = len(strides), present or strides
+    phases = math.prod(present)
+    order = (*chain(*((i, 1 + rank + i) for i in range(rank))), rank, 1 + 2 * rank)
+    # One axis at a time: backends cannot pad rank 8.
+    padded = [
+        (number, stride, math.prod(counts[axis + 1 :]) * math.prod(present[axis + 1 :]))
+        for axis, (stride, number) in enumerate(zip(strides, present, strict=True))
+        if number < stride
+    ]
+    covered = [count * stride for count, stride in zip(counts, strides, strict=True)]
+    is_strided = any(stride > 1 for stride in strides)
+    cut = cropped(positions, sizes, covered) if convolution.is_known else None
+
+    def interleaved(x: Tensor) -> Tensor:
+        if is_strided:
+            channels = int(x.shape[-1]) // phases
+            # The first axis of blocks follows the batch before and after, so that the two move as one.
+            x = ops.reshape(x, (-1, *counts[1:], groups, *present, channels // groups))
+            x = ops.transpose(x, order)
+            for number, stride, inner in padded:
+                x = ops.reshape(x, (-1, number, inner * channels))
+                x = ops.pad(x, [(0, 0), (0, stride - number), (0, 0)])
+            x = ops.reshape(x, (-1, *covered, channels))
+        if cut is None:
+            return window(x, positions, sizes)
+        return x[cut] if cut else x
+
+    return interleaved
+
+
+def cropped(starts: Sequence[int], lengths: Sequence[int], sizes: Sequence[int]) -> tuple[slice, ...]:
+    """The slices that cut windows out of axes of `sizes`, after the first axis; none where nothing is cut off."""
+    if not any(starts) and list(lengths) == list(sizes):
+        return ()
+    return (slice(None), *(slice(start, start + length) for start, length in zip(starts, lengths, strict=True)))

@@ -9,7 +9,7 @@ it is the flipped convolution, and the taps may be any distance apart.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 
@@ -17,11 +17,11 @@ from keras import ops
 
 from keras_adjoint.ops import Size, Tensor
 from keras_adjoint.ops.algorithms.cost_model import whole_blocks
-from keras_adjoint.ops.algorithms.polyphase import blocks_of, correlate, interleave
+from keras_adjoint.ops.algorithms.polyphase import blocks_of, interleaving, pads_of
 from keras_adjoint.ops.algorithms.problem import Problem, Work
 from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.backend.protocol import Adjoint
-from keras_adjoint.ops.geometry import Convolution, is_known
+from keras_adjoint.ops.geometry import Convolution
 
 
 def in_step(convolution: Convolution) -> bool:
@@ -58,63 +58,66 @@ def plan(convolution: Convolution) -> Plan:
 
 def prepare(convolution: Convolution) -> Adjoint:
     """The function (y, kernel) ↦ Aᵀ y."""
-    wanted = plan(convolution)
-    axes = tuple(range(1, len(wanted.starts) + 1))
+    wanted, groups, known = plan(convolution), convolution.groups, convolution.is_known
+    taps, outputs, sizes = (convolution.each(name) for name in ("taps", "outputs", "size"))
+    positions = math.prod(taps), math.prod(outputs), math.prod(sizes)
+    starts, lengths, dilation = wanted.starts, wanted.lengths, wanted.dilation
+    axes, strides = tuple(range(1, len(taps) + 1)), (1,) * len(taps)
+    pads = pads_of(starts, lengths, outputs)
+    flipped_pads = tuple((after, before) for before, after in pads)
+    arrange, interleave, convolve = arranging(convolution), interleaving(convolution, groups), current().convolve
+    reverses = max(taps) > 1
 
     def apply(y: Tensor, kernel: Tensor) -> Tensor:
-        starts: Sequence[Size] = wanted.starts
-        flips_images = is_heavy(kernel, y, convolution)
-        if flips_images:
-            windows = zip(ops.shape(y)[1:-1], starts, wanted.lengths, strict=True)
-            starts = [size - start - length for size, start, length in windows]
-            y = ops.flip(y, axes)
-        kernel = phase_kernel(kernel, convolution, flip=not flips_images)
-        phases = correlate(y, kernel, starts, wanted.lengths, wanted.dilation)
-        phases = ops.flip(phases, axes) if flips_images else phases
-        return interleave(phases, convolution, convolution.groups)
+        *_, channels, filters = map(int, kernel.shape)
+        batch = y.shape[0]
+        if reverses and known and isinstance(batch, int):
+            # Rather reverse x and y than the taps of the kernel, if they have fewer numbers.
+            images = batch * (positions[1] * filters + positions[2] * channels * groups)
+            if positions[0] * channels * filters > images:
+                y = convolve(ops.flip(y, axes), arrange(kernel, False), flipped_pads, strides, dilation)
+                return interleave(ops.flip(y, axes))
+        found = pads if known else pads_of(starts, lengths, ops.shape(y)[1:-1])
+        return interleave(convolve(y, arrange(kernel, True), found, strides, dilation))
 
     return apply
 
 
-def is_heavy(kernel: Tensor, y: Tensor, convolution: Convolution) -> bool:
-    """Whether it moves fewer numbers to reverse x and y than to reverse the taps of the kernel."""
-    sizes = (*y.shape[1:-1], *convolution.each("size"))
-    if not all(map(is_known, (y.shape[0], *sizes))):
-        return False
-    *taps, channels, filters = map(int, kernel.shape)
-    x = y.shape[0] * math.prod(convolution.each("size")) * channels * convolution.groups
-    return max(taps) > 1 and math.prod(taps) * channels * filters > math.prod(y.shape) + x
+def arranging(convolution: Convolution) -> Callable[[Tensor, bool], Tensor]:
+    """The function from the kernel to that of the convolution to all phases, with its taps reversed or not.
 
-
-def phase_kernel(kernel: Tensor, convolution: Convolution, *, flip: bool = True) -> Tensor:
-    """The kernel of the convolution to all phases, of shape `(*taps of a phase, filters / groups, groups·∏s·channels)`.
-
-    Keras numbers the filters of a grouped convolution group by group, so that the group leads in both channel axes.
+    It has the shape `(*taps of a phase, filters / groups, groups·∏s·channels)`: Keras numbers the filters of a grouped
+    convolution group by group, so that the group leads in both channel axes.
     """
     axes, groups = convolution.axes, convolution.groups
     rank = len(axes)
-    *taps, channels, filters = map(int, kernel.shape)
-    missing = [-size % axis.stride for axis, size in zip(axes, taps, strict=True)]
-    if any(missing):
-        kernel = ops.pad(kernel, [(0, zeros) for zeros in missing] + [(0, 0), (0, 0)])
-    split = [
-        ((size + zeros) // axis.stride, axis.stride) for axis, size, zeros in zip(axes, taps, missing, strict=True)
-    ]
-    kernel = with_taps_reversed(kernel, split) if flip else kernel
-    kernel = ops.reshape(kernel, (*chain(*split), channels, groups, filters // groups))
+    missing = [(0, -axis.taps % axis.stride) for axis in axes]
+    is_whole = all(zeros == 0 for _, zeros in missing)
+    counts = [-(-axis.taps // axis.stride) for axis in axes]
+    split = list(chain(*((count, axis.stride) for count, axis in zip(counts, axes, strict=True))))
+    reversed_axes = [axis for axis, count in enumerate(counts) if count > 1]
     order = (*range(0, 2 * rank, 2), 2 * rank + 2, 2 * rank + 1, *range(1, 2 * rank, 2), 2 * rank)
-    kernel = ops.transpose(kernel, order)
-    return ops.reshape(kernel, (*(count for count, _ in split), filters // groups, -1))
+
+    def arranged(kernel: Tensor, reverse: bool) -> Tensor:
+        *_, channels, filters = map(int, kernel.shape)
+        if not is_whole:
+            kernel = ops.pad(kernel, [*missing, (0, 0), (0, 0)])
+        if reverse:
+            for axis in reversed_axes:
+                kernel = with_taps_reversed(kernel, axis, counts[axis])
+        kernel = ops.transpose(ops.reshape(kernel, (*split, channels, groups, filters // groups)), order)
+        return ops.reshape(kernel, (*counts, filters // groups, -1))
+
+    return arranged
 
 
-def with_taps_reversed(kernel: Tensor, split: Sequence[tuple[int, int]]) -> Tensor:
-    """Reverse the taps of every phase, but not the phases. One axis at a time: OpenVINO does not reverse several."""
+def with_taps_reversed(kernel: Tensor, axis: int, taps: int) -> Tensor:
+    """Reverse the taps of every phase along one axis, but not the phases. OpenVINO does not reverse several axes at once."""
     shape = tuple(map(int, kernel.shape))
-    for axis, (taps, phases) in enumerate(split):
-        if taps > 1:
-            kernel = ops.reshape(kernel, (math.prod(shape[:axis]), taps, phases, math.prod(shape[axis + 1 :])))
-            kernel = ops.reshape(ops.flip(kernel, axis=1), shape)
-    return kernel
+    if shape[axis] == taps:
+        return ops.flip(kernel, axis=axis)
+    outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+    return ops.reshape(ops.flip(ops.reshape(kernel, (outer, taps, -1, inner)), axis=1), shape)
 
 
 def work(problem: Problem) -> Work:

@@ -1,7 +1,7 @@
 """TensorFlow."""
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal
 
 import tensorflow as tf
@@ -10,7 +10,7 @@ from keras import ops
 from keras_adjoint.ops import Size, Tensor
 from keras_adjoint.ops.backend import TF32, fold_missing
 from keras_adjoint.ops.backend.protocol import Adjoint, Form, Pads
-from keras_adjoint.ops.geometry import Convolution, is_known
+from keras_adjoint.ops.geometry import CACHE_SIZE, Convolution, is_known
 from keras_adjoint.ops.window import window
 
 
@@ -109,13 +109,17 @@ def _after(done: Tensor, operand: Tensor) -> Tensor:
 
 
 def convolve(x: Tensor, kernel: Tensor, pads: Pads, strides: Sequence[int], dilation: Sequence[int]) -> Tensor:
-    *taps, in_channels, filters = kernel.shape
-    padding = "valid"
-    if any(not is_known(zeros) or zeros != 0 for pair in pads for zeros in pair):
-        dilated_taps = [(size - 1) * step + 1 for size, step in zip(taps, dilation, strict=True)]
-        padding = "same" if _is_same(x.shape[1:-1], dilated_taps, strides, pads) else "valid"
-        x = x if padding == "same" else window(x, *_windows(x, pads))
-    channels = x.shape[-1]
+    *taps, in_channels, filters = kernel.shape.as_list()
+    *sizes, channels = x.shape.as_list()[1:]
+    padding_of: Callable[..., tuple[str, tuple[tuple[int, int], ...] | None]] = _cached_padding
+    for before, after in pads:
+        if type(before) is not int or type(after) is not int:
+            padding_of = _padding  # tensors are no key
+    padding, zeros = padding_of(tuple(sizes), tuple(taps), strides, dilation, tuple(pads))
+    if zeros is None:
+        x = window(x, *_windows(x, pads))
+    elif zeros:
+        x = ops.pad(x, zeros)
     if in_channels == 1 and channels > 1 and len(taps) in DEPTHWISE_RANKS and len(set(strides)) == 1:
         # One input channel per group is a depthwise convolution, which has a much faster kernel.
         kernel = tf.reshape(kernel, (*taps, channels, filters // channels))
@@ -124,6 +128,21 @@ def convolve(x: Tensor, kernel: Tensor, pads: Pads, strides: Sequence[int], dila
             x, kernel = tf.cast(x, tf.float32), tf.cast(kernel, tf.float32)
         return tf.cast(ops.depthwise_conv(x, kernel, strides, padding, "channels_last", dilation), dtype)
     return ops.conv(x, kernel, strides, padding, "channels_last", dilation)
+
+
+def _padding(
+    sizes: Sequence[Size], taps: Sequence[int], strides: Sequence[int], dilation: Sequence[int], pads: Pads
+) -> tuple[str, tuple[tuple[int, int], ...] | None]:
+    """("same" or "valid", zeros to pad x with before that), or `None` for the zeros where a window of x has to be cut."""
+    dilated_taps = [(size - 1) * step + 1 for size, step in zip(taps, dilation, strict=True)]
+    if not all(is_known(zeros) and zeros >= 0 for pair in pads for zeros in pair):
+        return "valid", None
+    if not any(zeros for pair in pads for zeros in pair):
+        return "valid", ()
+    return ("same", ()) if _is_same(sizes, dilated_taps, strides, pads) else ("valid", ((0, 0), *pads, (0, 0)))
+
+
+_cached_padding = lru_cache(CACHE_SIZE)(_padding)
 
 
 def _hangs(kernel: Tensor, strides: Sequence[int], dtype: Any) -> bool:

@@ -2,46 +2,88 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional
 
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.backend.protocol import Adjoint, Pads
-from keras_adjoint.ops.geometry import Convolution, is_known
+from keras_adjoint.ops.geometry import CACHE_SIZE, Convolution, is_known
 
 COPY = 100  # about how many multiply-adds take as long as to copy a number
 LARGE_KERNEL = 2**17  # numbers of a kernel that no longer fit into the processor's cache while they move
 BLOCK = 32  # channels that move together
 
+# Not `movedim`: ONNX does not take the negative axes that PyTorch's exporter writes for it.
+CHANNELS_FIRST = {rank: (0, rank + 1, *range(1, rank + 1)) for rank in (1, 2, 3)}
+CHANNELS_LAST = {rank: (0, *range(2, rank + 2), 1) for rank in (1, 2, 3)}
+CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+TRANSPOSED_CONVOLUTIONS = {
+    1: functional.conv_transpose1d,
+    2: functional.conv_transpose2d,
+    3: functional.conv_transpose3d,
+}
+
 Cuts = tuple[slice, ...]
 
 
+class Padding(NamedTuple):
+    """How a convolution that pads both ends alike gives what one with given pads gives."""
+
+    numbers: tuple[int, ...]
+    """Zeros at both ends of every axis."""
+
+    kept: Cuts | None = None
+    """The outputs that are wanted, or `None` for all."""
+
+    cuts: Cuts | None = None
+    """What is cut off x beforehand."""
+
+    zeros: list[int] | None = None
+    """What x is padded with beforehand, which copies it."""
+
+    for_gradients: "Padding | None" = None
+    """What to do instead where oneDNN would take five times as long or longer to differentiate by the kernel."""
+
+
 def convolve(x: Tensor, kernel: Tensor, pads: Pads, strides: Sequence[int], dilation: Sequence[int]) -> Tensor:
-    x = _channels_first(x)
-    padding, cuts = _padding_and_cuts(x.shape[1:], pads, strides, dilation, kernel.shape)
-    if padding is None or _slows_gradient(padding, kernel, dilation):
-        x, padding, cuts = _padded(x, pads), [0] * len(pads), None
-    operation = getattr(functional, f"conv{len(pads)}d")
-    y = operation(x, _weight(kernel), None, strides, padding, dilation, x.shape[1] // kernel.shape[-2])
-    return _channels_last(y if cuts is None else y[:, :, *cuts])
+    rank = len(pads)
+    # A compiler and a tracer may keep sizes free, which are no key of a cache.
+    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    padding_of = _padding if is_traced else _cached_padding
+    padding = padding_of(tuple(x.shape[1:]), tuple(pads), strides, dilation, tuple(kernel.shape))
+    if padding.for_gradients is not None and _is_differentiated(kernel):
+        padding = padding.for_gradients
+    x = x.permute(CHANNELS_FIRST[rank])
+    x = x if padding.cuts is None else x[padding.cuts]
+    x = x if padding.zeros is None else functional.pad(x, padding.zeros)
+    groups = x.shape[1] // kernel.shape[-2]
+    y = CONVOLUTIONS[rank](x, _weight(kernel), None, strides, padding.numbers, dilation, groups)
+    return (y if padding.kept is None else y[padding.kept]).permute(CHANNELS_LAST[rank])
 
 
-def _padding_and_cuts(
+def _padding(
     x: Sequence[int], pads: Pads, strides: Sequence[int], dilation: Sequence[int], kernel: Sequence[int]
-) -> tuple[list[int] | None, list[slice] | None]:
-    """(padding, cuts): the outputs wanted are those at `cuts`, or all; (`None`, `None`) if x has to be copied."""
+) -> Padding:
+    """The fastest `Padding` for given pads. `x` and `kernel` are shapes, the first without the batch."""
     if all(before == after and before >= 0 for before, after in pads):
-        return [before for before, _ in pads], None
-    return _even_padding(x, pads, strides, dilation, kernel) or (None, None)
+        padding = Padding(tuple(before for before, _ in pads))
+    else:
+        padding = _even_padding(x, pads, strides, dilation, kernel) or _copying(pads)
+    axes = zip(padding.numbers, kernel, dilation, strict=False)
+    is_wide = any(zeros > ((taps - 1) * step + 1) // 2 for zeros, taps, step in axes)
+    return padding._replace(for_gradients=_copying(pads)) if is_wide else padding
 
 
-def _slows_gradient(padding: Sequence[int], kernel: Tensor, dilation: Sequence[int]) -> bool:
-    """Whether the kernel is differentiated, for which oneDNN takes five times as long or longer with such wide padding."""
-    axes = zip(padding, kernel.shape, dilation, strict=False)
-    wide = any(zeros > ((taps - 1) * step + 1) // 2 for zeros, taps, step in axes)
-    return wide and _is_differentiated(kernel)
+_cached_padding = lru_cache(CACHE_SIZE)(_padding)
+
+
+def _copying(pads: Pads) -> Padding:
+    """The `Padding` that cuts and pads x beforehand."""
+    return Padding((0,) * len(pads), cuts=_cuts(pads), zeros=_zeros(pads))
 
 
 def _is_differentiated(kernel: Tensor) -> bool:
@@ -54,14 +96,14 @@ def _is_exporting() -> bool:
 
 def _even_padding(
     x: Sequence[int], pads: Pads, strides: Sequence[int], dilation: Sequence[int], kernel: Sequence[int]
-) -> tuple[list[int], list[slice]] | None:
+) -> Padding | None:
     """Equal padding at both ends of every axis, and the outputs that are then wanted, where that saves time.
 
     PyTorch's convolutions pad both ends alike. For other pads either x is copied, or a few unused outputs are computed:
     with p ≥ `before` zeros, where s divides p − `before`, the first one wanted is number (p − `before`) / s. `x` and `kernel`
     are shapes, the first without the batch.
     """
-    all_channels, *sizes = x
+    *sizes, all_channels = x
     if not all(is_known(number) and number >= 0 for number in (*sizes, *chain(*pads))):
         return None
     padding, cuts, padded, computed, wanted = [], [], 1, 1, 1
@@ -77,7 +119,8 @@ def _even_padding(
         wanted *= outputs
     *all_taps, channels, filters = kernel
     unused = (computed - wanted) * math.prod(all_taps) * filters * channels
-    return (padding, cuts) if unused < COPY * padded * all_channels else None
+    kept = (slice(None), slice(None), *cuts)
+    return Padding(tuple(padding), kept) if unused < COPY * padded * all_channels else None
 
 
 def transposed_convolution(convolution: Convolution) -> Adjoint:
@@ -93,17 +136,16 @@ def transposed_convolution(convolution: Convolution) -> Adjoint:
         output_padding.append(extra)
         missing.append((start, axis.size - length - start))
     rank, groups = len(crops), convolution.groups
-    operation = getattr(functional, f"conv_transpose{rank}d")
+    operation = TRANSPOSED_CONVOLUTIONS[rank]
     strides, dilation = convolution.each("stride"), convolution.each("dilation")
     cuts, zeros = _cuts(missing), _zeros(missing)
-    channels_first, channels_last = (0, rank + 1, *range(1, rank + 1)), (0, *range(2, rank + 2), 1)
 
     def transposed(y: Tensor, kernel: Tensor) -> Tensor:
-        y = y.permute(channels_first)
+        y = y.permute(CHANNELS_FIRST[rank])
         x = operation(y, _weight(kernel), None, strides, crops, output_padding, groups, dilation)
         x = x if cuts is None else x[cuts]
         x = x if zeros is None else functional.pad(x, zeros)
-        return x.permute(channels_last)
+        return x.permute(CHANNELS_LAST[rank])
 
     return transposed
 
@@ -116,16 +158,7 @@ def fold(columns: Tensor, convolution: Convolution) -> Tensor:
     x = functional.fold(columns, sizes, taps, dilation=dilation, stride=strides)
     x = x.squeeze(2) if one else x
     crops = [(-before, -after) for before, after in convolution.pads]
-    return _channels_last(_padded(x, crops))
-
-
-def _channels_first(x: Tensor) -> Tensor:
-    # Not `movedim`: ONNX does not take the negative axes that PyTorch's exporter writes for it.
-    return x.permute(0, x.ndim - 1, *range(1, x.ndim - 1))
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.permute(0, *range(2, x.ndim), 1)
+    return _padded(x, crops).permute(CHANNELS_LAST[len(crops)])
 
 
 def _padded(x: Tensor, pads: Pads) -> Tensor:
