@@ -15,10 +15,11 @@ TESTS = Path(__file__).parent
 def test_a_type_checker_accepts_right_calls_and_finds_wrong_ones(tmp_path):
     api = pytest.importorskip("mypy.api")
     sources = Path(keras_adjoint.__file__).parents[1]
+    where = "" if sources.name == "site-packages" else f"mypy_path = {sources}\n"  # an installed package is found anyway
     configuration = tmp_path / "mypy.ini"
     # Keras and the frameworks have no stubs; everything else is as strict as it can be, unused ignores included.
     configuration.write_text(
-        f"[mypy]\nstrict = true\nmypy_path = {sources}\n"
+        f"[mypy]\nstrict = true\n{where}"
         "[mypy-keras.*,jax.*,tensorflow.*,torch.*,matplotlib.*,ml_dtypes.*]\n"
         "ignore_missing_imports = true\nfollow_imports = skip\n"
         "[mypy-keras_adjoint.*]\nfollow_imports = silent\n",
