@@ -70,7 +70,7 @@ def problem_cases(*arguments, fits=lambda problem: True, strength=2):
 def label(problem):
     """A name that tells a problem from the others."""
     axes = " x ".join(
-        f"{axis.size}k{axis.taps}s{axis.stride}d{axis.dilation}p{axis.before}" for axis in problem.convolution.axes
+        f"{axis.size}k{axis.taps}s{axis.stride}d{axis.dilation}p{axis.pad_before}" for axis in problem.convolution.axes
     )
     return f"{axes} {problem.channels} to {problem.filters} g{problem.convolution.groups}"
 
@@ -96,7 +96,7 @@ def joins(convolution):
     sizes, outputs, taps = (convolution.each(name) for name in ("size", "outputs", "taps"))
     for output, tap in itertools.product(np.ndindex(*outputs), np.ndindex(*taps)):
         position = tuple(
-            j * axis.stride + t * axis.dilation - axis.before
+            j * axis.stride + t * axis.dilation - axis.pad_before
             for j, t, axis in zip(output, tap, convolution.axes, strict=True)
         )
         if all(0 <= place < size for place, size in zip(position, sizes, strict=True)):

@@ -5,13 +5,27 @@ import math
 import jax
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
+from keras_adjoint.layers import conv
+from keras_adjoint.ops.algorithms import choose
 from keras_adjoint.ops.precision import epsilon
 from keras_adjoint.testing.pairs import packed
 
 BACKEND = keras.backend.backend()
+BACKENDS = ("tensorflow", "jax", "torch")
 DATA_FORMATS = ["channels_last"] if BACKEND == "tensorflow" else ["channels_last", "channels_first"]  # of convolutions
+# Those in which a convolution is trained: PyTorch's CPU has no gradients of float16 convolutions.
+HALF_PRECISION_POLICIES = ["mixed_bfloat16"] if BACKEND == "torch" else ["mixed_bfloat16", "mixed_float16"]
+
+
+def in_turn(cases, name=str, backends=lambda case: BACKENDS):
+    """Parameters of a test that is dear: `make test` runs each case on one of its backends, one after the other."""
+    return [
+        pytest.param(case, id=name(case), marks=pytest.mark.in_turn(backends(case)[number % len(backends(case))]))
+        for number, case in enumerate(cases)
+    ]
 
 
 def build_pair(case, dtype="float64"):
@@ -95,3 +109,29 @@ def matrices(operators, dtype):
 
 def output_shape(layer):
     return tuple(layer.output.shape[1:])
+
+
+def record_algorithms(monkeypatch):
+    """A list to which the names of the algorithms of adjoint convolutions are added as they run."""
+    ran, prepared, form_class = [], choose.prepared_adjoint.__wrapped__, choose.BilinearForm
+
+    def recorded(problem, algorithm):
+        forms = []
+
+        def form(*arguments):
+            forms.append(form_class(*arguments))
+            return forms[-1]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(choose, "BilinearForm", form)
+            adjoint = prepared(problem, algorithm)
+
+        def run(y, kernel):
+            ran.extend(form.algorithm.name for form in forms)
+            return adjoint(y, kernel)
+
+        return run
+
+    for module in (choose, conv):
+        monkeypatch.setattr(module, "prepared_adjoint", recorded)
+    return ran

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from geometries import random
-from helpers import DATA_FORMATS
+from helpers import DATA_FORMATS, record_algorithms
 from keras import ops
 
 import keras_adjoint as ka
@@ -19,28 +19,13 @@ def test_an_algorithm_that_was_asked_for_is_used_and_saved(name, tmp_path, monke
     features = conv(inputs)
     decode = ka.adjoint(conv, algorithm=name)
     model = keras.Model(inputs, decode(features))
-    used = []
-    _record(monkeypatch, used)
+    ran = record_algorithms(monkeypatch)
     y = random((1, 5, 4, 3), 0, "float32")
     found = ops.convert_to_numpy(decode(y))
-    assert used == [name]
+    assert ran == [name]
     np.testing.assert_allclose(found, ops.convert_to_numpy(ka.adjoint(conv)(y)), rtol=1e-4, atol=1e-5)
     model.save(tmp_path / "model.keras")
     assert keras.models.load_model(tmp_path / "model.keras").get_layer(decode.name).algorithm == name
-
-
-def _record(monkeypatch, used):
-    """Write down the names of the algorithms that are asked for."""
-    from keras_adjoint.ops.algorithms import choose as module
-
-    original = module.form_of
-
-    def recorded(*arguments):
-        form = original(*arguments)
-        used.append(form.algorithm.name)
-        return form
-
-    monkeypatch.setattr(module, "form_of", recorded)
 
 
 def test_an_unknown_algorithm_is_refused_by_name():

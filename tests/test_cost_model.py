@@ -5,9 +5,9 @@ from geometries import every_problem, label, problems
 from helpers import BACKEND
 
 from keras_adjoint.ops.algorithms import native
-from keras_adjoint.ops.algorithms.choose import BY_NAME, choose, considered
-from keras_adjoint.ops.algorithms.cost_model import RATES, completed
-from keras_adjoint.ops.algorithms.problem import Problem, whole_blocks
+from keras_adjoint.ops.algorithms.choose import BY_NAME, candidates, choose
+from keras_adjoint.ops.algorithms.cost_model import COEFFICIENTS, completed, whole_blocks
+from keras_adjoint.ops.algorithms.problem import Problem
 from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.geometry import Convolution, Window
 
@@ -17,13 +17,13 @@ KINDS = ("sequence", "image", "volume", "dilated", "dilated sequence", "grouped"
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_long_sums_in_half_precision_are_left_to_products_of_matrices(dtype):
     """In the first layer of CREPE a phase sums over 2¹⁷ numbers, for which oneDNN's convolutions have a loop alone."""
-    names = {way.name for way in considered(Problem(Convolution((Window(512, 4).at(1024),)), 16, 1, 1024, dtype=dtype))}
+    names = {way.name for way in candidates(Problem(Convolution((Window(512, 4).at(1024),)), 16, 1, 1024, dtype=dtype))}
     convolutions = names & {"native", "subpixel", "phases"}
     assert names and bool(convolutions) == (dtype == "float32" or BACKEND == "jax")
 
 
 def test_where_all_sums_are_long_something_is_considered():
-    assert considered(Problem(Convolution((Window(64, 1).at(128),)), 4, 1024, 2048, dtype="bfloat16"))
+    assert candidates(Problem(Convolution((Window(64, 1).at(128),)), 4, 1024, 2048, dtype="bfloat16"))
 
 
 @pytest.mark.only_on("tensorflow", "torch")  # JAX's transposed convolutions are not oneDNN's
@@ -45,12 +45,12 @@ def test_some_algorithm_is_chosen_for_every_convolution():
         assert choose(problem).fits(problem), label(problem)
 
 
-@pytest.mark.parametrize("name", [name for name in RATES if name.startswith(BACKEND)])
+@pytest.mark.parametrize("name", [name for name in COEFFICIENTS if name.startswith(BACKEND)])
 @pytest.mark.parametrize("precision", ["full", "half"])
-def test_rates_know_what_the_backend_offers(precision, name):
+def test_costs_know_what_the_backend_offers(precision, name):
     assert set(current().CANDIDATES[precision]) == set(KINDS)
     for kind in KINDS:
-        assert set(RATES[name][precision][kind]) == set(current().CANDIDATES[precision][kind]), kind
+        assert set(COEFFICIENTS[name][precision][kind]) == set(current().CANDIDATES[precision][kind]), kind
 
 
 @pytest.mark.parametrize("batch", [1, 5])
@@ -63,11 +63,11 @@ def test_an_operation_that_writes_columns_does_the_multiply_adds_of_the_forward(
     assert work.elements > 2 * products / work.depth  # the columns are written and read
 
 
-def test_the_backend_has_rates():
-    assert current().NAME in RATES
+def test_the_cost_model_knows_the_backend():
+    assert current().NAME in COEFFICIENTS
 
 
-def test_rates_of_a_backend_without_something_are_completed_by_those_with_it():
+def test_costs_of_a_backend_without_something_are_completed_by_those_with_it():
     whole = {"full": {"image": 1, "volume": 2}, "half": {"image": 3}}
     found = completed({"a": whole, "a without b": {"full": {"image": 4}}})
     assert found == {"a": whole, "a without b": {"full": {"image": 4, "volume": 2}, "half": {"image": 3}}}

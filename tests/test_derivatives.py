@@ -11,7 +11,7 @@ from geometries import joins, kernel_shape, label, problem_cases, problems, prop
 from helpers import BACKEND, compiled
 from keras import ops
 
-from keras_adjoint.ops.algorithms.bilinear import Form
+from keras_adjoint.ops.algorithms.bilinear import BilinearForm
 from keras_adjoint.ops.algorithms.choose import BY_NAME, adjoint_convolution
 from keras_adjoint.ops.backend import current
 
@@ -64,8 +64,8 @@ def arguments(problem, seed=0):
 
 def adjoint_of(name, problem):
     """(y, kernel) ↦ Aᵀ y with the library's derivatives."""
-    form = Form(problem.convolution, BY_NAME[name])
-    return lambda y, kernel: current().with_derivatives(form, kernel, y)
+    form = BilinearForm(problem.convolution, BY_NAME[name])
+    return current().differentiable(form)
 
 
 def reference(problem):
@@ -172,4 +172,4 @@ def test_jax_differentiates_into_our_own_primitive_alone():
     way = jax.grad(squared(adjoint_of("subpixel", problem), weight_of(problem)), argnums=(0, 1))
     program = jax.make_jaxpr(lambda primals, tangents: jax.jvp(way, primals, tangents))
     text = str(program(arguments(problem), arguments(problem, 2)))
-    assert "keras_adjoint_form_gradient" in text and "conv_general_dilated" not in text
+    assert "keras_adjoint_bilinear_form" in text and "conv_general_dilated" not in text

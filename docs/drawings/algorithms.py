@@ -58,7 +58,7 @@ def phase_rows(drawing, top):
     for phase in range(AXIS.stride):
         left = 38 + phase * 220
         for block in range(blocks.count):
-            position = (blocks.first + block) * AXIS.stride + phase - AXIS.before
+            position = (blocks.first + block) * AXIS.stride + phase - AXIS.pad_before
             inside = 0 <= position < AXIS.size
             (x,) = drawing.cells(left + block * STEP, top, [Z[position] if inside else ""], side=SIDE, gap=GAP)
             if inside:
@@ -114,7 +114,7 @@ def overlapping(name, says, row_of, titles, top):
         drawing.text(36, top + row * 34 + 13, title, SOFT, anchor="end", size=14)
     for output in range(AXIS.outputs):
         for tap in range(AXIS.taps):
-            position = output * AXIS.stride + tap - AXIS.before
+            position = output * AXIS.stride + tap - AXIS.pad_before
             inside = 0 <= position < AXIS.size
             y = top + row_of(output, tap) * 34
             drawing.box(

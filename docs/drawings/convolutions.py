@@ -12,7 +12,7 @@ def reads(axis):
     """(output, tap, input) of every multiplication along an axis."""
     for output in range(axis.outputs):
         for tap in range(axis.taps):
-            position = output * axis.stride + tap * axis.dilation - axis.before
+            position = output * axis.stride + tap * axis.dilation - axis.pad_before
             if 0 <= position < axis.size:
                 yield output, tap, position
 

@@ -125,6 +125,8 @@ def runs(layer: keras.layers.Layer) -> bool:
     """Whether the layer itself can be called on this backend."""
     try:
         shape, dtype = probe_shape(layer), operator_dtype(layer)
+        if shape is None:
+            return False
         evaluate(inference(layer), 0 * random_probe(shape, dtype, np.random.default_rng(0)), dtype)
     except Exception:
         return False

@@ -10,9 +10,9 @@ from keras import ops
 from keras_adjoint.doctor.models.kernels import Kernel
 from keras_adjoint.keras_internals import nn_operations, numpy_operations
 from keras_adjoint.layers.adjoint import linear_adjoint
-from keras_adjoint.layers.options import Sized
 from keras_adjoint.layers.registry import class_with_rule, nearest_class
 from keras_adjoint.layers.sharing import copy_value
+from keras_adjoint.layers.sized import Sized
 from keras_adjoint.layers.sizes import recorded_shapes, spatial
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.facts import KERNELS

@@ -52,7 +52,7 @@ def windows_of(layer: keras.layers.Layer) -> list[TransposedWindow]:
 
 def cropped(window: TransposedWindow) -> Crop:
     """What is cropped of the whole result."""
-    everything = (2 - 1) * window.stride + window.reach  # of two positions, for any number gives the same answer
+    everything = (2 - 1) * window.stride + window.dilated_taps  # of two positions, for any number gives the same answer
     extra = max(everything - window.outputs(2), 0)
     return extra // 2, extra - extra // 2, (extra + 1) // 2 if window.stride > 1 else extra // 2
 
