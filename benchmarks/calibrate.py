@@ -1,7 +1,7 @@
 """`python -m benchmarks.calibrate`: what the work of every algorithm costs on this machine, for `algorithms/cost_model.json`.
 
 Convolutions are drawn at random, none of them taken from the networks that `benchmarks.speed` times, and every algorithm
-that fits is timed on each. Its rates are those that explain its times with the least relative error.
+that fits is timed on each. Its coefficients are those that explain its times with the least relative error.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from benchmarks.speed.timing import interleaved
 from benchmarks.survival import survived
 from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint.ops.algorithms import cost_model
-from keras_adjoint.ops.algorithms.choose import considered, problem_of
+from keras_adjoint.ops.algorithms.choose import candidates, problem_of
 from keras_adjoint.ops.algorithms.cost_model import nanoseconds
 from keras_adjoint.ops.backend import current
 from keras_adjoint_cli.output.console import make_console
@@ -40,7 +40,7 @@ DRAWS = {
 }
 # The others come along one axis or, twice as often, two.
 RANKS = {"sequence": (1,), "image": (2,), "volume": (3,), "dilated": (2,), "dilated sequence": (1,)}
-RATES = ("product", "element", "call", "start", "rows", "depth", "width")
+COEFFICIENTS = ("product", "element", "call", "start", "rows", "depth", "width")
 DTYPES = {"full": "float32", "half": "bfloat16"}
 FEWEST, MOST = 1e6, 2.5e9  # multiply-adds
 LARGEST = 2**24  # numbers in a tensor
@@ -113,7 +113,7 @@ def times(geometry, dtype, seconds):
     y = ops.convert_to_tensor(generator.standard_normal(geometry.y_shape).astype("float32"), dtype=dtype)
     kernel = ops.convert_to_tensor(generator.standard_normal(geometry.kernel_shape).astype("float32"), dtype=dtype)
     problem = problem_of(y, kernel, geometry.convolution)
-    fitting = considered(problem)
+    fitting = candidates(problem)
     runs = {}
     for algorithm in fitting:
         runs[algorithm.name] = ways().timed(
@@ -128,8 +128,8 @@ def fit(rows):
     """The seven numbers that explain the times of one algorithm, with the least sum of relative errors."""
 
     def errors(logarithms):
-        rate = dict(zip(RATES, np.exp(logarithms), strict=True))
-        return np.log([nanoseconds(work, rate) * 1e-9 / seconds for work, seconds in rows])
+        coefficients = dict(zip(COEFFICIENTS, np.exp(logarithms), strict=True))
+        return np.log([nanoseconds(work, coefficients) * 1e-9 / seconds for work, seconds in rows])
 
     starts = np.log([[0.006, 0.2, 3e4, 3e4, *halves] for halves in ((1, 1, 1), (20, 20, 20), (200, 20, 5))])
     bounds = np.log([[1e-4, 1e-4, 100, 100, 0.01, 0.01, 0.01], [10, 10, 1e7, 1e7, 1e4, 1e4, 1e4]])
@@ -137,12 +137,12 @@ def fit(rows):
         (least_squares(errors, start, loss="soft_l1", f_scale=0.3, bounds=bounds) for start in starts),
         key=lambda result: result.cost,
     )
-    return {name: float(f"{number:.3g}") for name, number in zip(RATES, np.exp(found.x), strict=True)}
+    return {name: float(f"{number:.3g}") for name, number in zip(COEFFICIENTS, np.exp(found.x), strict=True)}
 
 
-def error(rows, rate):
-    """The typical factor between what the rates say and what was measured."""
-    logarithms = [np.log(nanoseconds(work, rate) * 1e-9 / seconds) for work, seconds in rows]
+def error(rows, coefficients):
+    """The typical factor between the cost model and what was measured."""
+    logarithms = [np.log(nanoseconds(work, coefficients) * 1e-9 / seconds) for work, seconds in rows]
     return float(np.exp(np.sqrt(np.mean(np.square(logarithms)))))
 
 

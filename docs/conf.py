@@ -20,12 +20,12 @@ KERNEL = """# ---
 """
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Keras may import TensorFlow beside another backend
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, (str(GUIDES), os.environ.get("PYTHONPATH")))
-)  # guides import guides
 sys.path.insert(0, str(DOCS / "extensions"))
 
 import keras_adjoint  # noqa: E402
+
+# What the guides import when they are run: each other, and this copy of the package.
+os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (GUIDES, Path(keras_adjoint.__file__).resolve().parents[1])))
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 

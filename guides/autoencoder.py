@@ -1,11 +1,11 @@
 # %% [markdown]
 # # Tie an autoencoder in ten lines
 #
-# An autoencoder has two halves. The encoder squeezes a picture into a few numbers, the code, and the decoder makes a
-# picture of the code. In a *tied* autoencoder the decoder has no kernels of its own: it uses those of the encoder, the
-# other way round. It is half the model, and there is one set of kernels to learn.
+# An autoencoder has two halves. The encoder compresses an image to a few numbers, the code, and the decoder reconstructs
+# the image from the code. In a *tied* autoencoder the decoder has no kernels of its own: it uses the transposes of the
+# encoder's. The model has half the size, and a single set of kernels to train.
 #
-# We take a hundred small photographs of faces, 25 × 25 pixels, that come with scikit-image.
+# We use a hundred photographs of faces, 25 × 25 pixels each, that come with scikit-image.
 
 # %%
 import sys
@@ -27,8 +27,8 @@ faces = skimage.data.lfw_subset()[:100, ..., None].astype("float32")
 # %% [markdown]
 # ## The ten lines
 #
-# The encoder is a plain Keras model. 25 is odd, and so is 13: at each stride of two there are two sizes that the decoder
-# could go back to. It takes the right one, since the encoder's layers know what they were built for.
+# The encoder is a plain Keras model. 25 is odd, and so is 13: for each stride of two there are two sizes that the decoder
+# could return. It returns the right one, because the encoder's layers record the size that they were built for.
 
 # %%
 encoder = keras.Sequential(
@@ -45,8 +45,8 @@ autoencoder.compile(keras.optimizers.Adam(3e-3), "mse")
 history = autoencoder.fit(faces, faces, epochs=EPOCHS, batch_size=20, verbose=0)
 
 # %% [markdown]
-# That is all. The decoder undoes each layer of the encoder by its *adjoint*, the layer that goes the same ways backwards
-# (see [what an adjoint is](../docs/how/adjoint.md)). Nothing in it is new but the biases.
+# That is all. The decoder reverses each layer of the encoder by its *adjoint*, the transpose of its linear part (see
+# [what an adjoint is](../docs/how/adjoint.md)). Only the biases are new.
 
 # %%
 losses = history.history["loss"]
@@ -61,7 +61,7 @@ assert ka.is_tied(autoencoder) and losses[-1] < losses[0]
 # %% [markdown]
 # ## What it saves
 #
-# `tied=False` makes the same decoder with copies of the kernels, which from then on learn alone.
+# `tied=False` makes the same decoder with copies of the kernels, which are then trained separately.
 
 # %%
 untied = ka.autoencoder(encoder, output_activation="sigmoid", tied=False)
@@ -71,8 +71,8 @@ assert autoencoder.count_params() < 0.6 * untied.count_params()
 # %% [markdown]
 # ## The decoder alone
 #
-# The trained decoder is the part of the autoencoder from the code to the output. It is a model like any other. Here it
-# makes a face out of the mean of two codes.
+# The trained decoder is the part of the autoencoder from the code to the output, a model like any other. Here it decodes
+# the mean of two codes.
 #
 # (`ka.mirror(encoder)` makes a decoder without an autoencoder around it. It reads the same kernels; its biases are new.)
 
@@ -86,8 +86,8 @@ print(between.shape)
 # %% [markdown]
 # ## It stays tied
 #
-# A file holds the shared kernels once. A model that is loaded is tied as before; so is one that is loaded, trained and
-# saved again. [How ties last](../docs/how/ties.md) has more about files, copies and freezing.
+# A file stores shared kernels once. A model is still tied after loading, and after further training and saving.
+# [How ties last](../docs/how/ties.md) has more about files, copies and freezing.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
@@ -98,10 +98,10 @@ print("tied after loading:", ka.is_tied(loaded))
 assert ka.is_tied(loaded)
 
 # %% [markdown]
-# ## A look at it
+# ## The result
 #
-# Above, faces that the autoencoder was trained on; below, what it makes of their 32 numbers. The last picture is the face
-# between the first two. With so few faces and so short a training they are blurred.
+# The first row shows faces that the autoencoder was trained on, the second their reconstructions from 32 numbers. The last
+# image is the face between the first two. With so few faces and such short training they are blurred.
 
 # %% mystnb={"image": {"alt": "Seven faces, their reconstructions, and a face between two"}}
 rows = faces[:7], autoencoder.predict(faces[:7], verbose=0)
@@ -120,5 +120,5 @@ if "--show" in sys.argv:
 # ## Where to go next
 #
 # - [Mirror a pretrained network](mirror_pretrained.py), with pooling, normalisation and sums in it.
-# - [Channels and biases](channels_and_biases.py): what a decoder adds, and how to have it add something else.
+# - [Channels and biases](channels_and_biases.py): other biases, and other numbers of channels.
 # - [A generator that is its encoder's mirror](tied_vae.py): a variational autoencoder, tied and untied, compared.

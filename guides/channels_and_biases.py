@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Channels and biases
 #
-# The adjoint of a convolution takes its filters back to its channels, with the kernel as it is and without a bias. Mostly
-# that is what a decoder wants. This guide is about when it wants something else: other numbers of channels, or a bias.
-# Every choice has a name, and every result says whether it still is the adjoint.
+# The adjoint of a convolution maps its filters to its input channels, with the same kernel and without a bias. For most
+# decoders that is right. This guide is about the others, which need a bias or another number of channels. Every option has
+# a name, and every result says whether it is still the adjoint.
 
 # %%
 import keras
@@ -32,8 +32,8 @@ def assert_equal(a, b):
 # %% [markdown]
 # ## Biases
 #
-# `ka.adjoint(layer)` has none. The other modes add 3 numbers, one for each channel that comes out, or take the source's
-# 8 numbers away first. At y = 0 we see the bias alone.
+# By default an adjoint has no bias. The other modes add 3 numbers, one for each output channel, or first subtract the
+# source's 8 numbers. At y = 0 the output is the bias alone.
 
 # %%
 nothing = np.zeros((1, 8, 8, 8), "float32")
@@ -43,13 +43,13 @@ for mode in ("none", "own", "average", "learned", "subtract"):
     print(f"{mode:9} {backward.count_params():2} parameters of its own, at zero: {at_zero}")
 
 # %% [markdown]
-# - `"own"`: new numbers, zero at first, which are trained. It is what `ka.mirror` and `ka.autoencoder` take.
-# - `"average"`, and `"repeat"` where there are more channels than filters: new numbers that start from the source's.
-# - `"learned"`: a trainable matrix times the source's bias. It goes on following the source.
-# - `"subtract"`: Aᵀ(y − b). What the forward added is taken away before going back, so that it does not come back as a
-#   picture. Nothing is trained.
+# - `"own"`: new trainable numbers, initially zero; the default of `ka.mirror` and `ka.autoencoder`.
+# - `"average"`, or `"repeat"` where there are more channels than filters: new numbers, initialised from the source's.
+# - `"learned"`: a trainable matrix times the source's bias, which keeps following the source.
+# - `"subtract"`: Aᵀ(y − b). The source's bias is subtracted first, so that its image under Aᵀ is not added to the output.
+#   Nothing is trained.
 #
-# With `"subtract"` the way forth and back is the same as without any bias:
+# With `"subtract"`, the forward followed by the adjoint gives the same as without any bias:
 
 # %%
 x = random.standard_normal((2, 15, 15, 3)).astype("float32")
@@ -76,9 +76,9 @@ for policy in ("own", "none", {"first": "own", "default": "none"}):
 # %% [markdown]
 # ## Other numbers of channels out
 #
-# An encoder of grey pictures may want a decoder that makes colours; that decoder needs three channels where its source
-# has one. `channels=3` adds a map from the adjoint's channels to as many as you want. The result is made *from* the adjoint
-# and is no longer the adjoint, and it says so.
+# The decoder of a greyscale encoder may have to produce colours and then needs three channels where its source has one.
+# `channels=3` adds a map from the adjoint's channels to three. The result is derived *from* the adjoint but is no longer the
+# adjoint, as its attribute `exact` says.
 
 # %%
 grey = layers.Conv2D(8, 3, strides=2, padding="same")
@@ -88,8 +88,8 @@ print("shape:", tuple(colour(y).shape), "  exact:", colour.exact, "  own:", colo
 assert tuple(colour(y).shape) == (2, 15, 15, 3) and not colour.exact and ka.adjoint(grey).exact
 
 # %% [markdown]
-# By default the map is trained, and starts as one of the fixed ones: more channels start as copies, fewer as means. The
-# fixed ones are called `"repeat"`, `"average"`, `"truncate"` (the first n remain) and `"pad"` (zeros are appended).
+# By default the map is trainable and is initialised as one of the fixed ones: copies for more channels, means for fewer.
+# The fixed ones are `"repeat"`, `"average"`, `"truncate"` (keeps the first n) and `"pad"` (appends zeros).
 
 # %%
 one = numbers(ka.adjoint(grey)(y))[0, 4, 4]
@@ -100,9 +100,9 @@ for method in ("learned", "repeat", "pad"):
 # %% [markdown]
 # ## Other numbers of channels in: kernels as arrays
 #
-# A pretrained kernel reads three channels, and your pictures are grey. `ka.adapt_channels` makes a kernel that answers to a
-# grey picture as the old one answers to the same picture in three equal colours. Nothing is averaged away: the three
-# slices are added up.
+# Suppose that a pretrained kernel reads three channels and your images are greyscale. `ka.adapt_channels` makes a kernel
+# that responds to a greyscale image as the old one responds to the same image in three equal channels: it adds up the three
+# slices.
 
 # %%
 kernel = ops.convert_to_numpy(conv.kernel)  # from 3 channels to 8
@@ -115,8 +115,8 @@ in_grey = ops.conv(picture, for_grey, strides=2, padding="same")
 assert_equal(in_grey, in_colour)
 
 # %% [markdown]
-# The other way, a kernel for one channel is repeated for three, each copy divided by three, so that equal channels give the
-# old answer.
+# Conversely, a kernel for one channel is repeated for three, each copy divided by three, so that equal channels give the
+# same response as before.
 
 # %%
 again = ka.adapt_channels(for_grey, in_channels=3, method="repeat")
@@ -126,5 +126,5 @@ print("repeated:", again.shape)
 
 # %% [markdown]
 # The same works along the filters (`out_channels=`), for kernels in other layouts (`layout="OIHW"` for PyTorch's), and
-# `ka.adapt_bias` does it to biases. [Which transpose?](which_transpose.py) takes an example with 64 and 32 channels through
-# all of it.
+# `ka.adapt_bias` does the same for biases. [Which transpose?](which_transpose.py) has a longer example with 64 and 32
+# channels.

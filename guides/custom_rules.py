@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Rules for your own layers
 #
-# `ka.adjoint` knows the linear layers of Keras. It does not know yours. A *rule* teaches it: a function that takes your layer
-# and returns the layer that computes its adjoint. Rules are tested every time they are used, so a wrong one does no harm.
+# `ka.adjoint` knows the linear layers of Keras. For your own layers you register a *rule*: a function that takes the layer
+# and returns the layer that computes its adjoint. Rules are tested every time they are used, so a wrong one is refused.
 
 # %%
 import tempfile
@@ -19,8 +19,8 @@ keras.utils.set_random_seed(1)
 # %% [markdown]
 # ## A layer without weights
 #
-# Signals that go round in a circle, such as angles or hours of the day, want padding that wraps around: in front of the
-# first values stand the last ones. Keras has no layer for that. Here is one.
+# Periodic signals, such as angles or hours of the day, need padding that wraps around: the last values are repeated in front
+# of the first. Keras has no layer for that. Here is one.
 
 
 # %%
@@ -47,15 +47,15 @@ except ka.NoRuleError as error:
     print(error)
 
 # %% [markdown]
-# What is its adjoint? Follow the numbers. The layer hands each of the last two values to two places: where they were, and in
-# front. Backwards, what arrives at two places goes to the one that both came from: it is added up. In general:
+# What is its adjoint? The layer copies each of the last two values to two positions: their own, and one in front. The adjoint
+# adds up the values at these two positions. In general:
 #
-# | forth | back |
+# | the layer | its adjoint |
 # | --- | --- |
 # | moves a number | moves it back |
-# | copies a number to two places | adds the two |
-# | adds two numbers | copies what comes back to both |
-# | drops a number | puts a zero in its place |
+# | copies a number to two positions | adds the two |
+# | adds two numbers | copies its input to both |
+# | drops a number | returns a zero in its position |
 # | multiplies by w | multiplies by w |
 
 
@@ -81,8 +81,8 @@ class CircularFolding1D(layers.Layer):
 
 
 # %% [markdown]
-# The rule itself is three lines. It takes `name`, because mirrors name their layers after those that they undo; it may take
-# any other option of `ka.adjoint`. Had we forgotten to add up, and only cut the ends off, it would be refused:
+# The rule itself has three lines. It takes `name`, because mirrors name their layers after their sources; it may take any
+# other option of `ka.adjoint`. A rule that forgets the addition and only crops is refused:
 
 
 # %%
@@ -114,7 +114,7 @@ print(ka.check_adjoint(padding))
 assert ka.check_adjoint(padding)
 
 # %% [markdown]
-# From here on your layer is like any other: in linear models, in mirrors, in files.
+# From now on your layer works like any other: in linear models, in mirrors, in files.
 
 # %%
 encoder = keras.Sequential(
@@ -136,9 +136,9 @@ assert ka.is_tied(loaded)
 # %% [markdown]
 # ## A layer made of layers
 #
-# A rule may put together adjoints that exist already. Then there is nothing to write, and they are tied as always. This
-# layer is a dense one whose matrix has a low rank: it goes through a few numbers in the middle. Backwards the two parts come
-# in the other order, (U V)ᵀ = Vᵀ Uᵀ.
+# A rule may combine existing adjoints, which are tied as always, so there is no layer to write. This one is a dense layer
+# with a matrix of low rank, a product of two thin matrices. Its adjoint applies their adjoints in reverse order,
+# (U V)ᵀ = Vᵀ Uᵀ.
 
 
 # %%
@@ -190,8 +190,7 @@ assert loaded.count_params() == low.count_params() == 100
 # %% [markdown]
 # ## A layer that is not linear
 #
-# An activation of your own has no adjoint. `ka.mirror` asks what to do about it, and the answer is a policy: a dictionary
-# that says what kind of thing the layer is.
+# A custom activation has no adjoint. `ka.mirror` needs a policy for it: a dictionary that says what kind of layer it is.
 
 
 # %%

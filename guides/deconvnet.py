@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Deconvnet pictures
 #
-# A feature of a deep layer is a number. What in the picture is it about? Zeiler and Fergus (2014, "Visualizing and
-# Understanding Convolutional Networks", section 2.1) carry features back to pixels: every convolution is undone by its
-# transpose, every max pooling puts values back where the maxima were, and a ReLU stands wherever there was one. Nothing is
-# trained. `ka.deconvnet(model, layer)` is the model that does it.
+# What in an image does a feature of a deep layer respond to? Zeiler and Fergus (2014, "Visualizing and Understanding
+# Convolutional Networks", section 2.1) project features back to pixels: each convolution is replaced by its transpose, each
+# max pooling by an unpooling that puts values where the maxima were, and each ReLU stays a ReLU. Nothing is trained.
+# `ka.deconvnet(model, layer)` is the model that does this.
 
 # %%
 import sys
@@ -32,8 +32,8 @@ print("the network says:", feeling)
 # %% [markdown]
 # ## A layer as a whole
 #
-# Go back from all features of a layer at once. The result is signed: light is where more light would strengthen the
-# features, dark where less would.
+# Project all features of a layer at once. The result is signed: bright where more light would strengthen the features, dark
+# where less would.
 
 # %%
 LAYERS = ("activation_2", "add_1")
@@ -62,19 +62,18 @@ seen = np.argwhere(np.abs(one[..., 0]) > 0)
 print("this unit sees rows", seen[:, 0].min(), "to", seen[:, 0].max())
 
 # %% [markdown]
-# ## Other ways back
+# ## Other policies for activations
 #
-# The ReLU on the way back is a policy, and there are two well-known others. `activation="gradient"` stops what comes back
-# to units that were not active; with it the projection is the gradient of the features (Simonyan et al. 2014).
-# `activation="guided"` stops negative values as well (Springenberg et al. 2014), and is the one to take for networks
-# without max pooling.
+# The ReLU of the backward pass is a policy, and there are two well-known alternatives. `activation="gradient"` blocks units
+# that were not active; the projection is then the gradient of the features (Simonyan et al. 2014). `activation="guided"`
+# also blocks negative values (Springenberg et al. 2014) and is the best choice for networks without max pooling.
 
 # %%
 guided = ka.deconvnet(network, "add_2", activation="guided").predict(x, verbose=0)[0]
 
 # %% [markdown]
-# Each picture is scaled to its own largest values, with zero as grey. Above are the whole layers, below the strongest
-# features of a deeper one. Two of them are about the mouth and the chin, one about the hair, one about the collar.
+# Each image is scaled to its own largest values, with zero as grey. The first row shows whole layers, the second the
+# strongest features of a deeper one. Two of them respond to the mouth and the chin, one to the hair, one to the collar.
 
 
 # %% mystnb={"image": {"alt": "A face, what three layers make of it, and what the strongest features see"}}

@@ -1,18 +1,18 @@
 # %% [markdown]
 # # What a network's features see
 #
-# A feature of a deep layer is a number, and the numbers do not say what in the picture they are about. Zeiler and
-# Fergus (2014, "Visualizing and Understanding Convolutional Networks", section 2.1) carry features back to pixels: set
-# all others to zero, and then undo the network layer by layer, each convolution by its transpose, each max pooling by
-# putting values back where the maxima were. The transposes are adjoints of the network's own layers, so there is
-# nothing to train, and `ka.deconvnet(model, layer)` is the whole of it.
+# A feature of a deep layer is a number that does not say what in the image it responds to. Zeiler and Fergus (2014,
+# "Visualizing and Understanding Convolutional Networks", section 2.1) project features back to pixels: set all others to
+# zero, then reverse the network layer by layer, each convolution by its transpose, each max pooling by putting values
+# where the maxima were. The transposes are adjoints of the network's own layers, so there is nothing to train, and
+# `ka.deconvnet(model, layer)` does all of it.
 #
 # Here two pretrained networks look at photographs (`pretrained_networks.py` says where they come from):
 #
 # - the emotion network at faces. It has max pooling and residual sums, which is what deconvnets were made for;
-# - MobileNetV2 at a cat, a motorcycle and an astronaut. It has no max pooling: strided convolutions do the work. Going
-#   back through these alone, a deconvnet loses its way, as Springenberg et al. (2014, "Striving for Simplicity", section
-#   3.4) found, and they proposed *guided backpropagation* instead. Here that is a policy: `activation="guided"`.
+# - MobileNetV2 at a cat, a motorcycle and an astronaut. It has strided convolutions in place of max pooling. Springenberg
+#   et al. (2014, "Striving for Simplicity", section 3.4) found that a deconvnet without switches gives no clear picture,
+#   and proposed *guided backpropagation* instead. Here that is a policy: `activation="guided"`.
 #
 # ![What the strongest features of both networks respond to](../docs/deconvnet.png)
 #
@@ -173,7 +173,7 @@ def draw(file, seen_photographs, seen_faces):
     page.text(MARGIN, "What a network's features see", size=19, weight="bold")
     page.top = 0.62
     page.text(
-        MARGIN, "carried back to pixels by the adjoints of its own layers: ka.deconvnet(model, layer, …)", color=SOFT
+        MARGIN, "projected back to pixels by the adjoints of its own layers: ka.deconvnet(model, layer, …)", color=SOFT
     )
     page.top = 1.02
     if seen_photographs:

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Export
 #
-# A tied model is trained here and used elsewhere: by people who have Keras and not this package, or by programs that have
-# neither. Both work, and this guide shows what becomes of the tie.
+# A tied model can be used without this package: by people who have only Keras, and by programs that have neither. This
+# guide shows both, and what happens to the tie.
 
 # %%
 import contextlib
@@ -36,9 +36,9 @@ def largest_difference(found):
 # %% [markdown]
 # ## For people who have Keras alone
 #
-# A tied model is saved with layers of this package in it, which have to be installed where it is loaded. `ka.untie` writes
-# the model in stock layers. It computes the same, and its file loads anywhere. The tie is gone: every kernel is there twice,
-# and would learn on its own.
+# A tied model contains layers of this package, which has to be installed where the model is loaded. `ka.untie` converts the
+# model to stock layers. It computes the same, and its file loads anywhere, but the tie is gone: every shared kernel is stored
+# twice, and the copies are trained separately.
 
 # %%
 stock = ka.untie(autoencoder)
@@ -51,8 +51,8 @@ assert not any(type(layer).__module__.startswith("keras_adjoint") for layer in s
 assert largest_difference(stock.predict(x, verbose=0)) < 1e-5
 
 # %% [markdown]
-# Each adjoint became a `Conv2DTranspose` with the very same kernel, cropped to the exact size. `to="conv"` writes plain
-# convolutions instead, for devices that have no others: one to all the phases of the stride, which are then put in order.
+# Each adjoint became a `Conv2DTranspose` with the same kernel, cropped to the exact size. `to="conv"` writes plain
+# convolutions instead, for devices without transposed ones: one computes all phases of the stride, which are interleaved.
 
 # %%
 plain = ka.untie(autoencoder, to="conv")
@@ -63,11 +63,11 @@ assert "Conv2DTranspose" not in kinds and largest_difference(plain.predict(x, ve
 # %% [markdown]
 # ## For programs without Keras
 #
-# `model.export` writes SavedModel, ONNX, OpenVINO, LiteRT and PyTorch files, and works for tied models as for others. Put it
-# inside of `ka.exporting(format)`: then an adjoint convolution is written as a plain transposed convolution, which reads the
-# same constant in the file as the convolution does, wherever the format can share one.
+# `model.export` writes SavedModel, ONNX, OpenVINO, LiteRT and PyTorch files of tied models as of any others. Within
+# `ka.exporting(format)` an adjoint convolution is written as a plain transposed convolution, which shares the constant of
+# its source in the file, where the format permits that.
 #
-# On TensorFlow and PyTorch we write ONNX here. From JAX that takes another package, so there it is a SavedModel.
+# Here we write ONNX on TensorFlow and PyTorch. From JAX that needs another package, so there we write a SavedModel.
 
 # %%
 FORMAT = "tf_saved_model" if keras.backend.backend() == "jax" else "onnx"
@@ -101,7 +101,7 @@ for title, size in sizes.items():
 assert sizes["tied"] < 1.2 * sizes["encoder"] and sizes["untied"] > 1.5 * sizes["encoder"]
 
 # %% [markdown]
-# The decoder takes hardly any room in the file. Does it compute the same? The format's own runtime says.
+# The decoder adds hardly anything to the file. The format's own runtime confirms that it computes the same:
 
 
 # %%
@@ -128,4 +128,4 @@ assert largest_difference(found) < 1e-5
 # - [Export, measured](../docs/export.md) has every format from every backend: what is shared, what is not, and what fails.
 # - LiteRT cannot share a kernel between a convolution and its adjoint, since it stores the two in different layouts.
 # - OpenVINO 2026.4 computes wrong numbers from a file with a shared kernel of as many filters as channels.
-#   `ka.exporting("openvino")` avoids that; do not hand it an ONNX file with such a kernel.
+#   `ka.exporting("openvino")` avoids that; do not run an ONNX file with such a kernel in it.

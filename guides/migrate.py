@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Migrate from the well-known recipes
 #
-# People have tied decoders in Keras for as long as there has been Keras, by recipes that go from answer to answer. Here are
-# three of them, each written out in a few lines: what it does, where it holds, where it breaks, and what to write instead.
-# `ka.check_adjoint` says which is which.
+# Since the first versions of Keras people have tied decoders by recipes that are passed from answer to answer. Here are three
+# of them, each in a few lines: what it does, where it works, where it fails, and what to write instead. `ka.check_adjoint`
+# tells one from the other.
 
 # %%
 import tempfile
@@ -34,7 +34,7 @@ def verdict(report):
 # %% [markdown]
 # ## Recipe 1: a `DenseTranspose` layer
 #
-# A layer that is given another one, and multiplies with the transpose of its kernel (keras#5060 has it).
+# A layer that takes another layer and multiplies by the transpose of its kernel (as in keras#5060).
 
 
 # %%
@@ -58,8 +58,8 @@ recipe = DenseTranspose(dense)
 model = keras.Model(x, recipe(code))
 
 # %% [markdown]
-# It computes the right thing, and learns as it should. It breaks when the model is saved, since its argument is a layer
-# (keras#10485), and when it is frozen, since it freezes the encoder's kernel with it.
+# It computes the adjoint and trains correctly. It fails when the model is saved, because its argument is a layer
+# (keras#10485), and freezing it also freezes the encoder's kernel.
 
 # %%
 recipe.trainable = False
@@ -77,7 +77,7 @@ with tempfile.TemporaryDirectory() as folder:
         raise AssertionError("Keras saves and loads it now")
 
 # %% [markdown]
-# Instead, write `ka.adjoint(dense, bias="own")`. A trained model is migrated by its bias, as the kernel is the encoder's.
+# Instead, write `ka.adjoint(dense, bias="own")`. To migrate a trained model, copy its bias; the kernel is the encoder's.
 
 # %%
 recipe.bias.assign(numbers(6))
@@ -98,8 +98,8 @@ with tempfile.TemporaryDirectory() as folder:
 print("tied after loading:", ka.is_tied(loaded))
 
 # %% [markdown]
-# A relative of this recipe is a `Lambda` layer around a transpose that is computed beforehand (keras#3261). On TensorFlow
-# and JAX the transpose is an array from then on, and does not follow when the encoder learns.
+# A variant of this recipe is a `Lambda` layer around a transpose that is computed in advance (keras#3261). On TensorFlow
+# and JAX that transpose is an array, which does not change when the encoder is trained.
 
 # %%
 transpose = ops.transpose(dense.kernel)
@@ -112,7 +112,7 @@ assert ka.check_adjoint(dense)
 # %% [markdown]
 # ## Recipe 2: `Conv2DTranspose` with `set_weights`
 #
-# The same kernel fits a `Conv2DTranspose`, with nothing rearranged. Where the stride leaves no choice of size, that is all.
+# The same kernel fits a `Conv2DTranspose` without any rearrangement. Where the stride permits only one size, that is all.
 
 # %%
 for size in (26, 25):
@@ -125,8 +125,8 @@ for size in (26, 25):
     print(f"{size} pixels: {verdict(report)}")
 
 # %% [markdown]
-# At 25 pixels it is one too large. Cut off one, then; but which? It depends on the kernel, and the wrong end moves the whole
-# picture by a pixel.
+# For 25 pixels the output is one pixel too large. Which side should be cropped? That depends on the kernel, and the wrong
+# side shifts the whole image by a pixel.
 
 # %%
 for taps in (3, 4):
@@ -143,9 +143,9 @@ for taps in (3, 4):
     assert ka.check_adjoint(conv)
 
 # %% [markdown]
-# It also is a copy: from the first step of training on, encoder and decoder part. And it does not exist for grouped,
-# depthwise, separable and causal convolutions. Instead, write `ka.adjoint(conv)`. If a copy is what you want,
-# `ka.adjoint(conv, tied=False)` is one, of the right size. Its kernel can be set to what a `Conv2DTranspose` has learned:
+# It is also a copy: from the first training step on, encoder and decoder differ. And there is no such layer for grouped,
+# depthwise, separable and causal convolutions. Instead, write `ka.adjoint(conv)`. If you want a copy,
+# `ka.adjoint(conv, tied=False)` is one of the right size. Its kernel can be set to that of a trained `Conv2DTranspose`:
 
 # %%
 learned = numbers(4, 4, 2, 4)
@@ -159,13 +159,13 @@ np.testing.assert_allclose(new, old[:, :25, :25], atol=1e-4)
 # %% [markdown]
 # ## Recipe 3: a plain `Conv2D` with the kernel flipped
 #
-# Ports of deconvnets, and autoencoders from before Keras had transposed convolutions, go back by a second `Conv2D`: swap the
-# two channel axes of the kernel, turn it by 180°, convolve with "same" padding. Without the turn it is another operator, and
-# with an even kernel it is off by a pixel, because "same" puts the odd zero on the other side.
+# Ports of deconvnets, and autoencoders older than Keras' transposed convolutions, use a second `Conv2D`: swap the two channel
+# axes of the kernel, rotate it by 180°, and convolve with "same" padding. Without the rotation it is another operator, and
+# with an even kernel it is shifted by a pixel, because "same" puts the odd zero on the other side.
 #
-# The `Deconvolution2D` and `DePool2D` layers of nanopony's keras-convautoencoder are of this kind. Each is given the layer
-# that it undoes, and the first swaps the channels and is meant not to turn the kernel. That was right with Theano, whose
-# convolution turns kernels itself. Keras 3 does not, and a port that leaves the turn out prints the second line below.
+# The `Deconvolution2D` and `DePool2D` layers of nanopony's keras-convautoencoder are of this kind. Each takes the layer that
+# it reverses, and the first swaps the channels without rotating the kernel. That was right with Theano, whose convolution
+# flips kernels itself. Keras 3 does not, and a port without the rotation prints the second line below.
 
 
 # %%
@@ -188,11 +188,11 @@ for taps, rearrange in ((3, flipped), (3, swapped), (4, flipped)):
     assert bool(report) == (taps == 3 and rearrange is flipped)
 
 # %% [markdown]
-# There is no such recipe for strides. If you need plain convolutions, for a device that has no others, `ka.untie(model,
-# to="conv")` writes them for every stride; for the array alone there is `ka.transpose_kernel(kernel, "conv")`.
+# There is no such recipe for strides. If you need plain convolutions, for a device without transposed ones,
+# `ka.untie(model, to="conv")` writes them for every stride; `ka.transpose_kernel(kernel, "conv")` rearranges the array alone.
 #
-# A port of a deconvnet does this layer by layer, and stores where each maximum was, one place for each window. (A mask
-# `picture == maximum` is not the same: behind a ReLU all of a window may be zero, and then it marks all of it.) For two
+# A port of a deconvnet does this layer by layer and stores the position of each maximum, one for each window. (A mask
+# `picture == maximum` is not the same: after a ReLU a whole window may be zero, and then the mask marks all of it.) For two
 # convolutions and a pooling it looks like this:
 
 # %%
@@ -223,7 +223,7 @@ unpooled = unpooled.reshape(1, 6, 6, 4, 2, 2).transpose(0, 1, 4, 2, 5, 3).reshap
 by_hand = same(relu(unpooled), flipped(kernel1))
 
 # %% [markdown]
-# And this is the same, for these and for all other layers, in one model that runs on batches.
+# `ka.deconvnet` does the same for these and all other layers, in one model that runs on batches.
 
 # %%
 in_one = ka.deconvnet(network, "conv2").predict(picture, verbose=0)
@@ -241,4 +241,4 @@ np.testing.assert_allclose(in_one, by_hand, atol=1e-5)
 # | a second `Conv2D` with a flipped kernel | `ka.adjoint(conv)`, or `ka.untie(model, to="conv")` |
 # | nanopony's `Deconvolution2D(conv)` and `DePool2D(pool)` | `ka.autoencoder(encoder, pooling="switches")` |
 # | unpooling by stored masks | `ka.autoencoder(encoder, pooling="switches")` |
-# | a loop over layers that goes back | `ka.deconvnet(model, layer)`, `ka.mirror(encoder)` |
+# | a loop over the layers in reverse | `ka.deconvnet(model, layer)`, `ka.mirror(encoder)` |

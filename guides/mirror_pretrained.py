@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Mirror a pretrained network
 #
-# Somebody trained a network, and you want to go back: from its features to pictures. The decoder for that is made in one
-# line from the network itself. It reads the network's own kernels, so most of it is trained already.
+# To get from the features of a pretrained network back to images you need a decoder. One line makes it from the network
+# itself. It reads the network's own kernels, so most of it is trained already.
 #
-# The network here tells emotions from faces. It is small and real: convolutions, separable convolutions, batch
+# The network here recognises emotions in faces. It is small but real: convolutions, separable convolutions, batch
 # normalisation, max pooling and residual sums. [Pretrained networks](pretrained_networks.py) says where it comes from.
 
 # %%
@@ -48,10 +48,9 @@ assert ka.is_tied(decoder, encoder) and decoder.output_shape == encoder.input_sh
 # %% [markdown]
 # ## What was decided
 #
-# A convolution is linear, and has an adjoint. So have separable convolutions and sums. A max pooling and a batch
-# normalisation do not, or none that a decoder would want, so a *policy* decides about them: each maximum is spread over
-# its window, and each normalisation is followed by a new one on the way back. The layers are named after those that they
-# undo, last first.
+# Convolutions, separable convolutions and sums are linear and have adjoints. Max pooling and batch normalisation have none
+# that a decoder would need, so a *policy* decides: each maximum is spread over its window, and each normalisation gets a
+# new one in the decoder. The layers are named after their sources, the last one first.
 
 # %%
 for layer in decoder.layers[1:13]:
@@ -66,14 +65,14 @@ print("…")
 ka.plot_mirror(encoder)
 
 # %% [markdown]
-# All policies are arguments of `ka.mirror`, for all layers or for some of them by name or class. They are listed in
-# [its reference](../docs/reference.md). Policies with a memory, such as `pooling="switches"`, which puts each maximum back
-# where it was, need the encoder beside the decoder: `ka.autoencoder(encoder, pooling="switches")`.
+# All policies are arguments of `ka.mirror`, for all layers or for some of them by name or class;
+# [its reference](../docs/reference.md) lists them. Policies that need recorded activations, such as `pooling="switches"`,
+# which puts each maximum where it was, need encoder and decoder in one model: `ka.autoencoder(encoder, pooling="switches")`.
 #
 # ## Train what is new
 #
-# The encoder is frozen, and so are the kernels that the decoder reads. Left to train are its biases and normalisations,
-# a few hundred numbers. The codes are computed once.
+# The encoder is frozen, and so are the kernels that the decoder reads. Only its biases and normalisations are trained, a few
+# hundred numbers. The codes are computed once.
 
 # %%
 for layer in decoder.layers:
@@ -90,11 +89,11 @@ print(f"loss {losses[0]:.2f} in the first epoch, {losses[-1]:.2f} in the last")
 assert trained < 0.1 * encoder.count_params()
 
 # %% [markdown]
-# Held-out faces, above, and what their features give back. The kernels were trained to tell emotions and nothing else;
-# they saw no reconstruction. The fine grid is that of the strides, see
+# Held-out faces in the first row, and reconstructions from their features in the second. The kernels were trained to
+# classify emotions, not to reconstruct. The fine grid comes from the strides, see
 # [sizes and checkerboards](../docs/how/sizes.md).
 
-# %% mystnb={"image": {"alt": "Seven held-out faces and what the mirror makes of their features"}}
+# %% mystnb={"image": {"alt": "Seven held-out faces and their reconstructions by the mirror"}}
 rows = faces[:7], decoder.predict(codes[:7], verbose=0)
 figure, axes = plt.subplots(2, 7, figsize=(8, 2.4))
 for row, pictures in zip(axes, rows, strict=True):
@@ -111,4 +110,4 @@ if "--show" in sys.argv:
 # - [A decoder that starts from a pretrained encoder](pretrained_decoder.py) compares copied kernels with random ones, where
 #   all of them are trained.
 # - [The zoo](../docs/zoo.md) has every family of `keras.applications`, mirrored and verified.
-# - [Deconvnet pictures](deconvnet.py) go back through one layer at a time, without any training.
+# - [Deconvnet pictures](deconvnet.py) project one layer at a time, without any training.

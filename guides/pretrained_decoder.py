@@ -1,11 +1,11 @@
 # %% [markdown]
 # # A decoder that starts from a pretrained encoder
 #
-# Somebody else trained an encoder, and we want pictures back from its code: to see what the code still knows, to
-# compress, or to start a generator. The decoder has to be trained. Does it help to start it as the encoder's mirror,
-# with every kernel copied from the layer that it undoes?
+# We have a pretrained encoder and want to reconstruct images from its code: to see what information the code retains, to
+# compress, or to initialise a generator. The decoder has to be trained. Does it help to initialise it as the encoder's
+# mirror, with every kernel copied from the layer that it reverses?
 #
-# We let the same decoder learn twice, once from the copied kernels and once from random ones, and change nothing else:
+# We train the same decoder twice, once from copied kernels and once from random ones, and change nothing else:
 #
 # - the architecture is `ka.mirror(encoder, tied=False)` in both arms. Random kernels are drawn as Keras draws them
 #   (`GlorotUniform`); biases and normalisations start equal;
@@ -14,7 +14,7 @@
 #   which takes no part in the comparison, and it falls to zero along a cosine;
 # - the figures are of test pictures, which neither training nor the choice of the rates has seen.
 #
-# The normalisations on the way back are new layers (`norm="own"`), which suits random kernels as well, whose scale they
+# The normalisations of the decoder are new layers (`norm="own"`), which suits random kernels as well, whose scale they
 # make irrelevant. Their averages move fast (`momentum = 0.8`), since the training is short.
 #
 # PSNR of test pictures in dB, on TensorFlow, mean of three seeds and each of them:

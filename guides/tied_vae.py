@@ -6,7 +6,7 @@
 # both have kernels of their own. Here the generator is `ka.mirror(encoder)`: it reads the encoder's kernels, and has
 # nothing of its own but biases. What does that cost, and what does it save?
 #
-# We train three generators on faces, in turns, from the same encoder:
+# We train three generators on faces, alternately, from the same encoder:
 #
 # - **tied**: `ka.mirror(encoder)`;
 # - **untied, random start**: `ka.mirror(encoder, tied=False)`, the same architecture with kernels of its own, drawn as
@@ -76,7 +76,7 @@ def faces():
 # ## The model
 #
 # The encoder ends in the means. The log-variances are a second head, which is not mirrored. 25 is odd, and so are 13
-# and 7, so that every stride of two leaves a choice of sizes on the way back; the mirror knows them.
+# and 7, so that every stride of two leaves a choice of sizes; the mirror knows them.
 
 
 # %%
@@ -162,7 +162,7 @@ class Arm:
         )
 
     def file_size(self):
-        """In bytes; and the file is read again, to see that what was tied comes back tied."""
+        """In bytes; and the file is read again, to see that the tie survives."""
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "vae.keras"
             keras.Model(self.model.input, self.model.output).save(file)
@@ -202,7 +202,7 @@ def compare():
     losses, pictures = {name: [] for name in ARMS}, {}
     chosen = {arm.name: best_choice(arm, training, validation) for arm in arms}
     for seed in SEEDS:
-        for arm in arms:  # in turns, so that a busy machine is equally unkind to all
+        for arm in arms:  # alternately, so that a busy machine slows all of them alike
             rate, steps = chosen[arm.name]
             arm.train(training, seed=seed, rate=rate, steps=steps)
             losses[arm.name].append((arm.loss(training[:70]), arm.loss(test)))

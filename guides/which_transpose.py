@@ -1,13 +1,13 @@
 # %% [markdown]
 # # Which transpose do you mean?
 #
-# You trained a `Conv2D` and want its kernel to work backwards, in the decoder of an autoencoder or in a generator.
-# "Use the transposed kernel" is the right idea, and then the trouble starts: a kernel has four axes, and at least
-# four different rearrangements of them are called its transpose.
+# You have trained a `Conv2D` and want to use its kernel in the opposite direction, in the decoder of an autoencoder or in
+# a generator. "Use the transposed kernel" is the right idea, but a kernel has four axes, and at least four different
+# rearrangements of them are called its transpose.
 #
 # One article answers that the kernel has the shape `(filters, height, width, in)`, that its height and width are to
-# be swapped, and that the result is to be set on a `Conv2DTranspose`. What the article is after is sensible, and all
-# of it works, as this guide shows. Three details stand in the way, each of them easy to get wrong:
+# be swapped, and that the result is to be set on a `Conv2DTranspose`. Its goals are sensible and can all be reached, as
+# this guide shows. But three details are easy to get wrong:
 #
 # 1. **The layout.** `(filters, height, width, in)` is how TFLite stores kernels. Keras' are `(height, width, in,
 #    filters)`. In axis letters, with I for the input channels and O for the filters: `OHWI` there, `HWIO` here.
@@ -16,7 +16,7 @@
 #    and `Conv2DTranspose` already computes it, from the very same array, with nothing swapped.
 # 3. **The weights.** A layer makes its weights when it is built. Before that there is nothing to set them to.
 #
-# Nothing here has to be taken on trust: the adjoint Aᵀ of A is the one operator with ⟨A x, y⟩ = ⟨x, Aᵀ y⟩ for all x
+# All of this can be tested: the adjoint Aᵀ of A is the one operator with ⟨A x, y⟩ = ⟨x, Aᵀ y⟩ for all x
 # and y, so any candidate B can be tried on random x and y. Its **residual** |⟨A x, y⟩ − ⟨x, B y⟩| / (‖A x‖ ‖y‖) is
 # zero, up to rounding, only for the adjoint.
 
@@ -75,7 +75,7 @@ else:
     raise AssertionError("An unbuilt layer took weights")
 
 # %% [markdown]
-# For detail 2 we let the residual decide. With 32 channels on either side every rearrangement fits into either layer,
+# For detail 2 the residual decides. With 32 channels on either side every rearrangement fits into either layer,
 # so nothing but the numbers can warn us. We try all of them.
 
 
@@ -115,7 +115,7 @@ for name, rearranged in rearrangements.items():
 # - `Conv2D` with the kernel flipped and its channels swapped, at stride 1: this is the answer to "how do I transpose a
 #   kernel for another *`Conv2D`*?"
 #
-# Mind the size of the wrong ones. They look small, yet they are as wrong as random: the residual of an unrelated
+# Note how small the wrong ones are. They look harmless, yet they are as wrong as random: the residual of an unrelated
 # operator is about 1/√(number of outputs), here 1/√(12 · 12 · 32) ≈ 1.5e-2, and for large pictures it is smaller
 # still. "Below a thousandth" says nothing. `ka.check_adjoint` derives its tolerance from the dtype and the size:
 
@@ -144,7 +144,7 @@ forward.kernel.assign(kernel)
 # %% [markdown]
 # ## What each of the others is right for
 #
-# None of the rearrangements is a mistake in itself. Each answers another question.
+# None of the rearrangements is a mistake in itself. Each answers a different question.
 #
 # **Swapping height and width** is right when the *pictures* are transposed: conv(xᵀ, Wᵀ) = conv(x, W)ᵀ. Use it where
 # the two axes are stored the other way round, such as spectrograms with time first instead of frequency.
@@ -311,7 +311,7 @@ forward.bias.assign(bias)
 
 # %% [markdown]
 # Often the best choice is neither: `"subtract"` takes the source's bias away before going back, Aᵀ(y − b), so that
-# what the encoder added does not come back as a picture.
+# what the encoder added does not appear in the picture.
 
 # %%
 x = pictures(1, 12, 12, 64)

@@ -9,8 +9,9 @@ import numpy as np
 def _jax():
     import jax
 
-    def gradients(function, tensors):
-        return jax.jit(jax.grad(lambda *t: function(*t), argnums=tuple(range(len(tensors)))))(*tensors)
+    def gradients_of(function):
+        differentiated = jax.jit(jax.grad(lambda tensors: function(*tensors)))
+        return lambda tensors: differentiated(tuple(tensors))
 
     def kernel_gradients(function, variables):
         def of_values(values):
@@ -23,17 +24,21 @@ def _jax():
         return jax.grad(function, argnums=(0, 1))
 
     def hessian_product(function, primals, tangents):
-        return jax.jvp(all_gradients(function), tuple(primals), tuple(tangents))[1]
+        along = jax.jit(lambda *both: jax.jvp(all_gradients(function), *both)[1])
+        return along(tuple(primals), tuple(tangents))
+
+    def forward_derivative(function, primals, tangents):
+        return jax.jit(lambda *both: jax.jvp(function, *both))(tuple(primals), tuple(tangents))
 
     def mapped_gradients(function, axes):
         return jax.jit(jax.vmap(all_gradients(function), axes))
 
     return SimpleNamespace(
-        gradients=gradients,
+        gradients_of=gradients_of,
         kernel_gradients=kernel_gradients,
         compiled=jax.jit,
         compiled_gradients=lambda function: jax.jit(all_gradients(function)),
-        forward_derivative=lambda function, primals, tangents: jax.jvp(function, tuple(primals), tuple(tangents)),
+        forward_derivative=forward_derivative,
         hessian_product=hessian_product,
         mapped=lambda function, axes: jax.jit(jax.vmap(function, axes)),
         mapped_gradients=mapped_gradients,
@@ -80,7 +85,7 @@ def _tensorflow():
         return tf.function(function, jit_compile=True)
 
     return SimpleNamespace(
-        gradients=gradients,
+        gradients_of=lambda function: lambda tensors: gradients(function, tensors),
         kernel_gradients=kernel_gradients,
         compiled=compiled,
         compiled_gradients=lambda function: compiled(lambda *tensors: gradients(function, tensors)),
@@ -111,7 +116,7 @@ def _torch():
         return torch.compile(function, backend="eager", dynamic=False, fullgraph=True)
 
     return SimpleNamespace(
-        gradients=gradients,
+        gradients_of=lambda function: lambda tensors: gradients(function, tensors),
         kernel_gradients=kernel_gradients,
         compiled=compiled,
         compiled_gradients=lambda function: lambda *tensors: gradients(compiled(function), tensors),
@@ -131,9 +136,15 @@ def _as_numpy(tensors):
     return [np.asarray(keras.ops.convert_to_numpy(tensor)) for tensor in tensors]
 
 
+def gradients_of(function):
+    """Tensors ↦ the gradients of a scalar function with respect to them."""
+    differentiated = _BACKEND.gradients_of(function)
+    return lambda tensors: _as_numpy(differentiated(list(tensors)))
+
+
 def gradients(function, tensors):
     """Gradients of a scalar function with respect to tensors."""
-    return _as_numpy(_BACKEND.gradients(function, tensors))
+    return gradients_of(function)(tensors)
 
 
 def kernel_gradients(function, variables):

@@ -1,16 +1,64 @@
-"""What every test relies on: double precision on JAX, PyTorch before TensorFlow, a clean Keras state."""
+"""What every test relies on: quick compilers, double precision on JAX, a clean Keras state, and who runs what.
+
+Each backend runs its own tests. What is the same on every backend (`any_backend`) and what is dear and merely meant to
+hold on each (`in_turn`) is shared out among the three by `--share`, with which `make test` calls pytest.
+"""
 
 import os
 
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # of programs that run once
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+# Most programs run once, on small tensors, beside another process of tests.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if os.environ.get("KERAS_BACKEND") == "jax":
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+for threads in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    os.environ.setdefault(threads, "1")
 
 import torch  # noqa: E402, F401  TensorFlow crashes if it is imported before PyTorch
 
 import keras  # noqa: E402
 import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+BACKEND = keras.backend.backend()
+QUICKEST = "torch"
+EXAMPLES = {"torch": 80, "tensorflow": 30, "jax": 20}
+if BACKEND == "jax":
+    import quick_jax
+
+    quick_jax.use()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--share", action="store_true", help="leave out what `make test` runs on another backend")
+    parser.addoption("--exhaustive", action="store_true", help="run all cases, also those marked `exhaustive`")
+
+
+def pytest_configure(config):
+    """Hypothesis draws the same cases every time, or many new ones."""
+    always = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
+    settings.register_profile("quick", derandomize=True, max_examples=EXAMPLES[BACKEND], **always)
+    settings.register_profile("exhaustive", max_examples=1000, **always)
+    settings.load_profile("exhaustive" if config.option.exhaustive else "quick")
+
+
+def pytest_collection_modifyitems(config, items):
+    left_out = [item for item in items if not runs_here(item, config.option.share, config.option.exhaustive)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
+def runs_here(item, share, exhaustive):
+    """Whether a test runs on this backend: see the markers in pyproject.toml."""
+    if item.get_closest_marker("exhaustive") and not exhaustive:
+        return False
+    if item.get_closest_marker("any_backend") and not item.get_closest_marker("every_backend"):
+        return not share or BACKEND == QUICKEST
+    only = [name for marker in item.iter_markers("only_on") for name in marker.args]
+    turns = [name for marker in item.iter_markers("in_turn") for name in marker.args]
+    return (not only or BACKEND in only) and (not turns or not share or exhaustive or BACKEND in turns)
 
 
 @pytest.fixture(autouse=True)

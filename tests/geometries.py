@@ -1,53 +1,78 @@
-"""Small convolutions for the tests of the algorithms: every rank, padding, stride, dilation and grouping."""
+"""Small convolutions for the tests of the algorithms, in which every two of their properties meet."""
 
+import functools
 import itertools
 import math
 
 import numpy as np
+import pytest
+from covering import covering, product
 
 from keras_adjoint.ops.algorithms.problem import Problem
 from keras_adjoint.ops.geometry import Convolution, Window
 
-#        size, taps, stride, dilation
-ALONG = [
-    (9, 3, 1, 1),
-    (8, 3, 2, 1),
-    (9, 4, 2, 1),
-    (8, 2, 3, 1),
-    (7, 5, 3, 1),
-    (9, 3, 1, 2),
-    (9, 3, 2, 3),
-    (8, 1, 2, 1),
-    (5, 5, 1, 1),
-]
-#           channels, filters, groups
-CHANNELS = [(3, 4, 1), (4, 6, 2), (3, 3, 3), (1, 2, 1), (2, 4, 2)]
-PADDINGS = {1: ("same", "valid", "causal"), 2: ("same", "valid"), 3: ("same",)}
+PROPERTIES = {
+    "rank": (1, 2, 3),
+    "size": (5, 7, 8, 9),
+    "taps": (1, 2, 3, 4, 5),
+    "stride": (1, 2, 3),
+    "dilation": (1, 2, 3),
+    "padding": ("same", "valid", "causal"),
+    #           channels, filters, groups
+    "channels": ((3, 4, 1), (4, 6, 2), (3, 3, 3), (1, 2, 1), (2, 4, 2)),
+    "axes": ("alike", "unlike"),
+}
+LARGEST = 40_000  # numbers in a matrix
 
 
-def problems():
-    """A `Problem` of one sample for combinations that a matrix is not too large for."""
-    every = itertools.product((1, 2, 3), ALONG, CHANNELS)
-    for number, (rank, (size, taps, stride, dilation), (channels, filters, groups)) in enumerate(every):
-        if rank > 1 and number % 2:
-            continue  # half of them meet every pair of properties
-        for padding in PADDINGS[rank]:
-            window = Window(taps, stride, dilation, padding)
-            sizes = (size - 1,) * (rank - 1) + (size,) if rank < 3 else (4, 3, 5)
-            axes = tuple(window.at(size) for size in sizes)
-            if all(axis.outputs > 0 for axis in axes):
-                yield Problem(Convolution(axes, groups), 1, channels, filters)
+def problem_of(rank, size, taps, stride, dilation, padding, channels, axes):
+    """A `Problem` of one sample; `None` where there is none, or where its matrix is too large for a test."""
+    if padding == "causal" and rank > 1:
+        return None
+    window = Window(taps, stride, dilation, padding)
+    other = window if axes == "alike" else Window(taps % 3 + 1, stride % 3 + 1, 1, padding)
+    last = size if rank < 3 else size // 2
+    ends = [other.at(last - 1 - axis) for axis in range(rank - 1)] + [window.at(last)]
+    if min(min(axis.size, axis.outputs) for axis in ends) < 1:
+        return None
+    inputs, filters, groups = channels
+    problem = Problem(Convolution(tuple(ends), groups), 1, inputs, filters)
+    return problem if problem.inputs * problem.outputs <= LARGEST else None
+
+
+@functools.cache
+def every_problem():
+    """(properties, problem) of convolutions of all kinds, drawn by a seed."""
+    drawn = ((case, problem_of(**case)) for case in product(PROPERTIES, most=2500))
+    return [(tuple(case.items()), problem) for case, problem in drawn if problem is not None]
+
+
+@functools.cache
+def properties_of(problem):
+    """The properties that an `every_problem` was made of."""
+    return next(properties for properties, other in every_problem() if other == problem)
+
+
+def problems(fits=lambda problem: True, strength=2):
+    """Those among them that fit, so few that every two of the properties meet that can."""
+    fitting = [pair for pair in every_problem() if fits(pair[1])]
+    return [problem for _, problem in covering(fitting, lambda pair: pair[0], strength)]
+
+
+def problem_cases(*arguments, fits=lambda problem: True, strength=2):
+    """Parameters of a test, behind `arguments`: for `make test`, and of a strength more for `make test-exhaustive`."""
+    quick = problems(fits, strength)
+    others = [problem for problem in problems(fits, strength + 1) if problem not in quick]
+    for problem, marks in [*((p, ()) for p in quick), *((p, pytest.mark.exhaustive) for p in others)]:
+        yield pytest.param(*arguments, problem, id=" ".join([*map(str, arguments), label(problem)]), marks=marks)
 
 
 def label(problem):
     """A name that tells a problem from the others."""
-    axes, groups = problem.convolution.axes, problem.convolution.groups
-    first = axes[0]
-    where = "×".join(f"{axis.size}" for axis in axes)
-    return (
-        f"{where} k{first.taps} s{first.stride} d{first.dilation} from{first.before} to{first.outputs} "
-        f"{problem.channels}→{problem.filters} g{groups}"
+    axes = " x ".join(
+        f"{axis.size}k{axis.taps}s{axis.stride}d{axis.dilation}p{axis.pad_before}" for axis in problem.convolution.axes
     )
+    return f"{axes} {problem.channels} to {problem.filters} g{problem.convolution.groups}"
 
 
 def x_shape(problem):
@@ -71,7 +96,7 @@ def joins(convolution):
     sizes, outputs, taps = (convolution.each(name) for name in ("size", "outputs", "taps"))
     for output, tap in itertools.product(np.ndindex(*outputs), np.ndindex(*taps)):
         position = tuple(
-            j * axis.stride + t * axis.dilation - axis.before
+            j * axis.stride + t * axis.dilation - axis.pad_before
             for j, t, axis in zip(output, tap, convolution.axes, strict=True)
         )
         if all(0 <= place < size for place, size in zip(position, sizes, strict=True)):

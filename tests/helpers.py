@@ -1,21 +1,35 @@
 """Operators and their matrices, for the property tests."""
 
+import math
+
 import jax
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
+from keras_adjoint.layers import conv
+from keras_adjoint.ops.algorithms import choose
 from keras_adjoint.ops.precision import epsilon
-from keras_adjoint.testing.packing import packed
+from keras_adjoint.testing.pairs import packed
 
 BACKEND = keras.backend.backend()
+BACKENDS = ("tensorflow", "jax", "torch")
+DATA_FORMATS = ["channels_last"] if BACKEND == "tensorflow" else ["channels_last", "channels_first"]  # of convolutions
+# Those in which a convolution is trained: PyTorch's CPU has no gradients of float16 convolutions.
+HALF_PRECISION_POLICIES = ["mixed_bfloat16"] if BACKEND == "torch" else ["mixed_bfloat16", "mixed_float16"]
+
+
+def in_turn(cases, name=str, backends=lambda case: BACKENDS):
+    """Parameters of a test that is dear: `make test` runs each case on one of its backends, one after the other."""
+    return [
+        pytest.param(case, id=name(case), marks=pytest.mark.in_turn(backends(case)[number % len(backends(case))]))
+        for number, case in enumerate(cases)
+    ]
 
 
 def build_pair(case, dtype="float64"):
-    """(layer, adjoint), or a skipped test where Keras' own forward does not exist on this backend."""
-    if BACKEND in case.nowhere_on:
-        pytest.skip(f"Keras has no forward for it on {BACKEND}")
+    """(layer, adjoint)."""
     layer = case.build(double_or_single(case, dtype))
     return layer, case.adjoint(layer)
 
@@ -69,14 +83,55 @@ def channels_last_twin(layer):
     return twin
 
 
+def compiled(function):
+    """The function as the backend computes it soonest: JAX compiles operation by operation what it is not given whole."""
+    return jax.jit(function) if BACKEND == "jax" else function
+
+
+def basis(shape, dtype):
+    """All unit tensors of a shape, as one batch."""
+    size = math.prod(shape)
+    return ops.convert_to_tensor(np.eye(size, dtype=dtype).reshape(size, *shape))
+
+
 def matrix(operator, shape, dtype):
-    """The matrix of a linear operator on tensors of `shape`: its values on the identity basis, as columns."""
-    size = int(np.prod(shape))
-    basis = ops.convert_to_tensor(np.eye(size).reshape(size, *shape), dtype=dtype)
-    if BACKEND == "jax":  # compiled as a whole, JAX takes a tenth of the time that it takes operation by operation
-        operator = jax.jit(operator)
-    return ops.convert_to_numpy(operator(basis)).reshape(size, -1).T
+    """The matrix of a linear operator on tensors of `shape`: its values on the unit tensors, as columns."""
+    (found,) = matrices([(operator, shape)], dtype)
+    return found
+
+
+def matrices(operators, dtype):
+    """The matrices of several (operator, shape), compiled together."""
+    run = compiled(lambda units: [operator(unit) for (operator, _), unit in zip(operators, units, strict=True)])
+    columns = run([basis(shape, dtype) for _, shape in operators])
+    return [ops.convert_to_numpy(each).reshape(len(each), -1).T for each in columns]
 
 
 def output_shape(layer):
     return tuple(layer.output.shape[1:])
+
+
+def record_algorithms(monkeypatch):
+    """A list to which the names of the algorithms of adjoint convolutions are added as they run."""
+    ran, prepared, form_class = [], choose.prepared_adjoint.__wrapped__, choose.BilinearForm
+
+    def recorded(problem, algorithm):
+        forms = []
+
+        def form(*arguments):
+            forms.append(form_class(*arguments))
+            return forms[-1]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(choose, "BilinearForm", form)
+            adjoint = prepared(problem, algorithm)
+
+        def run(y, kernel):
+            ran.extend(form.algorithm.name for form in forms)
+            return adjoint(y, kernel)
+
+        return run
+
+    for module in (choose, conv):
+        monkeypatch.setattr(module, "prepared_adjoint", recorded)
+    return ran

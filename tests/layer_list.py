@@ -5,13 +5,16 @@ from dataclasses import dataclass, field
 
 import keras
 import numpy as np
+import pytest
+from covering import covering
 from keras.src.applications.convnext import LayerScale, StochasticDepth
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 
 import keras_adjoint as ka
-from keras_adjoint.testing.packing import Packing
+from keras_adjoint.testing.pairs import Packing
 
 L = keras.layers
+BACKEND = keras.backend.backend()
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,9 @@ class Case:
     options: dict = field(default_factory=dict)
     single_on: tuple = ()  # backends whose own forward of a float64 layer rounds to float32
     no_double_on: tuple = ()  # backends without a float64 forward
+    exists: bool = True  # in this version of Keras
     nowhere_on: tuple = ()  # backends on whose CPU Keras' own forward does not run
+    settings: dict = field(default_factory=dict)  # the arguments that are given by name
 
     def __str__(self):
         return self.title
@@ -36,6 +41,22 @@ class Case:
         layer(self.inputs("int32" if isinstance(layer, L.Embedding) else dtype))
         randomize(layer)
         return layer
+
+    @property
+    def family(self):
+        """The name of the layer's class, whatever its rank."""
+        return self.layer_class.__name__.translate(NO_RANK)
+
+    @property
+    def is_built_anywhere(self):
+        """Whether Keras has the layer's forward on this backend's CPU, in whatever data format."""
+        return BACKEND not in self.nowhere_on
+
+    @property
+    def runs_itself(self):
+        """Whether Keras computes the very layer: TensorFlow's CPU has most convolutions channels last alone."""
+        first = BACKEND == "tensorflow" and self.settings.get("data_format") == FIRST
+        return self.is_built_anywhere and not (first and "conv" in self.title and "conv3d" not in self.title)
 
     @property
     def merges(self):
@@ -79,19 +100,24 @@ def randomize(layer):
         if "int" in weight.dtype:
             continue
         value = generator.normal(size=weight.shape)
-        weight.assign(np.abs(value) + 0.5 if "variance" in weight.name else value)
+        value = np.abs(value) + 0.5 if "variance" in weight.name else value
+        weight.assign(value.astype(weight.dtype))  # which JAX would compile a program for
     if hasattr(layer, "finalize_state"):
         layer.finalize_state()
 
 
 def case(title, layer_class, shape, *args, options=None, **kwargs):
-    limits = {name: kwargs.pop(name) for name in ("single_on", "no_double_on", "nowhere_on") if name in kwargs}
+    limits = {name: kwargs.pop(name) for name in ("single_on", "no_double_on", "exists", "nowhere_on") if name in kwargs}
+    limits["settings"] = kwargs
     return Case(title, layer_class, lambda dtype: layer_class(*args, dtype=dtype, **kwargs), shape, options or {}, **limits)
 
 
 FIRST = "channels_first"
 NO_RANK = str.maketrans("", "", "123")
 TF, JAX, TORCH = ("tensorflow",), ("jax",), ("torch",)
+KERAS = tuple(map(int, keras.__version__.split(".")[:2]))
+TRANSPOSES = KERAS >= (3, 15) or keras.backend.backend() != "torch"  # else some are wrong, and their adjoints refused
+DILATES_STRIDES = KERAS >= (3, 15)  # of depthwise convolutions
 LAYERS = [
     case("conv1d", L.Conv1D, (9, 3), 4, 3),
     case("conv1d, stride 3, same", L.Conv1D, (10, 2), 3, 4, strides=3, padding="same"),
@@ -120,18 +146,18 @@ LAYERS = [
     case("conv3d, groups", L.Conv3D, (4, 3, 4, 2), 4, 2, groups=2, strides=2),
     case("conv3d, channels first", L.Conv3D, (2, 4, 3, 4), 2, 3, padding="same", data_format=FIRST),
     case("conv1d transpose", L.Conv1DTranspose, (5, 3), 2, 4, strides=3),
-    case("conv1d transpose, channels first", L.Conv1DTranspose, (3, 5), 2, 3, strides=2, padding="same", data_format=FIRST),
-    case("conv2d transpose, same", L.Conv2DTranspose, (4, 3, 3), 2, 3, strides=2, padding="same"),
-    case("conv2d transpose, output padding", L.Conv2DTranspose, (4, 3, 2), 2, 3, strides=2, padding="same", output_padding=1),
+    case("conv1d transpose, channels first", L.Conv1DTranspose, (3, 5), 2, 3, strides=2, padding="same", data_format=FIRST, exists=TRANSPOSES),
+    case("conv2d transpose, same", L.Conv2DTranspose, (4, 3, 3), 2, 3, strides=2, padding="same", exists=TRANSPOSES),
+    case("conv2d transpose, output padding", L.Conv2DTranspose, (4, 3, 2), 2, 3, strides=2, padding="same", output_padding=1, exists=TRANSPOSES),
     case("conv2d transpose, valid, output padding", L.Conv2DTranspose, (3, 3, 2), 2, 3, strides=3, output_padding=2),
     case("conv2d transpose, stride beyond the kernel", L.Conv2DTranspose, (3, 4, 2), 2, 2, strides=3),
     case("conv2d transpose, dilated", L.Conv2DTranspose, (4, 5, 2), 2, 3, dilation_rate=2, nowhere_on=TF),
-    case("conv3d transpose", L.Conv3DTranspose, (2, 3, 2, 2), 2, 3, strides=2, padding="same"),
+    case("conv3d transpose", L.Conv3DTranspose, (2, 3, 2, 2), 2, 3, strides=2, padding="same", exists=TRANSPOSES),
     case("depthwise conv1d", L.DepthwiseConv1D, (8, 3), 3, strides=2, padding="same"),
     case("depthwise conv2d", L.DepthwiseConv2D, (7, 6, 3), 3, padding="same"),
     case("depthwise conv2d, stride 2", L.DepthwiseConv2D, (7, 6, 3), 3, strides=2, padding="same"),
     case("depthwise conv2d, multiplier 2", L.DepthwiseConv2D, (8, 6, 3), 3, depth_multiplier=2, strides=2),
-    case("depthwise conv2d, stride with dilation", L.DepthwiseConv2D, (9, 8, 2), 3, strides=2, dilation_rate=2),
+    case("depthwise conv2d, stride with dilation", L.DepthwiseConv2D, (9, 8, 2), 3, strides=2, dilation_rate=2, exists=DILATES_STRIDES),
     case("depthwise conv2d, channels first", L.DepthwiseConv2D, (3, 6, 5), 3, data_format=FIRST),
     case("separable conv1d", L.SeparableConv1D, (8, 3), 4, 3, strides=2, padding="same"),
     case("separable conv2d", L.SeparableConv2D, (7, 6, 3), 4, 3, depth_multiplier=2, padding="same"),
@@ -202,4 +228,24 @@ LAYERS = [
     case("linear activation", L.Activation, (4,), "linear"),
     case("identity", L.Identity, (4,)),
 ]
-ONE_OF_EACH_FAMILY = list({case.layer_class.__name__.translate(NO_RANK): case for case in reversed(LAYERS)}.values())
+LAYERS = [case for case in LAYERS if case.exists]
+ONE_OF_EACH_FAMILY = list({case.family: case for case in reversed(LAYERS)}.values())
+# Every family of layers with each of the arguments that are given anywhere in the list.
+REPRESENTATIVES = covering(LAYERS, lambda case: {(case.family, name) for name in ("", *case.settings)}, strength=1)
+
+
+def for_each(cases, quick=None):
+    """Parametrize a test by the cases that exist on this backend.
+
+    Of those, `make test` runs the `quick` ones alone, where they are given; on PyTorch all of them are quick.
+    """
+
+    def is_quick(case):
+        return BACKEND == "torch" or quick is None or case in quick
+
+    parameters = [
+        pytest.param(case, id=str(case), marks=() if is_quick(case) else pytest.mark.exhaustive)
+        for case in cases
+        if case.is_built_anywhere
+    ]
+    return pytest.mark.parametrize("case", parameters)

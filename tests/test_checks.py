@@ -5,9 +5,8 @@ import re
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND
 from keras import ops
-from layer_list import LAYERS, ONE_OF_EACH_FAMILY
+from layer_list import LAYERS, ONE_OF_EACH_FAMILY, REPRESENTATIVES, for_each
 
 import keras_adjoint as ka
 from keras_adjoint.layers.tied import Tied
@@ -30,17 +29,8 @@ def transposed(conv, kernel=None, **options):
     return layer
 
 
-@pytest.mark.parametrize("case", LAYERS, ids=str)
+@for_each([case for case in LAYERS if case.runs_itself], quick=REPRESENTATIVES)
 def test_every_layer_passes_against_its_own_adjoint(case):
-    if BACKEND in case.nowhere_on:
-        pytest.skip("Keras has no forward for it")
-    if (
-        BACKEND == "tensorflow"
-        and "channels first" in case.title
-        and "conv" in case.title
-        and "conv3d" not in case.title
-    ):
-        pytest.skip("TensorFlow's CPU has no channels-first convolution")
     layer = case.build("float32")
     report = ka.check_adjoint(layer)
     assert report, report
@@ -48,7 +38,7 @@ def test_every_layer_passes_against_its_own_adjoint(case):
     assert shapes == (case.shape if case.merges else case.input_shape) and report.dtype == "float32"
 
 
-@pytest.mark.parametrize("case", ONE_OF_EACH_FAMILY, ids=str)
+@for_each([case for case in ONE_OF_EACH_FAMILY if case.runs_itself])
 def test_every_adjoint_passes_against_its_own_source(case):
     layer = case.build("float32")
     adjoint = case.adjoint(layer)
@@ -225,7 +215,7 @@ def test_residual_of_right_operators_stays_well_below_the_tolerance(dtype):
         assert report.residual < report.tolerance / 2
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="only PyTorch's CPU has a setting for the precision of products")
+@pytest.mark.only_on("torch")  # whose CPU alone has a setting for the precision of products
 @pytest.mark.parametrize("setting, epsilon", [("highest", 2.0**-23), ("high", 2.0**-10), ("medium", 2.0**-7)])
 def test_tolerance_follows_the_precision_that_the_backend_is_set_to(setting, epsilon):
     import torch

@@ -11,8 +11,10 @@ from keras import layers
 from PIL import Image
 
 import keras_adjoint as ka
-from keras_adjoint.plots import photograph
+from keras_adjoint.plots import photographs
 from keras_adjoint_cli import projections as features
+
+pytestmark = pytest.mark.any_backend
 
 
 def network(size=(40, 32, 3), data_format="channels_last", before=()):
@@ -52,7 +54,7 @@ def test_the_strongest_features_are_those_of_the_layer(tmp_path):
     data = seen(model, tmp_path, "--layer", "conv2", "--strongest", 4)
     picture = np.asarray(Image.open(tmp_path / "photo.png"), "float32") / 255
     assert data["size"] == [40, 32] and data["range"] == [0.0, 1.0]
-    x = photograph.read(tmp_path / "photo.png", (None, 40, 32, 3), "channels_last")
+    x = photographs.read(tmp_path / "photo.png", (None, 40, 32, 3), "channels_last")
     assert x.shape == (40, 32, 3) and abs(x.mean() - picture.mean()) < 0.1
     values = keras.ops.convert_to_numpy(keras.Model(model.input, model.get_layer("conv2").output)(x[None]))[0]
     order = np.argsort(-values.max((0, 1)), kind="stable")[:4]
@@ -110,7 +112,7 @@ def test_by_default_there_are_nine_features_or_as_many_as_the_layer_has(tmp_path
 @pytest.mark.parametrize(("channels", "mode"), [(1, "RGB"), (3, "L"), (3, "RGBA"), (3, "P"), (4, "RGB")])
 def test_pictures_come_in_the_colours_of_the_model(channels, mode, tmp_path):
     picture = photo(tmp_path, mode=mode)
-    assert photograph.read(picture, (None, 20, 20, channels), "channels_last").shape == (20, 20, channels)
+    assert photographs.read(picture, (None, 20, 20, channels), "channels_last").shape == (20, 20, channels)
     seen(network((40, 32, channels)), tmp_path, "--layer", "conv2", picture=picture)
 
 
@@ -127,7 +129,7 @@ def test_a_photograph_is_cut_rather_than_distorted(tmp_path):
     y, x = np.mgrid[:60, :120]
     disc = 255 * ((y - 30) ** 2 + (x - 60) ** 2 < 400).astype("uint8")
     Image.fromarray(disc).save(tmp_path / "disc.png")
-    picture = photograph.read(tmp_path / "disc.png", (None, 30, 30, 1), "channels_last")[..., 0]
+    picture = photographs.read(tmp_path / "disc.png", (None, 30, 30, 1), "channels_last")[..., 0]
     assert picture.max(0).sum() == pytest.approx(picture.max(1).sum(), rel=0.05)
 
 
@@ -136,7 +138,7 @@ def test_a_photograph_on_its_side_is_turned(tmp_path):
     exif = picture.getexif()
     exif[0x0112] = 6  # the camera was turned by a quarter
     picture.save(tmp_path / "turned.jpg", exif=exif)
-    assert photograph.read(tmp_path / "turned.jpg", (None, None, None, 3), "channels_last").shape == (40, 20, 3)
+    assert photographs.read(tmp_path / "turned.jpg", (None, None, None, 3), "channels_last").shape == (40, 20, 3)
 
 
 def test_ranges(tmp_path):
@@ -144,12 +146,11 @@ def test_ranges(tmp_path):
     assert seen(scaled, tmp_path, "--layer", "conv1")["range"] == [0.0, 255.0]
     assert seen(network(), tmp_path, "--layer", "conv1", "--range", -1, 1)["range"] == [-1.0, 1.0]
     half = np.full((4, 4, 3), 0.5)
-    np.testing.assert_array_equal(photograph.as_input(half, -1, 3, "channels_first"), np.ones((1, 3, 4, 4)))
+    np.testing.assert_array_equal(photographs.as_input(half, -1, 3, "channels_first"), np.ones((1, 3, 4, 4)))
 
 
+@pytest.mark.only_on("jax", "torch")  # TensorFlow has no such convolutions on a CPU
 def test_channels_first(tmp_path):
-    if keras.backend.backend() == "tensorflow":
-        pytest.skip("TensorFlow has no such convolutions on a CPU")
     data = seen(network((3, 40, 32), "channels_first"), tmp_path, "--layer", "conv2", "--strongest", 2)
     assert data["size"] == [40, 32] and len(data["features"]) == 2
 

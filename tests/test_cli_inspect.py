@@ -7,12 +7,14 @@ import keras
 import numpy as np
 import pytest
 from command_line import run, saved
+from helpers import record_algorithms
 from keras import layers, ops
 from rich.console import Console
 
 import keras_adjoint as ka
-from keras_adjoint.ops.algorithms import choose
-from keras_adjoint_cli.output.tables import print_table
+from keras_adjoint_cli.output.console import print_table
+
+pytestmark = pytest.mark.any_backend
 
 
 def encoder(size=(17, 14, 3)):
@@ -91,16 +93,7 @@ def test_parameters_are_those_of_a_mirror(tmp_path):
 def test_the_algorithms_are_those_that_run(batch, tmp_path, monkeypatch):
     model = encoder()
     _, entries = inspected(model, tmp_path, "--batch", batch)
-    ran = []
-
-    original = choose.form_of
-
-    def recorded(*arguments):
-        form = original(*arguments)
-        ran.append(form.algorithm.name)
-        return form
-
-    monkeypatch.setattr(choose, "form_of", recorded)
+    ran = record_algorithms(monkeypatch)
     for name in ("stem/conv", "depthwise", "separable"):
         inner = model.get_layer("stem").get_layer("conv") if name == "stem/conv" else model.get_layer(name)
         ran.clear()
@@ -191,7 +184,7 @@ def test_a_narrow_terminal_gets_fewer_columns_and_is_told_so():
     console = Console(file=io.StringIO(), force_terminal=True, width=20, color_system=None)
     rows = iter([("conv", "x" * 30, "12", "one two three four")])
     columns = ("name", "long", "count", "wordy")
-    print_table(console, columns, rows, numbers=("count",), wordy=("wordy",), spare=("long", "count"))
+    print_table(console, columns, rows, numbers=("count",), wrap=("wordy",), spare=("long", "count"))
     printed = " ".join(console.file.getvalue().split())
     assert "conv 12 one" in printed and "three" in printed and "xxx" not in printed
-    assert "No room for: long." in printed
+    assert "Left out for width: long." in printed

@@ -14,9 +14,10 @@ from keras import layers
 
 from keras_adjoint.models.policies import NAMES
 from keras_adjoint_cli.app import app
-from keras_adjoint_cli.completion import layers as complete_layers
-from keras_adjoint_cli.completion import policies as complete_policies
+from keras_adjoint_cli.options import layers as complete_layers
+from keras_adjoint_cli.options import policies as complete_policies
 
+pytestmark = pytest.mark.any_backend
 COMMANDS = [command.callback.__name__ for command in app.registered_commands]
 
 

@@ -3,18 +3,23 @@
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import keras
 import matplotlib.image
 import numpy as np
 import pytest
+import skimage.data
 from rich.console import Console
 
 import keras_adjoint as ka
 from keras_adjoint.atomic_write import atomic_write
-from keras_adjoint.demo import models, photographs, tables
-from keras_adjoint.demo.job import run
-from keras_adjoint.demo.models import STAGES, make_autoencoder
+from keras_adjoint.demo import models, training
+from keras_adjoint.demo.job import as_data, run
+from keras_adjoint.demo.models import PATCH, STAGES, make_autoencoder
+from keras_adjoint.plots import photographs
+
+pytestmark = [pytest.mark.in_turn("jax"), pytest.mark.xdist_group("demo")]  # `make demo` runs on JAX
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +47,14 @@ def test_the_tied_autoencoder_is_smaller(results):
 
 
 def test_both_start_from_the_same_encoder():
-    tied, untied = (make_autoencoder(stage_back, seed=3)[1] for stage_back in (models.tied, models.untied))
+    tied, untied = (make_autoencoder(decode, seed=3)[1] for decode in (models.tied, models.untied))
     for one, other in zip(tied.get_weights(), untied.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_every_adjoint_is_exact_and_naive_reuse_is_not(results):
     for number, (_, _, stride) in enumerate(STAGES, 1):
-        attempts = {attempt.way: attempt for attempt in results.attempts if attempt.layer == f"conv{number}"}
+        attempts = {attempt.method: attempt for attempt in results.attempts if attempt.layer == f"conv{number}"}
         assert attempts["ka.adjoint"].passed
         assert attempts["ka.adjoint"].residual < 1e-6
         same = attempts["Conv2DTranspose, same settings and kernel"]
@@ -62,7 +67,7 @@ def test_every_adjoint_is_exact_and_naive_reuse_is_not(results):
 
 
 def test_cropping_behind_shifts(results):
-    behind = [attempt for attempt in results.attempts if "last row" in attempt.way]
+    behind = [attempt for attempt in results.attempts if "last row" in attempt.method]
     assert len(behind) == 2
     assert all("shifted by pixels: +1 along axis 1, +1 along axis 2" in attempt.outcome for attempt in behind)
 
@@ -98,26 +103,27 @@ def test_the_tables_say_what_was_measured(results, printed):
 
 
 def test_the_facts_for_programs_are_plain_json(results):
-    data = json.loads(json.dumps(tables.as_data(results)))
+    data = json.loads(json.dumps(as_data(results)))
     assert data["tied"]["parameters"] == results.tied.parameters < data["untied"]["parameters"]
     assert data["reloaded"]["tied"]
     assert [attempt["passed"] for attempt in data["attempts"]] == [attempt.passed for attempt in results.attempts]
 
 
 def test_photographs_are_disjoint_odd_and_there_without_a_download():
-    assert not set(photographs.TRAINING.values()) & set(photographs.HELD_OUT.values())
-    for file, _ in (photographs.TRAINING | photographs.HELD_OUT).values():
-        assert (photographs.folder() / file).exists()
-    for photograph in photographs.held_out_photographs().values():
+    assert not set(training.TRAINING) & set(training.HELD_OUT)
+    files = {name: photographs.BUNDLED[name][0] for name in (*training.TRAINING, *training.HELD_OUT)}
+    assert len(set(files.values())) == len(files)
+    assert all((Path(skimage.data.__file__).parent / file).exists() for file in files.values())
+    for photograph in training.held_out_photographs().values():
         assert all(size % 4 == 1 for size in photograph.shape[:2])
         assert photograph.min() >= -0.5 and photograph.max() <= 0.5
 
 
 def test_the_same_seed_gives_the_same_patches():
-    pictures = photographs.training_photographs().values()
-    first, again, other = (photographs.random_patches(pictures, 6, seed=seed) for seed in (1, 1, 2))
+    pictures = training.training_photographs().values()
+    first, again, other = (training.random_patches(pictures, 6, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
-    assert first.shape == (6, photographs.PATCH, photographs.PATCH, 3)
+    assert first.shape == (6, PATCH, PATCH, 3)
     assert np.abs(first - other).max() > 0.1
 
 

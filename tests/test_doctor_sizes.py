@@ -1,34 +1,30 @@
-"""What the doctor finds in the sizes, strides and versions of models, and look-alikes that are well."""
+"""What the doctor finds in the sizes, strides and versions of models, and models like these that are correct."""
 
 import h5py
 import keras
 import numpy as np
 import pytest
 import torch
-from keras import layers, ops
-from sick_models import (
+from broken_models import (
     autoencoder,
     chain,
     found,
     places,
     trained,
 )
+from keras import layers, ops
 
 import keras_adjoint as ka
-from keras_adjoint.doctor.coverage import coverage
-from keras_adjoint.doctor.models import (
-    checkerboards,
-    old_keras,
-    sizes,
-)
-from keras_adjoint.doctor.models.origin import Origin, origin_of
+from keras_adjoint.doctor.checkerboards import coverage
+from keras_adjoint.doctor.models.context import Origin, origin_of
+from keras_adjoint.doctor.rules import CHECKERBOARD, SHIFTED, SIZE_LOST
 
 # --- sizes
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_a_size_that_does_not_come_back_is_found(rank):
-    (finding,) = found(autoencoder(size=(45, 9, 7)[:rank]), sizes)
+    (finding,) = found(autoencoder(size=(45, 9, 7)[:rank]), SIZE_LOST)
     assert finding.place == "back" and not finding.fixable
     assert finding.figures == {
         "size": [45, 9, 7][:rank],
@@ -44,7 +40,7 @@ def test_so_is_one_that_is_cropped_away_afterwards():
         layers.Conv2DTranspose(3, 4, strides=2, padding="same", name="back"),
         layers.Cropping2D(((0, 1), (0, 1)), name="crop"),
     )
-    (finding,) = found(model, sizes)
+    (finding,) = found(model, SIZE_LOST)
     assert finding.place == "back" and "`crop`" in finding.effect and "45×45" in finding.fix
 
 
@@ -56,7 +52,7 @@ def test_and_one_behind_skips_pooling_and_residuals():
     bottom = layers.Add()([branch, layers.Conv2D(6, 1, strides=2, name="shortcut")(down)])
     up = layers.Conv2DTranspose(4, 2, strides=2, name="up")(bottom)
     model = keras.Model(x, layers.Conv2DTranspose(3, 2, strides=2, name="upper")(layers.CenterCrop(11, 11)(up)))
-    (finding,) = found(model, sizes)
+    (finding,) = found(model, SIZE_LOST)
     assert finding.place == "up" and finding.figures["size"] == [11, 11] and finding.figures["returned"] == [12, 12]
 
 
@@ -85,8 +81,8 @@ def test_and_one_behind_skips_pooling_and_residuals():
     ],
     ids=["even", "generator", "mirror", "enlarging", "unknown", "cut in between"],
 )
-def test_other_sizes_are_no_illness(model):
-    assert places(model(), sizes) == []
+def test_other_sizes_break_no_rule(model):
+    assert places(model(), SIZE_LOST) == []
 
 
 def test_what_two_ways_lead_to_undoes_neither():
@@ -94,7 +90,7 @@ def test_what_two_ways_lead_to_undoes_neither():
     code = layers.Conv2D(5, 4, strides=2, padding="same")(large)
     joined = layers.Add()([code, small])
     model = keras.Model([large, small], layers.Conv2DTranspose(3, 4, strides=2, padding="same")(joined))
-    assert places(model, sizes) == []
+    assert places(model, SIZE_LOST) == []
 
 
 # --- checkerboards
@@ -114,21 +110,21 @@ def test_coverage_counts_the_taps_that_reach_an_output(taps, strides):
 
 def test_checkerboards_are_noted_with_their_figures():
     model = autoencoder(size=(8, 8), taps=3)
-    (finding,) = found(model, checkerboards)
+    (finding,) = found(model, CHECKERBOARD)
     assert finding.place == "back" and finding.severity == "note"
     assert finding.figures == {"least_taps": 1, "most_taps": 4, "ratio": 4.0}
     assert "4×4" in finding.fix
-    assert places(autoencoder(size=(8, 8), taps=4), checkerboards) == []
+    assert places(autoencoder(size=(8, 8), taps=4), CHECKERBOARD) == []
 
 
 def test_the_adjoint_of_such_a_convolution_has_the_same_checkerboard():
     model = ka.autoencoder(chain((9, 9, 3), layers.Conv2D(5, 3, strides=2, padding="same", name="conv")))
-    (finding,) = found(model, checkerboards)
+    (finding,) = found(model, CHECKERBOARD)
     assert finding.place == "conv_adjoint" and "its source `conv`" in finding.fix
 
 
 def test_gaps_have_no_ratio():
-    (finding,) = found(autoencoder(size=(8, 8), taps=1), checkerboards)
+    (finding,) = found(autoencoder(size=(8, 8), taps=1), CHECKERBOARD)
     assert finding.figures == {"least_taps": 0, "most_taps": 1, "ratio": None}
 
 
@@ -154,7 +150,7 @@ def test_the_shift_is_that_of_pytorch(taps, strides, output_padding):
         3, taps, strides=strides, padding="same", output_padding=output_padding, use_bias=False, name="back"
     )
     model = trained(chain((9, 2), layer))
-    findings = found(model, old_keras, Origin((3, 14, 0), "torch"))
+    findings = found(model, SHIFTED, Origin((3, 14, 0), "torch"))
     x = np.random.default_rng(0).normal(size=(1, 9, 2)).astype("float32")
     if output_padding == 0 and taps % 2 == 0 and keras.backend.backend() == "tensorflow":
         pytest.skip("TensorFlow has no such transposed convolution")
@@ -168,7 +164,7 @@ def test_the_shift_is_that_of_pytorch(taps, strides, output_padding):
 
 def test_the_old_values_are_had_as_the_doctor_says():
     layer = layers.Conv2DTranspose(3, 3, strides=2, padding="same", use_bias=False, name="back")
-    (finding,) = found(trained(chain((6, 5, 2), layer)), old_keras, Origin((3, 9, 2)))
+    (finding,) = found(trained(chain((6, 5, 2), layer)), SHIFTED, Origin((3, 9, 2)))
     assert finding.severity == "note" and "Cropping2D(((1, 0), (1, 0)))" in finding.fix
     valid = layers.Conv2DTranspose(3, 3, strides=2, use_bias=False)
     valid.build((None, 6, 5, 2))
@@ -185,12 +181,12 @@ def test_the_old_values_are_had_as_the_doctor_says():
     [Origin(), Origin((3, 15, 0)), Origin((2, 12, 0), "tensorflow"), Origin((3, 10, 0), "jax")],
     ids=lambda origin: f"{origin.version} {origin.backend}",
 )
-def test_other_origins_are_no_illness(origin):
-    assert places(autoencoder(size=(8, 8), taps=3), old_keras, origin) == []
+def test_other_origins_break_no_rule(origin):
+    assert places(autoencoder(size=(8, 8), taps=3), SHIFTED, origin) == []
 
 
 def test_even_crops_were_never_shifted():
-    assert places(autoencoder(size=(8, 8), taps=4), old_keras, Origin((3, 10, 0))) == []
+    assert places(autoencoder(size=(8, 8), taps=4), SHIFTED, Origin((3, 10, 0))) == []
 
 
 def test_files_say_where_they_come_from(tmp_path):

@@ -209,7 +209,7 @@ def test_a_kernel_quantised_after_its_adjoint_was_made_is_noticed():
 def test_input_with_another_number_of_channels_is_refused_by_name(layer, shape):
     layer = built(layer(), *shape)
     wrong = (*layer.compute_output_shape((1, *shape))[:-1], 5)
-    with pytest.raises(ValueError, match=r"`back` takes what `.*` gives: .* 4 channels. Received: .* \(1, .*5\)"):
+    with pytest.raises(ValueError, match=r"`back` takes the output of `.*`: .* 4 channels. Received: .* \(1, .*5\)"):
         ka.adjoint(layer, name="back")(np.ones(wrong, "float32"))
 
 
@@ -218,7 +218,7 @@ def test_input_with_another_number_of_channels_is_refused_by_name(layer, shape):
 def test_input_with_another_number_of_axes_is_refused_by_name(shape, symbolic):
     layer = built(L.Conv2D(4, 3, strides=2), 7, 7, 2)
     y = keras.KerasTensor(shape) if symbolic else np.ones(shape, "float32")
-    with pytest.raises(ValueError, match=r"`back` takes what `.*` gives: 4 axes.*Received: "):
+    with pytest.raises(ValueError, match=r"`back` takes the output of `.*`: 4 axes.*Received: "):
         ka.adjoint(layer, name="back")(y)
 
 

@@ -1,4 +1,4 @@
-"""`mirror` and `autoencoder`: graphs, sizes, memory and ties, whatever the policies."""
+"""`mirror` and `autoencoder`: graphs, sizes, recorded activations and ties, whatever the policies."""
 
 import keras
 import numpy as np
@@ -97,7 +97,7 @@ def test_a_tied_layer_counts_only_its_own_parameters_in_a_summary():
     assert "AdjointConv" in row and row.split("│")[3].strip() == "3"
 
 
-# --- memory
+# --- recorded activations
 
 
 def test_an_autoencoder_of_unknown_size_returns_every_size_that_comes():
@@ -109,17 +109,18 @@ def test_an_autoencoder_of_unknown_size_returns_every_size_that_comes():
             assert tuple(model(np.ones((1, *size, 3))).shape) == (1, *size, 3)
 
 
-def test_a_mirror_of_unknown_size_says_that_it_needs_memory_and_how_to_get_it():
+def test_a_mirror_of_unknown_size_says_what_it_needs_and_how_to_get_it():
     encoder = chain(L.Conv2D(4, 3, strides=2, name="conv"), shape=(None, None, 3))
     with pytest.raises(
-        ValueError, match=r"size.*needs memory.*`encoder/conv`.*autoencoder.*keras.Model\(x, encoder\(x\)\)"
+        ValueError,
+        match=r"size.*needs an activation.*recorded.*`encoder/conv`.*autoencoder.*keras.Model\(x, encoder\(x\)\)",
     ):
         ka.mirror(encoder)
     x = keras.Input((12, 15, 3))
     assert ka.mirror(keras.Model(x, encoder(x))).output_shape == (None, 12, 15, 3)
 
 
-def test_a_mirror_of_unknown_size_without_strides_needs_no_memory():
+def test_a_mirror_of_unknown_size_without_strides_needs_no_records():
     encoder = chain(L.Conv2D(4, 3), L.Conv2D(4, 3, padding="same", activation="relu"), shape=(None, None, 3))
     assert tuple(ka.mirror(encoder)(np.ones((1, 5, 6, 4))).shape) == (1, 7, 8, 3)
 
@@ -134,7 +135,7 @@ def test_a_mirror_of_unknown_size_without_strides_needs_no_memory():
     ],
     ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else "",
 )
-def test_a_mirror_says_which_policy_needs_memory_and_where(policies, message):
+def test_a_mirror_says_which_policy_needs_an_activation_and_where(policies, message):
     x = keras.Input((8, 8, 2))
     y = L.MaxPooling2D(name="pool")(L.ReLU(name="relu")(x))
     encoder = keras.Model(x, L.Multiply(name="gate")([y, L.GlobalAveragePooling2D(keepdims=True)(y)]), name="encoder")
@@ -176,7 +177,7 @@ def test_nested_models_stay_whole_where_nothing_inside_is_remembered():
     assert_close(values(model(X)), values(ka.mirror(encoder)(encoder(X))))
 
 
-def test_memory_from_inside_nested_models(tmp_path):
+def test_recorded_activations_from_inside_nested_models(tmp_path):
     encoder = with_blocks(inner=None)  # names that Keras makes up differ
     model = ka.autoencoder(encoder, **EXACT)
     x = ops.convert_to_tensor(X)

@@ -1,4 +1,4 @@
-"""The report: what it says of good, strange and broken models, that it is safe, light, and readable in both themes."""
+"""The report: what it says about good, strange and broken models, that it is safe, light, and readable in both themes."""
 
 import re
 from collections import Counter
@@ -18,20 +18,21 @@ from keras_adjoint.report import samples
 from keras_adjoint.report.facts import facts_about, short
 from keras_adjoint.report.page import page_about, source_of
 from keras_adjoint.report.policy_words import MEANS
-from keras_adjoint.report.samples import Wanted, samples_for, wanted_by
-from keras_adjoint.testing.model import examine_layer
+from keras_adjoint.report.samples import InputFormat, input_format_of, samples_for
+from keras_adjoint.testing.model import check_layer
 
+pytestmark = [pytest.mark.any_backend, pytest.mark.xdist_group("report")]
 EVIL = "<script>alert(1)<|script>&\"'"  # Keras refuses a slash
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 
 
 def page(model, **options):
-    examined = [(name, layer, examine_layer(name, layer)) for name, layer in layers_of(model)]
+    examined = [(name, layer, check_layer(name, layer)) for name, layer in layers_of(model)]
     return page_about(facts_about(model, examined, **options))
 
 
 class Read(HTMLParser):
-    """A page as elements, each with its attributes, and as text; complains about what is not closed."""
+    """A page as elements, each with its attributes, and as text; fails for elements that are not closed."""
 
     def __init__(self, text):
         super().__init__()
@@ -93,6 +94,7 @@ def evil_text():
 # --- what it says
 
 
+@pytest.mark.every_backend
 def test_it_shows_the_mirror_the_policies_and_the_kernels(good):
     text = good.text
     for words in (
@@ -117,8 +119,8 @@ def test_figures_are_those_of_the_model(good):
     words = [word.strip() for word in good.words if word.strip()]
     figures = dict(zip(words, words[1:], strict=False))  # what is counted, then the number
     assert figures["kernel parameters are shared, not copied"] == str(kernels)
-    assert figures["parameters belong to the mirror alone"] == str(whole.count_params() - model.count_params())
-    assert figures["layers are undone by their exact adjoints"] == "4 of 5"
+    assert figures["parameters are the mirror's own"] == str(whole.count_params() - model.count_params())
+    assert figures["layers are mirrored by their exact adjoints"] == "4 of 5"
     assert figures["adjoint tests passed"] == "5 of 5"
 
 
@@ -143,7 +145,7 @@ def test_every_residual_is_there_with_its_tolerance(good):
     assert f"≤ {report.tolerance:.1e}" in good.text
 
 
-def test_what_the_user_chose_is_told_apart_from_defaults():
+def test_choices_of_the_user_differ_from_defaults():
     text = Read(page(good_model(), policies={"pooling": "switches"})).text
     assert 'pooling="switches" , as you chose' in text and 'bias="own" , the default' in text
     text = Read(page(good_model(), policies={"bias": {"conv": "none", layers.Dense: "repeat"}})).text
@@ -240,7 +242,7 @@ def test_nothing_from_the_model_becomes_markup(evil_text):
     assert EVIL in [attributes.get("aria-label", "").partition(", Conv2D")[0] for _, attributes in read.elements]
 
 
-def test_the_page_asks_for_nothing_and_runs_nothing(good, evil_text):
+def test_the_page_loads_nothing_and_runs_nothing(good, evil_text):
     (policy,) = [meta["content"] for meta in good.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     for read in (good, Read(evil_text)):
@@ -251,8 +253,8 @@ def test_the_page_asks_for_nothing_and_runs_nothing(good, evil_text):
     assert "url(" not in style and "@import" not in style
 
 
-def test_names_keep_to_themselves_which_way_their_letters_run():
-    """A name may turn round the letters behind it, so each is isolated from what the page says beside it."""
+def test_names_do_not_reorder_the_text_around_them():
+    """Right-to-left letters in a name could reorder what follows, so each name is isolated."""
     backwards = "\u202esnap\u2067"
     model = chain(layers.Conv2D(4, 3, name=f"{backwards} conv"), layers.MaxPooling2D(name=f"{backwards} pool"))
     text = page(model, file=f"{backwards}.keras")
@@ -261,7 +263,7 @@ def test_names_keep_to_themselves_which_way_their_letters_run():
     assert f"<bdi>{backwards}.keras</bdi>" in text
     style = source_of("style.css")
     assert re.search(r"\ncode \{[^}]*unicode-bidi: isolate", style)
-    assert re.search(r"\.ladders text \{[^}]*unicode-bidi: isolate", style)
+    assert re.search(r"\.diagram text \{[^}]*unicode-bidi: isolate", style)
 
 
 # --- structure
@@ -367,16 +369,16 @@ def test_every_colour_of_the_style_is_a_variable_of_every_theme():
 )
 def test_pictures_are_brought_to_the_size_and_range_that_the_model_takes(shape, data_format, tmp_path):
     Image.fromarray(np.full((30, 50, 3), 255, "uint8")).save(tmp_path / "white.png")
-    (sample,) = samples_for(Wanted(shape, (-1.0, 1.0), data_format), [tmp_path / "white.png"])
+    (sample,) = samples_for(InputFormat(shape, (-1.0, 1.0), data_format), [tmp_path / "white.png"])
     assert all(size in (None, found) for size, found in zip(shape[1:], sample.values.shape, strict=True))
     assert sample.name == "white.png"
     np.testing.assert_allclose(sample.values, 1)
 
 
 def test_the_range_is_that_of_pixels_where_the_model_scales_them_itself():
-    assert wanted_by(trace(chain(layers.Rescaling(1 / 255), layers.Conv2D(2, 3)))).limits == (0, 255)
-    assert wanted_by(trace(chain(layers.Conv2D(2, 3)))).limits == (0, 1)
-    assert wanted_by(trace(chain(layers.Conv2D(2, 3))), (-1, 1)).limits == (-1, 1)
+    assert input_format_of(trace(chain(layers.Rescaling(1 / 255), layers.Conv2D(2, 3)))).limits == (0, 255)
+    assert input_format_of(trace(chain(layers.Conv2D(2, 3)))).limits == (0, 1)
+    assert input_format_of(trace(chain(layers.Conv2D(2, 3))), (-1, 1)).limits == (-1, 1)
 
 
 def test_files_that_are_no_pictures_and_models_that_take_none_are_named(tmp_path):
@@ -390,7 +392,7 @@ def test_files_that_are_no_pictures_and_models_that_take_none_are_named(tmp_path
 
 def test_without_photographs_something_is_drawn(monkeypatch):
     monkeypatch.setattr(samples.importlib.util, "find_spec", lambda name: None)
-    (sample,) = samples_for(Wanted((None, 24, 24, 3), (0.0, 1.0)))
+    (sample,) = samples_for(InputFormat((None, 24, 24, 3), (0.0, 1.0)))
     assert "a drawing" in sample.name and sample.values.std() > 0.1
 
 

@@ -1,4 +1,4 @@
-"""The report in a browser: it renders in silence, shows every picture, fits a phone, prints whole, and needs no mouse."""
+"""The report in a browser: it logs nothing, shows every picture, fits a phone, prints whole, and needs no mouse."""
 
 import shutil
 
@@ -11,7 +11,8 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
-    pytest.mark.skipif(keras.backend.backend() != "jax", reason="the page is the same on every backend"),
+    pytest.mark.any_backend,
+    pytest.mark.xdist_group("browser"),
 ]
 
 OPTIONS = (
@@ -59,7 +60,7 @@ def scheme(request):
 
 @pytest.fixture(params=WIDTHS)
 def opened(request, browser, file, scheme):
-    """The page, and everything that it complained about or asked for."""
+    """The page, and everything that it logged or requested."""
     context = browser.new_context(viewport={"width": WIDTHS[request.param], "height": 800}, color_scheme=scheme)
     tab = context.new_page()
     tab.heard = []
@@ -76,7 +77,7 @@ def ours(url, file):
     return url.startswith("data:") or url.partition("#")[0] == file.as_uri()
 
 
-def test_it_renders_in_silence_and_shows_every_picture(opened):
+def test_it_logs_nothing_and_shows_every_picture(opened):
     opened.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     broken = "[...document.images].filter(image => !image.complete || image.naturalWidth === 0).map(image => image.alt)"
     assert opened.evaluate(broken) == []
@@ -95,16 +96,16 @@ def test_nothing_is_wider_than_the_page(opened):
 
 
 def test_letters_are_large_enough_to_read(opened):
-    """On a phone the ladders, too, have letters of nine pixels or more."""
-    smallest = """() => Math.min(...[...document.querySelectorAll('.ladders text')]
+    """Those of the diagram, too, have nine pixels or more on a phone."""
+    smallest = """() => Math.min(...[...document.querySelectorAll('.diagram text')]
         .filter(each => each.getBoundingClientRect().width)
         .map(each => parseFloat(getComputedStyle(each).fontSize) * each.getScreenCTM().a))"""
     assert opened.evaluate(smallest) >= 9
 
 
-def test_every_word_in_the_ladders_lies_in_its_box(opened):
+def test_every_text_in_the_diagram_lies_in_its_box(opened):
     """As the browser sets it, which knows how wide its letters are."""
-    outside = """() => [...document.querySelectorAll('.ladders .name, .ladders .detail, .ladders .size')]
+    outside = """() => [...document.querySelectorAll('.diagram .name, .diagram .detail, .diagram .size')]
         .filter(text => text.getBoundingClientRect().width)
         .filter(text => {
             const all = [...text.parentNode.querySelectorAll('.box')].map(box => box.getBBox()), own = text.getBBox();
@@ -114,7 +115,7 @@ def test_every_word_in_the_ladders_lies_in_its_box(opened):
     assert opened.evaluate(outside) == []
 
 
-def test_what_comes_back_stands_beside_its_original(opened):
+def test_reconstructions_stand_beside_their_originals(opened):
     tops = """() => [...document.querySelectorAll('.trio')].map(
         trio => new Set([...trio.children].map(figure => figure.getBoundingClientRect().top)).size)"""
     assert set(opened.evaluate(tops)) == {1}
@@ -139,7 +140,7 @@ CONTRASTS = """() => {
         }
         return [255, 255, 255];
     };
-    const behind = text => {  // the box that a text of the ladders is written on, if it is on one
+    const behind = text => {  // the box that a text of the diagram is written on, if it is on one
         const own = text.getBBox(), x = own.x + own.width / 2, y = own.y + own.height / 2;
         const box = [...text.parentNode.querySelectorAll('.box')].map(box => [box, box.getBBox()]).find(
             ([, {x: left, y: top, width, height}]) => left < x && x < left + width && top < y && y < top + height);
@@ -168,8 +169,8 @@ def test_every_word_has_the_contrast_that_wcag_asks_for(opened, media):
     assert [(ratio, what) for ratio, what in measured if ratio < 4.5] == []
 
 
-def test_one_drawing_of_the_ladders_is_shown(opened):
-    shown = [drawing for drawing in opened.locator("svg.ladders").all() if drawing.is_visible()]
+def test_one_version_of_the_diagram_is_shown(opened):
+    shown = [drawing for drawing in opened.locator("svg.diagram").all() if drawing.is_visible()]
     assert len(shown) == 1
     assert shown[0].locator("text", has_text=EVIL[:8]).first.is_visible()
 
@@ -210,15 +211,15 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(desktop):
 
 def test_the_first_key_offers_to_skip_to_the_content(desktop):
     desktop.keyboard.press("Tab")
-    assert desktop.evaluate("document.activeElement.textContent") == "Skip to the ladders"
+    assert desktop.evaluate("document.activeElement.textContent") == "Skip to the diagram"
     assert desktop.evaluate("document.activeElement.getBoundingClientRect().top") >= 0
     desktop.keyboard.press("Enter")
     assert desktop.evaluate("document.activeElement.id") == "main"
 
 
-def test_a_link_in_the_ladders_opens_what_it_leads_to(desktop):
+def test_a_link_in_the_diagram_opens_its_section(desktop):
     desktop.evaluate("document.querySelectorAll('details').forEach(each => each.open = false)")
-    link = desktop.locator("svg.ladders.wide a").last
+    link = desktop.locator("svg.diagram.wide a").last
     name = link.get_attribute("href")[1:]
     link.focus()
     desktop.keyboard.press("Enter")

@@ -20,14 +20,15 @@ from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint.ops.backend import current
 from keras_adjoint_cli.output.console import make_console
 
-INTRODUCTION = """# Beside other libraries
+INTRODUCTION = """# Other libraries
 
 <!-- Written by `python -m benchmarks.peers`. Changes made by hand are lost. -->
 
-One sample, float32; milliseconds, the best of repeats that took turns in one process. CGLS is the same twenty iterations
-written once, on each library's own arrays. Every library's A and Aᵀ were compared with ours before they were timed.
+The same operator in other libraries: one sample, float32, milliseconds, the best of repeats that alternate in one process. The
+twenty iterations are those of CGLS, the same program on each library's own arrays. A and Aᵀ of every library were compared with
+ours before they were timed.
 
-DeepInverse 0.5 needs torchvision, and SCICO pins another version of JAX, so that neither can be installed beside the others.
+DeepInverse 0.5 needs torchvision, and SCICO pins another version of JAX, so neither can be installed beside the others.
 """
 
 

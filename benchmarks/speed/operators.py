@@ -40,7 +40,7 @@ def operators(geometry, dtype="float32"):
 
     def forward(x, kernel):
         if geometry.padding == "causal":
-            x = ops.pad(x, [(0, 0), (convolution.axes[0].before, 0), (0, 0)])
+            x = ops.pad(x, [(0, 0), (convolution.axes[0].pad_before, 0), (0, 0)])
         padding = "valid" if geometry.padding == "causal" else geometry.padding
         if geometry.groups == geometry.channels and geometry.groups > 1 and len(geometry.sizes) < 3:
             depthwise = ops.reshape(kernel, (*geometry.kernel_size, geometry.channels, -1))
@@ -158,7 +158,7 @@ class _Torch:
                 dilation=[axis.dilation for axis in axes],
                 groups=convolution.groups,
             )
-            cut = tuple(slice(axis.before, axis.before + axis.size) for axis in axes)
+            cut = tuple(slice(axis.pad_before, axis.pad_before + axis.size) for axis in axes)
             return torch.movedim(x[(slice(None), slice(None), *cut)], 1, -1)
 
         return native

@@ -14,7 +14,7 @@ from keras import ops
 from benchmarks.speed.geometries import Geometry
 from benchmarks.speed.operators import ways
 from benchmarks.speed.resident import grown, in_a_process
-from keras_adjoint.ops.algorithms.choose import BY_NAME, considered
+from keras_adjoint.ops.algorithms.choose import BY_NAME, candidates
 
 GEOMETRIES = (
     Geometry("stem", (512, 512), 3, 32, 7, 2, batch=32),
@@ -38,7 +38,7 @@ def rows():
             {
                 name: {
                     **in_a_process("benchmarks.speed.workspace", geometry.name, name),
-                    "considered": BY_NAME[name] in considered(problem),
+                    "considered": BY_NAME[name] in candidates(problem),
                 }
                 for name in names
             },

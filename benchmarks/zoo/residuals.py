@@ -1,4 +1,4 @@
-"""The adjoint test of every layer on the way back, at the size that it has in the network."""
+"""The adjoint test of every layer in the backward pass, at the size that it has in the network."""
 
 from dataclasses import dataclass
 

@@ -32,20 +32,23 @@ INTRODUCTION = """# The zoo
 
 <!-- Written by `python -m benchmarks.zoo`. Changes made by hand are lost. -->
 
-The smallest network of each family of `keras.applications`, with random weights, is mirrored by `ka.mirror` with its
-default policies, and once more by `ka.autoencoder` with `pooling="switches"`, `gates="recorded"` and
-`activation="gradient"`, with and without the classifier on top, at the size that it was designed for and at 225 × 219.
-A verdict of "ok" says that both decoders predict finite values of exactly the input's shape; that every
-kernel of the network, but those of layers that compute gates, is read by the decoder and is the same object there; that
-the decoder owns as many parameters as the policies state, counted from the network alone, and no kernel; and that after
-saving and loading both models are tied, have as many parameters and predict the same. *Layers* are those of the network
-and of the mirror. *Kernels* counts those that both read, of all that the network has; with "+ n gates" the network has n
-more, which compute gates and get nothing back. *Tied* are the numbers in the shared kernels, *own* the parameters that
-the decoder adds: one bias per channel of a kernel's input, and a normalisation for each of the network's. *Keras* and
-*mirror* are the seconds that building the network and building its mirror took, each the median of three, and *ratio* is
-the second over the first. *Residual* is the largest of all adjoints on the way back, each tested at its own size in the
-network, and *share* the largest quotient of a residual and its tolerance, which is what rounding explains in that layer;
-above 1 the row fails.
+The smallest network of each family of `keras.applications`, with random weights, mirrored by `ka.mirror` with its default
+policies, and by `ka.autoencoder` with `pooling="switches"`, `gates="recorded"` and `activation="gradient"`; with and without
+its classifier, at the size that it was designed for and at 225 × 219. A row is "ok" if
+
+- both decoders predict finite values of exactly the input's shape;
+- the decoder reads every kernel of the network, except those of layers that compute gates, as the same object;
+- the decoder adds as many parameters as the policies imply, counted from the network alone, and no kernel;
+- after saving and loading, both models are tied, have the same number of parameters and predict the same.
+
+| column | meaning |
+| --- | --- |
+| layers | of the network / of its mirror |
+| kernels | read by both / in the network; "+ n gates": n more, which compute gates and are not mirrored |
+| tied, own | parameters in shared kernels / added by the decoder: biases, and one normalisation for each of the network's |
+| Keras, mirror, ratio | seconds to build the network and its mirror, each the median of three, and the second over the first |
+| residual | the largest of all adjoints in the backward pass, each tested at its own size in the network |
+| share | the largest ratio of a residual to its tolerance, which is derived from rounding; above 1 the row fails |
 """
 
 

@@ -1,4 +1,4 @@
-"""Drawings of the algorithms: five ways from four numbers back to seven, for three taps at stride 2."""
+"""Drawings of the algorithms: five ways from four numbers to seven, for three taps at stride 2."""
 
 from canvas import EDGE, SOFT, TAPS, WIDTH, Drawing, subscript
 from convolutions import GAP, SIDE, STEP
@@ -58,7 +58,7 @@ def phase_rows(drawing, top):
     for phase in range(AXIS.stride):
         left = 38 + phase * 220
         for block in range(blocks.count):
-            position = (blocks.first + block) * AXIS.stride + phase - AXIS.before
+            position = (blocks.first + block) * AXIS.stride + phase - AXIS.pad_before
             inside = 0 <= position < AXIS.size
             (x,) = drawing.cells(left + block * STEP, top, [Z[position] if inside else ""], side=SIDE, gap=GAP)
             if inside:
@@ -69,7 +69,7 @@ def phase_rows(drawing, top):
 
 
 def subpixel():
-    """One convolution to both phases, which are then interleaved."""
+    """One convolution for both phases, which are then interleaved."""
     drawing = Drawing(
         "subpixel",
         262,
@@ -90,7 +90,7 @@ def phases():
     drawing = Drawing(
         "phases",
         254,
-        "Two convolutions, one with the outer taps and one with the middle tap, make a phase each. The phases are interleaved.",
+        "Two convolutions, one with the outer taps and one with the middle tap, compute one phase each. They are interleaved.",
     )
     y = inputs(drawing)
     for phase, x in enumerate(phase_rows(drawing, 112)):
@@ -106,7 +106,7 @@ def taps_of(phase):
     return range(AXIS.taps)[found.cut]
 
 
-def summed(name, says, row_of, titles, top):
+def overlapping(name, says, row_of, titles, top):
     """Products in rows, one below the other, each where it belongs, and their sums."""
     drawing = Drawing(name, top + len(titles) * 34 + 66, says)
     bottom = top + len(titles) * 34
@@ -114,7 +114,7 @@ def summed(name, says, row_of, titles, top):
         drawing.text(36, top + row * 34 + 13, title, SOFT, anchor="end", size=14)
     for output in range(AXIS.outputs):
         for tap in range(AXIS.taps):
-            position = output * AXIS.stride + tap - AXIS.before
+            position = output * AXIS.stride + tap - AXIS.pad_before
             inside = 0 <= position < AXIS.size
             y = top + row_of(output, tap) * 34
             drawing.box(
@@ -129,14 +129,18 @@ def summed(name, says, row_of, titles, top):
 
 def columns():
     """One matrix product, whose columns overlap and are added."""
-    says = "Each of the four numbers becomes three products, by one matrix product. They are laid where they belong and added."
-    return summed("columns", says, lambda output, tap: output, Y, 4)
+    says = (
+        "One matrix product turns each of the four numbers into three, which are placed at their positions and added."
+    )
+    return overlapping("columns", says, lambda output, tap: output, Y, 4)
 
 
 def shifts():
-    """One product for each tap, moved to its place."""
-    says = "The four numbers are multiplied with the first tap, with the second and with the third, each time moved, and added."
-    return summed("shifts", says, lambda output, tap: tap, ("tap 1", "tap 2", "tap 3"), 4)
+    """One product for each tap, shifted to its position."""
+    says = (
+        "The four numbers are multiplied by the first, the second and the third tap; the results are shifted and added."
+    )
+    return overlapping("shifts", says, lambda output, tap: tap, ("tap 1", "tap 2", "tap 3"), 4)
 
 
 DRAWINGS = (native, subpixel, phases, columns, shifts)

@@ -1,7 +1,7 @@
 """Lines, boxes and words as SVG.
 
-Ink takes the colours of the page's theme, light or dark; a file that is looked at alone falls back to greys that can be read
-on either. The width is that of a phone's page and grows with it.
+The colours are those of the page's theme, light or dark; a file on its own falls back to greys that are legible on either. The
+width is that of a phone's page and grows with it.
 """
 
 from html import escape
@@ -11,7 +11,7 @@ INK = "var(--color-foreground-primary, #6b7785)"
 SOFT = "var(--color-foreground-muted, #7b8694)"
 EDGE = "var(--color-foreground-border, #8a94a0)"
 PAPER = "var(--color-background-primary, none)"
-TAPS = ("#12907f", "#d0741c", "#8b6be0", "#d6537d")  # to be told apart on light and on dark paper
+TAPS = ("#12907f", "#d0741c", "#8b6be0", "#d6537d")  # distinct on light and on dark paper
 TEXT = 15  # the size of letters
 FONT = "var(--font-stack, sans-serif)"
 
@@ -22,7 +22,7 @@ class Drawing:
     Args:
         name: Name of the file, without ending.
         height: In units of which the page is 460 wide.
-        says: What somebody is told who does not see it.
+        says: The description for readers who do not see it.
     """
 
     def __init__(self, name, height, says):

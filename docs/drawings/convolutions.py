@@ -1,4 +1,4 @@
-"""Drawings of a small convolution: forth and back, as matrices, at two sizes, and the checkerboard of a stride."""
+"""Drawings of a small convolution: with its adjoint, as matrices, at two sizes, and the checkerboard of a stride."""
 
 from canvas import SOFT, TAPS, WIDTH, Drawing, subscript
 
@@ -12,7 +12,7 @@ def reads(axis):
     """(output, tap, input) of every multiplication along an axis."""
     for output in range(axis.outputs):
         for tap in range(axis.taps):
-            position = output * axis.stride + tap * axis.dilation - axis.before
+            position = output * axis.stride + tap * axis.dilation - axis.pad_before
             if 0 <= position < axis.size:
                 yield output, tap, position
 
@@ -23,29 +23,29 @@ def row(drawing, top, letter, count, across):
     return drawing.cells(left, top, [subscript(letter, i + 1) for i in range(count)], side=SIDE, gap=GAP)
 
 
-def wires(drawing, axis, upper, lower, top, bottom, *, forth):
+def wires(drawing, axis, upper, lower, top, bottom, *, adjoint=False):
     """The lines of a convolution between two rows, with arrows in the direction in which numbers go."""
     for output, tap, position in reads(axis):
-        x, y = (upper[position], lower[output]) if forth else (lower[position], upper[output])
-        ends = ((x, top), (y, bottom)) if forth else ((y, top), (x, bottom))
+        x, y = (lower[position], upper[output]) if adjoint else (upper[position], lower[output])
+        ends = ((y, top), (x, bottom)) if adjoint else ((x, top), (y, bottom))
         drawing.line(*ends, TAPS[tap], width=2.2, arrow=True)
 
 
-def forth_and_back():
+def convolution_and_adjoint():
     """A convolution of stride 2, and its adjoint below."""
     axis = Window(taps=3, stride=2, padding="same").at(7)
     drawing = Drawing(
-        "forth_and_back",
+        "convolution_and_adjoint",
         322,
         "Seven inputs are joined to four outputs by lines in three colours, one for each tap of the kernel. Below, the same "
         "lines lead from four numbers back to seven.",
     )
     x = row(drawing, 4, "x", 7, 7)
-    wires(drawing, axis, x, y := row(drawing, 128, "y", 4, 7), 40, 126, forth=True)
+    wires(drawing, axis, x, y := row(drawing, 128, "y", 4, 7), 40, 126)
     drawing.text(14, 84, "A", bold=True, size=20)
     drawing.text(16, 209, "Aᵀ", bold=True, size=20)
-    back = row(drawing, 252, "z", 7, 7)
-    wires(drawing, axis, y, back, 164, 250, forth=False)
+    z = row(drawing, 252, "z", 7, 7)
+    wires(drawing, axis, y, z, 164, 250, adjoint=True)
     for tap, name in enumerate(("first tap", "second tap", "third tap")):
         drawing.line((62 + 125 * tap, 308), (86 + 125 * tap, 308), TAPS[tap], width=3)
         drawing.text(92 + 125 * tap, 308, name, SOFT, anchor="start", size=14)
@@ -59,7 +59,7 @@ def matrices():
         "matrices",
         226,
         "The matrix of a convolution has one row for each output, with the taps of the kernel along it, moved by the stride "
-        "from row to row. The matrix of the adjoint is the same one, mirrored at its diagonal.",
+        "from row to row. The matrix of the adjoint is its transpose.",
     )
     cell = 26
     entries = {(output, position): tap for output, tap, position in reads(axis)}
@@ -75,12 +75,12 @@ def matrices():
                 else:
                     drawing.box(*place, TAPS[tap], filled=True)
     drawing.line((222, 130), (306, 130), arrow=True)
-    drawing.text(264, 112, "mirrored", SOFT, size=14)
+    drawing.text(264, 112, "transposed", SOFT, size=14)
     return drawing
 
 
 def two_sizes():
-    """Seven and eight inputs make four outputs alike."""
+    """Seven inputs give four outputs, and so do eight."""
     drawing = Drawing(
         "two_sizes",
         304,
@@ -90,18 +90,18 @@ def two_sizes():
         axis = Window(taps=3, stride=2, padding="same").at(size)
         x = row(drawing, top, "x", size, 8)
         y = row(drawing, top + 92, "y", axis.outputs, 8)
-        wires(drawing, axis, x, y, top + 36, top + 90, forth=True)
+        wires(drawing, axis, x, y, top + 36, top + 90)
         drawing.text(60, top + 109, f"{size} → {axis.outputs}", bold=True)
     return drawing
 
 
 def checkerboard():
-    """How many taps meet each position on the way back."""
+    """How many taps contribute to each position of the adjoint."""
     drawing = Drawing(
         "checkerboard",
         250,
-        "Bars for the number of outputs that each position collects from. With three taps at stride two they go one, two, one, "
-        "two. With four taps all of them are two, but for the edges.",
+        "Bars for the number of outputs that contribute to each position. With three taps at stride two they alternate between "
+        "one and two. With four taps all of them are two, except at the edges.",
     )
     for top, taps in ((36, 3), (162, 4)):
         axis = Window(taps=taps, stride=2, padding="same").at(14)
@@ -116,4 +116,4 @@ def checkerboard():
     return drawing
 
 
-DRAWINGS = (forth_and_back, matrices, two_sizes, checkerboard)
+DRAWINGS = (convolution_and_adjoint, matrices, two_sizes, checkerboard)

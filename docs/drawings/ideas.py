@@ -9,7 +9,7 @@ def tie():
         "tie",
         262,
         "A convolution of the encoder holds the kernel. Its adjoint in the decoder has the convolution as its source and reads "
-        "the kernel there at every call. The file stores the kernel once, and the name of the source with the adjoint.",
+        "the kernel there at every call. The file stores the kernel once, and with the adjoint a reference to its source.",
     )
     for left, title, line in ((10, "conv", "A x + b"), (270, "conv_adjoint", "Aᵀ y")):
         drawing.box(left, 10, 180, 62)
@@ -26,12 +26,12 @@ def tie():
     drawing.box(10, 192, 440, 62, dashed=True)
     drawing.text(22, 210, "model.keras", SOFT, anchor="start", size=14)
     drawing.text(22, 236, "conv: kernel, bias", anchor="start")
-    drawing.text(438, 236, "conv_adjoint: the identity of conv", anchor="end")
+    drawing.text(438, 236, "conv_adjoint: reference to conv", anchor="end")
     return drawing
 
 
 def mirror():
-    """An encoder and its mirror, row by row."""
+    """An encoder and its mirror, layer by layer."""
     drawing = Drawing(
         "mirror",
         272,

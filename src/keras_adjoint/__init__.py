@@ -13,10 +13,10 @@ from keras_adjoint.kernels.layouts import adapt_bias, adapt_channels, convert_la
 from keras_adjoint.layers.autotune import autotune
 from keras_adjoint.layers.registry import register_rule
 from keras_adjoint.models.adjoint import adjoint
-from keras_adjoint.models.clone import clone_tied
+from keras_adjoint.models.ties import clone_tied, is_tied
 from keras_adjoint.ops.exporting import exporting
 from keras_adjoint.stock.untie import untie
-from keras_adjoint.testing.check import AdjointReport, assert_adjoint, check_adjoint, is_tied
+from keras_adjoint.testing.check import AdjointReport, assert_adjoint, check_adjoint
 
 if TYPE_CHECKING:
     from keras_adjoint.models.deconvnet import deconvnet

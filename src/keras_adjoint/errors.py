@@ -1,11 +1,14 @@
 """Every exception that the library raises on purpose, under one base class."""
 
+from typing import TYPE_CHECKING
+
 
 class KerasAdjointError(Exception):
     """Base class: `except keras_adjoint.KerasAdjointError` catches everything below."""
 
-    # TensorFlow lets an error out of a graph as itself only if its class is made like a plain exception.
-    __init__ = Exception.__init__
+    if not TYPE_CHECKING:  # type checkers take a class with an assigned `__init__` for `Any`
+        # TensorFlow raises an error from a graph as itself only if its class has the `__init__` of `Exception`.
+        __init__ = Exception.__init__
 
 
 class NoRuleError(KerasAdjointError, NotImplementedError):

@@ -113,7 +113,13 @@ def stored_kernel(layer: keras.layers.Layer) -> keras.Variable | None:
 
 def scale_along_codes(layer: keras.layers.EinsumDense, scale: Tensor) -> Tensor:
     """The scale of an int8 `EinsumDense` with the axes of its codes, which are codes = kernel · scale."""
-    return layer._adjust_scale_for_dequant(scale)
+    if hasattr(layer, "_adjust_scale_for_dequant"):  # since Keras 3.11
+        return layer._adjust_scale_for_dequant(scale)
+    if layer._kernel_squeeze_axes:
+        scale = keras.ops.expand_dims(scale, layer._kernel_squeeze_axes)
+    if layer._kernel_expand_axes:
+        scale = keras.ops.squeeze(scale, layer._kernel_expand_axes)
+    return keras.ops.transpose(scale, layer._kernel_reverse_transpose_axes)
 
 
 # --- shared layers in files

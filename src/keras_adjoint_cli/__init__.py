@@ -5,7 +5,7 @@ import os
 import sys
 
 
-def main():
+def main() -> None:
     """Run the command, or say how to install what it needs."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Keras may import TensorFlow beside another backend
     if importlib.util.find_spec("typer") is None:  # the other package for the terminal, rich, comes with Keras
@@ -15,5 +15,5 @@ def main():
         from keras_adjoint_cli.app import app
 
         app()
-    except KeyboardInterrupt:  # before a command was there to say so
+    except KeyboardInterrupt:  # before any command was there to report it
         sys.exit(130)

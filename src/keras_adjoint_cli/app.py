@@ -1,5 +1,6 @@
 """The command: its subcommands in the order of its help, and what they have in common."""
 
+import importlib.metadata
 import sys
 from typing import Annotated, Any
 
@@ -16,11 +17,13 @@ UsageError: Any = typer.BadParameter.__base__  # of wrong arguments; typer does 
 class Command(TyperGroup):
     """The command as a whole, which says in one line what is wrong with its arguments, too."""
 
-    def main(self, *arguments, standalone_mode=True, **options):
-        if not standalone_mode:
-            return super().main(*arguments, standalone_mode=False, **options)
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        exits = options.get("standalone_mode", True)
+        options["standalone_mode"] = False
+        if not exits:
+            return super().main(*arguments, **options)
         try:
-            status = super().main(*arguments, standalone_mode=False, **options)
+            status = super().main(*arguments, **options)
         except UsageError as error:
             if error.format_message():  # without any arguments it is empty, for the help has been printed
                 print_error(f"{error.format_message().rstrip('.')}. {where_to_look(error)}")
@@ -28,7 +31,7 @@ class Command(TyperGroup):
         sys.exit(status)
 
 
-def where_to_look(error):
+def where_to_look(error: Any) -> str:
     """Which help says more about wrong arguments."""
     return "" if error.ctx is None else f"See {error.ctx.command_path} --help."
 
@@ -55,11 +58,19 @@ for command, commands in (
     app.command(epilog=examples(*commands))(command)
 
 
-def show_version(wanted: bool) -> None:
-    if wanted:
+def installed_version() -> str:
+    """The version, without importing the library, which would import Keras."""
+    try:
+        return importlib.metadata.version("keras-adjoint")
+    except importlib.metadata.PackageNotFoundError:  # run from the sources
         from keras_adjoint import __version__
 
-        print(f"keras-adjoint {__version__}")
+        return __version__
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"keras-adjoint {installed_version()}")
         raise typer.Exit
 
 

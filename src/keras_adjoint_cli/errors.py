@@ -2,11 +2,10 @@
 
 import difflib
 import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import typer
-
-from keras_adjoint.errors import KerasAdjointError
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
 
@@ -20,11 +19,11 @@ class Failed(Unusable):
 
 
 @contextmanager
-def one_line(*, debug):
+def one_line(*, debug: bool) -> Iterator[None]:
     """Turn exceptions into one line; with `debug`, show where they come from."""
     try:
         yield
-    except (typer.Exit, BrokenPipeError):  # whoever reads our output may stop, as `head` does
+    except (typer.Exit, BrokenPipeError):  # what reads the output may stop, as `head` does
         raise
     except KeyboardInterrupt as error:
         if debug:
@@ -34,13 +33,15 @@ def one_line(*, debug):
     except Exception as error:
         if debug:
             raise
+        from keras_adjoint.errors import KerasAdjointError  # imports Keras, which `--help` does without
+
         speaks_for_itself = isinstance(error, (Unusable, KerasAdjointError, OSError))
         print_error(str(error) if speaks_for_itself else f"{type(error).__name__}: {error}")
         raise typer.Exit(FAILED if isinstance(error, Failed) else UNUSABLE) from error
 
 
 @contextmanager
-def unusable(*errors):
+def unusable(*errors: type[Exception]) -> Iterator[None]:
     """Let errors of these types, whose messages are made for users, pass as `Unusable`."""
     try:
         yield
@@ -48,13 +49,13 @@ def unusable(*errors):
         raise Unusable(str(error)) from error
 
 
-def print_error(text):
+def print_error(text: str) -> None:
     """One line on standard error."""
     print("keras-adjoint: " + " ".join(text.split()), file=sys.stderr)
 
 
-def nearest(name, known):
-    """Of known names those that could have been meant, or a few others, in one line."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
-    return ", ".join(near or [*known[:5], *(["..."] if len(known) > 5 else [])])
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known names closest to one that is unknown, else the first few, in one line."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
+    return ", ".join(near or [*names[:5], *(["..."] if len(names) > 5 else [])])

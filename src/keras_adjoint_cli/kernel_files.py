@@ -1,15 +1,17 @@
 """`keras-adjoint kernel`: rearrange kernels in files of arrays."""
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 
 from keras_adjoint.kernels.channels import METHODS, known
 from keras_adjoint.kernels.layouts import KINDS, adapt_channels, convert_layout, transpose_kernel
 from keras_adjoint_cli.errors import Unusable, nearest, unusable
-from keras_adjoint_cli.files.arrays import Contents, is_array, name_of
+from keras_adjoint_cli.files.arrays import Contents, Place, is_array, name_of
 
 KERAS_LAYOUTS = {3: "WIO", 4: "HWIO", 5: "DHWIO"}
 
@@ -36,7 +38,7 @@ class Plan:
     out_channels: int | None = None
     method: str = "repeat"
 
-    def check(self):
+    def check(self) -> None:
         """Raise an `Unusable` for options that make no sense without others."""
         if self.target and not self.source:
             raise Unusable(f"Say which layout the kernels have now, as in --from OHWI. Received: --to {self.target}")
@@ -49,20 +51,20 @@ class Plan:
                 convert_layout(np.zeros([1] * len(self.source)), self.source, self.target or self.source)
 
     @property
-    def is_empty(self):
+    def is_empty(self) -> bool:
         return not (self.source or self.kind or self.adapts)
 
     @property
-    def adapts(self):
+    def adapts(self) -> bool:
         return self.in_channels is not None or self.out_channels is not None
 
-    def layout(self, rank):
+    def layout(self, rank: int) -> str | None:
         """The layout of a kernel with that many axes; `None` if it is none."""
         if self.source:
             return self.source if len(self.source) == rank else None
         return KERAS_LAYOUTS.get(rank)
 
-    def apply(self, kernel):
+    def apply(self, kernel: Any) -> Any:
         """A kernel rearranged."""
         layout = self.layout(len(kernel.shape)) or self.source or KERAS_LAYOUTS[4]
         target = self.target or layout
@@ -74,7 +76,7 @@ class Plan:
             kernel = adapt_channels(kernel, **channels, method=self.method, layout=target)
         return kernel
 
-    def steps(self):
+    def steps(self) -> Iterator[str]:
         """What is done, in words."""
         if self.source:
             yield f"read as {self.source}" + (f", written as {self.target}" if self.target else "")
@@ -91,12 +93,12 @@ class Change:
 
     name: str
     dtype: str
-    before: tuple
-    after: tuple
+    before: tuple[int, ...]
+    after: tuple[int, ...]
     rearranged: bool
 
 
-def rearrange(contents, plan, keys=()):
+def rearrange(contents: Contents, plan: Plan, keys: Sequence[str] = ()) -> tuple[Contents, list[Change]]:
     """(the `Contents` with kernels rearranged, a `Change` for every array).
 
     Args:
@@ -106,7 +108,7 @@ def rearrange(contents, plan, keys=()):
     """
     plan.check()
     arrays = {path: value for path, value in contents.values.items() if is_array(value)}
-    kernels = [] if plan.is_empty else chosen(arrays, plan, keys)
+    kernels: set[Place] = set() if plan.is_empty else chosen(arrays, plan, keys)
     values, changes = dict(contents.values), []
     for path, array in arrays.items():
         if path in kernels:
@@ -125,10 +127,10 @@ def rearrange(contents, plan, keys=()):
     return Contents(values, contents.notes), changes
 
 
-def chosen(arrays, plan, keys):
+def chosen(arrays: dict[Place, Any], plan: Plan, keys: Sequence[str]) -> set[Place]:
     """The paths of the arrays that are kernels."""
     names = {path: name_of(path) for path in arrays}
-    found = set()
+    found: set[Place] = set()
     for key in keys or ["*"]:
         if key in names.values():  # then it is one, whatever its shape
             found.update(path for path, name in names.items() if name == key)
@@ -144,7 +146,7 @@ def chosen(arrays, plan, keys):
     return found
 
 
-def no_kernels(arrays, plan):
+def no_kernels(arrays: list[Any], plan: Plan) -> str:
     """What to say where no array can be a kernel."""
     ranks = Counter(len(array.shape) for array in arrays)
     there = ", ".join(f"{count} with {rank}" for rank, count in sorted(ranks.items())) or "none at all"

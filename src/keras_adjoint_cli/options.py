@@ -1,7 +1,10 @@
-"""Options and arguments that several subcommands have, and how their help ends."""
+"""Options and arguments that several subcommands have, how their help ends, and what the shell completes."""
 
+import json
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,3 +23,52 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback o
 def examples(*commands: str) -> str:
     """Commands as the help of a subcommand ends with them."""
     return "Examples:\n\n" + "\n".join(f"- `keras-adjoint {command}`" for command in commands)
+
+
+# --- what the shell offers for an option when the tab key is pressed; none of it loads a model
+
+
+def policies(incomplete: str) -> list[str]:
+    """The keys of policies, and after the equals sign the choices."""
+    from keras_adjoint.models.policies import NAMES
+
+    left, equals, _ = incomplete.partition("=")
+    policy = left.partition(":")[0]
+    if equals:
+        return [f"{left}={choice}" for choice in NAMES.get(policy, ()) if f"{left}={choice}".startswith(incomplete)]
+    return [f"{name}=" for name in (*NAMES, "output_activation") if name.startswith(incomplete)]
+
+
+def kinds(incomplete: str) -> list[str]:
+    """What `transpose_kernel` makes."""
+    from keras_adjoint.kernels.layouts import KINDS
+
+    return [kind for kind in KINDS if kind.startswith(incomplete)]
+
+
+def methods(incomplete: str) -> list[str]:
+    """How `adapt_channels` adapts."""
+    from keras_adjoint.kernels.channels import METHODS
+
+    return [method for method in METHODS if method.startswith(incomplete)]
+
+
+def layers(context: typer.Context, incomplete: str) -> list[str]:
+    """The layers of the model that has been named already."""
+    for word in context.args:  # as long as the line is not complete, typer does not know which argument is which
+        try:
+            with zipfile.ZipFile(word) as archive:
+                config = json.loads(archive.read("config.json"))
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+            continue
+        return [name for name in names_in(config) if name.startswith(incomplete)]
+    return []
+
+
+def names_in(config: dict[str, Any]) -> Iterator[str]:
+    """The names of all layers in the config of a model."""
+    for layer in config.get("config", {}).get("layers", ()):
+        name = layer.get("config", {}).get("name")
+        if name and layer.get("class_name") != "InputLayer":
+            yield name
+        yield from names_in(layer)

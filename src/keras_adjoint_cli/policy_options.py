@@ -1,5 +1,6 @@
 """Policies as they are written on the command line: KEY=VALUE, or KEY:LAYER=VALUE for one layer or class."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -25,12 +26,12 @@ class Setting:
     value: str
 
 
-def read_settings(texts, operations):
+def read_settings(texts: Sequence[str], operations: Sequence[Any]) -> list[Setting]:
     """The `Setting` of every text, for an encoder that is made of these layers and operations."""
     return [read_setting(text, operations) for text in texts]
 
 
-def read_setting(text, operations):
+def read_setting(text: str, operations: Sequence[Any]) -> Setting:
     """One `Setting`, or an `Unusable` that lists what is allowed."""
     left, equals, value = text.rpartition("=")
     policy, colon, layers = left.partition(":")
@@ -44,7 +45,7 @@ def read_setting(text, operations):
     return Setting(text, policy, layers or None, key_for(layers, operations, text), value)
 
 
-def key_for(layers, operations, text):
+def key_for(layers: str | None, operations: Sequence[Any], text: str) -> Any:
     """The key of a policy's dictionary for the layers of a name or of a class."""
     if not layers or layers in {operation.name for operation in operations}:
         return layers or "default"
@@ -56,13 +57,13 @@ def key_for(layers, operations, text):
     return classes[layers]
 
 
-def classes_of(operation):
+def classes_of(operation: Any) -> tuple[type, ...]:
     """The class of a layer, and those that it is derived from, but for Keras' own base."""
     bases = type(operation).__mro__
     return bases[: bases.index(keras.Operation)] if keras.Operation in bases else bases[:1]
 
 
-def policies_from(settings, operations):
+def policies_from(settings: Sequence[Setting], operations: Sequence[Any]) -> Policies:
     """The `Policies` that the settings say, checked."""
     with unusable(ValueError):
         policies = Policies.named(choices_from(settings))
@@ -71,20 +72,20 @@ def policies_from(settings, operations):
     return policies
 
 
-def choices_from(settings, defaults=()):
+def choices_from(settings: Sequence[Setting], defaults: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The settings as keyword arguments of `mirror`; for layers that none is about the choice among `defaults`, if any."""
     given: dict[str, Any] = {}
     for setting in settings:
         given.setdefault(setting.policy, {})[setting.key] = setting.value
     for policy, choices in given.items():
-        if policy in dict(defaults):
-            choices.setdefault("default", dict(defaults)[policy])
+        if defaults and policy in defaults:
+            choices.setdefault("default", defaults[policy])
         if list(choices) == ["default"]:
             given[policy] = choices["default"]
     return given
 
 
-def because(decision, settings):
+def because(decision: Any, settings: Sequence[Setting]) -> Iterator[str]:
     """In words what made every choice about a layer: an option of the command line, or the default."""
     told = {(setting.policy, setting.layers): setting.text for setting in settings}
     for policy, choice in decision.policies.items():

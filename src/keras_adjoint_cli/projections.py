@@ -1,13 +1,16 @@
 """`keras-adjoint deconv`: a layer's strongest features in a photograph, and what they look like in pixels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
 
 import keras_adjoint as ka
 from keras_adjoint.models.deconvnet import DECONVNET, data_format_of, graph_up_to
-from keras_adjoint.plots import photograph
+from keras_adjoint.ops import Tensor
+from keras_adjoint.plots import photographs
 from keras_adjoint_cli.errors import Unusable, unusable
 from keras_adjoint_cli.policy_options import choices_from, read_settings
 
@@ -17,7 +20,7 @@ EDGE = 0.002  # the part of a projection's energy that may lie beyond each side 
 
 @dataclass(frozen=True)
 class Feature:
-    """One feature of a layer, carried back to pixels.
+    """One feature of a layer, projected back to pixels.
 
     Attributes:
         channel: Its channel.
@@ -28,10 +31,10 @@ class Feature:
     """
 
     channel: int
-    unit: tuple
+    unit: tuple[int, ...]
     strength: float
     projection: np.ndarray
-    box: tuple
+    box: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,22 @@ class Seen:
     """A photograph as the model saw it, and the features that it shows."""
 
     photograph: np.ndarray
-    range: tuple
+    range: tuple[float, float]
     layer: str
-    features: list
+    features: list[Feature]
 
 
-def project(model, file, layer, *, strongest=None, channel=None, texts=(), limits=None, size=None):
+def project(
+    model: keras.Model,
+    file: Path,
+    layer: str,
+    *,
+    strongest: int | None = None,
+    channel: int | None = None,
+    texts: Sequence[str] = (),
+    limits: tuple[float, float] | None = None,
+    size: int | None = None,
+) -> Seen:
     """What the strongest features of a layer respond to in a photograph."""
     with unusable(ValueError):
         graph = graph_up_to(model, layer)
@@ -52,9 +65,9 @@ def project(model, file, layer, *, strongest=None, channel=None, texts=(), limit
         raise Unusable(f"deconv shows what is in one picture, and the model takes {len(graph.inputs)} inputs.")
     (image,), (features,), data_format = graph.inputs, graph.outputs, data_format_of(graph)
     with unusable(ValueError):
-        picture = photograph.read(file, image.shape, data_format, size)
-    low, high = limits or photograph.usual_range(graph)
-    x = photograph.as_input(picture, low, high, data_format)
+        picture = photographs.read(file, image.shape, data_format, size)
+    low, high = limits or photographs.usual_range(graph)
+    x = photographs.as_input(picture, low, high, data_format)
     values = channels_last(keras.Model(image, features)(x), data_format)[0]
     strongest = strongest or min(USUAL, values.shape[-1] if channel is None else values[..., 0].size)
     policies = choices_from(read_settings(texts, [call.operation for call in graph.calls]), DECONVNET)
@@ -65,24 +78,24 @@ def project(model, file, layer, *, strongest=None, channel=None, texts=(), limit
     return Seen(picture, (low, high), layer, [feature(values, *pair) for pair in zip(units, projections, strict=True)])
 
 
-def strongest_units(values, channel):
+def strongest_units(values: np.ndarray, channel: int | None) -> list[tuple[int, ...]]:
     """Indices of the strongest unit of each channel, strongest first; or of all units of one channel."""
     flat = values.reshape(-1, values.shape[-1])
     if channel is None:
-        places = [(flat[:, number].argmax(), number) for number in range(flat.shape[-1])]
+        places = [(int(flat[:, number].argmax()), number) for number in range(flat.shape[-1])]
     else:
         places = [(place, channel) for place in range(len(flat))]
     places.sort(key=lambda place: -flat[place])
-    return [(*np.unravel_index(position, values.shape[:-1]), number) for position, number in places]
+    return [(*map(int, np.unravel_index(position, values.shape[:-1])), number) for position, number in places]
 
 
-def feature(values, unit, projection):
+def feature(values: np.ndarray, unit: tuple[int, ...], projection: np.ndarray) -> Feature:
     """A `Feature` of a layer with these values."""
     *place, channel = map(int, unit)
     return Feature(channel, tuple(place), float(values[unit]), projection, box_of(projection))
 
 
-def box_of(projection):
+def box_of(projection: np.ndarray) -> tuple[int, ...]:
     """(top, left, bottom, right) of the square, as far as the picture goes, that nearly all of a projection is in."""
     energy = np.square(projection.astype("float64")).sum(-1)
     if not energy.sum():
@@ -95,13 +108,13 @@ def box_of(projection):
     return (*starts, *(min(start + side, size) for start, size in zip(starts, energy.shape, strict=True)))
 
 
-def span(energy):
+def span(energy: np.ndarray) -> tuple[int, int]:
     """(start, stop) of the positions along one axis that nearly all of the energy is at."""
     below = np.cumsum(energy) / energy.sum()
     return int(np.searchsorted(below, EDGE)), min(len(energy), int(np.searchsorted(below, 1 - EDGE)) + 1)
 
 
-def channels_last(tensor, data_format):
+def channels_last(tensor: Tensor, data_format: str) -> np.ndarray:
     """A batch or a stack of pictures as an array with the channels last."""
     array = keras.ops.convert_to_numpy(tensor)
     return np.moveaxis(array, 1, -1) if data_format == "channels_first" and array.ndim > 2 else array

@@ -1,1 +1,1 @@
-"""The main job: a tied autoencoder of real photographs beside an untied one. `job.run` is where to start reading."""
+"""The demo: a tied autoencoder of photographs beside an untied one. It begins in `job.run`."""

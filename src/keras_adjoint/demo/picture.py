@@ -1,14 +1,19 @@
-"""The demo's picture: held-out photographs, what either autoencoder makes of them, and the kernels."""
+"""The demo's picture: held-out photographs, their reconstructions by either autoencoder, and the kernels."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import keras
 import matplotlib
 import numpy as np
 from matplotlib import patheffects
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from keras_adjoint.demo.models import convolutions
-from keras_adjoint.demo.photographs import PATCH, as_picture
+from keras_adjoint.demo.models import PATCH, convolutions
+from keras_adjoint.demo.training import Trained, as_picture
 from keras_adjoint.plots.figures import INK, SOFT, TIED
 from keras_adjoint.plots.tiles import mosaic
 
@@ -20,14 +25,14 @@ HEADER, SETS, FOOTER = 1.28, 3.12, 0.30
 SECOND_SET, TILES = 1.46, 1.02
 
 
-def draw(file, held_out, tied, untied):
+def draw(file: Path, held_out: Mapping[str, np.ndarray], tied: Trained, untied: Trained) -> None:
     """Write the picture.
 
     Args:
-        file: Where to.
+        file: Its file.
         held_out: The original photographs by name.
-        tied: The `Trained` tied autoencoder.
-        untied: The `Trained` untied one.
+        tied: The tied autoencoder.
+        untied: The untied one.
     """
     column = (WIDTH - 2 * MARGIN - 2 * GAP) / 3
     heights = {name: column * photograph.shape[0] / photograph.shape[1] for name, photograph in held_out.items()}
@@ -55,10 +60,10 @@ def draw(file, held_out, tied, untied):
 class Page:
     """A figure measured in inches from its top left corner."""
 
-    def __init__(self, figure, width, height):
+    def __init__(self, figure: Figure, width: float, height: float) -> None:
         self.figure, self.width, self.height = figure, width, height
 
-    def axes(self, left, top, width, height):
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
         """Empty axes without frame or ticks."""
         bottom = self.height - top - height
         box = (left / self.width, bottom / self.height, width / self.width, height / self.height)
@@ -66,11 +71,11 @@ class Page:
         axes.set_axis_off()
         return axes
 
-    def text(self, left, top, text, **style):
+    def text(self, left: float, top: float, text: str, **style: Any) -> None:
         self.figure.text(left / self.width, 1 - top / self.height, text, va="baseline", **style)
 
 
-def headline(page, lefts, tied, untied):
+def headline(page: Page, lefts: Sequence[float], tied: Trained, untied: Trained) -> None:
     page.text(lefts[0], 0.50, "A decoder made of the encoder's own kernels", size=21, weight="bold")
     columns = [
         ("held-out photograph", "neither model has seen any of it", INK),
@@ -82,15 +87,15 @@ def headline(page, lefts, tied, untied):
         page.text(left, 1.17, detail, size=10.5, color=SOFT)
 
 
-def interesting_patch(photograph):
-    """Top and left of the patch with the strongest edges, well inside of the photograph."""
+def interesting_patch(photograph: np.ndarray) -> tuple[int, int]:
+    """Top and left of the patch with the strongest edges, well inside the photograph."""
     edges = sum(np.abs(slope) for slope in np.gradient(photograph.mean(-1)))
     rows, columns = (range(PATCH, size - 2 * PATCH, PATCH // 5) for size in edges.shape)
     places = [(top, left) for top in rows for left in columns]
     return max(places, key=lambda place: edges[place[0] : place[0] + PATCH, place[1] : place[1] + PATCH].sum())
 
 
-def show_photograph(axes, photograph, where):
+def show_photograph(axes: Axes, photograph: np.ndarray, where: tuple[int, int]) -> None:
     """The photograph, with one patch of it magnified in the corner."""
     picture, (top, left) = as_picture(photograph), where
     axes.imshow(picture, interpolation="lanczos", aspect="auto")
@@ -102,15 +107,15 @@ def show_photograph(axes, photograph, where):
     inset.spines[:].set(color="white", linewidth=1.6)
 
 
-def label(axes, text):
+def label(axes: Axes, text: str) -> None:
     """White letters in the upper left corner, readable on any photograph."""
     outline = [patheffects.withStroke(linewidth=3, foreground="#00000099")]
-    options = {"size": 13, "weight": "bold", "color": "white", "va": "top", "path_effects": outline}
+    options: dict[str, Any] = {"size": 13, "weight": "bold", "color": "white", "va": "top", "path_effects": outline}
     axes.text(0.02, 0.965, text, transform=axes.transAxes, **options)
 
 
-def bars(page, left, top, width, tied, untied):
-    """What the tied autoencoder needs, in parts of what the untied one needs."""
+def bars(page: Page, left: float, top: float, width: float, tied: Trained, untied: Trained) -> None:
+    """The cost of the tied autoencoder, relative to that of the untied one."""
     page.text(left, top + 0.30, "what it takes", size=13, weight="bold")
     rows = [
         ("parameters", tied.parameters, untied.parameters, "{:,.0f}"),
@@ -129,7 +134,9 @@ def bars(page, left, top, width, tied, untied):
     axes.set(xlim=(0, longest * 1.32), ylim=(len(rows) - 0.5, -0.5))
 
 
-def kernels_of_both(page, lefts, top, width, tied, untied):
+def kernels_of_both(
+    page: Page, lefts: Sequence[float], top: float, width: float, tied: Trained, untied: Trained
+) -> None:
     """One set of kernels under the tied reconstructions, two under the untied ones."""
     sets = (
         (lefts[0], top, "one set of kernels", TIED, "encoder", first_kernels(tied)),
@@ -148,16 +155,16 @@ def kernels_of_both(page, lefts, top, width, tied, untied):
         else:
             frame = Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, ec=color, ls=(0, (4, 3)), lw=1.4)
             axes.add_patch(frame)
-            style = {"ha": "center", "va": "center", "size": 11.5, "color": color}
+            style: dict[str, Any] = {"ha": "center", "va": "center", "size": 11.5, "color": color}
             axes.text(0.5, 0.5, "none of its own: it reads those above", **style)
 
 
-def first_kernels(trained):
+def first_kernels(trained: Trained) -> np.ndarray:
     """Kernels of shape (taps, taps, colours, filters) that read the photograph."""
     return keras.ops.convert_to_numpy(convolutions(trained.encoder)[0].kernel)
 
 
-def last_kernels(trained):
-    """Kernels of the same shape that paint the reconstruction, of an untied decoder."""
-    painting = [layer for layer in trained.decoder.layers if isinstance(layer, keras.layers.Conv2DTranspose)]
-    return keras.ops.convert_to_numpy(painting[-1].kernel)
+def last_kernels(trained: Trained) -> np.ndarray:
+    """Kernels of the same shape that make the reconstruction in an untied decoder."""
+    transposed = [layer for layer in trained.decoder.layers if isinstance(layer, keras.layers.Conv2DTranspose)]
+    return keras.ops.convert_to_numpy(transposed[-1].kernel)

@@ -1,4 +1,5 @@
-"""What goes wrong in the wild, found in models and scripts: `models/` and `scripts/` look, `repair/` makes repaired copies.
+"""What commonly goes wrong with transposed kernels, found in models and scripts.
 
-Each of the two has a table of the illnesses that it knows, `models/illnesses.py` and `scripts/illnesses.py`.
+`rules.py` is the table of everything that is found; `models/` and `scripts/` hold the searches, and `repair.py` makes
+repaired copies.
 """

@@ -1,51 +1,99 @@
-"""A `Finding`: one thing that is wrong, where it is, what it does, and what to do about it."""
+"""What the doctor reports: a `Finding`, and the `Rule` that it breaks."""
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from importlib import import_module
+from typing import Any, Generic, Literal, TypeVar
 
-ERROR = "error"  # something else is computed than was meant, or nothing
-WARNING = "warning"  # it costs something, or will go wrong once the model is trained, saved or called
-NOTE = "note"  # worth knowing, and perhaps meant
+Severity = Literal["error", "warning", "note"]
+
+ERROR: Severity = "error"  # it computes something else than was meant, or does not run
+WARNING: Severity = "warning"  # it costs something, or goes wrong once the model is trained, saved or called
+NOTE: Severity = "note"  # worth knowing, and perhaps intended
 SEVERITIES = (ERROR, WARNING, NOTE)
+
+Change = TypeVar("Change")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that was found.
+class Finding(Generic[Change]):
+    """One violation of a rule.
 
     Attributes:
         place: The layer with the names of the models around it, or `file:line:column`.
-        illness: The name of the illness in its table.
+        rule: The name of the rule.
         severity: One of `SEVERITIES`.
         what: What is there.
         effect: What it does, in figures where there are any.
         fix: What to do, in words.
         figures: The figures of the effect by name, for programs.
-        code: In a script, the lines as they should be; else "".
-        remedy: What makes the repaired copy; `None` if it is to be repaired by hand.
+        code: In a script, the corrected lines; else "".
+        change: What `--fix` changes in a copy, a `Replacement` in a model or edits in a script; `None` if the fix is made
+            by hand.
     """
 
     place: str
-    illness: str
-    severity: str
+    rule: str
+    severity: Severity
     what: str
     effect: str
     fix: str
-    figures: dict = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
     code: str = ""
-    remedy: Any = field(default=None, repr=False, compare=False)
+    change: Change | None = field(default=None, repr=False, compare=False)
 
     @property
-    def fixable(self):
+    def fixable(self) -> bool:
         """Whether `--fix` can repair it."""
-        return self.remedy is not None
+        return self.change is not None
 
-    def as_data(self):
+    def as_data(self) -> dict[str, Any]:
         """A dictionary for JSON."""
-        known = {name: value for name, value in vars(self).items() if name != "remedy"}
-        return {**known, "fixable": self.fixable}
+        data = {name: value for name, value in vars(self).items() if name != "change"}
+        return {**data, "fixable": self.fixable}
 
 
-def by_severity(findings):
-    """The worst first; what is equally bad stays in order."""
+@dataclass(frozen=True)
+class Search:
+    """How a rule looks through one kind of file.
+
+    Attributes:
+        finds: What it finds, in words.
+        fix: What `--fix` does about it, or why it is fixed by hand.
+        function: The function that yields the findings about a `ModelContext` or a `Script`, by its path in this package;
+            it is imported at the first search, so that models are examined without libcst.
+    """
+
+    finds: str
+    fix: str
+    function: str
+
+    def load(self) -> Callable[[Any], Iterator[Finding[Any]]]:
+        module, _, name = self.function.rpartition(".")
+        function: Callable[[Any], Iterator[Finding[Any]]] = getattr(import_module(f"{__package__}.{module}"), name)
+        return function
+
+    def __call__(self, context: Any) -> Iterator[Finding[Any]]:
+        return self.load()(context)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the doctor looks for.
+
+    Attributes:
+        name: Its name in findings.
+        severities: The severities that its findings have, the usual one first.
+        in_model: How it is searched for in a model, if it is.
+        in_script: How it is searched for in a script, if it is.
+    """
+
+    name: str
+    severities: tuple[Severity, ...]
+    in_model: Search | None = None
+    in_script: Search | None = None
+
+
+def by_severity(findings: Iterable[Finding[Change]]) -> list[Finding[Change]]:
+    """The worst first; findings of equal severity stay in order."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))

@@ -1,4 +1,6 @@
-"""What an adjoint does with biases: one class per mode, found by name."""
+"""What an adjoint does with biases."""
+
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -6,13 +8,14 @@ from keras import ops
 
 from keras_adjoint.kernels.channels import adapter_matrix
 from keras_adjoint.kernels.layouts import adapt_bias
+from keras_adjoint.ops import Tensor
 
 MODES = ("none", "own", "subtract", "repeat", "average", "learned")
 READS_SOURCE = ("subtract", "repeat", "average", "learned")
 STARTS_FROM_SOURCE = ("repeat", "average")
 
 
-def check_mode(mode, source):
+def check_mode(mode: str, source: keras.layers.Layer) -> None:
     """Raise a ValueError unless `mode` exists and the source has the bias that it starts from."""
     if mode not in MODES:
         raise ValueError(f"`bias` must be one of {', '.join(MODES)}. Received: bias={mode!r}")
@@ -23,12 +26,14 @@ def check_mode(mode, source):
         )
 
 
-def growing_or_shrinking(size, target):
+def growing_or_shrinking(size: int, target: int) -> str:
     """The adapter that `learned` maps start at: "repeat" where channels are added, "average" where they are merged."""
     return "repeat" if target >= size else "average"
 
 
-def add_weights(layer, mode, source, size):
+def add_weights(
+    layer: keras.layers.Layer, mode: str, source: keras.layers.Layer, size: int
+) -> Callable[[], Tensor] | None:
     """Give `layer` the weights that `mode` needs for a bias of `size` channels.
 
     Returns:
@@ -47,6 +52,6 @@ def add_weights(layer, mode, source, size):
     return lambda: bias
 
 
-def constant(value):
+def constant(value: np.ndarray) -> Callable[..., Tensor]:
     """An initializer that gives `value`."""
     return lambda shape, dtype=None: ops.convert_to_tensor(np.asarray(value, "float64"), dtype=dtype)

@@ -1,15 +1,23 @@
-"""The adjoint of a convolution: the same kernel, carried from the outputs back to the inputs."""
+"""The adjoint of a convolution: the same kernel, applied from the outputs to the inputs."""
 
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cached_property, partial
+from typing import Any
 
 import keras
 
-from keras_adjoint.layers.options import Sized, TiedChannels
+from keras_adjoint.keras_internals import calls_of
 from keras_adjoint.layers.registry import rule
-from keras_adjoint.layers.sizes import shape_of
-from keras_adjoint.ops.algorithms.choose import adjoint_convolution, check_name, choose
+from keras_adjoint.layers.sized import Sized
+from keras_adjoint.layers.sizes import shape_of, spatial
+from keras_adjoint.layers.tied_channels import TiedChannels
+from keras_adjoint.ops import Shape, Size, Tensor
+from keras_adjoint.ops.algorithms.choose import adjoint_convolution, check_name, choose, prepared_adjoint
 from keras_adjoint.ops.algorithms.problem import Problem
-from keras_adjoint.ops.geometry import Window, convolution_of
+from keras_adjoint.ops.backend import current
+from keras_adjoint.ops.backend.protocol import Adjoint
+from keras_adjoint.ops.exporting import TRACING
+from keras_adjoint.ops.geometry import CACHE_SIZE, Convolution, Window, convolution_of
 
 
 @rule(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
@@ -17,8 +25,8 @@ from keras_adjoint.ops.geometry import Window, convolution_of
 class AdjointConv(Sized, TiedChannels):
     """The transpose of a `Conv1D`, `Conv2D` or `Conv3D` layer, sharing its kernel, at the exact size of its input.
 
-    The convolution is y[j, o] = Σ_t Σ_i K[t, i, o] x[j·s + t·d − before, i], and this layer computes
-    x[p, i] = Σ_j Σ_t Σ_o [j·s + t·d − before = p] K[t, i, o] y[j, o] (Dumoulin and Visin 2016, section 4).
+    The convolution is y[j, o] = Σ_t Σ_i K[t, i, o] x[j·s + t·d − b, i] for b zeros in front of x, and this layer
+    computes x[p, i] = Σ_j Σ_t Σ_o [j·s + t·d − b = p] K[t, i, o] y[j, o] (Dumoulin and Visin 2016, section 4).
 
     Args:
         source: A built convolution with kernel of shape `(*taps, channels / groups, filters)`.
@@ -26,8 +34,7 @@ class AdjointConv(Sized, TiedChannels):
         bias: See `TiedChannels`.
         channels: See `TiedChannels`.
         channel_method: See `TiedChannels`.
-        algorithm: The way to compute it, one of the names in `algorithms/choose.py`; by default the one that is expected to
-            be fastest.
+        algorithm: The name of an algorithm in `ops/algorithms/choose.py`; by default the one expected to be the fastest.
         tied: See `Tied`.
 
     Call arguments:
@@ -51,55 +58,78 @@ class AdjointConv(Sized, TiedChannels):
 
     options = ("output_size", "algorithm", *TiedChannels.options)
 
-    def __init__(self, source, *, algorithm=None, **kwargs):
+    def __init__(self, source: keras.layers.Layer, *, algorithm: str | None = None, **kwargs: Any) -> None:
         if algorithm is not None:
             check_name(algorithm)
         super().__init__(source, **kwargs)
         self.algorithm = algorithm
         self.groups = self.source_groups()
+        self.__dict__["transposes"] = {}  # past Keras, which would track what is in it
 
     @cached_property
-    def windows(self):
+    def windows(self) -> tuple[Window, ...]:
         source = self.source
         per_axis = zip(source.kernel_size, source.strides, source.dilation_rate, strict=True)
         return tuple(Window(taps, stride, dilation, source.padding) for taps, stride, dilation in per_axis)
 
-    def source_groups(self):
-        """Groups of the convolution that is carried back."""
-        return self.source.groups
+    def source_groups(self) -> int:
+        """Groups of the convolution."""
+        return int(self.source.groups)
 
-    def source_channels(self):
-        return self.source.input_spec.axes[1 if self.data_format == "channels_first" else -1]
+    def source_channels(self) -> int:
+        return int(self.source.input_spec.axes[1 if self.data_format == "channels_first" else -1])
 
-    def call(self, y, output_size=None):
-        return self._with_options(y, lambda y: self.apply_adjoint(y, self.resolve(shape_of(y)[1:-1], output_size)))
+    def call(self, y: Tensor, output_size: Any = None) -> Tensor:
+        transpose = self._cached_transpose(y) if output_size is None else self._transpose(y, output_size)
+        if self._is_plain:
+            return self.apply_transpose(y, transpose)
+        return self.finished(self.apply_transpose(self.prepared(y), transpose))
 
-    def apply_adjoint(self, y, sizes):
-        return self.carry_back(y, self.read(), sizes)
+    def apply_transpose(self, y: Tensor, transpose: Adjoint) -> Tensor:
+        """Aᵀ y by `transpose`, the adjoint of the convolution as a function of y and a kernel."""
+        return transpose(y, self.read())
 
-    def carry_back(self, y, kernel, sizes):
-        """Aᵀ y for a forward kernel of shape `(*taps, channels / groups, filters)`."""
-        return adjoint_convolution(y, kernel, self.convolution(sizes), self.algorithm)
+    def _cached_transpose(self, y: Tensor) -> Adjoint:
+        """The adjoint convolution for tensors like y: all that depends on shapes is worked out in the first call."""
+        signature = current().signature(y) if TRACING.format is None else None
+        if signature is None:
+            return self._transpose(y)
+        transposes: dict[Any, Adjoint] = self.transposes
+        key = signature, self.algorithm, len(calls_of(self.source))  # which record sizes
+        transpose = transposes.get(key)
+        if transpose is None:
+            if len(transposes) == CACHE_SIZE:
+                transposes.clear()
+            self._check_shape(y.shape)
+            problem = self.problem(self.resolve(spatial(y.shape, self.data_format)), y.shape[0], current().device_of(y))
+            transpose = transposes[key] = prepared_adjoint(problem, self.algorithm)
+        return transpose
 
-    def convolution(self, sizes):
+    def _transpose(self, y: Tensor, output_size: Any = None) -> Adjoint:
+        """The adjoint convolution for tensors of which some sizes may be unknown."""
+        self._check_shape(y.shape)
+        sizes = self.resolve(spatial(shape_of(y), self.data_format), output_size)
+        return partial(adjoint_convolution, convolution=self.convolution(sizes), algorithm=self.algorithm)
+
+    def convolution(self, sizes: Sequence[Size]) -> Convolution:
         """The geometry of the forward for inputs of spatial sizes `sizes`."""
         return convolution_of(tuple(sizes), self.windows, self.groups)
 
-    def convolved_channels(self):
-        """(channels, filters) of the convolution that is carried back."""
+    def convolved_channels(self) -> tuple[int, int]:
+        """(channels, filters) of the convolution."""
         return self.source_channels(), self.source_filters()
 
-    def problem(self, sizes, batch, device):
-        """The `Problem` of the convolution that is carried back, for a result of spatial sizes `sizes`."""
+    def problem(self, sizes: Sequence[Size], batch: int | None, device: str) -> Problem:
+        """The `Problem` of the adjoint convolution for a result of spatial sizes `sizes`."""
         return Problem(self.convolution(sizes), batch, *self.convolved_channels(), device, self.compute_dtype)
 
-    def algorithms(self, sizes, batch, device):
+    def algorithms(self, sizes: Sequence[Size], batch: int | None, device: str) -> list[str]:
         """Names of the algorithms that run one after the other for a result of spatial sizes `sizes`."""
         return [self.algorithm or choose(self.problem(sizes, batch, device)).name]
 
-    def compute_output_shape(self, input_shape, output_size=None):
-        outputs = input_shape[1:-1] if self.data_format == "channels_last" else input_shape[2:]
-        return self.with_channels(input_shape[0], self.resolve(tuple(outputs), output_size))
+    def compute_output_shape(self, input_shape: Shape, output_size: Any = None) -> Shape:
+        outputs = spatial(input_shape, self.data_format)
+        return self.with_channels(input_shape[0], self.resolve(outputs, output_size))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "algorithm": self.algorithm}

@@ -1,12 +1,16 @@
 """The adjoint of a transposed convolution: a convolution."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
-from keras_adjoint.errors import SizeError
-from keras_adjoint.layers.options import TiedChannels
-from keras_adjoint.layers.registry import rule
-from keras_adjoint.ops.algorithms.correlate import forward
+from keras_adjoint.errors import NoRuleError, SizeError
+from keras_adjoint.layers.registry import describe, rule
+from keras_adjoint.layers.tied_channels import TiedChannels
+from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.algorithms.bilinear import forward
+from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.geometry import TransposedWindow, convolution_of, is_known
 
 
@@ -28,6 +32,7 @@ class AdjointConvTranspose(TiedChannels):
     Output shape: `(batch, *sizes, channels)`, or `(batch, channels, *sizes)`.
 
     Raises:
+        NoRuleError: Before Keras 3.15 on PyTorch, of sources with "same" padding that Keras itself computes wrong.
         SizeError: If no input of the source gives outputs of the size received.
         TieError: If `source` is not built, or its kernel cannot be read.
 
@@ -39,28 +44,39 @@ class AdjointConvTranspose(TiedChannels):
     (1, 7, 7, 8)
     """
 
+    def __init__(self, source: keras.layers.Layer, **kwargs: Any) -> None:
+        super().__init__(source, **kwargs)
+        if current().SHIFTS_CONV_TRANSPOSE and any(window.cropped % 2 for window in self.windows):
+            raise NoRuleError(
+                f"Keras {keras.__version__} computes this layer one position off on PyTorch (keras-team/keras#22876), so "
+                f"the result would not be the adjoint of what it does. Upgrade to Keras 3.15, or use "
+                f'padding="valid" with a `Cropping` layer after it. Received: kernel_size={source.kernel_size}, '
+                f"strides={source.strides}, padding={source.padding!r}, output_padding={source.output_padding}, "
+                f"{describe(source)}"
+            )
+
     @property
-    def windows(self):
+    def windows(self) -> tuple[TransposedWindow, ...]:
         source = self.source
-        outward = source.output_padding or (None,) * source.rank
-        per_axis = zip(source.kernel_size, source.strides, source.dilation_rate, outward, strict=True)
+        output_padding = source.output_padding or (None,) * source.rank
+        per_axis = zip(source.kernel_size, source.strides, source.dilation_rate, output_padding, strict=True)
         return tuple(TransposedWindow(taps, s, d, source.padding, extra) for taps, s, d, extra in per_axis)
 
-    def source_channels(self):
-        return self.source.kernel.shape[-1]
+    def source_channels(self) -> int:
+        return int(self.source.kernel.shape[-1])
 
-    def apply_adjoint(self, y):
+    def apply_adjoint(self, y: Tensor) -> Tensor:
         sizes = ops.shape(y)[1:-1]
         self._check(sizes)
         return forward(y, self.read(), convolution_of(tuple(sizes), self.windows))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         sizes = input_shape[1:-1] if self.data_format == "channels_last" else input_shape[2:]
         self._check(sizes)
         pairs = zip(self.windows, sizes, strict=True)
         return self.with_channels(input_shape[0], [None if size is None else w.inputs(size) for w, size in pairs])
 
-    def _check(self, sizes):
+    def _check(self, sizes: Shape) -> None:
         for axis, (w, size) in enumerate(zip(self.windows, sizes, strict=True)):
             if is_known(size) and (w.outputs(w.inputs(size)) != size or w.inputs(size) < 1):
                 raise SizeError(

@@ -1,15 +1,18 @@
 """The adjoints of layers that are one matrix product: `Dense`, `EinsumDense`, and `Embedding` on one-hot vectors."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.layers.options import TiedChannels, TiedShift
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.layers.tied_channels import TiedChannels, TiedShift
+from keras_adjoint.ops import Shape, Tensor
 
 
-def times_transpose(y, kernel):
+def times_transpose(y: Tensor, kernel: Tensor) -> Tensor:
     """y Wᵀ, computed as (W yᵀ)ᵀ: converters to other formats store a transposed kernel as a second one."""
     rows = y if len(y.shape) == 2 else ops.reshape(y, (-1, kernel.shape[-1]))
     x = ops.transpose(kernel @ ops.transpose(rows))
@@ -42,16 +45,16 @@ class AdjointDense(TiedChannels):
     (2, 5)
     """
 
-    def source_channels(self):
-        return self.source.input_spec.axes[-1]
+    def source_channels(self) -> int:
+        return int(self.source.input_spec.axes[-1])
 
-    def source_filters(self):
-        return self.source.units
+    def source_filters(self) -> int:
+        return int(self.source.units)
 
-    def apply_adjoint(self, y):
+    def apply_adjoint(self, y: Tensor) -> Tensor:
         return times_transpose(y, self.read())
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.channels or self.source_channels())
 
 
@@ -83,16 +86,16 @@ class AdjointEmbedding(Tied):
 
     kernel_name = "embeddings"
 
-    def apply_adjoint(self, y):
+    def apply_adjoint(self, y: Tensor) -> Tensor:
         return times_transpose(y, self.read())
 
-    def apply_forward(self, x):
+    def apply_forward(self, x: Tensor) -> Tensor:
         return x @ self.read()
 
-    def shape_of_x(self, recorded):
-        return (*recorded, self.source.input_dim)  # one-hot vectors in the place of words
+    def shape_of_x(self, recorded: Shape) -> Shape:
+        return (*recorded, self.source.input_dim)  # one-hot vectors instead of words
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.source.input_dim)
 
 
@@ -124,16 +127,16 @@ class AdjointEinsumDense(TiedShift):
     ((1, 5, 2, 4), (1, 5, 8))
     """
 
-    def __init__(self, source, **kwargs):
+    def __init__(self, source: keras.layers.Layer, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
         self.equation = backward_equation(source.equation)
 
-    def apply_adjoint(self, y):
+    def apply_adjoint(self, y: Tensor) -> Tensor:
         if self.bias_mode == "subtract" and self.source.bias is not None:
             y = y - ops.cast(self.source.bias, y.dtype)
         return ops.cast(ops.einsum(self.equation, y, self.read()), self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         outputs, rest = self.equation.split(",")
         kernel, inputs = rest.split("->")
         sizes = dict(zip(kernel, self.source.kernel.shape, strict=True))
@@ -146,7 +149,7 @@ class AdjointEinsumDense(TiedShift):
         return tuple(sizes[a] for a in start) + tuple(middle if dots else ()) + tuple(sizes[a] for a in end)
 
 
-def backward_equation(equation):
+def backward_equation(equation: str) -> str:
     """`"X,K->Y"` as `"Y,K->X"`."""
     equation = equation.replace(" ", "")
     inputs, rest = equation.split(",")

@@ -1,12 +1,16 @@
 """The adjoints of depthwise and separable convolutions."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.registry import rule
+from keras_adjoint.ops import Size, Tensor
 from keras_adjoint.ops.algorithms.choose import adjoint_convolution, choose
 from keras_adjoint.ops.algorithms.problem import Problem
+from keras_adjoint.ops.backend.protocol import Adjoint
 from keras_adjoint.ops.geometry import Convolution, Window
 
 
@@ -16,7 +20,7 @@ class AdjointDepthwiseConv(AdjointConv):
     """The transpose of a depthwise convolution, sharing its kernel.
 
     A depthwise convolution copies every channel `multiplier` times and filters each copy on its own. Its transpose
-    filters each of the `channels · multiplier` copies back on its own and adds up the copies of a channel.
+    filters each of the `channels · multiplier` copies on its own, by the transpose, and adds up the copies of a channel.
 
     Args and errors: see `AdjointConv`. The source's kernel has shape `(*taps, channels, multiplier)`.
 
@@ -31,25 +35,26 @@ class AdjointDepthwiseConv(AdjointConv):
     (1, 9, 8, 3)
     """
 
-    def source_groups(self):
-        return self.source_channels() * self.source.depth_multiplier
+    def source_groups(self) -> int:
+        return self.source_channels() * int(self.source.depth_multiplier)
 
-    def source_filters(self):
+    def source_filters(self) -> int:
         return self.source_groups()
 
-    def convolved_channels(self):
+    def convolved_channels(self) -> tuple[int, int]:
         return self.groups, self.groups
 
-    def apply_adjoint(self, y, sizes):
-        return self.filter_back(y, self.read(), sizes)
+    def apply_transpose(self, y: Tensor, transpose: Adjoint) -> Tensor:
+        return depthwise_adjoint(y, self.read(), transpose)
 
-    def filter_back(self, y, kernel, sizes):
-        """The transpose of the depthwise convolution with `kernel`."""
-        *taps, channels, multiplier = kernel.shape
-        x = self.carry_back(y, ops.reshape(kernel, (*taps, 1, channels * multiplier)), sizes)
-        if multiplier == 1:
-            return x
-        return ops.sum(ops.reshape(x, (-1, *ops.shape(x)[1:-1], channels, multiplier)), axis=-1)
+
+def depthwise_adjoint(y: Tensor, kernel: Tensor, transpose: Adjoint) -> Tensor:
+    """The transpose of the depthwise convolution with `kernel`, by that of the grouped convolution with the same taps."""
+    *taps, channels, multiplier = kernel.shape
+    x = transpose(y, ops.reshape(kernel, (*taps, 1, channels * multiplier)))
+    if multiplier == 1:
+        return x
+    return ops.sum(ops.reshape(x, (-1, *ops.shape(x)[1:-1], channels, multiplier)), axis=-1)
 
 
 @rule(keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
@@ -73,19 +78,19 @@ class AdjointSeparableConv(AdjointDepthwiseConv):
     (1, 9, 4)
     """
 
-    def source_filters(self):
-        return self.source.filters
+    def source_filters(self) -> int:
+        return int(self.source.filters)
 
-    def apply_adjoint(self, y, sizes):
+    def apply_transpose(self, y: Tensor, transpose: Adjoint) -> Tensor:
         y = adjoint_convolution(y, self.read("pointwise_kernel"), pointwise(ops.shape(y)[1:-1]))
-        return self.filter_back(y, self.read("depthwise_kernel"), sizes)
+        return depthwise_adjoint(y, self.read("depthwise_kernel"), transpose)
 
-    def algorithms(self, sizes, batch, device):
+    def algorithms(self, sizes: Sequence[Size], batch: int | None, device: str) -> list[str]:
         outputs = [window.outputs(size) for window, size in zip(self.windows, sizes, strict=True)]
         first = Problem(pointwise(outputs), batch, self.groups, self.source_filters(), device, self.compute_dtype)
         return [choose(first).name, *super().algorithms(sizes, batch, device)]
 
 
-def pointwise(sizes):
+def pointwise(sizes: Sequence[Size]) -> Convolution:
     """The geometry of a convolution with one tap."""
     return Convolution(tuple(Window(1).at(size) for size in sizes))

@@ -6,6 +6,7 @@ from keras import ops
 from keras_adjoint.errors import TieError
 from keras_adjoint.keras_internals import scale_along_codes, stored_variable
 from keras_adjoint.layers.registry import describe
+from keras_adjoint.ops import Tensor
 
 # Variables of an int8 layer: (codes, scale, LoRA factors), the kernel being codes / scale.
 _INT8 = {
@@ -15,7 +16,7 @@ _INT8 = {
 }
 
 
-def check_readable(source):
+def check_readable(source: keras.layers.Layer) -> None:
     """Raise unless the kernel of `source` can be read.
 
     Raises:
@@ -36,7 +37,7 @@ def check_readable(source):
         )
 
 
-def read_kernel(source, name="kernel"):
+def read_kernel(source: keras.layers.Layer, name: str = "kernel") -> Tensor:
     """The kernel of `source` as a tensor or variable.
 
     It is read at every call and never kept, because LoRA and quantisation replace the variable behind the name, and
@@ -60,7 +61,7 @@ def read_kernel(source, name="kernel"):
     return kernel
 
 
-def float_policy(source):
+def float_policy(source: keras.layers.Layer) -> keras.DTypePolicy:
     """The dtype policy of `source` without its quantisation."""
     policy = source.dtype_policy
     if policy.quantization_mode is None:

@@ -7,8 +7,8 @@ from keras import ops
 from keras.layers import Layer
 
 from keras_adjoint.keras_internals import LayerScale
-from keras_adjoint.layers.options import TiedShift
 from keras_adjoint.layers.registry import rule
+from keras_adjoint.layers.tied_channels import TiedShift
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.precision import epsilon
 

@@ -9,14 +9,14 @@ import numpy as np
 from keras import ops
 from keras.layers import Layer
 
-from keras_adjoint.layers.options import Sized
 from keras_adjoint.layers.registry import rule
+from keras_adjoint.layers.sized import Sized
 from keras_adjoint.layers.sizes import spatial
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.backend import current
-from keras_adjoint.ops.frames import cut_frames, overlap_add
 from keras_adjoint.ops.geometry import Axis, Window, is_known, positive_part
+from keras_adjoint.ops.window import cut_frames, overlap_add
 
 Step: TypeAlias = Callable[[Tensor, int, Axis], Tensor]
 
@@ -66,17 +66,17 @@ def distribute_inside(y: Tensor, axis: int, along: Axis) -> Tensor:
 
 def distribute_replicated(y: Tensor, axis: int, along: Axis) -> Tensor:
     """The transpose of means along one axis over the input with its edges repeated: what falls outside joins the edge."""
-    padded = replace(along, size=positive_part(along.padded_size - along.size) + along.size, before=0)
+    padded = replace(along, size=positive_part(along.padded_size - along.size) + along.size, pad_before=0)
     x = overlap_add(in_equal_frames(y / along.taps, along.taps), axis, padded)
-    stop = along.before + along.size
+    stop = along.pad_before + along.size
 
     def joined(start: int, end: int | None) -> Tensor:
         return ops.sum(x[(slice(None),) * axis + (slice(start, end),)], axis=axis, keepdims=True)
 
     if along.size == 1:
         return joined(0, None)
-    middle = x[(slice(None),) * axis + (slice(along.before + 1, stop - 1),)]
-    return ops.concatenate([joined(0, along.before + 1), middle, joined(stop - 1, None)], axis=axis)
+    middle = x[(slice(None),) * axis + (slice(along.pad_before + 1, stop - 1),)]
+    return ops.concatenate([joined(0, along.pad_before + 1), middle, joined(stop - 1, None)], axis=axis)
 
 
 def in_equal_frames(y: Tensor, taps: int) -> Tensor:
@@ -87,7 +87,7 @@ def in_equal_frames(y: Tensor, taps: int) -> Tensor:
 DISTRIBUTE = {"inside": distribute_inside, "replicated": distribute_replicated}
 
 
-class PoolingAlongAxes(Sized, Pooling):
+class PoolingAlongAxes(Pooling, Sized):
     """The backward pass through windows, along one spatial axis after the other.
 
     Args:
@@ -158,8 +158,8 @@ class AdjointAveragePooling(PoolingAlongAxes):
     def step(self, axes: Sequence[Axis]) -> Step:
         if self.source.padding == "valid":
             return DISTRIBUTE["inside"]
-        after = [along.padded_size - along.before - along.size for along in axes]
-        return DISTRIBUTE[current().average_pooling_edges([along.before for along in axes], after)]
+        after = [along.padded_size - along.pad_before - along.size for along in axes]
+        return DISTRIBUTE[current().average_pooling_edges([along.pad_before for along in axes], after)]
 
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")
@@ -192,8 +192,8 @@ class SpreadPooling(PoolingAlongAxes):
 def spread(y: Tensor, axis: int, along: Axis) -> Tensor:
     """Every element of one axis repeated over the stride, from the first position inside to the last."""
     y = ops.repeat(y, along.stride, axis=axis) if along.stride > 1 else y
-    filled = along.outputs * along.stride - along.before
-    y = y[(slice(None),) * axis + (slice(along.before, along.before + along.size),)]
+    filled = along.outputs * along.stride - along.pad_before
+    y = y[(slice(None),) * axis + (slice(along.pad_before, along.pad_before + along.size),)]
     short = positive_part(along.size - filled)
     if is_known(short) and not short:
         return y

@@ -2,18 +2,20 @@
 
 Keras recognises a layer that it meets a second time while it writes a file, and then adds a `shared_object_id` to
 both of the layer's configs. Functional models return copies of their configs, so for a layer inside a nested model the
-first config is out of reach by then: the file has one id without a partner, and does not load. If Keras is made to
-believe from the start that it has met the layer before, every config gets the id.
+first config is out of reach by then: the file has one id without a partner, and does not load. If the
+layer is announced to Keras from the start as one that it has met before, every config gets the id.
 """
 
 import functools
+from typing import Any
 
 import keras
+from keras.layers import Layer
 
-from keras_adjoint.keras_internals import announce_to_file, shared_while_saving
+from keras_adjoint.keras_internals import announce_to_file
 
 
-def share(layer):
+def share(layer: Layer) -> None:
     """Give `layer` an identity in every file that it is written to from now on.
 
     Keras asks a layer for its config just before it looks the layer up among those it has met, which makes the
@@ -24,23 +26,15 @@ def share(layer):
         return
 
     @functools.wraps(get_config)
-    def announce_and_get_config():
+    def announce_and_get_config() -> dict[str, Any]:
         announce_to_file(layer)
         return get_config()
 
-    announce_and_get_config.announces = True
+    announce_and_get_config.announces = True  # type: ignore[attr-defined]
     layer.get_config = announce_and_get_config
 
 
-def copy_with_ties(layer):
-    """A new layer or model from the config of `layer`, in which what was one layer is one layer again."""
-    with shared_while_saving():
-        config = keras.saving.serialize_keras_object(layer)
-    with shared_while_saving():
-        return keras.saving.deserialize_keras_object(config)
-
-
-def copy_value(new, old):
+def copy_value(new: keras.Variable, old: keras.Variable) -> None:
     """Give one variable the value of another, in memory of its own.
 
     JAX would let the two share a buffer, which training either of them gives up.

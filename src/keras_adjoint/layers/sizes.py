@@ -1,19 +1,22 @@
 """Which size an adjoint's output has: asked for, recorded by the source, or the only one possible."""
 
 import operator
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_adjoint.errors import SizeError
 from keras_adjoint.keras_internals import calls_of
-from keras_adjoint.ops.geometry import CACHE_SIZE, is_known
+from keras_adjoint.ops import Shape, Size, Tensor
+from keras_adjoint.ops.geometry import CACHE_SIZE, Window, is_known
 
 
-def recorded_shapes(source):
+def recorded_shapes(source: keras.layers.Layer) -> list[Shape]:
     """Every input shape, batch axis included, that `source` is known to have been built or called with."""
-    shapes = []
+    shapes: list[Any] = []
     build_config = source.get_build_config() or {}
     shapes.append(build_config.get("input_shape"))
     for node in calls_of(source):
@@ -23,12 +26,12 @@ def recorded_shapes(source):
     return list(dict.fromkeys(tuple(shape) for shape, good in zip(shapes, is_shape, strict=True) if good))
 
 
-def spatial(shape, data_format):
+def spatial(shape: Sequence[Any], data_format: str) -> Shape:
     """The spatial part of a full shape."""
     return tuple(shape[1:-1] if data_format == "channels_last" else shape[2:])
 
 
-def standardize_output_size(size, rank, data_format):
+def standardize_output_size(size: Any, rank: int, data_format: str) -> Shape | None:
     """`output_size` as given by a user, as a tuple of `rank` sizes.
 
     Args:
@@ -52,22 +55,24 @@ def standardize_output_size(size, rank, data_format):
     return size
 
 
-def _as_integer(size):
-    """A plain integer wherever the number is known: Keras turns an array of integers into a tensor on its way here."""
+def _as_integer(size: Any) -> Size:
+    """A plain integer wherever the number is known: Keras turns arrays of integers in a call into tensors."""
     try:
         return operator.index(size)
     except (TypeError, AttributeError, NotImplementedError):
         return size
 
 
-def shape_of(tensor):
+def shape_of(tensor: Tensor) -> Shape:
     """The shape of a tensor, with `None` where it is symbolic, and with scalar tensors where only the graph knows it."""
     shape = tuple(tensor.shape)
     return shape if all(map(is_known, shape)) or isinstance(tensor, keras.KerasTensor) else ops.shape(tensor)
 
 
 @lru_cache(CACHE_SIZE)
-def resolve(outputs, windows, asked, recorded, source):
+def resolve(
+    outputs: Shape, windows: tuple[Window, ...], asked: Shape | None, recorded: tuple[Shape, ...], source: str
+) -> Shape:
     """The size of an adjoint's output.
 
     Args:
@@ -84,9 +89,11 @@ def resolve(outputs, windows, asked, recorded, source):
     Raises:
         SizeError: If several sizes are possible and nothing says which, or if the wanted one is impossible.
     """
-    # The very same object twice where only one size is possible.
+    # Where only one size is possible, `possible_sizes` returns the same object twice.
     pairs = zip(windows, outputs, strict=True)
-    possible = [(None, None) if count is None else window.possible_sizes(count) for window, count in pairs]
+    possible: list[tuple[Size, Size]] = [
+        (None, None) if count is None else window.possible_sizes(count) for window, count in pairs
+    ]
     if asked is not None:
         _check_possible(asked, possible, outputs, source)
         if all(size is not None for size in asked):
@@ -108,15 +115,15 @@ def resolve(outputs, windows, asked, recorded, source):
     raise SizeError(_ambiguous(choices, outputs, source))
 
 
-def _matches(sizes, possible):
-    """Whether recorded sizes can lie behind what arrived; an axis that only the running graph knows matches nothing."""
+def _matches(sizes: Shape, possible: Sequence[tuple[Size, Size]]) -> bool:
+    """Whether recorded sizes are possible; an axis that only the running graph knows matches nothing."""
     return all(
         size is None or smallest is None or (is_known(smallest) and smallest <= size <= largest)
         for size, (smallest, largest) in zip(sizes, possible, strict=True)
     )
 
 
-def _check_possible(asked, possible, outputs, source):
+def _check_possible(asked: Shape, possible: Sequence[tuple[Size, Size]], outputs: Shape, source: str) -> None:
     for size, (smallest, largest) in zip(asked, possible, strict=True):
         if is_known(size) and is_known(smallest) and not smallest <= size <= largest:
             raise SizeError(
@@ -125,7 +132,7 @@ def _check_possible(asked, possible, outputs, source):
             )
 
 
-def _ambiguous(choices, outputs, source):
+def _ambiguous(choices: Sequence[Sequence[Size]], outputs: Shape, source: str) -> str:
     known = all(is_known(size) for choice in choices for size in choice)
     sizes = (
         " × ".join(" or ".join(map(str, choice)) for choice in choices) if known else "known only when the graph runs"
@@ -138,5 +145,5 @@ def _ambiguous(choices, outputs, source):
     )
 
 
-def _span(smallest, largest):
+def _span(smallest: Size, largest: Size) -> str:
     return f"{smallest}" if smallest == largest else f"{smallest} to {largest}"

@@ -12,8 +12,8 @@ from keras_adjoint.layers.pooling import Pooling
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.sizes import spatial
 from keras_adjoint.ops import Shape, Tensor
-from keras_adjoint.ops.frames import cut_frames, overlap_add
 from keras_adjoint.ops.geometry import Axis, is_known
+from keras_adjoint.ops.window import cut_frames, overlap_add
 
 
 @rule(keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)

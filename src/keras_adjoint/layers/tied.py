@@ -3,7 +3,9 @@
 import inspect
 import math
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any, Self
 
 import keras
 from keras import ops
@@ -12,6 +14,7 @@ from keras_adjoint.keras_internals import reads_file, set_own_trainable
 from keras_adjoint.layers.kernel import check_readable, float_policy, read_kernel
 from keras_adjoint.layers.sharing import share
 from keras_adjoint.layers.sizes import recorded_shapes
+from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.backend import current
 
 
@@ -24,8 +27,8 @@ class Tied(keras.layers.Layer):
 
     Args:
         source: A built layer.
-        tied: Whether the source belongs to somebody else. With `False` it is a copy that this layer owns, which then
-            freezes and thaws with it.
+        tied: Whether the source belongs to another model. With `False` it is a copy that this layer owns, which then
+            freezes and unfreezes with it.
         recorded: Input shapes of the source that would be lost with the model it was part of. For deserialisation.
         dtype: A dtype policy; by default the source's.
     """
@@ -33,9 +36,17 @@ class Tied(keras.layers.Layer):
     options: tuple[str, ...] = ("tied", "name")
     kernel_name = "kernel"
 
-    def __init__(self, source, *, tied=True, recorded=None, dtype=None, **kwargs):
+    def __init__(
+        self,
+        source: keras.layers.Layer,
+        *,
+        tied: bool = True,
+        recorded: Sequence[Sequence[Any]] | None = None,
+        dtype: Any = None,
+        **kwargs: Any,
+    ) -> None:
         check_readable(source)
-        current()  # read here, for `torch.compile` reads no file in its trace
+        current()  # imported here: `torch.compile` cannot import in its trace
         source.built = True  # a source that passed without being built has nothing to build
         kwargs["name"] = kwargs.get("name") or name_after(source)
         super().__init__(dtype=float_policy(source) if dtype is None else dtype, **kwargs)
@@ -49,58 +60,58 @@ class Tied(keras.layers.Layer):
 
     # --- the operator
 
-    def call(self, y):
+    def call(self, y: Tensor) -> Tensor:
         return self.apply_adjoint(y)
 
-    def apply_adjoint(self, y):
-        """Aᵀ y. To be written by the subclass."""
+    def apply_adjoint(self, y: Tensor) -> Tensor:
+        """Aᵀ y. Subclasses implement it."""
         raise NotImplementedError
 
-    def apply_forward(self, x):
+    def apply_forward(self, x: Tensor) -> Tensor:
         """A x: the source without its bias and activation, at inference."""
         with linear_part(self.source) as linear:
             return linear(x)
 
     @property
-    def exact(self):
+    def exact(self) -> bool:
         """Whether this layer is the adjoint of its source, rather than something made from it."""
         return True
 
-    def read(self, name=None):
+    def read(self, name: str | None = None) -> Tensor:
         """A kernel of the source, as it is now, in this layer's compute dtype."""
         kernel = ops.convert_to_tensor(read_kernel(self.source, name or self.kernel_name))
         return kernel if _name_of(kernel.dtype) == self.compute_dtype else ops.cast(kernel, self.compute_dtype)
 
-    def recorded_shapes(self):
-        """Input shapes of the source, those of earlier lives included."""
+    def recorded_shapes(self) -> list[Shape]:
+        """Input shapes of the source, those from before it was saved included."""
         return list(dict.fromkeys((*recorded_shapes(self.source), *self._recorded)))
 
-    def shape_of_x(self, recorded):
+    def shape_of_x(self, recorded: Shape) -> Shape:
         """Shape of x in A x, for an input shape of the source."""
         return recorded
 
-    def compute_output_spec(self, y, **kwargs):
+    def compute_output_spec(self, y: keras.KerasTensor, **kwargs: Any) -> keras.KerasTensor:
         return keras.KerasTensor(self.compute_output_shape(tuple(y.shape), **kwargs), dtype=self.compute_dtype)
 
     # --- the tie
 
-    def count_params(self):
-        """Number of parameters of this layer, without those of a source that is somebody else's."""
+    def count_params(self) -> int:
+        """Number of parameters of this layer, without those of a source that belongs to another model."""
         theirs = {id(weight) for weight in self.source.weights} if self.tied else ()
         return sum(math.prod(weight.shape) for weight in self.weights if id(weight) not in theirs)
 
     @property
-    def trainable(self):
+    def trainable(self) -> bool:
         """Whether this layer's own weights are trained. The source has a switch of its own, unless it is a copy."""
-        return super().trainable
+        return bool(super().trainable)
 
     @trainable.setter
-    def trainable(self, value):
+    def trainable(self, value: bool) -> None:
         set_own_trainable(self, bool(value))
         if not self.tied:
             self.source.trainable = bool(value)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "source": keras.saving.serialize_keras_object(self.source),
@@ -109,7 +120,7 @@ class Tied(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         config = dict(config)
         if config["tied"] and not reads_file():
             name = config["source"]["config"].get("name")
@@ -126,7 +137,7 @@ class Tied(keras.layers.Layer):
 _name_of = lru_cache(keras.backend.standardize_dtype)  # asked at every call
 
 
-def name_after(source):
+def name_after(source: keras.layers.Layer) -> str:
     """A name for an adjoint that says what it is the adjoint of, in every table that shows names."""
     name = f"{source.name}_adjoint"
     number = keras.backend.get_uid(name)
@@ -136,10 +147,10 @@ def name_after(source):
 class linear_part:
     """Context manager that gives the linear part of a layer as a function: no bias, no activation, at inference."""
 
-    def __init__(self, layer):
+    def __init__(self, layer: keras.layers.Layer) -> None:
         self.layer = layer
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         # Written past Keras' attribute tracking, which would take a new value for a new part of the layer.
         self.own = vars(self.layer)
         self.kept = {name: self.own[name] for name in ("activation", "bias") if self.own.get(name) is not None}
@@ -149,19 +160,19 @@ class linear_part:
             self.own["bias"] = ops.zeros(self.kept["bias"].shape, self.layer.compute_dtype)
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         self.own.update(self.kept)
 
-    def __call__(self, x):
+    def __call__(self, x: Any) -> Any:
         at_zero = call_at_inference(self.layer, keras.tree.map_structure(ops.zeros_like, x))
         return keras.tree.map_structure(lambda y, y0: y - y0, call_at_inference(self.layer, x), at_zero)
 
 
-def call_at_inference(layer, x):
+def call_at_inference(layer: keras.layers.Layer, x: Any) -> Any:
     """What a layer gives for `x` when it is not trained. `training` is passed only to layers that take it."""
-    return layer(x, training=False) if _takes_training(type(layer)) else layer(x)
+    return layer(x, training=False) if _takes_training(layer.__class__) else layer(x)
 
 
 @lru_cache
-def _takes_training(layer_class):
+def _takes_training(layer_class: type[keras.layers.Layer]) -> bool:
     return "training" in inspect.signature(layer_class.call).parameters

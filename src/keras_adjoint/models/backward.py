@@ -1,4 +1,4 @@
-"""The backward pass through a graph of linear layers: each is replaced by its adjoint, named after it, told its size."""
+"""The backward pass through a graph of linear layers: each is replaced by its adjoint, named after it, at its size."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -60,8 +60,15 @@ class BackwardPass:
 
     def build(self, inputs: list[keras.KerasTensor], outputs: list[keras.KerasTensor], name: str) -> keras.Model:
         """The Functional model between two lists of tensors, of which the backward pass is a part."""
+        outputs = [self.pass_on(y) if any(y is x for x in inputs) else y for y in outputs]
         self.names.rename_others(outputs)
         return keras.Model(one_or_list(inputs), one_or_list(outputs), name=name)
+
+    def pass_on(self, tensor: keras.KerasTensor) -> keras.KerasTensor:
+        """The same tensor as a layer's output: Keras before 3.14 makes no model that returns its input itself."""
+        layer = keras.layers.Identity(dtype=tensor.dtype, name=self.names.new("identity"))
+        self.names.keep(layer)
+        return layer(tensor)
 
     # --- one call
 
@@ -93,7 +100,7 @@ class BackwardPass:
         return linear_adjoint(layer, name=name, **self.copy_option())
 
     def copy_option(self) -> dict[str, bool]:
-        """The option that has an adjoint own a copy of the kernel, if it shall."""
+        """The option of adjoints that own a copy of the kernel, if these shall."""
         return {} if self.tied else {"tied": False}
 
     def add(self, tensor: keras.KerasTensor, cotangents: list[keras.KerasTensor]) -> keras.KerasTensor:
@@ -150,9 +157,9 @@ class BackwardPass:
         """
         if not self.records:
             raise ValueError(
-                f"To undo {what}, a decoder needs memory, that is, it must know what happened in the encoder at "
-                f"`{call.place}`, and `mirror` builds one from the code alone. Use `keras_adjoint.autoencoder`, which wires "
-                f"it, choose a policy that needs no memory, or give the encoder an input of known size: "
+                f"To undo {what}, a decoder needs an activation that the encoder recorded at `{call.place}`, and `mirror` "
+                f"builds one from the code alone. Use `keras_adjoint.autoencoder`, which connects the two, choose a policy "
+                f"that needs no recorded activations, or give the encoder an input of known size: "
                 f"`keras.Model(x, encoder(x))` with `x = keras.Input(...)`. Received: {describe(call.operation)}"
             )
         self.records_used.append(tensor)

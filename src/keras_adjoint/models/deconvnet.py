@@ -35,7 +35,7 @@ def deconvnet(
 ) -> keras.Model:
     """A model that shows what a layer's features respond to: it projects them back to pixels.
 
-    Features are selected, all others are set to zero, and what is left goes back to the input by the adjoints of the layers,
+    Features are selected, all others are set to zero, and what is left passes the adjoints of the layers down to the input,
     through the switches that max pooling recorded in the forward pass, and through a ReLU wherever there was an activation
     (Zeiler and Fergus 2014, section 2.1).
 

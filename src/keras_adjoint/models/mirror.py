@@ -35,13 +35,15 @@ def mirror(
             without one.
         activation: "same", the encoder's own in the mirrored place; "linear", none; "deconvnet", a ReLU on the cotangent
             (Zeiler and Fergus 2014); or an activation. With "same" and with activations of your own the code, which has
-            passed its activation already, does not pass one again. "gradient" and "guided" need memory.
+            passed its activation already, does not pass one again. "gradient" and "guided" need recorded activations.
         output_activation: The activation of the reconstruction, before preprocessing is undone; by default none.
         norm: "own", a new layer of the same kind; "inverse", which undoes scale and shift; "adjoint", which multiplies
             by the scale; "skip".
         pooling: Of maxima and of global pools: "spread" repeats every value; "average" is the adjoint of average pooling;
-            "switches", exact unpooling, needs memory. Other average pools are linear and undone by their adjoints.
-        gates: "skip", backward through the signal alone, without the gate; "recorded", times the recorded gate, needs memory.
+            "switches", exact unpooling, needs recorded activations. Other average pools are linear and undone by their
+            adjoints.
+        gates: "skip", backward through the signal alone, without the gate; "recorded", times the gate, which needs recorded
+            activations.
         dropout: "drop" or "keep".
         preprocessing: What to do with `Rescaling` and `Normalization`: "undo", "adjoint" or "skip".
         tied: Whether to read the encoder's kernels or copies of them.
@@ -52,7 +54,7 @@ def mirror(
 
     Raises:
         NoRuleError: If a layer has neither an adjoint nor a policy, or `encoder` is no graph of layers.
-        ValueError: If a policy does not exist, or needs memory; see `autoencoder`.
+        ValueError: If a policy does not exist, or needs recorded activations; see `autoencoder`.
 
     Example:
 
@@ -74,14 +76,14 @@ def autoencoder(
     name: str | None = None,
     **policies: Any,
 ) -> keras.Model:
-    """An encoder and its tied decoder in one Functional model, with the memory that the policies need.
+    """An encoder and its tied decoder in one Functional model, so that policies can use recorded activations.
 
-    The model is made of the encoder's own layers, so that training it trains the encoder. Three kinds of memory are wired
-    from the one half to the other: sizes of inputs that are known only at run time, the switches of max pooling, and gates.
+    The model is made of the encoder's own layers, so that training it trains the encoder. What the decoder may read of
+    its activations are sizes that are known only at run time, the switches of max pooling, gates, and signs.
 
     Args:
-        encoder: A Functional or built Sequential model, nested ones included. If a policy needs memory from inside a
-            nested model, that model's layers become layers of the autoencoder.
+        encoder: A Functional or built Sequential model, nested ones included. If a policy needs activations from
+            inside a nested model, that model's layers become layers of the autoencoder.
         name: Name of the model.
         **policies: Those of `mirror`, and `tied`. Besides: `activation` "gradient", which sets the cotangents of units that
             were not active to zero, and "guided", which does so with negative cotangents as well; `pooling="switches"`,
@@ -128,7 +130,7 @@ def check_names(graph: Graph) -> None:
         first = places.setdefault(call.operation.name, call)
         if first.operation is not call.operation:
             raise ValueError(
-                f"Memory from inside a nested model makes its layers layers of the autoencoder, where names must differ, and "
-                f"`{first.place}` and `{call.place}` have the same. Give one of them another name when you make it, or choose "
-                f"policies without memory. Received: two layers of the name {call.operation.name!r}"
+                f"Recorded activations of a nested model make its layers layers of the autoencoder, where names must differ, "
+                f"and `{first.place}` and `{call.place}` have the same. Give one of them another name when you make it, or "
+                f"choose policies without recorded activations. Received: two layers of the name {call.operation.name!r}"
             )

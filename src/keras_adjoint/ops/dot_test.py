@@ -5,24 +5,27 @@ test"). The residual of B is |⟨A x, y⟩ − ⟨x, B y⟩| / (‖A x‖ ‖y�
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.precision import epsilon, product_epsilon
 
 SAFETY = 10.0
 
 
-def random_probe(shape, dtype, generator):
+def random_probe(shape: tuple[int, ...], dtype: str, generator: np.random.Generator) -> np.ndarray:
     """Standard normal numbers that `dtype` holds exactly, as float64."""
     numbers = generator.standard_normal(shape)
     rounded = ops.convert_to_numpy(ops.cast(ops.convert_to_tensor(numbers.astype("float32")), dtype))
     return rounded.astype("float64")
 
 
-def evaluate(operator, x, dtype):
+def evaluate(operator: keras.layers.Layer | Callable[[Tensor], Tensor], x: np.ndarray, dtype: str) -> np.ndarray:
     """`operator` on an array of `dtype`, as float64."""
     result = operator(ops.convert_to_tensor(np.asarray(x), dtype=dtype))
     if not hasattr(result, "shape"):
@@ -30,14 +33,14 @@ def evaluate(operator, x, dtype):
     return ops.convert_to_numpy(ops.stop_gradient(result)).astype("float64")
 
 
-def residual_of(forward_x, y, x, backward_y):
+def residual_of(forward_x: np.ndarray, y: np.ndarray, x: np.ndarray, backward_y: np.ndarray) -> float:
     """|⟨A x, y⟩ − ⟨x, B y⟩| / (‖A x‖ ‖y‖), summed in float64."""
     scale = np.linalg.norm(forward_x) * np.linalg.norm(y)
     difference = abs(np.vdot(forward_x, y) - np.vdot(x, backward_y))
     return float(difference / scale) if scale else float(difference)
 
 
-def derived_tolerance(dtype, inputs, outputs):
+def derived_tolerance(dtype: str, inputs: int, outputs: int) -> float:
     """The residual that rounding alone may leave, with a margin of ten.
 
     Every element of A x is rounded once to `dtype`, and sums up at most n = `inputs` products in the precision that the
@@ -57,7 +60,7 @@ def derived_tolerance(dtype, inputs, outputs):
     return SAFETY * (product_epsilon(dtype) + accumulated * math.sqrt(inputs)) / math.sqrt(outputs)
 
 
-def operator_dtype(*operators):
+def operator_dtype(*operators: Any) -> str:
     """The dtype that operators compute in: that of the first layer among them, else Keras' default."""
     for operator in operators:
         if isinstance(operator, keras.layers.Layer):

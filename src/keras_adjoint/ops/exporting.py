@@ -1,42 +1,64 @@
 """A context in which adjoints are traced for a file rather than for speed."""
 
 import threading
+from dataclasses import dataclass
+from typing import Self
 
-FORMATS = ("tf_saved_model", "onnx", "openvino", "litert", "torch")
+from keras_adjoint.ops import Tensor
+
+
+@dataclass(frozen=True)
+class Format:
+    """What matters of a file format that `model.export` writes.
+
+    Attributes:
+        tells_kernels_apart_by_shape: Whether its reader computes wrong outputs where a convolution and a transposed one
+            share a constant whose shape does not say which of the two it belongs to. OpenVINO 2026.4 does.
+    """
+
+    tells_kernels_apart_by_shape: bool = False
+
+
+FORMATS = {
+    "tf_saved_model": Format(),
+    "onnx": Format(),
+    "openvino": Format(tells_kernels_apart_by_shape=True),
+    "litert": Format(),
+    "torch": Format(),
+}
 
 
 class _Tracing(threading.local):
     """The format that this thread traces for. No `ContextVar`, for `torch.compile` cannot read one."""
 
-    format: str | None = None
+    format: Format | None = None
 
 
-_TRACING = _Tracing()
+TRACING = _Tracing()
 
 
-def is_exporting():
-    """Whether what is traced now is for a file."""
-    return _TRACING.format is not None
+def is_exporting() -> bool:
+    """Whether the current trace is for a file."""
+    return TRACING.format is not None
 
 
-def may_share(kernel):
-    """Whether a convolution and its adjoint are to read one kernel in the file that is being written."""
+def may_share(kernel: Tensor) -> bool:
+    """Whether a convolution and its adjoint may read one kernel in the file that is being written."""
     *_, channels, filters = map(int, kernel.shape)
-    # OpenVINO 2026.4 computes wrong outputs where a convolution and a transposed one share a constant whose shape does
-    # not tell the two apart.
-    return is_exporting() and not (_TRACING.format == "openvino" and channels == filters)
+    target = TRACING.format
+    return target is not None and not (target.tells_kernels_apart_by_shape and channels == filters)
 
 
 class exporting:
     """Context manager within which `model.export` writes adjoint convolutions as plain transposed convolutions.
 
     The algorithms that are made for speed rearrange the kernel. A converter that turns variables into constants stores
-    what comes of that, which is a second kernel. A plain transposed convolution reads the kernel as it is, and ONNX and
-    OpenVINO files then hold it once. Adjoints of grouped and dilated convolutions, which Keras has no transposed
-    convolution for on every backend, are written as they are computed outside of the context.
+    the rearranged kernel, which is a second one. A plain transposed convolution reads the kernel as it is, so ONNX and
+    OpenVINO files then hold it once. Adjoints of grouped and dilated convolutions, for which Keras does not have a
+    transposed convolution on every backend, are written as they are computed outside of the context.
 
     Args:
-        format: What `model.export` is told: "tf_saved_model", "onnx", "openvino", "litert" or "torch".
+        format: The format that `model.export` is called with: "tf_saved_model", "onnx", "openvino", "litert" or "torch".
 
     Example:
 
@@ -53,9 +75,9 @@ class exporting:
             raise ValueError(f"`format` must be one of {', '.join(FORMATS)}. Received: format={format!r}")
         self.format = format
 
-    def __enter__(self):
-        self._before, _TRACING.format = _TRACING.format, self.format
+    def __enter__(self) -> Self:
+        self._outer, TRACING.format = TRACING.format, FORMATS[self.format]
         return self
 
-    def __exit__(self, *exception):
-        _TRACING.format = self._before
+    def __exit__(self, *exception: object) -> None:
+        TRACING.format = self._outer

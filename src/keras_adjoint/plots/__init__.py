@@ -1,1 +1,1 @@
-"""Pictures of kernels, mirrors and reconstructions. Whatever needs matplotlib imports it when the first figure is drawn."""
+"""Figures of kernels, mirrors and reconstructions. Matplotlib is imported when the first figure is drawn."""

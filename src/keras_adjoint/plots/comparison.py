@@ -1,47 +1,52 @@
-"""What an autoencoder makes of a sample: the numbers behind the pictures."""
+"""Reconstructions compared with their originals: the numbers behind the pictures."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
+import keras
 import numpy as np
 from keras import ops
 
-RANGES = ((0, 1), (-1, 1), (0, 255))
+Limits: TypeAlias = tuple[float, float]  # the smallest and the largest value
+
+RANGES: tuple[Limits, ...] = ((0, 1), (-1, 1), (0, 255))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A sample and what came back for it.
+    """A sample and its reconstruction.
 
     Attributes:
         original: The sample.
-        raw: What came back; float64, since nothing keeps the numbers of a decoder small that was never trained.
-        limits: The smallest and largest value that samples may have.
+        raw: Its reconstruction; float64, since the numbers of an untrained decoder may be large.
+        limits: The smallest and the largest value that samples may have.
     """
 
     original: np.ndarray
     raw: np.ndarray
-    limits: tuple
+    limits: Limits
 
     @property
-    def fitted(self):
-        """What came back, with the mean and the standard deviation of the original."""
+    def fitted(self) -> np.ndarray:
+        """The reconstruction with the mean and the standard deviation of the original."""
         if not self.is_finite:
             return self.raw
-        away = self.raw - self.raw.mean()
-        return self.original.mean() + away * (self.original.std() / (away.std() or 1.0))
+        deviation = self.raw - self.raw.mean()
+        return np.asarray(self.original.mean() + deviation * (self.original.std() / (deviation.std() or 1.0)))
 
     @property
-    def is_finite(self):
-        """Whether numbers came back, and no NaN or infinity."""
+    def is_finite(self) -> bool:
+        """Whether the reconstruction has no NaN or infinity."""
         return bool(np.isfinite(self.raw).all())
 
-    def psnr(self, *, fit=False):
+    def psnr(self, *, fit: bool = False) -> float:
         """Peak signal-to-noise ratio in decibels: 10 log₁₀(range² / mean squared error)."""
         return psnr(self.fitted if fit else self.raw, self.original, self.limits[1] - self.limits[0])
 
 
-def psnr(reconstruction, original, peak):
-    """Peak signal-to-noise ratio in decibels; infinite where nothing differs, NaN where the error is not finite."""
+def psnr(reconstruction: np.ndarray, original: np.ndarray, peak: float) -> float:
+    """Peak signal-to-noise ratio in decibels; infinite for equal arrays, NaN where the error is not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
         error = np.mean(np.square(np.asarray(reconstruction, "float64") - original))
     if not np.isfinite(error):
@@ -49,39 +54,39 @@ def psnr(reconstruction, original, peak):
     return float(10 * np.log10(peak**2 / error)) if error else float("inf")
 
 
-def compare(autoencoder, samples, limits=None):
-    """A `Comparison` for every sample, each of which is run on its own, so that their sizes may differ.
+def compare(autoencoder: keras.Model, samples: Iterable[np.ndarray], limits: Limits | None = None) -> list[Comparison]:
+    """A `Comparison` of each sample. They are run one by one, so that their sizes may differ.
 
     Raises:
         ValueError: If the model does not return one tensor of the shape of its one input.
     """
     samples = [np.asarray(sample, "float32") for sample in samples]
     limits = limits or limits_of(samples)
-    return [Comparison(sample, back_of(autoencoder, sample), limits) for sample in samples]
+    return [Comparison(sample, reconstruct(autoencoder, sample), limits) for sample in samples]
 
 
-def back_of(autoencoder, sample):
-    back = autoencoder(ops.convert_to_tensor(sample[None]), training=False)
-    shape = tuple(getattr(back, "shape", ()))
+def reconstruct(autoencoder: keras.Model, sample: np.ndarray) -> np.ndarray:
+    output = autoencoder(ops.convert_to_tensor(sample[None]), training=False)
+    shape = tuple(getattr(output, "shape", ()))
     if shape != (1, *sample.shape):
         raise ValueError(
             f"A reconstruction has the shape of its original. Received: a sample of shape {sample.shape}, for which "
             f"`{autoencoder.name}` returns {f'shape {shape[1:]}' if shape else 'several tensors'}"
         )
-    return ops.convert_to_numpy(back)[0].astype("float64")
+    return np.asarray(ops.convert_to_numpy(output)[0], "float64")
 
 
-def limits_of(samples):
-    """The usual range of values that the samples fit into, or else their own."""
+def limits_of(samples: list[np.ndarray]) -> Limits:
+    """The first of the usual ranges that holds all samples, or else their own range."""
     lowest, highest = min(sample.min() for sample in samples), max(sample.max() for sample in samples)
     usual = (pair for pair in RANGES if pair[0] <= lowest and highest <= pair[1])
     return next(usual, (float(lowest), float(highest)))
 
 
-def as_drawn(sample):
-    """A sample as what can be drawn: `(height, width)`, `(height, width, 3)`, or `(length, curves)`.
+def drawable(sample: np.ndarray) -> np.ndarray:
+    """A sample as a picture, `(height, width)` or `(height, width, 3)`, or as curves, `(length, curves)`.
 
-    Of a volume it is the slice in the middle, of channels other than one or three their mean.
+    A volume is reduced to its middle slice, channels other than one or three to their mean.
     """
     if sample.ndim == 1:
         return sample[:, None]
@@ -93,5 +98,18 @@ def as_drawn(sample):
     return sample if sample.shape[-1] == 3 else sample.mean(-1)
 
 
-def is_curve(sample):
+def is_curve(sample: np.ndarray) -> bool:
     return sample.ndim < 3
+
+
+# --- in words
+
+
+def in_decibels(ratio: float) -> str:
+    if np.isnan(ratio):
+        return "not finite"
+    return f"{ratio:.1f} dB".replace("-", "−") if np.isfinite(ratio) else "∞ dB, no difference"
+
+
+def largest_difference(largest: float) -> str:
+    return f"largest ±{largest:.2g}" if np.isfinite(largest) else "not finite"

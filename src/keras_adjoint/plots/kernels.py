@@ -9,15 +9,15 @@ from keras_adjoint.kernels.channels import known
 from keras_adjoint.kernels.layouts import KINDS
 from keras_adjoint.layers.registry import describe
 from keras_adjoint.models.text import size_text
-from keras_adjoint.plots.figures import INK, SOFT, TIED, new_figure
-from keras_adjoint.plots.layer_kernels import kernels_of
-from keras_adjoint.plots.tiles import arranged, mosaic
-from keras_adjoint.plots.words import extent
+from keras_adjoint.plots.figures import INK, SOFT, TIED, hide_frame, new_figure
+from keras_adjoint.plots.kernel_arrays import KernelArray, kernels_of
+from keras_adjoint.plots.tiles import arranged, extent, mosaic
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SIDE, TILE = 24, 0.5  # how wide a picture of the taps is: in pixels, and in inches
+SIDE, TILE = 24, 0.5  # the width of a tile in pixels and in inches
 NARROWEST, WIDEST, HIGHEST, MARGIN = 5.6, 7.0, 9.0, 0.7  # inches
 
 
@@ -31,11 +31,11 @@ def plot_kernels(
 ) -> "Figure":
     """Draw the kernels of a layer.
 
-    A table has a row for each input channel and a column for each filter, and in it stand small pictures with a cell for
-    each tap: orange where the kernel is positive, blue where it is negative. Filters of red, green and blue are drawn in
-    these colours, around grey, and fill the rows one after the other, like filters of a single channel. One-dimensional
-    kernels are drawn as curves and three-dimensional ones slice by slice, with filters in rows; matrices are drawn as they
-    are. Each picture has a contrast of its own, unless it is a single number.
+    The figure is a table of small pictures, with a row for each input channel and a column for each filter. A picture has a
+    cell for each tap: orange where the kernel is positive, blue where it is negative. Filters of red, green and blue are
+    drawn in these colours, around grey, and fill the rows one after the other, like filters of a single channel.
+    One-dimensional kernels are drawn as curves and three-dimensional ones slice by slice, with filters in rows; matrices
+    are drawn as they are. Each picture has its own contrast, unless it is a single number.
 
     Args:
         layer: A built layer with kernels: a convolution of any kind, `Dense`, `EinsumDense`, `Embedding`, or the adjoint of
@@ -44,10 +44,10 @@ def plot_kernels(
             "swap_spatial" or "swap_channels". By default they are drawn as they are.
         filters: The largest number of filters drawn; of grouped kernels those of whole groups. `None` draws all.
         channels: The largest number of input channels drawn of each filter.
-        across: How many filters stand in a row, where a filter is one picture.
+        across: The number of filters in a row, where a filter is one picture.
 
     Returns:
-        A `matplotlib.figure.Figure`, which nothing else holds: save it with its `savefig`, or show it in a notebook.
+        A `matplotlib.figure.Figure` that pyplot does not keep: save it with its `savefig`, or show it in a notebook.
 
     Raises:
         ImportError: If matplotlib is missing.
@@ -82,9 +82,9 @@ def plot_kernels(
 
 
 class Picture:
-    """The picture of one kernel, which knows how many inches it wants."""
+    """The picture of one kernel, and its `size` in inches."""
 
-    def __init__(self, kernel, across):
+    def __init__(self, kernel: KernelArray, across: int) -> None:
         self.kernel, self.across = kernel, across
         if len(kernel.taps) == 1:
             self.curves = arranged(kernel.values, across=across)
@@ -93,16 +93,15 @@ class Picture:
         else:
             self.pixels = mosaic(kernel.values, colours=kernel.colours, across=across)
             height, width = (TILE / SIDE * size for size in self.pixels.shape[:2])
-        smaller = min(1, WIDEST / width, HIGHEST / height)
-        self.size = width * smaller, height * smaller
+        scale = min(1, WIDEST / width, HIGHEST / height)
+        self.size = width * scale, height * scale
 
-    def draw(self, axes, kind):
+    def draw(self, axes: "Axes", kind: str | None) -> None:
         if len(self.kernel.taps) == 1:
             draw_curves(axes, self.curves)
         else:
             axes.imshow(self.pixels, interpolation="nearest")
-        axes.set(xticks=[], yticks=[], anchor="NW")
-        axes.spines[:].set_visible(False)
+        hide_frame(axes)
         how = f', transposed by "{kind}"' if kind else ""
         axes.set_title(f"{self.kernel.name}, {size_text(self.kernel.shape)}{how}", loc="left", size=10, color=INK)
         signs = self.kernel.colours is None and len(self.kernel.taps) != 1
@@ -110,7 +109,7 @@ class Picture:
         axes.set_xlabel(caption, loc="left", size=9, color=SOFT)
 
 
-def draw_curves(axes, table):
+def draw_curves(axes: "Axes", table: np.ndarray) -> None:
     """A curve over the taps for each tile, around a line for zero."""
     rows, columns, taps = table.shape
     along = np.linspace(0, 0.85, taps)

@@ -5,25 +5,26 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keras_adjoint.models.decisions import decide
-from keras_adjoint.plots.diagram.drawing import draw
-from keras_adjoint.plots.diagram.lettering import WIDE
-from keras_adjoint.plots.diagram.shapes import Box, Dot, Line, Text
+from keras_adjoint.plots.diagram.layout import draw
+from keras_adjoint.plots.diagram.shapes import Box, Dot, Line, Shape, Text
+from keras_adjoint.plots.diagram.text import WIDE
 from keras_adjoint.plots.figures import INK, SOFT, TIED, new_figure
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PIXELS, MARGIN = 96, 10  # pixels of a drawing per inch, and pixels around it
 POLICY, BROKEN = "#9a5b00", "#b3261e"
 
-# How each role looks: what is exact is drawn with a solid line, what a policy decided with dashes, what is not there with dots.
-LINES: dict[str, dict] = {
-    "stile": {"color": "#a7b1bd", "linewidth": 1.2},
-    "rung-tied": {"color": TIED, "linewidth": 4},
-    "rung-exact": {"color": SOFT, "linewidth": 1.2},
-    "rung-policy": {"color": POLICY, "linewidth": 1.2, "linestyle": (0, (4, 3))},
+# The style of each role: solid for what is exact, dashed for what a policy decided, dotted for what is missing.
+LINES: dict[str, dict[str, Any]] = {
+    "edge": {"color": "#a7b1bd", "linewidth": 1.2},
+    "pair-tied": {"color": TIED, "linewidth": 4},
+    "pair-exact": {"color": SOFT, "linewidth": 1.2},
+    "pair-policy": {"color": POLICY, "linewidth": 1.2, "linestyle": (0, (4, 3))},
 }
-BOXES: dict[str, dict] = {
+BOXES: dict[str, dict[str, Any]] = {
     "encoder": {"ec": SOFT, "fc": "#f7f9fa"},
     "end": {"ec": SOFT, "fc": "white"},
     "code": {"ec": INK, "fc": "#e7ecf0"},
@@ -33,31 +34,34 @@ BOXES: dict[str, dict] = {
     "unreached": {"ec": "#a7b1bd", "fc": "white", "linestyle": (0, (1, 2))},
     "neither": {"ec": BROKEN, "fc": "#fdecea", "linewidth": 2},
 }
-DOTS: dict[str, dict] = {"node": {"radius": 2.6, "color": SOFT}, "knob": {"radius": 4.5, "color": TIED}}
-TEXTS: dict[str, dict] = {
+DOTS: dict[str, dict[str, Any]] = {"node": {"radius": 2.6, "color": SOFT}, "pair-end": {"radius": 4.5, "color": TIED}}
+TEXTS: dict[str, dict[str, Any]] = {
     "head": {"color": SOFT, "weight": "bold"},
     "name": {"color": INK, "weight": "bold"},
     "detail": {"color": INK},
     "size": {"color": SOFT},
     "kernel": {"color": TIED},
 }
+FONT_SIZE = WIDE.font_size * 72 / PIXELS * 0.9  # points
+ALIGNMENT = {"start": "left", "middle": "center", "end": "right"}
 
 
 def plot_mirror(encoder: keras.Model, **policies: Any) -> "Figure":
-    """Draw an encoder and its mirror side by side, as two ladders with tied rungs.
+    """Draw a diagram of an encoder and its mirror, side by side.
 
-    On the left the encoder goes down from its inputs to the code, one row for each call of a layer; on the right its mirror
-    comes back up. The lines beside them lead from call to call. Where a kernel is shared, a thick rung with knobs ties the
-    two boxes together, and bears the kernel's shape. A thin rung and a solid frame are an exact adjoint without a kernel,
-    dashes are what a policy decided, a dotted frame is an empty place, and a heavy frame a layer that has neither an adjoint
-    nor a policy. Sizes stand where they change.
+    The encoder is on the left, from its inputs at the top to the code at the bottom, with one row for each call of a layer.
+    The mirror is on the right, with its layers in the rows of those that they mirror. The edges of both graphs run beside
+    them. A thick line with round ends connects two layers that share a kernel, and is labelled with the kernel's shape. A
+    thin line and a solid frame mark an exact adjoint without a kernel, dashes the choice of a policy, a dotted frame a layer
+    without a counterpart in the mirror, and a heavy frame a layer that has neither an adjoint nor a policy. Sizes are shown
+    where they change.
 
     Args:
         encoder: A Functional or built Sequential model, nested ones included. It may contain layers that cannot be mirrored.
         **policies: Those of `keras_adjoint.autoencoder`.
 
     Returns:
-        A `matplotlib.figure.Figure`, which nothing else holds: save it with its `savefig`, or show it in a notebook.
+        A `matplotlib.figure.Figure` that pyplot does not keep: save it with its `savefig`, or show it in a notebook.
 
     Raises:
         ImportError: If matplotlib is missing.
@@ -80,34 +84,31 @@ def plot_mirror(encoder: keras.Model, **policies: Any) -> "Figure":
     axes.set(xlim=(-MARGIN, width - MARGIN), ylim=(height - MARGIN, -MARGIN))
     axes.set_axis_off()
     for line in drawing.lines:
-        draw_line(axes, line)
+        add(axes, line)
     for row in drawing.rows:
         for shape in row.shapes:
-            DRAW[type(shape)](axes, shape)
+            add(axes, shape)
     return figure
 
 
-def draw_line(axes, line):
-    axes.plot(*zip(*line.points, strict=True), solid_capstyle="round", zorder=1, **LINES[line.role])
+def add(axes: "Axes", shape: Shape) -> None:
+    """Add a shape to axes, in the style of its role."""
+    from matplotlib.patches import Circle, FancyBboxPatch
 
-
-def draw_dot(axes, dot):
-    from matplotlib.patches import Circle
-
-    axes.add_patch(Circle((dot.x, dot.y), zorder=3, **DOTS[dot.role]))
-
-
-def draw_box(axes, box):
-    from matplotlib.patches import FancyBboxPatch
-
-    style = {"boxstyle": "round,pad=0,rounding_size=5", "zorder": 2, "linewidth": 1, **BOXES[box.role]}
-    axes.add_patch(FancyBboxPatch((box.x, box.y), box.width, box.height, **style))
-
-
-def draw_text(axes, text):
-    sides = {"start": "left", "middle": "center", "end": "right"}
-    style = {"ha": sides[text.anchor], "va": "baseline", "size": WIDE.letters * 72 / PIXELS * 0.9, "zorder": 4}
-    axes.text(text.x, text.y, text.text, **style, **TEXTS[text.role])
-
-
-DRAW = {Line: draw_line, Dot: draw_dot, Box: draw_box, Text: draw_text}
+    match shape:
+        case Line():
+            axes.plot(*zip(*shape.points, strict=True), solid_capstyle="round", zorder=1, **LINES[shape.role])
+        case Dot():
+            axes.add_patch(Circle((shape.x, shape.y), zorder=3, **DOTS[shape.role]))
+        case Box():
+            style = {"boxstyle": "round,pad=0,rounding_size=5", "zorder": 2, "linewidth": 1, **BOXES[shape.role]}
+            axes.add_patch(FancyBboxPatch((shape.x, shape.y), shape.width, shape.height, **style))
+        case Text():
+            style = {
+                "ha": ALIGNMENT[shape.anchor],
+                "va": "baseline",
+                "size": FONT_SIZE,
+                "zorder": 4,
+                **TEXTS[shape.role],
+            }
+            axes.text(shape.x, shape.y, shape.text, **style)

@@ -1,4 +1,4 @@
-"""`plot_reconstruction`: samples, what an autoencoder makes of them, and what is lost."""
+"""`plot_reconstruction`: samples, their reconstructions by an autoencoder, and the differences."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keras_adjoint.plots.comparison import as_drawn, compare, is_curve
-from keras_adjoint.plots.figures import INK, SOFT, TIED, new_figure
-from keras_adjoint.plots.tiles import painted
+from keras_adjoint.plots.comparison import Comparison, compare, drawable, in_decibels, is_curve, largest_difference
+from keras_adjoint.plots.figures import INK, SOFT, TIED, colour, hide_frame, new_figure, relative
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLUMN, MARGIN = 2.3, 0.42  # inches
@@ -29,16 +29,16 @@ def plot_reconstruction(
 
     Args:
         autoencoder: A model with one input and one output of the same shape, such as `keras_adjoint.autoencoder` makes.
-        images: A batch, as the model takes it, or a list of samples of different sizes. Signals are drawn as curves, and
-            of volumes the slice in the middle.
+        images: A batch, as the model takes it, or a list of samples of different sizes. Signals are drawn as curves,
+            volumes as their middle slice.
         limits: The smallest and the largest value that a sample may have, black and white in a picture. By default
             (0, 1), (-1, 1), (0, 255), whichever is the first that the samples fit into, or else their own range.
         fit: Give reconstructions the brightness and the contrast of their originals, that is, the mean and the standard
-            deviation, which a decoder that was never trained cannot know.
-        names: What to call the samples.
+            deviation, which an untrained decoder cannot know.
+        names: Names of the samples.
 
     Returns:
-        A `matplotlib.figure.Figure`, which nothing else holds: save it with its `savefig`, or show it in a notebook.
+        A `matplotlib.figure.Figure` that pyplot does not keep: save it with its `savefig`, or show it in a notebook.
 
     Raises:
         ImportError: If matplotlib is missing.
@@ -54,7 +54,7 @@ def plot_reconstruction(
     """
     if not len(images):
         raise ValueError("There is nothing to reconstruct. Received: no images")
-    comparisons = compare(autoencoder, images, tuple(limits) if limits is not None else None)
+    comparisons = compare(autoencoder, images, None if limits is None else (limits[0], limits[1]))
     heights = [height_of(comparison.original) for comparison in comparisons]
     figure = new_figure(3 * COLUMN + 0.3, sum(heights) + MARGIN * (len(heights) + 1), layout="constrained")
     grid = figure.subplots(len(heights), 3, squeeze=False, height_ratios=[height + MARGIN for height in heights])
@@ -67,54 +67,39 @@ def plot_reconstruction(
     return figure
 
 
-def height_of(sample):
-    """How many inches high a sample is drawn."""
+def height_of(sample: np.ndarray) -> float:
+    """The height in inches of a sample's picture."""
     if is_curve(sample):
         return 0.5 * COLUMN
-    height, width = as_drawn(sample).shape[:2]
-    return min(COLUMN * height / width, 2 * COLUMN)
+    height, width = drawable(sample).shape[:2]
+    return float(min(COLUMN * height / width, 2 * COLUMN))
 
 
-def draw_row(axes, comparison, *, fit):
-    back = comparison.fitted if fit else comparison.raw
+def draw_row(axes: "Sequence[Axes]", comparison: Comparison, *, fit: bool) -> None:
+    reconstruction = comparison.fitted if fit else comparison.raw
     low, high = comparison.limits
-    difference = as_drawn(back) - as_drawn(comparison.original)
+    difference = drawable(reconstruction) - drawable(comparison.original)
     largest = float(np.abs(difference).max())
     scale = largest if np.isfinite(largest) else 0
     for each in axes:
-        each.set(xticks=[], yticks=[], anchor="NW")
-        each.spines[:].set_visible(False)
+        hide_frame(each)
     if is_curve(comparison.original):
-        for each, curves in zip(axes, (as_drawn(comparison.original), as_drawn(back), difference), strict=True):
+        for each, curves in zip(
+            axes, (drawable(comparison.original), drawable(reconstruction), difference), strict=True
+        ):
             each.axhline(0, color=SOFT, linewidth=0.5)
             each.plot(curves[:, :CURVES], color=TIED, linewidth=1, alpha=0.8)
             spread = max(high - low, 1e-6)
             each.set_ylim(low - 0.1 * spread, high + 0.1 * spread)
-        axes[2].set_ylim(-1.1 * scale, 1.1 * scale) if scale else None
+        if scale:
+            axes[2].set_ylim(-1.1 * scale, 1.1 * scale)
     else:
-        for each, picture in zip(axes, (comparison.original, back), strict=False):
-            shown = np.clip((as_drawn(picture) - low) / ((high - low) or 1.0), 0, 1)
+        for each, picture in zip(axes, (comparison.original, reconstruction), strict=False):
+            shown = np.clip((drawable(picture) - low) / ((high - low) or 1.0), 0, 1)
             each.imshow(shown, cmap="gray", vmin=0, vmax=1)
         signed = difference.mean(-1) if difference.ndim == 3 else difference
-        axes[2].imshow(painted(relative(signed), in_colour=False))
+        axes[2].imshow(colour(relative(signed), rgb=False))
     ratio = f"PSNR {in_decibels(comparison.psnr())}"
     fitted = f", fitted {in_decibels(comparison.psnr(fit=True))}" if fit else ""
     axes[1].set_xlabel(ratio + fitted, loc="left", size=9, color=INK)
     axes[2].set_xlabel(largest_difference(largest), loc="left", size=9, color=SOFT)
-
-
-def in_decibels(ratio):
-    if np.isnan(ratio):
-        return "not finite"
-    return f"{ratio:.1f} dB".replace("-", "−") if np.isfinite(ratio) else "∞ dB, no difference"
-
-
-def largest_difference(largest):
-    """The largest difference in words."""
-    return f"largest ±{largest:.2g}" if np.isfinite(largest) else "not finite"
-
-
-def relative(signed):
-    """Numbers from -1 to 1, the largest of them 1; infinite where there are none."""
-    finite = np.isfinite(signed)
-    return np.where(finite, signed / (np.abs(signed[finite]).max(initial=0) or 1.0), np.inf)

@@ -1,20 +1,22 @@
 """Kernels as tables of small pictures, each of which has a cell for each tap.
 
 There is a row for each input channel and a column for each filter, or, where the pictures are wide, the other way around.
-Filters of three colours, and those of one input channel, fill the rows one after the other. Numbers around zero are told
-by colour: orange above, blue below, nearly white at zero, and black where they are not finite.
+Filters of three colours, and those of one input channel, fill the rows one after the other. Positive numbers are orange,
+negative ones blue, zero is nearly white, and what is not finite is black.
 """
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
-BELOW, ZERO, ABOVE = np.array([[29, 91, 163], [246, 244, 240], [196, 84, 20]]) / 255
-NOT_FINITE = np.zeros(3)
+from keras_adjoint.plots.figures import colour
+from keras_adjoint.plots.kernel_arrays import KernelArray
+
 TINY = 1e-12  # keeps zeros from being divided by zero
 
 
-def arranged(kernel, *, colours=None, across=8):
+def arranged(kernel: np.ndarray, *, colours: int | None = None, across: int = 8) -> np.ndarray:
     """The tiles of a kernel in rows and columns, as numbers from -1 to 1.
 
     Args:
@@ -23,8 +25,8 @@ def arranged(kernel, *, colours=None, across=8):
         across: How many tiles in a row, where a tile is a filter and not one of its input channels.
 
     Returns:
-        An array of shape `(rows, columns, *taps)`, with colours as one axis more; NaN where there is no tile, infinite where
-        the kernel is not finite. Each tile has its own contrast, unless it is a single number.
+        An array of shape `(rows, columns, *taps)`, followed by an axis of colours if there are any; NaN where there is no
+        tile, infinite where the kernel is not finite. Each tile has its own contrast, unless it is a single number.
     """
     kernel = np.where(np.isfinite(kernel), kernel, np.inf)
     if colours is not None:
@@ -36,22 +38,23 @@ def arranged(kernel, *, colours=None, across=8):
     return table / largest(table, range(2, table.ndim) if math.prod(table.shape[2:]) > 1 else range(table.ndim))
 
 
-def filters_in_rows(kernel):
+def filters_in_rows(kernel: np.ndarray) -> bool:
     """Whether each filter has a row, rather than each input channel.
 
-    If tiles are wide, being a row of taps or of slices, then whatever there is more of goes downwards.
+    Wide tiles, which are a row of taps or of slices, have whatever is more numerous in rows.
     """
     taps = kernel.shape[:-2]
     wide = len(taps) in (1, 3) and math.prod(taps) > 1
     return wide and kernel.shape[-1] >= kernel.shape[-2]
 
 
-def largest(array, axes):
-    return np.abs(np.where(np.isfinite(array), array, 0)).max(axis=tuple(axes), keepdims=True) + TINY
+def largest(array: np.ndarray, axes: Iterable[int]) -> np.ndarray:
+    magnitudes = np.abs(np.where(np.isfinite(array), array, 0))
+    return np.asarray(magnitudes.max(axis=tuple(axes), keepdims=True) + TINY)
 
 
-def in_rows(tiles, across):
-    """A list of tiles as a table of so many columns, with NaN behind the last tile."""
+def in_rows(tiles: np.ndarray, across: int) -> np.ndarray:
+    """A list of tiles as a table of at most so many columns, filled up with NaN."""
     across = min(across, len(tiles))
     rows = math.ceil(len(tiles) / across)
     table = np.full((rows * across, *tiles.shape[1:]), np.nan)
@@ -59,20 +62,7 @@ def in_rows(tiles, across):
     return table.reshape(rows, across, *tiles.shape[1:])
 
 
-def painted(table, *, in_colour):
-    """Numbers from -1 to 1 as colours from 0 to 1 and, last, an opacity, which is 0 for NaN. What is infinite is black."""
-    infinite = np.isinf(table)
-    table = np.where(infinite, 0, table)
-    if in_colour:
-        colours, infinite = 0.5 + 0.5 * table, infinite.any(-1)
-    else:
-        end = np.where((table < 0)[..., None], BELOW, ABOVE)
-        colours = ZERO + np.abs(table)[..., None] * (end - ZERO)
-    colours = np.where(infinite[..., None], NOT_FINITE, colours)
-    return np.concatenate([np.nan_to_num(colours), ~np.isnan(colours[..., :1])], axis=-1)
-
-
-def mosaic(kernel, *, colours=None, across=8, side=24):
+def mosaic(kernel: np.ndarray, *, colours: int | None = None, across: int = 8, side: int = 24) -> np.ndarray:
     """One picture of a kernel, with transparent lines between its tiles.
 
     The slices of three-dimensional tiles stand side by side, and one-dimensional ones are strips.
@@ -86,9 +76,9 @@ def mosaic(kernel, *, colours=None, across=8, side=24):
     Returns:
         An array of bytes of shape `(height, width, 4)`.
     """
-    table = painted(arranged(kernel, colours=colours, across=across), in_colour=colours is not None)
+    table = colour(arranged(kernel, colours=colours, across=across), rgb=colours is not None)
     rows, columns, *taps, _ = table.shape
-    numbers = math.prod(taps) == 1  # rather a matrix than a table of pictures
+    numbers = math.prod(taps) == 1  # a matrix rather than a table of pictures
     wide = len(taps) == 1 and not numbers
     tap = max(3, 8 * side // max(rows, columns, 16)) if numbers else max(1, (3 if wide else 1) * side // max(taps[-2:]))
     high = side // 2 if wide else tap
@@ -99,9 +89,35 @@ def mosaic(kernel, *, colours=None, across=8, side=24):
     return np.round(255 * grid(table, gap=0 if numbers else max(2, tap // 3))).astype("uint8")
 
 
-def grid(table, *, gap):
+def grid(table: np.ndarray, *, gap: int) -> np.ndarray:
     """Pictures of shape `(rows, columns, height, width, 4)` as one."""
     rows, columns, height, width, _ = table.shape
     page = np.zeros((rows, height + gap, columns, width + gap, 4))
     page[:, :height, :, :width] = np.moveaxis(table, 1, 2)
     return page.reshape(rows * (height + gap), columns * (width + gap), 4)[: -gap or None, : -gap or None]
+
+
+# --- in words
+
+
+def extent(kernel: KernelArray) -> str:
+    """How much of a kernel its picture shows, and how many of the values are not finite."""
+    count = int(np.sum(~np.isfinite(kernel.values)))
+    return shown(kernel) + (f" · {count:,} {'value is' if count == 1 else 'values are'} not finite" if count else "")
+
+
+def shown(kernel: KernelArray) -> str:
+    single = 1 in kernel.values.shape[-2:]
+    inputs = counted(kernel.values.shape[-2], kernel.inputs, "input channel")
+    filters = counted(kernel.values.shape[-1], kernel.filters, "filter")
+    if kernel.colours is not None:
+        return f"{filters}, in the colours that they see" if kernel.colours == -2 else f"{inputs}, {filters} as colours"
+    rows, columns = (filters, inputs) if filters_in_rows(kernel.values) else (inputs, filters)
+    parts = [filters, inputs] if single else [f"{rows} downwards", f"{columns} across"]
+    if kernel.all_groups > 1:
+        parts.append(counted(kernel.groups, kernel.all_groups, "group"))
+    return " · ".join(parts)
+
+
+def counted(shown: int, total: int, noun: str) -> str:
+    return f"{total if shown == total else f'{shown} of {total}'} {noun}{'' if total == 1 else 's'}"

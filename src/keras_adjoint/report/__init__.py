@@ -1,1 +1,1 @@
-"""One HTML file about a model: its mirror, its kernels, how exact each adjoint is, and what comes back for pictures."""
+"""One HTML file about a model: its mirror, its kernels, the adjoint test of each layer, and reconstructions of pictures."""

@@ -1,4 +1,4 @@
-"""Everything that the page says, gathered from a model."""
+"""The contents of the page, gathered from a model."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,17 +12,17 @@ from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.decisions import Decision, Decisions, Kind, decide
 from keras_adjoint.models.facts import KERNELS
-from keras_adjoint.plots.diagram.drawing import draw
-from keras_adjoint.plots.diagram.lettering import NARROW, WIDE
+from keras_adjoint.plots.diagram.labels import Labels, labels_of
+from keras_adjoint.plots.diagram.layout import draw
 from keras_adjoint.plots.diagram.shapes import Drawing
-from keras_adjoint.plots.diagram.words import Words, words_of
+from keras_adjoint.plots.diagram.text import NARROW, WIDE
 from keras_adjoint.report.layers import Section, section_of
+from keras_adjoint.report.pictures import Reconstruction, reconstructions_of
 from keras_adjoint.report.policy_words import PolicyWords, policies_in_words
-from keras_adjoint.report.reconstructions import reconstructions_of
-from keras_adjoint.report.samples import samples_for, wanted_by
-from keras_adjoint.testing.model import Finding
+from keras_adjoint.report.samples import input_format_of, samples_for
+from keras_adjoint.testing.model import LayerCheck
 
-Examined: TypeAlias = tuple[str, keras.layers.Layer, Finding]  # a layer's name, the layer, the outcome of its test
+Checked: TypeAlias = tuple[str, keras.layers.Layer, LayerCheck]  # a layer's name, the layer, the outcome of its test
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Line:
     type: str
     sizes: str
     how: str
-    finding: Finding | None
+    check: LayerCheck | None
     anchor: str
 
 
@@ -44,9 +44,9 @@ class Facts:
     Attributes:
         model: The model's name.
         file: The name of its file.
-        backend: What computed the figures.
+        backend: The versions of Keras and the backend that computed the figures.
         figures: (number, what it counts) pairs.
-        drawings: The diagram as a `Drawing` for wide screens and one for narrow ones; empty if there is none.
+        drawings: The diagram for wide screens and for narrow ones; empty if there is none.
         refusal: Why there is no diagram, or "".
         gaps: (name, type, why) of each layer that has neither an adjoint nor a policy.
         policies: What the policies chose.
@@ -54,7 +54,7 @@ class Facts:
         no_reconstructions: Why there are none, or "".
         sections: A `Section` for each layer with kernels.
         lines: A `Line` for each layer.
-        anchors: Where each layer that has a section is described, by the layer's `id`.
+        anchors: The anchor of each layer's section, by the layer's `id`.
     """
 
     model: str
@@ -65,7 +65,7 @@ class Facts:
     refusal: str = ""
     gaps: list[tuple[str, str, str]] = field(default_factory=list)
     policies: list[PolicyWords] = field(default_factory=list)
-    reconstructions: list[Any] = field(default_factory=list)
+    reconstructions: list[Reconstruction] = field(default_factory=list)
     no_reconstructions: str = ""
     sections: list[Section] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Facts:
 
 def facts_about(
     model: keras.Model,
-    examined: Iterable[Examined],
+    checked: Iterable[Checked],
     *,
     file: str = "",
     images: Sequence[Path] = (),
@@ -85,7 +85,7 @@ def facts_about(
 
     Args:
         model: A Keras model.
-        examined: (name, layer, outcome of its adjoint test) of every layer.
+        checked: (name, layer, outcome of its adjoint test) of every layer.
         file: The name of its file.
         images: Paths of pictures to reconstruct.
         limits: The smallest and the largest value of the model's input.
@@ -94,44 +94,44 @@ def facts_about(
     Raises:
         ValueError: If a policy does not exist, or a picture cannot be used.
     """
-    policies, examined = policies or {}, list(examined)
+    policies, checked = policies or {}, list(checked)
     try:
         decisions, refusal = decide(model, policies), ""
     except NoRuleError as error:
         decisions, refusal = None, str(error)
-    words = {layer: words_of(decision) for layer, decision in decisions.by_layer().items()} if decisions else {}
+    labels = {layer: labels_of(decision) for layer, decision in decisions.by_layer().items()} if decisions else {}
     whole, reconstructions, no_reconstructions = reconstruct(decisions, images, limits)
     sections = {
-        id(layer): section_of(number, name, layer, finding, words.get(id(layer)))
-        for number, (name, layer, finding) in enumerate(examined, 1)
+        id(layer): section_of(number, name, layer, check, labels.get(id(layer)))
+        for number, (name, layer, check) in enumerate(checked, 1)
     }
     anchors = {layer: section.anchor for layer, section in sections.items() if section}
     return Facts(
         model=model.name,
         file=file,
         backend=f"Keras {keras.__version__} on {keras.backend.backend()}",
-        figures=[*figures_of_mirror(decisions, whole, model), tests_passed(examined)],
-        drawings=[draw(decisions, form) for form in (WIDE, NARROW)] if decisions is not None else [],
+        figures=[*figures_of_mirror(decisions, whole, model), tests_passed(checked)],
+        drawings=[draw(decisions, fmt) for fmt in (WIDE, NARROW)] if decisions is not None else [],
         refusal=refusal,
         gaps=[(gap.name, gap.type, gap.reason.partition("\n")[0]) for gap in decisions.gaps] if decisions else [],
         policies=policies_in_words(decisions, policies) if decisions else [],
         reconstructions=reconstructions,
         no_reconstructions=no_reconstructions,
         sections=[section for section in sections.values() if section],
-        lines=list(lines_of(decisions or (), examined, words, anchors)),
+        lines=list(lines_of(decisions or (), checked, labels, anchors)),
         anchors=anchors,
     )
 
 
 def reconstruct(
     decisions: Decisions | None, images: Sequence[Path], limits: tuple[float, float] | None
-) -> tuple[keras.Model | None, list[Any], str]:
+) -> tuple[keras.Model | None, list[Reconstruction], str]:
     """(the autoencoder or `None`, reconstructions of samples, why there are none or "")."""
     if decisions is None:
         return None, [], "the model has no graph of layers that could be mirrored"
-    wanted = wanted_by(decisions.graph, limits)
+    wanted = input_format_of(decisions.graph, limits)
     if isinstance(wanted, str) and images:
-        raise ValueError(f"The pictures cannot be shown to this model: {wanted}. Received: {images[0]}")
+        raise ValueError(f"This model cannot take the pictures: {wanted}. Received: {images[0]}")
     samples = [] if isinstance(wanted, str) else samples_for(wanted, images)  # errors about pictures come first
     if decisions.gaps:
         names = ", ".join(f"`{gap.name}`" for gap in decisions.gaps)
@@ -154,15 +154,15 @@ def reconstruct(
 def figures_of_mirror(
     decisions: Decisions | None, whole: keras.Model | None, model: keras.Model
 ) -> Iterator[tuple[str, str]]:
-    """How much of a model is undone exactly, and what that costs."""
+    """How many calls have an exact adjoint in the mirror, and how many parameters that takes."""
     if not decisions:
         return
     exact = sum(decision.kind == Kind.EXACT for decision in decisions)
-    yield f"{exact} of {len(decisions)}", "layers are undone by their exact adjoints"
+    yield f"{exact} of {len(decisions)}", "layers are mirrored by their exact adjoints"
     shared = {id(kernel): kernel for decision in decisions for kernel in kernels_read(decision)}
     yield short(sum(math.prod(kernel.shape) for kernel in shared.values())), "kernel parameters are shared, not copied"
     if whole is not None:
-        yield short(whole.count_params() - model.count_params()), "parameters belong to the mirror alone"
+        yield short(whole.count_params() - model.count_params()), "parameters are the mirror's own"
 
 
 def kernels_read(decision: Decision) -> list[keras.Variable]:
@@ -170,14 +170,14 @@ def kernels_read(decision: Decision) -> list[keras.Variable]:
     return [variable for layer in tied for variable in layer.source.weights if variable.name.endswith(KERNELS)]
 
 
-def tests_passed(examined: Sequence[Examined]) -> tuple[str, str]:
+def tests_passed(checked: Sequence[Checked]) -> tuple[str, str]:
     """How many adjoint tests passed, of those that were run."""
-    tested = [finding for _, _, finding in examined if finding.residual is not None or finding.failed]
-    return f"{sum(not finding.failed for finding in tested)} of {len(tested)}", "adjoint tests passed"
+    tested = [check for _, _, check in checked if check.residual is not None or check.failed]
+    return f"{sum(not check.failed for check in tested)} of {len(tested)}", "adjoint tests passed"
 
 
 def short(count: int) -> str:
-    """A number with no more than three digits that matter, as in 14.7 M."""
+    """A number with at most three significant digits, as in 14.7 M."""
     rounded = int(float(f"{count:.3g}"))
     for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if rounded >= size:
@@ -186,19 +186,21 @@ def short(count: int) -> str:
 
 
 def lines_of(
-    decisions: Iterable[Decision], examined: Sequence[Examined], words: Mapping[int, Words], anchors: Mapping[int, str]
+    decisions: Iterable[Decision],
+    checked: Sequence[Checked],
+    labels: Mapping[int, Labels],
+    anchors: Mapping[int, str],
 ) -> Iterator[Line]:
     """The table: every layer and operation that is called, in that order, and then every other layer."""
-    known = {id(layer): (name, finding) for name, layer, finding in examined}
+    known = {id(layer): (name, check) for name, layer, check in checked}
     seen: set[int] = set()
     for decision in decisions:
         key = id(decision.call.operation)
         if key not in seen:
             seen.add(key)
-            word = words[key]
-            name, finding = known.get(key, (word.name, None))
-            mirror = f"{word.mirror}, {word.how}" if word.mirror else word.how
-            yield Line(name, word.type, f"{word.into} → {word.out}", mirror, finding, anchors.get(key, ""))
-    for name, layer, finding in examined:
+            label = labels[key]
+            name, check = known.get(key, (label.name, None))
+            yield Line(name, label.type, f"{label.into} → {label.out}", label.counterpart, check, anchors.get(key, ""))
+    for name, layer, check in checked:
         if id(layer) not in seen:
-            yield Line(name, type(layer).__name__, "", "", finding, anchors.get(id(layer), ""))
+            yield Line(name, type(layer).__name__, "", "", check, anchors.get(id(layer), ""))

@@ -1,28 +1,33 @@
-"""What the page says about each layer that has kernels: its pictures, its figures, its spectrum."""
+"""The sections of the page about layers with kernels: pictures, figures and singular values."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import keras
 
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.text import size_text
-from keras_adjoint.plots.layer_kernels import kernels_of
-from keras_adjoint.plots.tiles import mosaic
-from keras_adjoint.plots.words import extent
+from keras_adjoint.plots.diagram.labels import Labels
+from keras_adjoint.plots.kernel_arrays import KernelArray, kernels_of
+from keras_adjoint.plots.tiles import extent, mosaic
 from keras_adjoint.report.pictures import Picture, kernel_picture
 from keras_adjoint.report.spectrum import Spectrum, spectrum_of
+from keras_adjoint.testing.model import LayerCheck
 
 L = keras.layers
 TABLE, LIST, MATRIX = "table", "list", "matrix"
-FEW = {  # how many tiles are shown
+SHOWN = {  # the largest number of tiles
     TABLE: {"filters": 8, "channels": 8},
     LIST: {"filters": 24, "channels": 8},
     MATRIX: {"filters": 64, "channels": 64},
 }
-SIDE, ACROSS, WIDE_ACROSS = 27, 8, 3  # pixels of a tile, and how many filters stand in a row
+SIDE, ACROSS, WIDE_ACROSS = 27, 8, 3  # pixels of a tile, and the number of filters in a row
+
+Kinds: TypeAlias = Mapping[str | None, tuple[str, bool]]
 
 # The kinds of `transpose_kernel`, what each does, and whether it gives the adjoint of a convolution.
-KINDS = {
+ALL_KINDS: Kinds = {
     None: ("as it is", False),
     "conv_transpose": ("for a transposed convolution", True),
     "conv": ("flipped and channels swapped, for a plain convolution", True),
@@ -38,112 +43,113 @@ CONVOLUTIONS = (
 
 
 @dataclass(frozen=True)
-class Panel:
-    """A picture of a kernel, and everything that it is a picture of.
+class KernelPanel:
+    """A picture of a kernel, and of all its transposes that are equal to it.
 
     Attributes:
         picture: The `Picture`.
-        kinds: (name of a kind or "", what it does) of each kind that gives these same numbers.
+        kinds: (name or "", what it does) of each kind that gives these numbers.
         adjoint: Whether one of them gives the adjoint.
         extent: How much of the kernel is shown.
     """
 
     picture: Picture
-    kinds: list
+    kinds: list[tuple[str, str]]
     adjoint: bool
     extent: str
 
 
 @dataclass(frozen=True)
 class Section:
-    """What there is to say about one layer with kernels.
+    """A section about one layer with kernels.
 
     Attributes:
-        anchor: What links to it use.
+        anchor: The target of links to it.
         name: The layer's name, with those of the models around it.
         type: Its type.
         facts: (what, how much) in words.
-        finding: The outcome of its adjoint test.
-        kernels: (name, shape, list of `Panel`) of each kernel.
+        check: The outcome of its adjoint test.
+        kernels: (name, shape, panels) of each kernel.
         spectrum: A `Spectrum`.
     """
 
     anchor: str
     name: str
     type: str
-    facts: list
-    finding: object
-    kernels: list
+    facts: list[tuple[str, str]]
+    check: LayerCheck
+    kernels: list[tuple[str, str, list[KernelPanel]]]
     spectrum: Spectrum
 
 
-def section_of(number, name, layer, finding, words=None):
+def section_of(
+    number: int, name: str, layer: keras.layers.Layer, check: LayerCheck, labels: Labels | None = None
+) -> Section | None:
     """The `Section` of a layer; `None` if it has no kernels to show.
 
     Args:
-        number: Of the layer in the model.
+        number: Its number in the model.
         name: Its name.
         layer: The layer.
-        finding: The outcome of its adjoint test.
-        words: The `Words` of its rung, if it has one.
+        check: The outcome of its adjoint test.
+        labels: Its labels in the diagram, if it is there.
     """
     matrix = isinstance(layer, (L.Dense, L.EinsumDense, L.Embedding))
     try:
-        shown = kernels_of(layer, **(FEW[MATRIX] if matrix else FEW[TABLE]))
+        shown = kernels_of(layer, **(SHOWN[MATRIX] if matrix else SHOWN[TABLE]))
         if any(kernel.colours is not None or kernel.inputs == 1 for kernel in shown):
-            shown = kernels_of(layer, **FEW[LIST])
+            shown = kernels_of(layer, **SHOWN[LIST])
     except Exception:  # quantised beyond recovery, or not built
         return None
     if not shown:
         return None
     kernels = [(kernel.name, size_text(kernel.shape), panels_of(layer, kernel, name)) for kernel in shown]
-    return Section(
-        f"layer-{number}", name, type(layer).__name__, facts_of(layer, words), finding, kernels, spectrum_of(layer)
-    )
+    facts = list(facts_of(layer, labels))
+    return Section(f"layer-{number}", name, type(layer).__name__, facts, check, kernels, spectrum_of(layer))
 
 
-def panels_of(layer, kernel, name):
-    """A `Panel` for each different array among a kernel and its transposes."""
+def panels_of(layer: keras.layers.Layer, kernel: KernelArray, name: str) -> list[KernelPanel]:
+    """A panel for each different array among a kernel and its transposes."""
+    kinds: Kinds = {None: ("as it is", False)}
     if isinstance(layer, CONVOLUTIONS):
-        kinds = KINDS
-    elif isinstance(layer, Tied) or not isinstance(layer, L.Dense):
-        kinds = {None: ("as it is", False)}
-    else:
-        kinds = {None: ("as it is", False), "swap_channels": ("transposed, as the adjoint multiplies by it", True)}
-    panels: dict[tuple, tuple] = {}
+        kinds = ALL_KINDS
+    elif isinstance(layer, L.Dense) and not isinstance(layer, Tied):
+        kinds = {**kinds, "swap_channels": ("transposed, as the adjoint multiplies by it", True)}
+    panels: dict[tuple[tuple[int, ...], bytes], tuple[KernelArray, list[str | None]]] = {}
     for kind in kinds:
-        turned = kernel.transposed(kind)
-        panels.setdefault((turned.values.shape, turned.values.tobytes()), (turned, []))[1].append(kind)
-    return [panel(turned, same, kinds, f"{kernel.name} of {name}") for turned, same in panels.values()]
+        found = kernel.transposed(kind)
+        panels.setdefault((found.values.shape, found.values.tobytes()), (found, []))[1].append(kind)
+    return [panel(found, equal, kinds, f"{kernel.name} of {name}") for found, equal in panels.values()]
 
 
-def panel(kernel, same, kinds, whose):
-    does = [kinds[kind][0] for kind in same]
-    alt = f"The {whose}, {'; the same as '.join(does)}: {extent(kernel)}"
+def panel(kernel: KernelArray, equal: Sequence[str | None], kinds: Kinds, name: str) -> KernelPanel:
+    """The panel of a kernel that is the same for several kinds."""
+    does = [kinds[kind][0] for kind in equal]
+    alt = f"The {name}, {'; the same as '.join(does)}: {extent(kernel)}"
     across = WIDE_ACROSS if len(kernel.taps) in (1, 3) else ACROSS
     picture = kernel_picture(mosaic(kernel.values, colours=kernel.colours, across=across, side=SIDE), alt)
-    names = [("" if kind is None or len(kinds) < len(KINDS) else kind, kinds[kind][0]) for kind in same]
-    return Panel(picture, names, any(kinds[kind][1] for kind in same), extent(kernel))
+    names = [(kind if kind is not None and kinds is ALL_KINDS else "", kinds[kind][0]) for kind in equal]
+    return KernelPanel(picture, names, any(kinds[kind][1] for kind in equal), extent(kernel))
 
 
-def facts_of(layer, words):
-    """What a layer is made with, its sizes, and how the mirror undoes it, as pairs of words."""
-    if words is not None:
-        yield "sizes", f"{words.into} → {words.out}"
+def facts_of(layer: keras.layers.Layer, labels: Labels | None) -> Iterator[tuple[str, str]]:
+    """The sizes of a layer, its settings, and its counterpart in the mirror, in words."""
+    if labels is not None:
+        yield "sizes", f"{labels.into} → {labels.out}"
     source = layer.source if isinstance(layer, Tied) else layer
-    moves = [
+    settings = [
         f"{noun} {size_text(value)}"
-        for noun, attribute, usual in (("stride", "strides", 1), ("dilation", "dilation_rate", 1))
+        for noun, attribute, default in (("stride", "strides", 1), ("dilation", "dilation_rate", 1))
         for value in [getattr(source, attribute, ())]
-        if isinstance(value, tuple) and value and set(value) != {usual}
+        if isinstance(value, tuple) and value and set(value) != {default}
     ]
-    moves += [f"padding {layer.padding}"] if isinstance(getattr(layer, "padding", None), str) else []
-    moves += [f"{layer.groups} groups"] if getattr(layer, "groups", 1) > 1 and isinstance(layer, L.Layer) else []
-    if moves:
-        yield "moves", ", ".join(moves)
+    settings += [f"padding {layer.padding}"] if isinstance(getattr(layer, "padding", None), str) else []
+    settings += [f"{layer.groups} groups"] if getattr(layer, "groups", 1) > 1 and isinstance(layer, L.Layer) else []
+    if settings:
+        yield "settings", ", ".join(settings)
     activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
     if activation != "linear":
         yield "activation", activation
     yield "parameters", f"{layer.count_params():,}"
-    if words is not None:
-        yield "in the mirror", f"{words.mirror}, {words.how}" if words.mirror else words.how
+    if labels is not None:
+        yield "in the mirror", labels.counterpart

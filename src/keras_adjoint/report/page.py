@@ -1,26 +1,28 @@
 """The page: its template filled in. Everything that comes from the model is escaped there."""
 
+from collections.abc import Iterable
 from importlib import resources
 
 import jinja2
 from markupsafe import Markup
 
 from keras_adjoint import __version__
+from keras_adjoint.report.facts import Facts
 
-OPEN = 6  # the largest number of layers whose sections are all open from the start
+MOST_OPEN = 6  # the largest number of layers whose sections are all open from the start
 
 
-def page_about(facts):
+def page_about(facts: Facts) -> str:
     """`Facts` about a model as the text of one HTML file."""
     return (
         environment()
         .get_template("page.html")
-        .render(facts=facts, version=__version__, all_open=len(facts.sections) <= OPEN)
+        .render(facts=facts, version=__version__, all_open=len(facts.sections) <= MOST_OPEN)
     )
 
 
-def environment():
-    """Where templates come from, and what they can do."""
+def environment() -> jinja2.Environment:
+    """The templates of this package, with the filters below. Values are escaped."""
     made = jinja2.Environment(
         loader=jinja2.FunctionLoader(source_of),
         autoescape=True,
@@ -32,31 +34,31 @@ def environment():
     return made
 
 
-def source_of(name):
-    """The text of a file beside this one."""
+def source_of(name: str) -> str:
+    """The text of a template."""
     return (resources.files("keras_adjoint.report") / "templates" / name).read_text(encoding="utf-8")
 
 
-def path(points):
-    """Points as an SVG polyline has them."""
+def path(points: Iterable[tuple[float, float]]) -> str:
+    """The points of an SVG polyline."""
     return " ".join(f"{x:g},{y:g}" for x, y in points)
 
 
-def figure(value):
-    """A number with three digits that matter."""
+def figure(value: float) -> str:
+    """A number with three significant digits."""
     return f"{value:.3g}"
 
 
-def residual(value):
+def residual(value: float) -> str:
     return f"{value:.1e}" if value else "0"
 
 
-def isolated(name):
-    """A name as HTML that keeps to itself which way its letters run."""
+def isolated(name: str) -> Markup:
+    """A name as HTML, isolated so that right-to-left letters in it do not reorder the text around it."""
     return Markup("<bdi>{}</bdi>").format(name)
 
 
-def with_code(text):
-    """A text as HTML, in which what stands between backticks is code."""
+def with_code(text: str) -> Markup:
+    """A text as HTML, with everything between backticks as code."""
     parts = enumerate(text.split("`"))
     return Markup().join(Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in parts)

@@ -19,8 +19,8 @@ ABOUT = {
 
 MEANS: dict[str, dict[str, str]] = {
     "activation": {
-        "same": "The mirror has the encoder's own activation in the mirrored place. The code has passed its activation "
-        "already, so it is not applied again there.",
+        "same": "The mirror has the encoder's activation in the mirrored place. The activation of the code is not repeated: "
+        "the code has passed it already.",
         "linear": "The mirror has no activation there.",
         "deconvnet": "Values pass a ReLU in the mirror (Zeiler and Fergus 2014).",
         "gradient": "Values are set to zero at units that were not active, as in a gradient.",
@@ -34,15 +34,15 @@ MEANS: dict[str, dict[str, str]] = {
         "skip": "It is left out.",
     },
     "pooling": {
-        "spread": "Every value is repeated over the window that it came from. Where in it the maximum was is lost.",
+        "spread": "Every value is repeated over the window that it came from. The position of the maximum is lost.",
         "average": "Every value is spread evenly over its window: the adjoint of average pooling.",
-        "switches": "Every maximum is put back where it came from, which the encoder records.",
+        "switches": "Every value is put where the maximum was, which the encoder records.",
     },
     "gates": {
-        "skip": "The mirror goes through the signal alone, and not through what computed the gate.",
+        "skip": "The mirror has no gate. The layers that compute it have no counterpart.",
         "recorded": "Values are multiplied by the gate, which the encoder records.",
     },
-    "dropout": {"drop": "It is left out.", "keep": "The mirror has it, too."},
+    "dropout": {"drop": "It is left out.", "keep": "The mirror has it as well."},
     "preprocessing": {
         "undo": "Scale and shift are undone, so that the reconstruction has the range of the input.",
         "adjoint": "Values are multiplied by the scale: the adjoint.",
@@ -65,10 +65,10 @@ class PolicyWords:
 
     Attributes:
         policy: Its name.
-        choice: What it chose.
-        about: What it is about, in words.
-        meaning: What the choice means, in words.
-        chosen: Whether the user gave the policy, rather than leaving it at its default.
+        choice: Its choice.
+        about: The layers that it is about, in words.
+        meaning: The effect of the choice, in words.
+        chosen: Whether the user chose it, rather than the default.
         layers: The names of the layers.
     """
 

@@ -36,7 +36,7 @@ def conv(call: AdjointCall) -> list[Step]:
         call.known(sizes)
     # At stride 1 every size is cut and padded alike, so that the smallest size may be substituted for one that is unknown.
     pairs = zip(tied.windows, sizes, strict=True)
-    axes = tuple(window.at(window.reach if size is None else size) for window, size in pairs)
+    axes = tuple(window.at(window.dilated_taps if size is None else size) for window, size in pairs)
     kernel, groups, before = forward_kernel(tied)
 
     def convert(bias: np.ndarray | None) -> list[Step]:
@@ -50,7 +50,7 @@ def conv_transpose(call: AdjointCall) -> list[Step]:
     tied = call.tied
     pairs = zip(tied.windows, call.input_sizes, strict=True)
     axes = [window.at(window.outputs(1) if size is None else size) for window, size in pairs]
-    pads = [(axis.before, axis.padded_size - axis.before - axis.size) for axis in axes]
+    pads = [(axis.pad_before, axis.padded_size - axis.pad_before - axis.size) for axis in axes]
     strides, dilation = tied.source.strides, tied.source.dilation_rate
 
     def convert(bias: np.ndarray | None) -> list[Step]:
@@ -88,12 +88,14 @@ def as_transposed(
     kernel, axes = without_dilation(kernel, convolution.axes)
     *taps, channels, _ = kernel.shape
     strides = tuple(axis.stride for axis in axes)
-    missing = [int(axis.before + axis.size > transposed_size(axis, axis.outputs)) for axis in axes]
+    missing = [int(axis.pad_before + axis.size > transposed_size(axis, axis.outputs)) for axis in axes]
     full = [transposed_size(axis, axis.outputs + more) for axis, more in zip(axes, missing, strict=True)]
     return [
         *windowed([(0, more) for more in missing]),
         weighted(CONV_TRANSPOSE[rank], kernel, bias, filters=channels, kernel_size=tuple(taps), strides=strides),
-        *windowed([(-axis.before, axis.before + axis.size - size) for axis, size in zip(axes, full, strict=True)]),
+        *windowed(
+            [(-axis.pad_before, axis.pad_before + axis.size - size) for axis, size in zip(axes, full, strict=True)]
+        ),
     ]
 
 
@@ -106,9 +108,9 @@ def without_dilation(kernel: np.ndarray, axes: tuple[Axis, ...]) -> tuple[np.nda
     """The same convolution with the zeros between its taps as part of the kernel."""
     if all(axis.dilation == 1 for axis in axes):
         return kernel, axes
-    spread = np.zeros((*(axis.reach for axis in axes), *kernel.shape[-2:]), kernel.dtype)
+    spread = np.zeros((*(axis.dilated_taps for axis in axes), *kernel.shape[-2:]), kernel.dtype)
     spread[tuple(slice(None, None, axis.dilation) for axis in axes)] = kernel
-    return spread, tuple(replace(axis, taps=axis.reach, dilation=1) for axis in axes)
+    return spread, tuple(replace(axis, taps=axis.dilated_taps, dilation=1) for axis in axes)
 
 
 def as_plain(call: AdjointCall, kernel: np.ndarray, convolution: Convolution, bias: np.ndarray | None) -> list[Step]:

@@ -117,7 +117,7 @@ def spread_pooling(call: AdjointCall) -> list[Step]:
     tied = call.tied
     sizes, outputs = call.known(call.output_sizes), call.known(call.input_sizes)
     axes = [window.at(size) for window, size in zip(tied.windows, sizes, strict=True)]
-    surplus = [(-a.before, a.size + a.before - n * a.stride) for a, n in zip(axes, outputs, strict=True)]
+    surplus = [(-a.pad_before, a.size + a.pad_before - n * a.stride) for a, n in zip(axes, outputs, strict=True)]
     if any(missing > 0 for _, missing in surplus):
         return along_each_axis(call)
     steps = [repeated(tuple(along.stride for along in axes)), *windowed(surplus)]

@@ -1,21 +1,17 @@
-"""Proof instead of promises: the adjoint test with its report, and whether kernels are shared."""
+"""The adjoint test and its report: whether ⟨A x, y⟩ = ⟨x, B y⟩ on random x and y."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_adjoint.keras_internals import layers_inside, own_variables
 from keras_adjoint.layers.adjoint import linear_adjoint, original_of
-from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.adjoint import adjoint
+from keras_adjoint.ops import Shape
 from keras_adjoint.ops.dot_test import derived_tolerance, operator_dtype, random_probe, residual_of
-from keras_adjoint.testing.packing import Packing
-from keras_adjoint.testing.pairs import UNPOOLING, known_shape, name_of, pair_of
-
-Operator: TypeAlias = Callable[..., Any]  # layers and models are callables, too
+from keras_adjoint.testing.pairs import UNPOOLING, Operator, Packing, known_shape, name_of, pair_of
 
 
 @dataclass(frozen=True)
@@ -41,13 +37,13 @@ class AdjointReport:
     diagnosis: str
     forward: str
     backward: str
-    input_shape: tuple
-    output_shape: tuple
+    input_shape: Shape
+    output_shape: Shape
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         return self.passed
 
-    def __str__(self):
+    def __str__(self) -> str:
         verdict = "is" if self.passed else "is not"
         lines = [
             f"{self.backward} {verdict} the adjoint of {self.forward}: residual {self.residual:.1e}, tolerance "
@@ -163,53 +159,3 @@ def assert_adjoint(forward: Operator, backward: Operator | None = None, **option
     if not report:
         raise AssertionError(str(report))
     return report
-
-
-def is_tied(a: keras.layers.Layer, b: keras.layers.Layer | None = None) -> bool:
-    """Whether kernels are shared rather than copied.
-
-    Args:
-        a: A layer or model. A single adjoint layer is tied if it reads a kernel that is not its own.
-        b: Another layer or model. If given: whether all adjoint layers in `a` read variables of `b`, or those in `b`
-            variables of `a`. If not: whether all adjoint layers in the model `a` read variables of other layers of `a`.
-
-    Returns:
-        A Boolean; `False` if there is no adjoint layer at all.
-
-    Example:
-
-    >>> inputs = keras.Input((9, 9, 1))
-    >>> conv = keras.layers.Conv2D(4, 3)
-    >>> features = conv(inputs)
-    >>> model = keras.Model(inputs, ka.adjoint(conv)(features))
-    >>> ka.is_tied(model), ka.is_tied(model, conv), ka.is_tied(conv)
-    (True, True, False)
-    """
-    if b is not None:
-        return _reads(a, _own_variables(b)) or _reads(b, _own_variables(a))
-    if isinstance(a, Tied):
-        return a.tied
-    return _reads(a, _own_variables(a))
-
-
-def _reads(reader, variables):
-    adjoints = [layer for layer in _layers(reader) if isinstance(layer, Tied) and layer.source.variables]
-    return bool(adjoints) and all(
-        layer.tied and all(id(variable) in variables for variable in layer.source.variables) for layer in adjoints
-    )
-
-
-def _layers(root):
-    """All layers in `root`, but not the sources that adjoint layers hold."""
-    yield root
-    if not isinstance(root, Tied):
-        for layer in layers_inside(root, recursive=False):
-            yield from _layers(layer)
-
-
-def _own_variables(root):
-    """Identities of all variables in `root` that do not only belong to the source of an adjoint layer."""
-    owned = set()
-    for layer in _layers(root):
-        owned.update(id(variable) for variable in own_variables(layer))
-    return owned

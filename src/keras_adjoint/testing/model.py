@@ -1,7 +1,8 @@
-"""`keras-adjoint check`: the adjoint test of every layer of a saved model."""
+"""The adjoint test of every layer of a model."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 
 import keras
@@ -12,57 +13,70 @@ from keras_adjoint.layers.adjoint import linear_adjoint, probe_shape
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule
 from keras_adjoint.layers.tied import Tied, call_at_inference
 from keras_adjoint.models.graph import layers_of
+from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.dot_test import evaluate, operator_dtype, random_probe
 from keras_adjoint.ops.precision import epsilon
-from keras_adjoint.testing.check import check_adjoint
+from keras_adjoint.testing.check import AdjointReport, check_adjoint
 
 OK, FAILED, NO_RULE, NOT_LINEAR, NOT_RUN = "ok", "FAILED", "no rule", "not linear", "not run"
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What was found about one layer."""
+class LayerCheck:
+    """The outcome of the adjoint test of one layer.
 
-    layer: str  # with the names of the models around it
+    Attributes:
+        layer: Its name, with those of the models around it.
+        type: Its type.
+        verdict: OK, FAILED, NO_RULE, NOT_LINEAR or NOT_RUN.
+        adjoint: The type of its adjoint, or what the layer is the adjoint of.
+        input_shape: The shape that was tried.
+        residual: The largest residual, if it is finite.
+        tolerance: What rounding explains.
+        reason: Why it failed or was not tested, or "".
+    """
+
+    layer: str
     type: str
     verdict: str
-    adjoint: str = ""  # its type, or what the layer is the adjoint of
-    input_shape: tuple = ()
+    adjoint: str = ""
+    input_shape: Shape = ()
     residual: float | None = None
     tolerance: float | None = None
     reason: str = ""
 
     @property
-    def failed(self):
+    def failed(self) -> bool:
         return self.verdict == FAILED
 
 
-def examine(model):
-    """A `Finding` for every layer of a model."""
-    return [examine_layer(name, layer) for name, layer in layers_of(model)]
+def check_layers(model: keras.Model) -> list[LayerCheck]:
+    """A `LayerCheck` of every layer of a model."""
+    return [check_layer(name, layer) for name, layer in layers_of(model)]
 
 
-def examine_layer(name, layer, trials=3):
-    """The finding for one layer, whatever happens to it, from that many random pairs."""
-    known = {"layer": name, "type": type(layer).__name__}
+def check_layer(name: str, layer: keras.layers.Layer, trials: int = 3) -> LayerCheck:
+    """The `LayerCheck` of one layer, from that many random pairs. Errors are verdicts, too."""
+    found = LayerCheck(name, type(layer).__name__, OK)
     try:
-        known["adjoint"], report = run_test(layer, trials)
+        adjoint, report = run_test(layer, trials)
     except NoRuleError as error:
-        if class_with_rule(layer) in REGISTERED_BY_USERS:  # a rule that was refused, for it failed the adjoint test
-            return Finding(**known, verdict=FAILED, reason=str(error))
-        return Finding(**known, verdict=NO_RULE if may_be_linear(layer) else NOT_LINEAR, reason=str(error))
+        refused = class_with_rule(layer) in REGISTERED_BY_USERS  # its rule failed the adjoint test
+        verdict = FAILED if refused else NO_RULE if may_be_linear(layer) else NOT_LINEAR
+        return replace(found, verdict=verdict, reason=str(error))
     except TieError as error:
-        return Finding(**known, verdict=NO_RULE, reason=str(error))
+        return replace(found, verdict=NO_RULE, reason=str(error))
     except Exception as error:
         own = runs(layer)
         reason = f"{'' if own else 'the layer itself does not run here: '}{type(error).__name__}: {error}"
-        return Finding(**known, verdict=FAILED if own else NOT_RUN, reason=reason)
+        return replace(found, verdict=FAILED if own else NOT_RUN, reason=reason)
     verdict, reason = OK if report else FAILED, report.diagnosis
     if not report and quantisation(layer):
         verdict, reason = NOT_LINEAR, f"it rounds its inputs to {quantisation(layer)}, so it is linear only up to that"
-    return Finding(
-        **known,
+    return replace(
+        found,
         verdict=verdict,
+        adjoint=adjoint,
         input_shape=tuple(report.input_shape),
         residual=report.residual if math.isfinite(report.residual) else None,
         tolerance=report.tolerance,
@@ -70,7 +84,7 @@ def examine_layer(name, layer, trials=3):
     )
 
 
-def run_test(layer, trials):
+def run_test(layer: keras.layers.Layer, trials: int) -> tuple[str, AdjointReport]:
     """(the adjoint in words, the report of the adjoint test)."""
     if isinstance(layer, Tied):
         return f"of {layer.source.name}", check_adjoint(layer, trials=trials) or without_bias(layer)
@@ -78,10 +92,10 @@ def run_test(layer, trials):
     return type(adjoint).__name__, check_adjoint(layer, adjoint, trials=trials)
 
 
-def without_bias(layer):
+def without_bias(layer: Tied) -> AdjointReport:
     """The failed test of an adjoint layer once more, as that of its source, which can find mistakes in the kernel's use.
 
-    It takes the layer's bias for a mistake, so the model, which nobody else uses, loses it.
+    It would take the layer's bias for a mistake, so the bias of this model is set to zero.
     """
     for variable in layer.weights:
         if "bias" in variable.name and all(variable is not other for other in layer.source.weights):
@@ -89,12 +103,12 @@ def without_bias(layer):
     return check_adjoint(layer.source, layer)
 
 
-def quantisation(layer):
+def quantisation(layer: keras.layers.Layer) -> str | None:
     """The numbers that a quantised layer, or the source of an adjoint layer, computes with; else `None`."""
     return getattr(layer.source if isinstance(layer, Tied) else layer, "quantization_mode", None)
 
 
-def may_be_linear(layer):
+def may_be_linear(layer: keras.layers.Layer) -> bool:
     """Whether f(x + y) + f(0) = f(x) + f(y) for random x and y, or cannot be tried."""
     try:
         shape, dtype = probe_shape(layer), operator_dtype(layer)
@@ -107,15 +121,17 @@ def may_be_linear(layer):
     return abs(both + zero - one - other).max() <= math.sqrt(epsilon(dtype)) * (abs(both).max() + abs(one).max())
 
 
-def runs(layer):
+def runs(layer: keras.layers.Layer) -> bool:
     """Whether the layer itself can be called on this backend."""
     try:
         shape, dtype = probe_shape(layer), operator_dtype(layer)
+        if shape is None:
+            return False
         evaluate(inference(layer), 0 * random_probe(shape, dtype, np.random.default_rng(0)), dtype)
     except Exception:
         return False
     return True
 
 
-def inference(layer):
+def inference(layer: keras.layers.Layer) -> Callable[[Tensor], Tensor]:
     return partial(call_at_inference, layer)

@@ -1,9 +1,14 @@
 """Two operators that may be each other's adjoint, as functions of arrays, whatever they are made of."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
 
 from keras_adjoint.errors import SizeError
 from keras_adjoint.layers.adjoint import original_of, probe_shape
@@ -11,31 +16,85 @@ from keras_adjoint.layers.merge import AdjointMerge
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied, linear_part
 from keras_adjoint.models.backward import one_or_list
+from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.dot_test import evaluate, random_probe
-from keras_adjoint.testing.packing import Packing, packed
+
+Operator: TypeAlias = Callable[..., Any]  # layers and models are callables, too
+Array: TypeAlias = NDArray[Any]
 
 UNPOOLING = (AdjointMaxPooling, AdjointGlobalMaxPooling)  # they are called with switches
+
+
+# --- several tensors as one
+
+
+class Packing:
+    """Several tensors read as one vector per sample: side by side, each flattened behind its batch axis.
+
+    So an operator between several tensors is a matrix like any other.
+
+    Args:
+        shapes: The tensors' shapes, batch axis included.
+    """
+
+    def __init__(self, shapes: Sequence[Shape]) -> None:
+        self.shapes = tuple(tuple(shape) for shape in shapes)
+        self.sizes = [math.prod(shape[1:]) for shape in self.shapes]
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of all of them as one tensor."""
+        return self.shapes[0][0], sum(self.sizes)
+
+    def split(self, packed: Tensor) -> list[Tensor]:
+        """The tensors in a packed one, whatever its number of samples."""
+        parts, start = [], 0
+        for shape, size in zip(self.shapes, self.sizes, strict=True):
+            parts.append(ops.reshape(packed[:, start : start + size], (-1, *shape[1:])))
+            start += size
+        return parts
+
+    @staticmethod
+    def join(tensors: Sequence[Tensor]) -> Tensor:
+        """One tensor of them all."""
+        return ops.concatenate([ops.reshape(tensor, (ops.shape(tensor)[0], -1)) for tensor in tensors], axis=1)
+
+
+def packed(operator: Operator, inputs: Packing | None, outputs: Packing | None) -> Operator:
+    """`operator` between packed tensors; `None` where there is one tensor."""
+
+    def apply(x: Tensor) -> Tensor:
+        y = operator(x if inputs is None else inputs.split(x))
+        return y if outputs is None else outputs.join(y)
+
+    return apply
+
+
+# --- pairs
 
 
 @dataclass(frozen=True)
 class Pair:
     """A and B as functions of float64 arrays, the layers behind them, if they are layers, and how y is packed."""
 
-    forward: Callable
-    backward: Callable
+    forward: Callable[[Array], Array]
+    backward: Callable[[Array], Array]
     forward_layer: keras.layers.Layer | None = None
     backward_layer: keras.layers.Layer | None = None
     outputs: Packing | None = None
 
 
-def pair_of(forward, backward, shape, inputs, dtype, generator):
-    """The `Pair` of two operators on x of `shape`; several tensors at either end are packed into one array."""
+def pair_of(
+    forward: Operator,
+    backward: Operator,
+    shape: Shape,
+    inputs: Packing | None,
+    dtype: str,
+    generator: np.random.Generator,
+) -> Pair:
+    """The `Pair` of two operators on x of `shape`; several tensors on either side are packed into one array."""
     if isinstance(backward, UNPOOLING):
-        switches = keras.ops.convert_to_tensor(random_probe(shape, dtype, generator), dtype)
-        return Pair(
-            forward=lambda x: evaluate(lambda t: backward.apply_forward(t, switches), x, dtype),
-            backward=lambda y: evaluate(lambda t: backward(t, switches=switches), y, dtype),
-        )
+        return unpooling_pair(backward, shape, dtype, generator)
     linear = forward
     if isinstance(backward, Tied) and backward.source is forward:
         linear = backward.apply_forward
@@ -46,12 +105,12 @@ def pair_of(forward, backward, shape, inputs, dtype, generator):
     ):
         linear = _linear(forward)
 
-    def apply_backward(y):
+    def apply_backward(y: Tensor) -> Tensor:
         if not isinstance(backward, Tied) or getattr(backward, "output_size", ()) is not None:
             return backward(y)
         try:
             return backward(y, output_size=_zeros(shape, dtype))
-        except SizeError:  # then its own idea of the size is what the test shall show
+        except SizeError:  # then the test shall show the size that it takes by itself
             return backward(y)
 
     result = linear(_zeros(shape, dtype))
@@ -65,31 +124,39 @@ def pair_of(forward, backward, shape, inputs, dtype, generator):
     )
 
 
-def _zeros(shape, dtype):
+def unpooling_pair(backward: Any, shape: Shape, dtype: str, generator: np.random.Generator) -> Pair:
+    """The `Pair` of max pooling and unpooling with the switches of one random input."""
+    switches = ops.convert_to_tensor(random_probe(shape, dtype, generator), dtype)
+    return Pair(
+        forward=lambda x: evaluate(lambda t: backward.apply_forward(t, switches), x, dtype),
+        backward=lambda y: evaluate(lambda t: backward(t, switches=switches), y, dtype),
+    )
+
+
+def _zeros(shape: Shape, dtype: str) -> Tensor | list[Tensor]:
     """Zeros of a shape, or a list of zeros of several shapes."""
     if isinstance(shape[0], int):
-        return keras.ops.zeros(shape, dtype)
-    return [keras.ops.zeros(one, dtype) for one in shape]
+        return ops.zeros(shape, dtype)
+    return [ops.zeros(one, dtype) for one in shape]
 
 
-def _linear(layer):
-    def apply(x):
+def _linear(layer: keras.layers.Layer) -> Operator:
+    def apply(x: Tensor) -> Tensor:
         with linear_part(layer) as linear:
             return linear(x)
 
     return apply
 
 
-def known_shape(forward, backward):
-    """The shape of x in A x, as the layers recorded it."""
+def known_shape(forward: Operator, backward: Operator) -> Any:
+    """The shape of x in A x, as the layers recorded it, or the shapes of several x."""
     if isinstance(backward, Tied) and backward.source is forward:
         shape = _shape_of_x(backward)
     elif isinstance(forward, Tied):
         x = _shape_of_x(forward)
         shape = x and tuple(forward.apply_forward(_zeros(x, forward.compute_dtype)).shape)
     elif isinstance(forward, keras.Model) and forward.inputs:
-        shapes = [probe_shape(forward, [x.shape]) for x in forward.inputs]
-        shape = one_or_list(shapes)
+        shape = one_or_list([probe_shape(forward, [x.shape]) for x in forward.inputs])
     else:
         shape = probe_shape(forward) if isinstance(forward, keras.layers.Layer) else None
     if shape is None:
@@ -100,13 +167,13 @@ def known_shape(forward, backward):
     return shape
 
 
-def _shape_of_x(adjoint):
+def _shape_of_x(adjoint: Tied) -> Any:
     if isinstance(adjoint, AdjointMerge):
         return [probe_shape(adjoint.source, [(None, *shape)]) for shape in adjoint.output_size] or None
     recorded = probe_shape(adjoint.source, adjoint.recorded_shapes())
     return recorded and adjoint.shape_of_x(recorded)
 
 
-def name_of(operator):
+def name_of(operator: Operator) -> str:
     """What to call an operator in a report."""
     return getattr(operator, "name", None) or getattr(operator, "__name__", None) or repr(operator)

@@ -17,12 +17,12 @@ def check(file: ModelFile, as_json: AsJson = False, modules: Modules = None, deb
     linear, or have no rule, are listed and do not count.
     """
     with one_line(debug=debug), without_tensorflow():
-        from keras_adjoint.testing.model import examine
+        from keras_adjoint.testing.model import check_layers
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.check import as_data, show
         from keras_adjoint_cli.output.console import print_json
 
-        findings = examine(load(file, modules))
+        findings = check_layers(load(file, modules))
         if as_json:
             print_json(as_data(file, findings))
         else:

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint_cli.completion import layers, policies
 from keras_adjoint_cli.errors import Unusable, one_line
 from keras_adjoint_cli.files.without_tensorflow import without_tensorflow
-from keras_adjoint_cli.options import AsJson, Debug, Force, ModelFile, Modules
+from keras_adjoint_cli.options import AsJson, Debug, Force, ModelFile, Modules, layers, policies
 
 EXAMPLES = (
     "deconv model.keras photo.jpg --layer conv4 -o seen.png",
@@ -60,7 +59,7 @@ def deconv(
     """Show in pixels what a layer's strongest features respond to in a photograph (Zeiler and Fergus 2014).
 
     The photograph is cut and scaled to the size that the model takes, in grey or colour as it has channels. Its strongest
-    features, one for each channel, are carried back to pixels by the adjoints of the layers, beside the patches of the
+    features, one for each channel, are projected back to pixels by the adjoints of the layers, beside the patches of the
     photograph that they come from. For networks without max pooling, try --policy activation=guided.
 
     Exit status: 0 if the picture was written; 2 if a file or an option cannot be used. Nothing is written then.
@@ -72,14 +71,21 @@ def deconv(
         from keras_adjoint.atomic_write import atomic_write
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.files.output import check_output
-        from keras_adjoint_cli.output.deconv import report
-        from keras_adjoint_cli.output.projections import draw
+        from keras_adjoint_cli.output.deconv import draw, report
         from keras_adjoint_cli.projections import project
 
         check_output(output, inputs=[file, photograph], suffixes=FORMATS, force=force)
         model = load(file, modules)
-        options = {"strongest": strongest, "channel": channel, "texts": policy or (), "limits": limits, "size": size}
-        seen = project(model, photograph, layer, **options)
+        seen = project(
+            model,
+            photograph,
+            layer,
+            strongest=strongest,
+            channel=channel,
+            texts=policy or (),
+            limits=limits,
+            size=size,
+        )
         with atomic_write(output) as beside:
             draw(beside, seen, file.stem)
         report(file, photograph, output, seen, as_json=as_json)

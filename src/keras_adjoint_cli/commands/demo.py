@@ -32,8 +32,7 @@ def demo(
         for module, package in (("skimage", "scikit-image"), ("matplotlib", "matplotlib")):
             if importlib.util.find_spec(module) is None:
                 raise Unusable(f'The demo needs {package}: pip install "keras-adjoint[demo]"')
-        from keras_adjoint.demo.job import run
-        from keras_adjoint.demo.tables import as_data
+        from keras_adjoint.demo.job import as_data, run
         from keras_adjoint_cli.output.console import make_console, print_json
 
         results = run(out, steps=steps, seed=seed, console=make_console(stderr=as_json))

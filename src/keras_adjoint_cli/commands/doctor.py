@@ -36,7 +36,7 @@ def doctor(
     modules: Modules = None,
     debug: Debug = False,
 ) -> None:
-    """Find what goes wrong with transposed kernels in the wild.
+    """Find common mistakes with transposed kernels.
 
     In models: kernels that are stored twice or wrongly transposed, sizes that a decoder cannot return, checkerboards, and
     more. In scripts, which are read and never run: the recipes that lead there. Each finding has its place, its effect in
@@ -48,16 +48,16 @@ def doctor(
     with one_line(debug=debug), without_tensorflow():
         from keras_adjoint_cli.output.console import print_json
         from keras_adjoint_cli.output.doctor import as_data, show
-        from keras_adjoint_cli.repair import open_patient, target_for
+        from keras_adjoint_cli.repair import open_file, target_for
 
         if (output or force) and not fix:
             raise Unusable("-o and --force are for the repaired copy that --fix writes.")
         target = target_for(file, output, force) if fix else None
-        patient = open_patient(file, modules)
-        outcome = patient.repair(target) if fix else None
+        examined = open_file(file, modules)
+        outcome = None if target is None else examined.repair(target)
         if as_json:
-            print_json(as_data(file, patient, outcome))
+            print_json(as_data(file, examined, outcome))
         else:
-            show(file, patient, outcome)
-        left = patient.findings if outcome is None else outcome.remaining
+            show(file, examined, outcome)
+        left = examined.findings if outcome is None else outcome.remaining
         raise typer.Exit(1 if left else 0)

@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint_cli.completion import kinds, methods
 from keras_adjoint_cli.errors import one_line
-from keras_adjoint_cli.options import AsJson, Debug, Force
+from keras_adjoint_cli.options import AsJson, Debug, Force, kinds, methods
 
 EXAMPLES = (
     "kernel weights.npz -o keras.npz --from OHWI --to HWIO",

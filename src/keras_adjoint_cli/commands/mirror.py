@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint_cli.completion import policies as complete_policy
 from keras_adjoint_cli.errors import one_line
 from keras_adjoint_cli.files.without_tensorflow import without_tensorflow
 from keras_adjoint_cli.options import AsJson, Debug, Force, Modules
+from keras_adjoint_cli.options import policies as complete_policy
 
 EXAMPLES = (
     "mirror encoder.keras -o decoder.keras",
@@ -39,7 +39,8 @@ def mirror(
     file: Encoder,
     output: Decoder,
     autoencoder: Annotated[
-        bool, typer.Option("--autoencoder", help="Write both halves, tied, with the memory that policies need.")
+        bool,
+        typer.Option("--autoencoder", help="Write both halves, tied, for policies that need recorded activations."),
     ] = False,
     policy: Policy = None,
     untie: Annotated[

@@ -40,9 +40,9 @@ def report(
 ) -> None:
     """Write one HTML file about a model and its mirror: a page with pictures that needs no network and runs no script.
 
-    It has the encoder and its mirror side by side as two ladders, what the policies decided, what comes back for pictures
-    (yours, or photographs that scikit-image brings along), every kernel under the transposes that go by that name, and the
-    adjoint test of every layer. Where a layer cannot be mirrored, the page says so and shows the rest.
+    It has a diagram of the encoder and its mirror, what the policies decided, reconstructions of pictures (yours, or
+    photographs that come with scikit-image), every kernel with its transposes, and the adjoint test of every layer. Where a
+    layer cannot be mirrored, the page says so and shows the rest.
 
     Exit status: 0 if the page was written; 2 if a file or an option cannot be used. Nothing is written then.
     """
@@ -53,7 +53,7 @@ def report(
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.files.output import check_output
         from keras_adjoint_cli.output.console import print_json
-        from keras_adjoint_cli.reporting import as_data, make, show, write
+        from keras_adjoint_cli.report_files import as_data, make, show, write
 
         pictures = images or []
         check_output(output, inputs=[file, *pictures], suffixes=[".html", ".htm"], force=force)

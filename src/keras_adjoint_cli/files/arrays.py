@@ -3,14 +3,18 @@
 import importlib.util
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint_cli.errors import Unusable
+
+Place: TypeAlias = tuple[Any, ...]  # the keys that lead to a value
+Notes: TypeAlias = dict[str, str] | None
 
 TORCH = (".pt", ".pth", ".bin")
 SUFFIXES = (".npy", ".npz", ".safetensors", *TORCH)
@@ -26,20 +30,20 @@ class Contents:
         notes: The text that a .safetensors file has beside its arrays.
     """
 
-    values: dict[tuple, Any]
-    notes: dict[str, str] | None = field(default=None)
+    values: dict[Place, Any]
+    notes: Notes = field(default=None)
 
 
-def name_of(path):
+def name_of(path: Place) -> str:
     """The name that a user knows a value by."""
     return ".".join(map(str, path)) or "array"
 
 
-def is_array(value):
+def is_array(value: Any) -> bool:
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
-def check_suffix(file):
+def check_suffix(file: Path) -> None:
     """Raise an `Unusable` unless files of that kind can be read and written here."""
     if file.suffix not in SUFFIXES:
         raise Unusable(f"Arrays are kept in files that end in {', '.join(SUFFIXES)}. Received: {file}")
@@ -48,7 +52,7 @@ def check_suffix(file):
         raise Unusable(f"For {file.suffix} files install {package}: pip install {package}. Received: {file}")
 
 
-def read(file):
+def read(file: Path) -> Contents:
     """The `Contents` of a file, or an `Unusable` that says what is wrong with it."""
     check_suffix(file)
     if not file.is_file():
@@ -61,7 +65,7 @@ def read(file):
         raise Unusable(f"{file} cannot be read as a {file.suffix} file: {reason_of(error)}") from error
 
 
-def reason_of(error):
+def reason_of(error: Exception) -> str:
     """What is wrong with a file, without the advice of other libraries to load it unsafely."""
     text = str(error)
     if "Unsupported" in text or "GLOBAL" in text:
@@ -73,7 +77,7 @@ def reason_of(error):
     return text.strip().partition("\n")[0] or type(error).__name__
 
 
-def read_numpy(file):
+def read_numpy(file: Path) -> Contents:
     loaded = np.load(file, allow_pickle=False)
     if isinstance(loaded, np.ndarray):
         return Contents({(): loaded})
@@ -81,20 +85,20 @@ def read_numpy(file):
         return Contents({(name,): loaded[name] for name in loaded.files})
 
 
-def read_safetensors(file):
+def read_safetensors(file: Path) -> Contents:
     from safetensors import safe_open
 
     with safe_open(file, framework="np") as opened:
         return Contents({(name,): opened.get_tensor(name) for name in opened.keys()}, opened.metadata())  # noqa: SIM118
 
 
-def read_torch(file):
+def read_torch(file: Path) -> Contents:
     from keras_adjoint_cli.files import torch_files
 
     return Contents(dict(leaves(torch_files.load(file))))
 
 
-def leaves(value, path=()):
+def leaves(value: Any, path: Place = ()) -> Iterator[tuple[Place, Any]]:
     """(path, value) of whatever is no dictionary; a dictionary without entries counts as a value."""
     if not isinstance(value, Mapping) or not value:
         yield path, value
@@ -103,7 +107,7 @@ def leaves(value, path=()):
         yield from leaves(inner, (*path, key))
 
 
-def write(contents, file):
+def write(contents: Contents, file: Path) -> list[str]:
     """Write contents in the format that a file's name says, beside it first.
 
     Returns:
@@ -122,36 +126,38 @@ def write(contents, file):
     return [name_of(path) for path in contents.values if path not in arrays]
 
 
-def write_npy(arrays, notes, file):
+def write_npy(arrays: dict[str, np.ndarray], notes: Notes, file: Path) -> None:
     if len(arrays) != 1:
         raise Unusable(f"A .npy file holds one array, and there are {len(arrays)}. Write an .npz file.")
-    np.save(file, remembered(arrays)[0][1], allow_pickle=False)
+    np.save(file, storable(arrays)[0][1], allow_pickle=False)
 
 
-def write_npz(arrays, notes, file):
+def write_npz(arrays: dict[str, np.ndarray], notes: Notes, file: Path) -> None:
     """As `np.savez` does, which does not take every name."""
     with zipfile.ZipFile(file, "w") as archive:
-        for name, array in remembered(arrays):
+        for name, array in storable(arrays):
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
-def remembered(arrays):
-    """(name, array) of arrays whose dtype NumPy's own files remember."""
+def storable(arrays: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+    """(name, array) of arrays whose dtype NumPy's own files can store."""
     for name, array in arrays.items():
         if array.dtype.isbuiltin != 1:
-            raise Unusable(f"NumPy's files forget the dtype {array.dtype} of {name}. Write a .safetensors or .pt file.")
+            raise Unusable(
+                f"NumPy's files do not store the dtype {array.dtype} of {name}. Write a .safetensors or .pt file."
+            )
     return list(arrays.items())
 
 
-def write_safetensors(arrays, notes, file):
+def write_safetensors(arrays: dict[str, np.ndarray], notes: Notes, file: Path) -> None:
     from safetensors.numpy import save_file
 
     in_order = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
     save_file(in_order, file, metadata=notes)
 
 
-def write_torch(contents, file):
+def write_torch(contents: Contents, file: Path) -> None:
     """Dictionaries in dictionaries, as they were read."""
     from keras_adjoint_cli.files import torch_files
 
@@ -159,7 +165,7 @@ def write_torch(contents, file):
         path: torch_files.from_numpy(value) if isinstance(value, np.ndarray) else value
         for path, value in contents.values.items()
     }
-    nested: dict = {}
+    nested: dict[Any, Any] = {}
     for path, value in values.items():
         place = nested
         for key in path[:-1]:
@@ -169,7 +175,7 @@ def write_torch(contents, file):
     torch_files.save(values.get((), nested), file)  # one tensor alone has no key
 
 
-def to_numpy(value):
+def to_numpy(value: Any) -> np.ndarray:
     if isinstance(value, np.ndarray):
         return value
     from keras_adjoint_cli.files import torch_files

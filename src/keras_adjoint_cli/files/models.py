@@ -6,6 +6,8 @@ import json
 import re
 import sys
 import zipfile
+from collections.abc import Sequence
+from pathlib import Path
 
 import keras
 
@@ -31,7 +33,7 @@ INSIDE = (  # what other zip archives hold
 )
 
 
-def load(file, modules=None):
+def load(file: Path, modules: Sequence[str] | None = None) -> keras.Model:
     """The model in a file, or an `Unusable` that says what is wrong with the file.
 
     What custom modules and layers print goes to standard error, for standard output may be JSON.
@@ -47,7 +49,7 @@ def load(file, modules=None):
         raise Unusable(f"{file} cannot be loaded: {reason_of(error)}") from error
 
 
-def check_file(file):
+def check_file(file: Path) -> None:
     """Raise an `Unusable` unless a file is what its name says."""
     if file.is_dir():
         raise Unusable(f"{file} is a folder. A Keras model is one file, whose name ends in .keras or .h5.")
@@ -74,7 +76,7 @@ def check_file(file):
         )
 
 
-def check_archive(file):
+def check_archive(file: Path) -> None:
     """Raise an `Unusable` unless a zip archive has what makes a Keras model."""
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
@@ -83,8 +85,8 @@ def check_archive(file):
         raise Unusable(f"{file} is a zip archive{what}, but not a Keras model: it has no config.json.")
 
 
-def kind_of(file, start):
-    """In words what a file is that begins with these bytes; "" if nobody knows."""
+def kind_of(file: Path, start: bytes) -> str:
+    """In words what a file is that begins with these bytes; "" if that is unknown."""
     for mark, what in OTHERS:
         if start.startswith(mark):
             return what
@@ -95,7 +97,7 @@ def kind_of(file, start):
     return "" if b"\0" in start or not start.isascii() else "a text"
 
 
-def reason_of(error):
+def reason_of(error: Exception) -> str:
     """What Keras says is wrong with a file, in a sentence or two."""
     innermost = str(error).rpartition("Exception encountered:")[2].strip()  # it wraps one error into the other
     reason = innermost.partition("\n")[0].partition(" Full object config:")[0]
@@ -117,7 +119,7 @@ def reason_of(error):
     return reason or type(error).__name__
 
 
-def import_modules(names):
+def import_modules(names: Sequence[str]) -> None:
     """Import modules that register custom layers, also from the current folder."""
     sys.path.insert(0, "")
     for name in names:

@@ -1,11 +1,13 @@
-"""Where results go: checked before any work is done, and written beside before they take their place."""
+"""Where results are written to: checked before any work is done."""
 
 import os
+from collections.abc import Sequence
+from pathlib import Path
 
 from keras_adjoint_cli.errors import Unusable
 
 
-def check_output(file, *, inputs, suffixes, force):
+def check_output(file: Path, *, inputs: Sequence[Path], suffixes: Sequence[str], force: bool) -> None:
     """Raise an `Unusable` if a result may not or cannot be written to a file.
 
     Args:

@@ -2,11 +2,12 @@
 
 import ast
 import codecs
+from pathlib import Path
 
 from keras_adjoint_cli.errors import Unusable
 
 
-def read_script(file):
+def read_script(file: Path) -> str:
     """The text of a script with its line ends as they are, or an `Unusable` that says what is wrong with the file."""
     if not file.is_file():
         raise Unusable(f"{file} is a folder, not a script." if file.is_dir() else f"There is no file {file}.")
@@ -22,7 +23,7 @@ def read_script(file):
     return text
 
 
-def write_script(text, file, like):
+def write_script(text: str, file: Path, like: Path) -> None:
     """Write a script, with the byte order mark that another one begins with, if there is one."""
     mark = codecs.BOM_UTF8 if like.read_bytes().startswith(codecs.BOM_UTF8) else b""
     file.write_bytes(mark + text.encode("utf-8"))

@@ -1,24 +1,27 @@
-"""PyTorch's own files, as arrays for whoever asks; whichever backend Keras runs on."""
+"""PyTorch's own files, as arrays, whichever backend Keras runs on."""
+
+from pathlib import Path
+from typing import Any
 
 import ml_dtypes  # noqa: F401  teaches NumPy the names of bfloat16 and the like
 import numpy as np
 import torch
 
 
-def load(file):
+def load(file: Path) -> Any:
     """What is in a file, as long as that is tensors in dictionaries and lists; no code in it is run."""
     return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def save(contents, file):
+def save(contents: Any, file: Path) -> None:
     torch.save(contents, file)
 
 
-def is_tensor(value):
+def is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-def to_numpy(tensor):
+def to_numpy(tensor: Any) -> np.ndarray:
     """A tensor as an array of the same dtype."""
     tensor, dtype = tensor.detach().contiguous(), np.dtype(str(tensor.dtype).removeprefix("torch."))
     if dtype.isbuiltin == 1:
@@ -26,7 +29,7 @@ def to_numpy(tensor):
     return tensor.view(getattr(torch, f"int{8 * dtype.itemsize}")).numpy().view(dtype)
 
 
-def from_numpy(array):
+def from_numpy(array: np.ndarray) -> Any:
     """An array as a tensor of the same dtype."""
     array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)).reshape(array.shape)
     if array.dtype.isbuiltin == 1:

@@ -1,4 +1,4 @@
-"""Let Keras not import TensorFlow beside another backend.
+"""Keep Keras from importing TensorFlow beside another backend.
 
 It does so, taking seconds and printing, only to ask whether some value is one of TensorFlow's.
 """
@@ -6,23 +6,25 @@ It does so, taking seconds and printing, only to ask whether some value is one o
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 TYPES_ASKED_FOR = ("TensorShape", "DType", "TypeSpec")  # by Keras, of every value that it serialises
 
 
 class StandIn(ModuleType):
-    """TensorFlow for those who ask whether a value is of its types; for everything else it is imported after all."""
+    """TensorFlow for tests of a value's type; for everything else TensorFlow is imported after all."""
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         if name in TYPES_ASKED_FOR and sys.modules.get(self.__name__, self) is self:
             return type(name, (), {})  # as long as TensorFlow is not imported, no value is of its types
         return getattr(importlib.import_module(self.__name__), name)
 
 
 @contextmanager
-def without_tensorflow():
+def without_tensorflow() -> Iterator[None]:
     """Have Keras take a stand-in for TensorFlow, unless that is the backend, or is imported already, or is missing.
 
     Keras imports TensorFlow when it needs it first, and keeps what it gets, also after this.

@@ -1,21 +1,23 @@
 """The findings of `keras-adjoint check`, as a table for people and as data for programs."""
 
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import keras
 from rich.markup import escape
 
 from keras_adjoint.models.text import size_text
-from keras_adjoint.testing.model import FAILED, NO_RULE, NOT_LINEAR, NOT_RUN, OK
-from keras_adjoint_cli.output.console import first_sentence, make_console
-from keras_adjoint_cli.output.tables import print_table
+from keras_adjoint.testing.model import FAILED, NO_RULE, NOT_LINEAR, NOT_RUN, OK, LayerCheck
+from keras_adjoint_cli.output.console import first_sentence, make_console, print_table
 
 COLOURS = {OK: "green", FAILED: "bold red", NO_RULE: "yellow", NOT_LINEAR: "dim", NOT_RUN: "yellow"}
 COLUMNS = ("layer", "type", "adjoint", "input", "residual", "tolerance", "verdict")
 SPARE = ("type", "tolerance", "adjoint")
 
 
-def as_data(file, findings):
+def as_data(file: Path, findings: list[LayerCheck]) -> dict[str, Any]:
     """A dictionary for JSON; a residual that is not finite is null."""
     return {
         "file": str(file),
@@ -25,17 +27,17 @@ def as_data(file, findings):
     }
 
 
-def show(findings):
-    """Print the table, then what is to be said about failures and missing rules, then the sum."""
+def show(findings: list[LayerCheck]) -> None:
+    """Print the table, then failures and missing rules in full, then the counts."""
     console = make_console()
-    print_table(console, COLUMNS, map(row, findings), numbers=("residual", "tolerance"), wordy=("input",), spare=SPARE)
+    print_table(console, COLUMNS, map(row, findings), numbers=("residual", "tolerance"), wrap=("input",), spare=SPARE)
     for line in explanations(findings):
         console.print(line, soft_wrap=True)
     counts = Counter(finding.verdict for finding in findings)
     console.print(f"{len(findings)} layers: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
 
 
-def row(finding):
+def row(finding: LayerCheck) -> tuple[str, ...]:
     """One line of the table."""
     words = (
         finding.layer,
@@ -48,7 +50,7 @@ def row(finding):
     return *map(escape, words), number(finding.residual), number(finding.tolerance), verdict
 
 
-def explanations(findings):
+def explanations(findings: list[LayerCheck]) -> Iterator[str]:
     """Each failure with its whole diagnosis, and once per layer type why others were not tested."""
     for finding in findings:
         if finding.failed:
@@ -63,5 +65,5 @@ def explanations(findings):
         yield f"[yellow]{verdict}[/yellow] {escape(kind)}{times}: {escape(reason)}"
 
 
-def number(value):
+def number(value: float | None) -> str:
     return "" if value is None else f"{value:.1e}"

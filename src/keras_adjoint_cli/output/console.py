@@ -1,17 +1,23 @@
-"""Where tables, data and progress are printed."""
+"""Where tables, data and progress are printed, and how a table is fitted into the terminal."""
 
 import json
 import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, Literal
 
+from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 WIDTH = 132  # where no terminal says how wide it is
 MANY = 60  # steps from which on a bar is worth its line
 
 
-def make_console(*, stderr=False):
+def make_console(*, stderr: bool = False) -> Console:
     """Standard output, or error; in colour on a terminal, and without characters that its encoding does not have."""
     stream = sys.stderr if stderr else sys.stdout
     if hasattr(stream, "reconfigure"):
@@ -20,13 +26,13 @@ def make_console(*, stderr=False):
     return console if console.is_terminal else Console(highlight=False, stderr=stderr, width=WIDTH)
 
 
-def print_json(data):
+def print_json(data: Any) -> None:
     """Data for programs, on standard output."""
     print(json.dumps(data, indent=2, default=str))
 
 
 @contextmanager
-def progress(what, steps):
+def progress(what: str, steps: int) -> Iterator[Callable[[], None]]:
     """Give a function to call after every step; a bar on standard error shows them if it is a terminal and they are many."""
     if steps < MANY or not sys.stderr.isatty():
         yield lambda: None
@@ -37,9 +43,75 @@ def progress(what, steps):
         yield lambda: bar.advance(task)
 
 
-def plural(count, noun, nouns=None):
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
 
 
-def first_sentence(text):
+def first_sentence(text: str) -> str:
     return text.split(". ")[0].rstrip(".") + "."
+
+
+# --- tables that fit the terminal: long texts are wrapped, and columns that are left out are named
+
+
+def print_table(
+    console: Console,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numbers: Sequence[str] = (),
+    wrap: Sequence[str] = (),
+    spare: Sequence[str] = (),
+) -> None:
+    """Print a table; on a terminal that is too narrow for it, leave columns out and say so.
+
+    Args:
+        console: Where to. If it is no terminal, it becomes as wide as the table.
+        columns: Their titles.
+        rows: As many texts each, in the console's markup.
+        numbers: Columns that stand to the right.
+        wrap: Columns whose texts may go on in the next line, at a space; the first of them is the last to do so.
+        spare: Columns that can be left out, what is missed least first.
+    """
+    table = [dict(zip(columns, map(Text.from_markup, row), strict=True)) for row in rows]
+    shown, optional = list(columns), list(spare)
+    natural = {column: width_of([column, *(row[column] for row in table)], str.splitlines) for column in columns}
+    longest = {column: width_of([column, *(row[column] for row in table)], str.split) for column in wrap}
+    if not console.is_terminal:
+        console.width = max(console.width, measured(console, make_table(shown, table, numbers, {})))
+    while optional and measured(console, make_table(shown, table, numbers, longest)) > console.width:
+        shown.remove(optional.pop(0))
+    widths = dict(longest)
+    free = console.width - measured(console, make_table(shown, table, numbers, longest))
+    for column in (column for column in wrap if column in shown):
+        widths[column] += max(0, min(free, natural[column] - longest[column]))
+        free -= widths[column] - longest[column]
+    console.print(make_table(shown, table, numbers, widths))
+    if len(shown) < len(columns):
+        left_out = "; ".join(column for column in columns if column not in shown)
+        console.print(f"[dim]Left out for width: {left_out}. A wider terminal shows it, and so does --json.[/]")
+
+
+def make_table(
+    columns: Sequence[str], rows: list[dict[str, Text]], numbers: Sequence[str], widths: dict[str, int]
+) -> Table:
+    """A table of some of the columns, some of them of a given width, the others as wide as their longest text."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in columns:
+        justify: Literal["left", "right"] = "right" if column in numbers else "left"
+        table.add_column(
+            column, justify=justify, width=widths.get(column), no_wrap=column not in widths, overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*(row[column] for column in columns))
+    return table
+
+
+def width_of(texts: Iterable[str | Text], parts: Callable[[str], list[str]]) -> int:
+    """The width of the widest part of some texts."""
+    return max((Text(part).cell_len for text in texts for part in parts(str(text))), default=0)
+
+
+def measured(console: Console, table: Table) -> int:
+    """The width of a table that is not limited."""
+    return Measurement.get(console, console.options.update(max_width=10_000), table).maximum

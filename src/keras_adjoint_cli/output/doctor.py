@@ -1,32 +1,35 @@
 """What `keras-adjoint doctor` found, as a list for people and as data for programs."""
 
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import keras
+from rich.console import Console
 from rich.markup import escape
 
 from keras_adjoint.doctor.finding import ERROR, NOTE, WARNING
 from keras_adjoint_cli.output.console import make_console
+from keras_adjoint_cli.repair import ExaminedFile, Outcome
 
 COLOURS = {ERROR: "bold red", WARNING: "yellow", NOTE: "cyan"}
 
 
-def as_data(file, patient, outcome):
+def as_data(file: Path, examined: ExaminedFile, outcome: Outcome | None) -> dict[str, Any]:
     """A dictionary for JSON."""
-    data = {
+    data: dict[str, Any] = {
         "file": str(file),
-        "kind": patient.kind,
+        "kind": examined.kind,
         "backend": keras.backend.backend(),
-        "healthy": not patient.findings,
-        "findings": [finding.as_data() for finding in patient.findings],
+        "ok": not examined.findings,
+        "findings": [finding.as_data() for finding in examined.findings],
     }
     if outcome is not None:
         data["repair"] = {
             "file": None if outcome.file is None else str(outcome.file),
-            "repaired": [{"place": finding.place, "illness": finding.illness} for finding, _ in outcome.repaired],
+            "repaired": [{"place": finding.place, "rule": finding.rule} for finding, _ in outcome.repaired],
             "refused": [
-                {"place": finding.place, "illness": finding.illness, "reason": reason}
-                for finding, reason in outcome.refused
+                {"place": finding.place, "rule": finding.rule, "reason": reason} for finding, reason in outcome.refused
             ],
             "difference": outcome.difference,
             "remaining": [finding.as_data() for finding in outcome.remaining],
@@ -34,23 +37,23 @@ def as_data(file, patient, outcome):
     return data
 
 
-def show(file, patient, outcome):
+def show(file: Path, examined: ExaminedFile, outcome: Outcome | None) -> None:
     """Print every finding, then what was repaired, then the sum."""
     console = make_console()
-    for finding in patient.findings:
+    for finding in examined.findings:
         colour = COLOURS[finding.severity]
-        place, illness = escape(finding.place), escape(finding.illness)
-        say(console, f"[{colour}]{finding.severity}[/{colour}] [bold]{place}[/bold]: {illness}")
+        place, rule = escape(finding.place), escape(finding.rule)
+        say(console, f"[{colour}]{finding.severity}[/{colour}] [bold]{place}[/bold]: {rule}")
         lines = [("what", finding.what), ("effect", finding.effect), ("fix", finding.fix)]
         lines += [("", line.strip()) for line in finding.code.splitlines()]
         for name, text in lines:
             say(console, f"  [dim]{name:6}[/dim] {escape(text)}")
     if outcome is not None:
         show_outcome(console, outcome)
-    say(console, summary(file, patient, outcome))
+    say(console, summary(file, examined, outcome))
 
 
-def show_outcome(console, outcome):
+def show_outcome(console: Console, outcome: Outcome) -> None:
     for finding, now in outcome.repaired:
         say(console, f"[green]repaired[/green] {escape(finding.place)}: {escape(now)}")
     for finding, reason in outcome.refused:
@@ -59,9 +62,9 @@ def show_outcome(console, outcome):
         say(console, escape(outcome.outputs))
 
 
-def summary(file, patient, outcome):
+def summary(file: Path, examined: ExaminedFile, outcome: Outcome | None) -> str:
     """The last line: how much was found, and what to do."""
-    findings, name = patient.findings, escape(str(file))
+    findings, name = examined.findings, escape(str(file))
     if not findings:
         return f"{name}: nothing found."
     counts = Counter(finding.severity for finding in findings)
@@ -77,5 +80,5 @@ def summary(file, patient, outcome):
     return f"{said} The copy {escape(str(outcome.file))} has {len(outcome.remaining)} left."
 
 
-def say(console, text):
+def say(console: Console, text: str) -> None:
     console.print(text, soft_wrap=True)

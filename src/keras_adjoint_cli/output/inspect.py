@@ -11,12 +11,11 @@ from rich.markup import escape
 from keras_adjoint.models.decisions import Kind
 from keras_adjoint.models.facts import LayerFacts
 from keras_adjoint.models.text import shapes_text, size_text
-from keras_adjoint_cli.output.console import first_sentence, make_console, plural
-from keras_adjoint_cli.output.tables import print_table
+from keras_adjoint_cli.output.console import first_sentence, make_console, plural, print_table
 
 COLOURS = {Kind.EXACT: "green", Kind.POLICY: "cyan", Kind.NEITHER: "bold red", Kind.UNREACHED: "dim"}
 COLUMNS = ("layer", "type", "kernel", "stride, padding", "input → output", "undone", "by", "tied", "own", "algorithm")
-WORDY = ("input → output", "by", "stride, padding", "algorithm", "kernel")
+WRAP = ("input → output", "by", "stride, padding", "algorithm", "kernel")
 SPARE = ("type", "algorithm", "stride, padding", "tied", "own", "kernel")
 
 
@@ -39,7 +38,7 @@ def can_be_mirrored(layers: list[LayerFacts], problem: str) -> bool:
 def show(layers: list[LayerFacts], problem: str) -> None:
     """Print the table, then what has neither an adjoint nor a policy, then the sums."""
     console = make_console()
-    print_table(console, COLUMNS, map(row, layers), numbers=("tied", "own"), wordy=WORDY, spare=SPARE)
+    print_table(console, COLUMNS, map(row, layers), numbers=("tied", "own"), wrap=WRAP, spare=SPARE)
     for line in explanations(layers, problem):
         console.print(line, soft_wrap=True)
     for line in sums(layers):

@@ -1,17 +1,20 @@
 """What `keras-adjoint kernel` did, for people and for programs."""
 
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 
 from keras_adjoint.models.text import size_text
-from keras_adjoint_cli.output.console import make_console, plural
-from keras_adjoint_cli.output.tables import print_table
+from keras_adjoint_cli.kernel_files import Change, Plan
+from keras_adjoint_cli.output.console import make_console, plural, print_table
 
 MOST = 40  # lines of the table
 
 
-def as_data(source, file, plan, changes, left_out):
+def as_data(source: Path, file: Path, plan: Plan, changes: list[Change], left_out: list[str]) -> dict[str, Any]:
     """A dictionary for JSON."""
     return {
         "input": str(source),
@@ -22,7 +25,7 @@ def as_data(source, file, plan, changes, left_out):
     }
 
 
-def show(source, file, plan, changes, left_out):
+def show(source: Path, file: Path, plan: Plan, changes: list[Change], left_out: list[str]) -> None:
     """Print the kernels that were rearranged, then what became of everything else."""
     console = make_console()
     kernels = [change for change in changes if change.rearranged]
@@ -33,7 +36,7 @@ def show(source, file, plan, changes, left_out):
         console.print(line, soft_wrap=True)
 
 
-def conclusions(file, plan, changes, left_out):
+def conclusions(file: Path, plan: Plan, changes: list[Change], left_out: list[str]) -> Iterator[str]:
     """What was done to how many arrays."""
     kernels, others = ([one for one in changes if one.rearranged is wanted] for wanted in (True, False))
     if len(kernels) > MOST:

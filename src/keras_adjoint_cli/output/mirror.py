@@ -9,8 +9,7 @@ from rich.markup import escape
 
 from keras_adjoint.models.decisions import Decision, Kind
 from keras_adjoint_cli.decoder_files import Figures, Mirrored
-from keras_adjoint_cli.output.console import make_console, plural
-from keras_adjoint_cli.output.tables import print_table
+from keras_adjoint_cli.output.console import make_console, plural, print_table
 from keras_adjoint_cli.policy_options import Setting, because
 
 COLUMNS = ("layers", "type", "which", "undone by", "because", "tied", "own")
@@ -62,7 +61,7 @@ def show(
     """Print the table, then what was written."""
     console = make_console()
     rows = [row(same, mirrored.settings) for same in groups(mirrored, every_layer)]
-    print_table(console, COLUMNS, rows, numbers=("layers", "tied", "own"), wordy=WORDY, spare=SPARE)
+    print_table(console, COLUMNS, rows, numbers=("layers", "tied", "own"), wrap=WORDY, spare=SPARE)
     for line in conclusions(file, figures, autoencoder=autoencoder, untied=untied):
         console.print(line, soft_wrap=True)
 

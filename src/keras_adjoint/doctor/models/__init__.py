@@ -1,1 +1,1 @@
-"""What goes wrong in models: each file finds one illness or a family of them, and `illnesses.py` is the table."""
+"""The doctor on models: `context.py` collects what the rules need, and each file of rules searches that."""

@@ -1,8 +1,8 @@
 """Every kernel in a model: who holds it, and whether it is read forwards or backwards."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -10,11 +10,14 @@ import numpy as np
 from keras_adjoint.keras_internals import nn_operations, numpy_operations, own_variables
 from keras_adjoint.layers.registry import nearest_class
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.models.graph import Call
 
 L = keras.layers
 
-FORWARD = "forward"  # shape (*taps, I, O), from I channels per group to O
-BACKWARD = "backward"  # the same shape, from O channels to I: what a transposed convolution does
+Role = Literal["forward", "backward"]
+
+FORWARD: Role = "forward"  # shape (*taps, I, O), from I channels per group to O
+BACKWARD: Role = "backward"  # the same shape, from O channels to I: what a transposed convolution does
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,28 +38,28 @@ class Kernel:
     owner: Any
     name: str
     values: Any
-    role: str | None
+    role: Role | None
     groups: int = 1
-    call: Any = None
+    call: Call | None = None
 
-    def read(self):
+    def read(self) -> np.ndarray:
         """The values as an array, those of a depthwise kernel as the kernel of a convolution with groups."""
-        values = keras.ops.convert_to_numpy(self.values)
+        values: np.ndarray = keras.ops.convert_to_numpy(self.values)
         if self.role is not None and self.groups > 1 and reads_each_channel(self.owner, self.name):
             *taps, channels, multiplier = values.shape
             values = values.reshape(*taps, 1, channels * multiplier)
         return values
 
     @property
-    def is_constant(self):
+    def is_constant(self) -> bool:
         return self.call is not None
 
     @property
-    def parameters(self):
+    def parameters(self) -> int:
         return int(np.prod(self.values.shape))
 
     @property
-    def bytes(self):
+    def bytes(self) -> int:
         return self.read().nbytes
 
 
@@ -64,12 +67,12 @@ class Kernel:
 class Reading:
     """How a layer type reads one of its variables."""
 
-    role: str
-    groups: Callable = lambda layer: 1
+    role: Role
+    groups: Callable[[keras.layers.Layer], int] = lambda layer: 1
 
 
-def channels_of(name):
-    return lambda layer: getattr(layer, name).shape[-2]
+def channels_of(name: str) -> Callable[[keras.layers.Layer], int]:
+    return lambda layer: int(getattr(layer, name).shape[-2])
 
 
 WITH_GROUPS = {"kernel": Reading(FORWARD, lambda layer: layer.groups)}
@@ -80,7 +83,7 @@ SEPARABLE = {
 }
 TRANSPOSED = {"kernel": Reading(BACKWARD)}
 
-LAYERS = {
+LAYERS: dict[type[keras.layers.Layer], dict[str, Reading]] = {
     L.Conv1D: WITH_GROUPS,
     L.Conv2D: WITH_GROUPS,
     L.Conv3D: WITH_GROUPS,
@@ -95,7 +98,7 @@ LAYERS = {
     L.Embedding: {"embeddings": Reading(FORWARD)},
 }
 
-OPERATIONS = {
+OPERATIONS: dict[type[keras.Operation], Role] = {
     nn_operations.Conv: FORWARD,
     nn_operations.ConvTranspose: BACKWARD,
     numpy_operations.Matmul: FORWARD,
@@ -103,32 +106,34 @@ OPERATIONS = {
 }
 
 
-def reads_each_channel(owner, name):
+def reads_each_channel(owner: keras.layers.Layer, name: str) -> bool:
     """Whether a layer filters every channel on its own by this kernel."""
     return nearest_class(owner, LAYERS) in (L.DepthwiseConv1D, L.DepthwiseConv2D) or name == "depthwise_kernel"
 
 
-def kernels_of(layers, calls):
+def kernels_of(layers: Iterable[tuple[str, keras.layers.Layer]], calls: Iterable[Call]) -> Iterator[Kernel]:
     """Every kernel once: those of the layers in their order, then the constants of a graph.
 
     Args:
         layers: (place, layer), several times.
         calls: The calls of the model's graph.
     """
-    seen = set()
+    seen: set[int] = set()
     for place, layer in layers:
         if isinstance(layer, Tied):
-            continue  # its source is a layer of the model, or a copy on purpose; see `untied.py`
-        readings = LAYERS.get(nearest_class(layer, LAYERS), {})
+            continue  # its source is a layer of the model, or a copy on purpose; see `find_lost_ties`
+        kind = nearest_class(layer, LAYERS)
+        readings = LAYERS[kind] if kind is not None else {}
         for variable in own_variables(layer):
             if len(variable.shape) < 2 or id(variable) in seen:
                 continue
             seen.add(id(variable))
             reading = readings.get(variable.name)
-            role, groups = (reading.role, reading.groups(layer)) if reading else (None, 1)
+            role = reading.role if reading else None
+            groups = reading.groups(layer) if reading else 1
             yield Kernel(place, layer, variable.name, variable, role, groups)
     for call in calls:
         for constant in call.arguments if type(call.operation) in OPERATIONS else ():
             if len(getattr(constant, "shape", ())) > 1 and not isinstance(constant, keras.KerasTensor):
-                place = call.place.partition("/")[2]
+                place = call.path
                 yield Kernel(place, call.operation, "constant", constant, OPERATIONS[type(call.operation)], call=call)

@@ -1,22 +1,25 @@
 """Transposed convolutions that cannot return the size that the encoder had.
 
 A stride of s maps s neighbouring sizes to one, and `Conv*Transpose` answers with one of them whatever the size was: 45
-becomes 23, and 23 becomes 46. Which layer undoes which is read from the graph like brackets: every layer with a stride
-opens one, and every layer that enlarges closes the one that was opened last.
+becomes 23, and 23 becomes 46. Strided and enlarging layers are matched as brackets are: a layer that enlarges undoes the
+last strided layer that is not undone yet.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import keras
 
-from keras_adjoint.doctor.coverage import times
 from keras_adjoint.doctor.finding import WARNING, Finding
+from keras_adjoint.doctor.models.context import ModelContext
+from keras_adjoint.doctor.rules import SIZE_LOST
 from keras_adjoint.layers.sizes import spatial
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.models.graph import Call
+from keras_adjoint.models.text import size_text
 
 L = keras.layers
-NAME = "size lost"
-
 TRANSPOSED = (L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose)
 UP_SAMPLING = (L.UpSampling1D, L.UpSampling2D, L.UpSampling3D)
 POOLING = (
@@ -40,30 +43,33 @@ class Step:
 
     place: str
     layer: keras.layers.Layer
-    strides: tuple
-    before: tuple
-    after: tuple
+    strides: tuple[int, ...]
+    before: tuple[int | None, ...]
+    after: tuple[int | None, ...]
 
 
-def find(patient):
+Stack: TypeAlias = tuple[Step, ...] | None  # steps that are not undone yet; `None` if that is ambiguous
+
+
+def find_lost_sizes(context: ModelContext) -> Iterator[Finding[Any]]:
     """A finding for every transposed convolution that returns another size than the layer had that it undoes."""
-    opened = {}  # by the `id` of a tensor: the steps that lead to it and are not undone; `None` if that is not clear
-    for call in patient.calls:
+    opened: dict[int, Stack] = {}  # the steps that lead to a tensor, by its `id`
+    for call in context.calls:
         stacks = [opened.get(id(tensor), ()) for tensor in call.inputs]
         stack = stacks[0] if stacks and all(same_sizes(stack, stacks[0]) for stack in stacks) else None
-        place = call.place.partition("/")[2]
+        place = call.path
         step = step_of(place, call)
         if stack is not None and step is not None:
             if enlarges(call.operation):
                 if stack and misses(stack[-1], step):
-                    yield finding(patient, stack[-1], step, call)
+                    yield lost_size(context, stack[-1], step, call)
                 stack = closed(stack, step.strides)
             else:
                 stack = (*stack, step)
         opened.update((id(tensor), stack) for tensor in call.outputs)
 
 
-def step_of(place, call):
+def step_of(place: str, call: Call) -> Step | None:
     """The `Step` of a layer with a stride; `None` for all other calls."""
     layer = call.operation
     if isinstance(layer, UP_SAMPLING):
@@ -82,18 +88,18 @@ def step_of(place, call):
     return Step(place, layer, strides, before, after)
 
 
-def enlarges(layer):
+def enlarges(layer: object) -> bool:
     return isinstance(layer, (*TRANSPOSED, *UP_SAMPLING, Tied))
 
 
-def same_sizes(stack, other):
-    """Whether two ways to a tensor went through the same sizes; a residual branch has layers of its own."""
+def same_sizes(stack: Stack, other: Stack) -> bool:
+    """Whether two paths to a tensor went through the same sizes; a residual branch has layers of its own."""
     if stack is None or other is None:
         return stack is other
     return [(s.strides, s.before, s.after) for s in stack] == [(s.strides, s.before, s.after) for s in other]
 
 
-def closed(stack, strides):
+def closed(stack: Stack, strides: tuple[int, ...]) -> Stack:
     """The stack without the steps that strides undo; `None` if they do not undo whole steps."""
     remaining = list(strides)
     while stack and any(stride > 1 for stride in remaining):
@@ -105,36 +111,36 @@ def closed(stack, strides):
     return stack
 
 
-def misses(opening, closing):
+def misses(opening: Step, closing: Step) -> bool:
     """Whether a transposed convolution undoes a step, but for the size."""
-    sizes = (*opening.before, *opening.after, *closing.before, *closing.after)
+    sizes = zip(closing.after, opening.before, closing.strides, strict=True)
     return (
         isinstance(closing.layer, (*TRANSPOSED, Tied))
-        and None not in sizes
+        and None not in (*opening.after, *closing.before)
         and opening.strides == closing.strides
         and opening.after == closing.before
         and opening.before != closing.after
         and all(
-            abs(size - wanted) < max(stride, 2)
-            for size, wanted, stride in zip(closing.after, opening.before, closing.strides, strict=True)
+            size is not None and wanted is not None and abs(size - wanted) < max(stride, 2)
+            for size, wanted, stride in sizes
         )
     )
 
 
-def finding(patient, opening, closing, call):
-    wanted, found = times(opening.before), times(closing.after)
-    effect = f"{wanted} becomes {times(opening.after)} in `{opening.place}`, and that becomes {found} here"
-    after = follower(patient, call)
+def lost_size(context: ModelContext, opening: Step, closing: Step, call: Call) -> Finding[Any]:
+    wanted, found = size_text(opening.before), size_text(closing.after)
+    effect = f"{wanted} becomes {size_text(opening.after)} in `{opening.place}`, and that becomes {found} here"
+    after = next_resize(context, call)
     if after is not None:
-        effect += f", which `{after.place.partition('/')[2]}` then changes; at the wrong end, every value is off by a position"
+        effect += f", which `{after.path}` then changes; at the wrong end, every value is off by a position"
     kind = "keras_adjoint.mirror" if isinstance(opening.layer, POOLING) else "keras_adjoint.adjoint"
     return Finding(
         place=closing.place,
-        illness=NAME,
+        rule=SIZE_LOST.name,
         severity=WARNING,
         what=f"it undoes `{opening.place}`, but for the size",
         effect=effect,
-        fix=f"`{kind}` of `{opening.place}` by itself returns {wanted} (by hand: what follows counts on {found})",
+        fix=f"`{kind}` of `{opening.place}` by itself returns {wanted} (by hand: the layers after it expect {found})",
         figures={
             "size": list(opening.before),
             "code": list(opening.after),
@@ -143,8 +149,8 @@ def finding(patient, opening, closing, call):
     )
 
 
-def follower(patient, call):
+def next_resize(context: ModelContext, call: Call) -> Call | None:
     """The call of a layer that changes the size of what a call returned, if that comes next."""
     made = {id(tensor) for tensor in call.outputs}
-    readers = [other for other in patient.calls if any(id(tensor) in made for tensor in other.inputs)]
+    readers = [other for other in context.calls if any(id(tensor) in made for tensor in other.inputs)]
     return next((reader for reader in readers if isinstance(reader.operation, RESIZING)), None)

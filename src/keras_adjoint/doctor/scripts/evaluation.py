@@ -1,235 +1,326 @@
-"""What expressions stand for. Every call that is met is written down."""
+"""What expressions stand for. Every call that is met is recorded as an event."""
 
-import ast
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from keras_adjoint.doctor.scripts import kernels
-from keras_adjoint.doctor.scripts.events import Called
-from keras_adjoint.doctor.scripts.names import array_function, layer_type
-from keras_adjoint.doctor.scripts.values import POSITIONAL, Array, Built, Config, Kernel, Layer, Several
+import libcst as cst
 
-KERNELS = ("kernel", "_kernel", "embeddings")
+from keras_adjoint.doctor.scripts.rearrangements import (
+    DRAWN,
+    Arguments,
+    is_rearrangement,
+    new_array,
+    rearranged,
+    reordered,
+    same_numbers,
+    subscripted,
+)
+from keras_adjoint.doctor.scripts.syntax import Source, expressions_in, first_name, literal, text_of
+from keras_adjoint.doctor.scripts.values import (
+    Argument,
+    Array,
+    Built,
+    CallEvent,
+    Config,
+    Event,
+    KernelExpression,
+    Layer,
+    Several,
+    Value,
+    kernels_among,
+    layer_type,
+)
+from keras_adjoint.models.facts import KERNELS
+
+KERNEL_ATTRIBUTES = (*KERNELS, "_kernel")
 WEIGHTS = ("weights", "trainable_weights", "variables", "trainable_variables")
 MODELS = ("keras.Model", "keras.models.Model", "keras.Sequential", "keras.models.Sequential", "keras.Functional")
 ADJOINTS = ("keras_adjoint.adjoint",)
 TIED_MODELS = ("keras_adjoint.mirror", "keras_adjoint.autoencoder", "keras_adjoint.clone_tied")
 LEAVES_UNBUILT = ("set_weights", "get_weights", "get_config", "count_params", "summary")
+ARRAY_MODULES = ("numpy", "numpy.random", "jax.numpy", "keras.ops", "keras.random", "tensorflow")
+POSITIONAL = {
+    "Conv": ("filters", "kernel_size", "strides", "padding"),
+    "ConvTranspose": ("filters", "kernel_size", "strides", "padding"),
+    "DepthwiseConv": ("kernel_size", "strides", "padding"),
+    "SeparableConv": ("filters", "kernel_size", "strides", "padding"),
+    "Dense": ("units", "activation", "use_bias"),
+    "Embedding": ("input_dim", "output_dim"),
+}
 
 
 class Evaluation:
     """Evaluates expressions; `flow.py` adds the statements.
 
     Attributes:
+        source: The script.
         names: What names, attributes and the like stand for, by their text.
-        imports: The `Names` of the script.
         scope: The function that is being read.
-        events: Everything that was written down.
-        ties: By the name of a class of this script, whether it holds the layer that it reads the kernel of.
+        events: What the script does, in order.
+        ties: The classes of this script that hold the layer whose kernel they read.
     """
 
-    def __init__(self, imports):
-        self.imports = imports
-        self.names = {}
-        self.scope = None
-        self.events = []
-        self.ties = set()
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.names: dict[str, Value] = {}
+        self.scope: cst.FunctionDef | None = None
+        self.events: list[Event] = []
+        self.ties: set[str] = set()
+        self._mentions: defaultdict[str, dict[str, None]] = defaultdict(dict)  # texts by the identifiers in them
 
-    def value(self, node):
-        """What an expression stands for, or `None`."""
-        if node is None:
-            return None
-        method = getattr(self, f"value_of_{type(node).__name__.lower()}", None)
-        return method(node) if method else self.value_of_parts(node)
+    # --- names
 
-    def value_of_parts(self, node):
-        """An expression of no particular interest: what it is made of may be a tensor or contain calls."""
-        values = [self.value(child) for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
-        return joined(value for value in values if isinstance(value, Built)) if isinstance(node, ast.BinOp) else None
+    def bind(self, text: str, value: Value) -> None:
+        """Let a name, or an expression such as `self.kernel`, stand for a value from here on."""
+        self.names[text] = value
+        for identifier in identifiers(text):
+            self._mentions[identifier][text] = None
 
-    # --- names, attributes, subscripts
+    def forget(self, text: str) -> None:
+        """Forget a name, and every expression that mentions it, since the name stands for something else now."""
+        mention = re.compile(rf"(?<![\w.]){re.escape(text)}(?!\w)")
+        first = next(identifiers(text), None)
+        for known in self._mentions[first] if first is not None else ():
+            if known in self.names and mention.search(known):
+                del self.names[known]
 
-    def value_of_name(self, node):
-        return self.at(node, self.names.get(node.id))
-
-    def at(self, node, value):
-        """A value that is reached by a name: a kernel can be had there again."""
-        return replace(value, origin=node) if isinstance(value, Kernel) and value.is_as_it_is else value
-
-    def path(self, node):
-        """The dotted path of an expression that begins with an import, and not with a name of this script's own."""
-        first = node
-        while isinstance(first, ast.Attribute):
-            first = first.value
-        return None if isinstance(first, ast.Name) and first.id in self.names else self.imports.path(node)
-
-    def value_of_attribute(self, node):
-        known = self.names.get(ast.unparse(node))
-        if known is not None or self.path(node):
-            return self.at(node, known)
-        owner = self.value(node.value)
-        if isinstance(owner, (Kernel, Array)):
-            if node.attr == "T":
-                return kernels.reordered(owner, None, node)
-            return kernels.kept(owner, node, is_array=False) if node.attr == "value" else None
-        if node.attr in KERNELS:
-            return self.kernel_of(self.layer_at(node.value, owner), node, is_array=False)
-        if node.attr in WEIGHTS:
-            layer = self.layer_at(node.value, owner)
-            return Several((self.kernel_of(layer, node, is_array=False), None), layer)
-        return None
-
-    def layer_at(self, node, value):
-        """The layer that an expression stands for; where it was made elsewhere, the same one for the same text."""
-        if isinstance(value, Layer):
-            return value
-        text = ast.unparse(node)
-        return self.names.setdefault(f"({text})", Layer(None, text=text, used=True))
-
-    def kernel_of(self, layer, node, *, is_array):
-        rank = layer.rank
-        axes = None if rank is None else tuple(range(rank + 2))
-        return Kernel(layer, axes, (False,) * len(axes or ()), node, node, is_array)
-
-    def value_of_subscript(self, node):
-        known = self.names.get(ast.unparse(node))
-        if known is not None:
-            return self.at(node, known)
-        owner = self.value(node.value)
-        self.value(node.slice)
-        if isinstance(owner, Several):
-            index = kernels.literal(node.slice)
-            inside = isinstance(index, int) and -len(owner.items) <= index < len(owner.items)
-            return self.at(node, owner.items[index]) if inside else None
-        return kernels.subscripted(owner, node.slice, node)
-
-    def value_of_list(self, node):
-        return Several(tuple(self.value(item) for item in node.elts))
-
-    value_of_tuple = value_of_list
-
-    # --- expressions with names of their own
-
-    def value_of_lambda(self, node):
-        every = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
-        self.without({argument.arg for argument in every}, lambda: self.value(node.body))
-
-    def value_of_listcomp(self, node):
-        for generator in node.generators:
-            self.value(generator.iter)
-        targets = {
-            name.id for generator in node.generators for name in ast.walk(generator.target) if hasattr(name, "id")
-        }
-        parts = [part for part in (getattr(node, "elt", None), getattr(node, "key", None)) if part is not None]
-        parts += [condition for generator in node.generators for condition in generator.ifs]
-        parts += [node.value] if isinstance(node, ast.DictComp) else []
-        self.without(targets, lambda: [self.value(part) for part in parts])
-
-    value_of_setcomp = value_of_generatorexp = value_of_dictcomp = value_of_listcomp
-
-    def without(self, names, evaluate):
+    def without(self, names: Iterable[str], evaluate: Callable[[], object]) -> None:
         """Evaluate something in which some names stand for nothing that is known."""
         outside = self.names
-        self.names = {name: value for name, value in outside.items() if name not in names}
+        hidden = set(names)
+        self.names = {name: value for name, value in outside.items() if name not in hidden}
         evaluate()
         self.names = outside
 
-    def value_of_namedexpr(self, node):
-        value = self.value(node.value)
-        self.names[node.target.id] = value
-        return value
+    def path(self, node: cst.CSTNode) -> str | None:
+        """The dotted path of an expression that begins with an import, unless the script has given the name a value."""
+        first = first_name(node)
+        is_own = isinstance(first, cst.Name) and first.value in self.names
+        return None if is_own else self.source.import_path(node)
+
+    # --- expressions
+
+    def value(self, node: cst.BaseExpression | None) -> Value:
+        """What an expression stands for, or `None`."""
+        match node:
+            case None:
+                return None
+            case cst.Name():
+                return unchanged_at(node, self.names.get(node.value))
+            case cst.Attribute():
+                return self.value_of_attribute(node)
+            case cst.Subscript():
+                return self.value_of_subscript(node)
+            case cst.Call():
+                return self.value_of_call(node)
+            case cst.List() | cst.Tuple():
+                values = [(element, self.value(element.value)) for element in node.elements]
+                return Several(tuple(value if isinstance(one, cst.Element) else None for one, value in values))
+            case cst.NamedExpr():
+                value = self.value(node.value)
+                self.bind(text_of(node.target), value)
+                return value
+            case cst.Lambda():
+                parameters = (*node.params.posonly_params, *node.params.params, *node.params.kwonly_params)
+                body = node.body
+                self.without({one.name.value for one in parameters}, lambda: self.value(body))
+                return None
+            case cst.ListComp() | cst.SetComp() | cst.GeneratorExp():
+                self.read_comprehension(node.for_in, [node.elt])
+                return None
+            case cst.DictComp():
+                self.read_comprehension(node.for_in, [node.key, node.value])
+                return None
+        parts = [self.value(part) for part in expressions_in(node)]  # may be tensors, or contain calls
+        return (
+            joined(part for part in parts if isinstance(part, Built)) if isinstance(node, cst.BinaryOperation) else None
+        )
+
+    def value_of_attribute(self, node: cst.Attribute) -> Value:
+        known = self.names.get(text_of(node))
+        if known is not None or self.path(node):
+            return unchanged_at(node, known)
+        name, owner = node.attr.value, self.value(node.value)
+        if isinstance(owner, (KernelExpression, Array)):
+            if name == "T":
+                return reordered(owner, None, node)
+            return same_numbers(owner, node, is_array=False) if name == "value" else None
+        if name in KERNEL_ATTRIBUTES:
+            return kernel_of(self.layer_at(node.value, owner), node, is_array=False)
+        if name in WEIGHTS:
+            layer = self.layer_at(node.value, owner)
+            return Several((kernel_of(layer, node, is_array=False), None), layer)
+        return None
+
+    def layer_at(self, node: cst.BaseExpression, value: Value) -> Layer:
+        """The layer that an expression stands for; where it was made elsewhere, the same one for the same text."""
+        if isinstance(value, Layer):
+            return value
+        text = text_of(node)
+        known = self.names.get(f"({text})")
+        if not isinstance(known, Layer):
+            known = Layer(None, text=text, used=True)
+            self.bind(f"({text})", known)
+        return known
+
+    def value_of_subscript(self, node: cst.Subscript) -> Value:
+        known = self.names.get(text_of(node))
+        if known is not None:
+            return unchanged_at(node, known)
+        owner = self.value(node.value)
+        for element in node.slice:
+            for part in expressions_in(element):
+                self.value(part)
+        if isinstance(owner, Several):
+            index = index_of(node)
+            if isinstance(index, int) and -len(owner.items) <= index < len(owner.items):
+                return unchanged_at(node, owner.items[index])
+            return None
+        return subscripted(owner, node.slice, node)
+
+    def read_comprehension(self, loop: cst.CompFor, parts: list[cst.BaseExpression]) -> None:
+        targets: set[str] = set()
+        inner: cst.CompFor | None = loop
+        while inner is not None:
+            self.value(inner.iter)
+            targets |= set(identifiers(text_of(inner.target)))
+            parts = [*parts, *(condition.test for condition in inner.ifs)]
+            inner = inner.inner_for_in
+        self.without(targets, lambda: [self.value(part) for part in parts])
 
     # --- calls
 
-    def value_of_call(self, node):
+    def value_of_call(self, node: cst.Call) -> Value:
         path = self.path(node.func)
-        method = node.func.attr if isinstance(node.func, ast.Attribute) else None
+        method = node.func.attr.value if isinstance(node.func, cst.Attribute) else None
         receiver = None
         if path is None:
-            receiver = self.value(node.func.value if method else node.func)
-        arguments = [(argument, self.value(argument)) for argument in node.args]
-        keywords = {keyword.arg: (keyword.value, self.value(keyword.value)) for keyword in node.keywords}
+            receiver = self.value(node.func.value if isinstance(node.func, cst.Attribute) else node.func)
+        arguments: list[Argument] = []
+        keywords: dict[str, Argument] = {}
+        for argument in node.args:
+            value = self.value(argument.value)
+            if argument.keyword is not None:
+                keywords[argument.keyword.value] = argument.value, value
+            elif argument.star != "**":
+                arguments.append((argument.value, None if argument.star else value))
         result = self.result(node, path, method, receiver, arguments, keywords)
+        values = tuple(value for _, value in (*arguments, *keywords.values()))
         unbuilt = isinstance(receiver, Layer) and not receiver.used and receiver.scope is self.scope
-        known = dict(self.names)
-        self.events.append(
-            Called(node, path, method, receiver, arguments, keywords, known, self.scope, result, unbuilt)
-        )
-        for _, value in (*arguments, *keywords.values()):
+        origins = frozenset(kernel.origin for kernel in kernels_among(values) if self.still_stands_for(kernel))
+        self.events.append(CallEvent(node, path, method, receiver, arguments, keywords, origins, result, unbuilt))
+        for value in values:
             mark_used(value)
         if isinstance(receiver, Layer) and method not in LEAVES_UNBUILT:
             receiver.used = True
         return result
 
-    def result(self, node, path, method, receiver, arguments, keywords):
+    def still_stands_for(self, kernel: KernelExpression) -> bool:
+        """Whether the name that a kernel was made from stands for the unchanged kernel here."""
+        here = self.names.get(kernel.origin.value) if isinstance(kernel.origin, cst.Name) else None
+        return isinstance(here, KernelExpression) and here.layer is kernel.layer and here.is_unchanged
+
+    def result(
+        self,
+        node: cst.Call,
+        path: str | None,
+        method: str | None,
+        receiver: Value,
+        arguments: list[Argument],
+        keywords: dict[str, Argument],
+    ) -> Value:
         """What a call returns, or `None`."""
         values = [value for _, value in (*arguments, *keywords.values())]
         kind = layer_type(path)
         if kind == "Input" or path == "keras.Input":
             return Built()
         if kind is not None:
-            return Layer(kind, self.options(kind, arguments, keywords), text=ast.unparse(node.func), scope=self.scope)
+            return Layer(kind, literal_options(kind, arguments, keywords), text=text_of(node.func), scope=self.scope)
         if path in (*MODELS, *ADJOINTS, *TIED_MODELS):
             parts = joined(values)
             return Built(parts.parts, parts.tied or path not in MODELS, is_model=path not in ADJOINTS)
         if path is not None:
-            return self.result_of_function(node, path, arguments, keywords)
+            return result_of_function(node, path, arguments, keywords)
         if method is None:
             return self.result_of_own(node, receiver, values)
         return self.result_of_method(node, method, receiver, arguments, keywords)
 
-    def options(self, kind, arguments, keywords):
-        """The literal options of a new layer by name."""
-        family = Layer(kind).family
-        names = POSITIONAL.get("Conv" if family == "ConvTranspose" else family, ())
-        named = {name: kernels.literal(node) for name, (node, _) in zip(names, arguments, strict=False)}
-        return {**named, **{name: kernels.literal(node) for name, (node, _) in keywords.items() if name}}
-
-    def result_of_function(self, node, path, arguments, keywords):
-        """Functions that rearrange arrays, or make them."""
-        module, _, name = path.rpartition(".")
-        nodes = [argument for argument, _ in arguments]
-        named = {key: expression for key, (expression, _) in keywords.items()}
-        given = arguments[0][1] if arguments else None
-        if isinstance(given, (Kernel, Array)):
-            if path.endswith("initializers.Constant"):
-                return given
-            known = array_function(path) or module == "keras_adjoint"
-            return kernels.rearranged(name, given, nodes[1:], named, node) if known else None
-        if module in ("numpy", "numpy.random", "jax.numpy", "keras.ops", "keras.random", "tensorflow"):
-            return kernels.new_array(name, module, nodes, named, node)
-        return None
-
-    def result_of_own(self, node, called, values):
+    def result_of_own(self, node: cst.Call, called: Value, values: list[Value]) -> Value:
         """A call of a layer or model, or of a class of this script."""
         if isinstance(called, (Layer, Built)):
             return joined([called, *values])
-        name = node.func.id if isinstance(node.func, ast.Name) else None
+        name = node.func.value if isinstance(node.func, cst.Name) else None
         if name in self.ties:
             source = next((value for value in values if isinstance(value, Layer)), None)
-            return Layer(name, text=name, scope=self.scope, shares=source)
+            return Layer(name, text=name or "", scope=self.scope, shares=source)
         return None
 
-    def result_of_method(self, node, method, receiver, arguments, keywords):
-        nodes = [argument for argument, _ in arguments]
-        named = {key: expression for key, (expression, _) in keywords.items()}
-        if isinstance(receiver, (Kernel, Array)):
-            return kernels.rearranged(method, receiver, nodes, named, node)
+    def result_of_method(
+        self, node: cst.Call, method: str, receiver: Value, arguments: list[Argument], keywords: dict[str, Argument]
+    ) -> Value:
+        owner = node.func.value if isinstance(node.func, cst.Attribute) else node.func
+        given = Arguments([one for one, _ in arguments], {name: one for name, (one, _) in keywords.items()})
+        if isinstance(receiver, (KernelExpression, Array)):
+            return rearranged(method, receiver, given, node)
         if method == "get_weights" and not arguments:
-            layer = self.layer_at(node.func.value, receiver)
-            return Several((self.kernel_of(layer, node, is_array=True), None), layer)
+            layer = self.layer_at(owner, receiver)
+            return Several((kernel_of(layer, node, is_array=True), None), layer)
         if method in ("get_config", "to_json") and isinstance(receiver, Built):
-            return Config(receiver, node.func.value)
-        if method == "add" and isinstance(receiver, Built) and isinstance(node.func.value, ast.Name):
-            self.names[node.func.value.id] = joined([receiver, *(value for _, value in arguments)], is_model=True)
+            return Config(receiver, owner)
+        if method == "add" and isinstance(receiver, Built) and isinstance(owner, cst.Name):
+            self.bind(owner.value, joined([receiver, *(value for _, value in arguments)], is_model=True))
             return None
-        if receiver is None and arguments:  # a generator of random numbers, such as NumPy's
-            return kernels.new_array(method, "random", nodes, named, node) if method in kernels.DRAWN else None
+        if receiver is None and arguments and method in DRAWN:  # a generator of random numbers, such as NumPy's
+            return new_array(method, "random", given, node)
         return None
 
 
-def joined(values, *, is_model=False):
+def result_of_function(node: cst.Call, path: str, arguments: list[Argument], keywords: dict[str, Argument]) -> Value:
+    """What a function that rearranges or makes arrays returns."""
+    module, _, name = path.rpartition(".")
+    nodes, named = [one for one, _ in arguments], {name: one for name, (one, _) in keywords.items()}
+    first = arguments[0][1] if arguments else None
+    if isinstance(first, (KernelExpression, Array)):
+        if path.endswith("initializers.Constant"):
+            return first
+        return rearranged(name, first, Arguments(nodes[1:], named), node) if is_rearrangement(path) else None
+    return new_array(name, module, Arguments(nodes, named), node) if module in ARRAY_MODULES else None
+
+
+def literal_options(kind: str, arguments: list[Argument], keywords: dict[str, Argument]) -> dict[str, object]:
+    """The options of a new layer by name, as far as they are literals."""
+    names = POSITIONAL.get(Layer(kind).family, ())
+    options = {name: literal(node) for name, (node, _) in zip(names, arguments, strict=False)}
+    return {**options, **{name: literal(node) for name, (node, _) in keywords.items()}}
+
+
+def unchanged_at(node: cst.BaseExpression, value: Value) -> Value:
+    """A value that a name stands for: an unchanged kernel can be read there again."""
+    return replace(value, origin=node) if isinstance(value, KernelExpression) and value.is_unchanged else value
+
+
+def kernel_of(layer: Layer, node: cst.BaseExpression, *, is_array: bool) -> KernelExpression:
+    rank = layer.rank
+    axes = None if rank is None else tuple(range(rank + 2))
+    return KernelExpression(layer, axes, (False,) * len(axes or ()), node, node, is_array)
+
+
+def index_of(node: cst.Subscript) -> object:
+    """The literal index of a subscript; `None` if there is none."""
+    index = node.slice[0].slice
+    return literal(index.value) if len(node.slice) == 1 and isinstance(index, cst.Index) else None
+
+
+def identifiers(text: str) -> Iterator[str]:
+    return (match[0] for match in re.finditer(r"[^\W\d]\w*", text))
+
+
+def joined(values: Iterable[Value], *, is_model: bool = False) -> Built:
     """A tensor or model that is made of some values."""
-    parts, tied = [], False
+    parts: list[Layer] = []
+    tied = False
     for value in values:
         if isinstance(value, Layer):
             parts.append(value)
@@ -243,8 +334,8 @@ def joined(values, *, is_model=False):
     return Built(tuple(dict.fromkeys(parts)), tied, is_model)
 
 
-def mark_used(value):
-    """A layer that was handed over may have been built since."""
+def mark_used(value: Value) -> None:
+    """A layer that was passed on may have been built since."""
     if isinstance(value, Layer):
         value.used = True
     elif isinstance(value, Several):

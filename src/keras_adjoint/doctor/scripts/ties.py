@@ -1,75 +1,84 @@
-"""Ties that come apart: copies of models, variables that are passed around, switches that reach too far."""
+"""Rules about ties that do not hold: copied models, variables that are shared by hand, kernels that Keras cannot see."""
 
-import ast
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from keras_adjoint.doctor.finding import ERROR, WARNING, Finding
-from keras_adjoint.doctor.scripts.evaluation import KERNELS
-from keras_adjoint.doctor.scripts.events import Called, Set
-from keras_adjoint.doctor.scripts.kernels import literal
-from keras_adjoint.doctor.scripts.values import Built, Config, Kernel, Layer
+import libcst as cst
 
-COPIED, SHARED, FROZEN, LOADED = "tie copied away", "shared variable", "frozen source", "tie not known"
+from keras_adjoint.doctor.finding import ERROR, WARNING, Finding
+from keras_adjoint.doctor.rules import FROZEN_SOURCE, KERNEL_IN_LAMBDA, MISSING_IMPORT, SHARED_VARIABLE, TIE_LOST
+from keras_adjoint.doctor.scripts.evaluation import KERNEL_ATTRIBUTES, WEIGHTS
+from keras_adjoint.doctor.scripts.flow import Script
+from keras_adjoint.doctor.scripts.syntax import ScriptChange, descendants, literal, text_of
+from keras_adjoint.doctor.scripts.values import (
+    AssignmentEvent,
+    Built,
+    CallEvent,
+    Config,
+    KernelExpression,
+    Layer,
+    Value,
+)
 
 CLONE = ("keras.models.clone_model",)
-FROM_JSON = ("keras.models.model_from_json", "keras.models.model_from_config")
+FROM_CONFIG = ("keras.models.model_from_json", "keras.models.model_from_config")
 LOAD = ("keras.models.load_model", "keras.saving.load_model")
 PACKAGE = "keras_adjoint"
 
 
-def find_copied(script):
+def find_copied_models(script: Script) -> Iterator[Finding[ScriptChange]]:
     """A finding for every copy of a tied model that is made layer by layer."""
     for event in script.events:
-        model = copied_model(event) if isinstance(event, Called) else None
-        if model is None:
+        model = copied_model(event) if isinstance(event, CallEvent) else None
+        if not isinstance(event, CallEvent) or model is None:
             continue
-        alias = script.imports.alias_of(PACKAGE)
-        call = f"{alias or PACKAGE}.clone_tied({script.source(model)}, copy_weights=False)"
-        alone = len(event.node.args) == 1 and not event.node.keywords and isinstance(model, ast.Name)
-        edit = script.replace(event.node, call) if alias and alone else None
+        alias = script.alias_of(PACKAGE)
+        call = f"{alias or PACKAGE}.clone_tied({{model}}, copy_weights=False)"
+        is_plain = len(event.node.args) == 1 and len(event.arguments) == 1 and isinstance(model, cst.Name)
+        edit = script.edit(event.node, call, model=model) if alias and is_plain else None
+        call = call.format(model=script.code(model))
         yield Finding(
             place=script.place(event.node),
-            illness=COPIED,
+            rule=TIE_LOST.name,
             severity=WARNING,
-            what=f"`{script.source(model)}` has tied layers, and this copies it layer by layer",
-            effect="every tied layer of the copy gets a kernel of its own: stored twice, and trained apart",
+            what=f"`{script.code(model)}` has tied layers, and this copies it layer by layer",
+            effect="every tied layer of the copy gets a kernel of its own: stored twice, and trained separately",
             fix=f"`{call}` keeps the ties" + ("" if edit else " (by hand)"),
             code=script.lines_after(edit) if edit else call,
-            remedy=edit and (edit,),
+            change=edit,
         )
 
 
-def copied_model(event):
+def copied_model(event: CallEvent) -> cst.BaseExpression | None:
     """The expression of the tied model that a call copies, or `None`."""
     if not event.arguments:
         return None
     node, value = event.arguments[0]
     if event.path in CLONE and isinstance(value, Built) and value.tied:
         return node
-    if (event.path in FROM_JSON or event.method == "from_config") and isinstance(value, Config) and value.model.tied:
-        return value.owner
-    return None
+    from_config = event.path in FROM_CONFIG or event.method == "from_config"
+    return value.owner if from_config and isinstance(value, Config) and value.model.tied else None
 
 
-def find_shared(script):
+def find_shared_variables(script: Script) -> Iterator[Finding[ScriptChange]]:
     """A finding for every kernel that becomes an attribute of another layer.
 
     A variable that a layer's own class takes over in `build` is not among them: it is taken over again after loading.
     """
     for event in script.events:
-        if not isinstance(event, Set) or not isinstance(event.value[1], Kernel):
+        if not isinstance(event, AssignmentEvent) or not isinstance(event.value, KernelExpression):
             continue
-        kernel, owner = event.value[1], ast.unparse(event.target.value)
-        is_variable = kernel.is_as_it_is and not kernel.is_array
+        kernel, owner = event.value, text_of(event.target.value)
+        is_variable = kernel.is_unchanged and not kernel.is_array
         in_class = owner == "self" and event.in_layer in ("__init__", "build") and not is_variable
-        outside = owner != "self" and event.target.attr in KERNELS and event.owner is not kernel.layer
+        outside = owner != "self" and event.target.attr.value in KERNEL_ATTRIBUTES and event.owner is not kernel.layer
         if in_class or outside:
             yield Finding(
                 place=script.place(event.target),
-                illness=SHARED,
+                rule=SHARED_VARIABLE.name,
                 severity=ERROR if outside else WARNING,
-                what=f"`{ast.unparse(event.target)}` becomes {'' if is_variable else 'what is computed from '}the kernel of "
+                what=f"`{text_of(event.target)}` becomes {'' if is_variable else 'what is computed from '}the kernel of "
                 f"`{kernel.layer.text}`",
                 effect=(
                     "Keras 3 refuses it on a built layer, and an unbuilt one replaces it when it is built; where it held, in "
@@ -82,67 +91,94 @@ def find_shared(script):
             )
 
 
-def find_frozen(script):
+def find_frozen_sources(script: Script) -> Iterator[Finding[ScriptChange]]:
     """A finding for every `trainable = False` that reaches the layer whose kernel is shared by hand."""
     for event in script.events:
-        if not isinstance(event, Set) or event.target.attr != "trainable" or literal(event.value[0]) is not False:
+        if not isinstance(event, AssignmentEvent) or event.target.attr.value != "trainable":
             continue
-        sharing = sharing_layers(event.owner)
+        sharing = sharing_layers(event.owner) if literal(event.node) is False else []
         if sharing:
-            name = ast.unparse(event.target.value)
-            source = sharing[0].shares
-            also = "it" if sharing == [event.owner] else ", ".join(f"`{layer.text}`" for layer in sharing)
+            name = text_of(event.target.value)
+            source = sharing[0][1]
+            layers = [layer for layer, _ in sharing]
+            also = "it" if layers == [event.owner] else ", ".join(f"`{layer.text}`" for layer in layers)
             yield Finding(
                 place=script.place(event.target),
-                illness=FROZEN,
+                rule=FROZEN_SOURCE.name,
                 severity=WARNING,
-                what=f"`{name}` is frozen, and {also} {'has' if len(sharing) == 1 else 'have'} the kernel of another layer",
+                what=f"`{name}` is frozen, and {also} {'has' if len(layers) == 1 else 'have'} the kernel of another layer",
                 effect=f"the kernel of `{source.text}` is frozen as well, since it is the same variable",
                 fix=(
-                    "freeze the other layers one by one; the adjoint layers of `keras_adjoint` have a switch of their own, "
-                    "which stops at the source (by hand)"
+                    "freeze the other layers one by one; the adjoint layers of `keras_adjoint` can be frozen without "
+                    "freezing their source (by hand)"
                 ),
-                code="\n".join(f"{layer.text} = keras_adjoint.adjoint({source.text})" for layer in sharing),
+                code="\n".join(f"{layer.text} = keras_adjoint.adjoint({source.text})" for layer in layers),
             )
 
 
-def sharing_layers(owner):
-    """The layers in a layer or model that hold another layer's kernel."""
-    parts = [owner] if isinstance(owner, Layer) else owner.parts if isinstance(owner, Built) else ()
+def sharing_layers(owner: Value) -> list[tuple[Layer, Layer]]:
+    """The layers in a layer or model that hold the kernel of a layer outside of it, with that one."""
+    parts = (owner,) if isinstance(owner, Layer) else owner.parts if isinstance(owner, Built) else ()
     inside = {id(part) for part in parts}
-    return [part for part in parts if isinstance(part.shares, Layer) and id(part.shares) not in inside]
+    return [(part, part.shares) for part in parts if part.shares is not None and id(part.shares) not in inside]
 
 
-def find_loaded(script):
-    """A finding for every file with ties in it that is loaded where nobody has imported this package."""
-    if script.imports.imports(PACKAGE):
+def find_missing_imports(script: Script) -> Iterator[Finding[ScriptChange]]:
+    """A finding for every file with ties in it that is loaded by a script that does not import this package."""
+    if script.imports(PACKAGE):
         return
     for event in script.events:
-        path = (
-            event.path in LOAD and event.arguments and literal(event.arguments[0][0])
-            if isinstance(event, Called)
-            else None
-        )
+        if not isinstance(event, CallEvent) or event.path not in LOAD or not event.arguments:
+            continue
+        path = literal(event.arguments[0][0])
         if isinstance(path, str) and holds_ties(script, path):
-            edit = script.insert_import(f"import {PACKAGE}", before=event.node)
             yield Finding(
                 place=script.place(event.node),
-                illness=LOADED,
+                rule=MISSING_IMPORT.name,
                 severity=ERROR,
                 what=f"`{path}` holds layers of keras_adjoint, which this script does not import",
                 effect="Keras does not find the classes of these layers, so that `load_model` raises a TypeError",
                 fix="import keras_adjoint before, which registers them",
                 code=f"import {PACKAGE}",
-                remedy=(edit,),
+                change=script.insert_import(PACKAGE, above=event.node),
             )
 
 
-def holds_ties(script, path):
-    """Whether a model file that is there already, beside the script or here, names layers of this package."""
+def holds_ties(script: Script, path: str) -> bool:
+    """Whether a model file that exists, beside the script or here, names layers of this package."""
     for file in (Path(script.path).parent / path, Path(path)):
         try:
             with zipfile.ZipFile(file) as archive:
                 return PACKAGE.encode() in archive.read("config.json")
-        except (OSError, KeyError, zipfile.BadZipFile):
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
             continue
     return False
+
+
+def find_lambdas(script: Script) -> Iterator[Finding[ScriptChange]]:
+    """A finding for every `Lambda` whose function reads the kernel of a layer."""
+    for event in script.events:
+        if not isinstance(event, CallEvent) or event.path != "keras.layers.Lambda" or not event.arguments:
+            continue
+        function = event.arguments[0][0]
+        reads = (node for node in descendants(function) if isinstance(function, cst.Lambda))
+        owner = next(
+            (text_of(node.value) for node in reads if isinstance(node, cst.Attribute) and reads_kernel(node)), ""
+        )
+        if owner:
+            yield Finding(
+                place=script.place(event.node),
+                rule=KERNEL_IN_LAMBDA.name,
+                severity=WARNING,
+                what=f"a `Lambda` reads the kernel of `{owner}`",
+                effect=(
+                    "Keras does not see the variable in there: a model that has it nowhere else neither trains nor saves "
+                    "it, and the file does not load in safe mode"
+                ),
+                fix=f"use `keras_adjoint.adjoint({owner})`, which holds the layer (by hand)",
+                code=f"keras_adjoint.adjoint({owner})",
+            )
+
+
+def reads_kernel(node: cst.Attribute) -> bool:
+    return node.attr.value in (*KERNEL_ATTRIBUTES, *WEIGHTS, "get_weights")

@@ -5,40 +5,46 @@ and where a stride meets dilation.
 """
 
 import itertools
+from collections.abc import Sequence
 
 from keras import ops
 
-from keras_adjoint.ops.algorithms.correlate import correlate
-from keras_adjoint.ops.algorithms.interleave import join
-from keras_adjoint.ops.algorithms.polyphase import blocks_of, phases_of
-from keras_adjoint.ops.algorithms.problem import Work
+from keras_adjoint.ops import Tensor
+from keras_adjoint.ops.algorithms.polyphase import Blocks, Phase, blocks_of, correlate, join, phases_of
+from keras_adjoint.ops.algorithms.problem import Problem, Work
+from keras_adjoint.ops.backend.protocol import Adjoint
+from keras_adjoint.ops.geometry import Convolution
 
 
-def fits(problem):
+def fits(problem: Problem) -> bool:
     """Every convolution."""
     return True
 
 
-def apply(y, kernel, convolution):
-    """Aᵀ y for `y` of shape `(batch, *outputs, filters)` and `kernel` of shape `(*taps, channels / groups, filters)`."""
+def prepare(convolution: Convolution) -> Adjoint:
+    """The function (y, kernel) ↦ Aᵀ y."""
     blocks = [blocks_of(axis) for axis in convolution.axes]
-    phases = [
-        one_phase(y, kernel, blocks, phase, convolution.groups)
-        for phase in itertools.product(*map(phases_of, convolution.axes))
-    ]
-    return join(phases, convolution)
+    phases = list(itertools.product(*map(phases_of, convolution.axes)))
+
+    def apply(y: Tensor, kernel: Tensor) -> Tensor:
+        return join([one_phase(y, kernel, blocks, phase, convolution.groups) for phase in phases], convolution)
+
+    return apply
 
 
-def one_phase(y, kernel, blocks, phase, groups):
+def one_phase(
+    y: Tensor, kernel: Tensor, blocks: Sequence[Blocks], phase: Sequence[Phase | None], groups: int
+) -> Tensor | None:
     """The blocks of one phase, of shape `(batch, *blocks, channels)`, or `None` if no tap meets it."""
-    if any(along is None for along in phase):
+    axes = [along for along in phase if along is not None]
+    if len(axes) < len(phase):
         return None
-    starts, lengths = zip(*(along.window(block) for along, block in zip(phase, blocks, strict=True)), strict=True)
-    taps = kernel[tuple(along.cut for along in phase)]
-    return correlate(y, flipped_kernel(taps, groups), starts, lengths, tuple(along.spacing for along in phase))
+    starts, lengths = zip(*(along.window(block) for along, block in zip(axes, blocks, strict=True)), strict=True)
+    taps = kernel[tuple(along.cut for along in axes)]
+    return correlate(y, flipped_kernel(taps, groups), starts, lengths, tuple(along.spacing for along in axes))
 
 
-def flipped_kernel(kernel, groups):
+def flipped_kernel(kernel: Tensor, groups: int) -> Tensor:
     """Taps in reverse order and channels exchanged within each group: `(*taps, filters / groups, channels)`."""
     *taps, channels, filters = map(int, kernel.shape)
     rank = len(taps)
@@ -49,8 +55,8 @@ def flipped_kernel(kernel, groups):
     return ops.reshape(kernel, (*taps, filters // groups, groups * channels))
 
 
-def work(problem):
-    """One product per phase, each of which reads y anew; together they meet every tap once."""
+def work(problem: Problem) -> Work:
+    """One product per phase, each of which reads all of y; together they meet every tap once."""
     channels, filters = problem.group
     phases = problem.positions("stride")
     depth = max(1, problem.positions("taps") * filters // phases)

@@ -1,8 +1,8 @@
-"""Phases of an axis: the positions p = q·s + r with the same r, in integer arithmetic alone.
+"""Phases of an axis, the positions p = q·s + r with the same r: their taps, their convolutions, and how they interleave.
 
-Along one axis, output j of the forward reads input position j·s + t·d − before with weight K[t]. The adjoint therefore
-collects x[p − before] = Σ_j Σ_t [j·s + t·d = p] K[t] y[j]. Write the position as p = q·s + r with a block q and a phase
-r < s. Only taps with t·d ≡ r (mod s) meet it, so that
+Along one axis, output j of the forward reads input position j·s + t·d − before with weight K[t], where `before` zeros are in
+front of the input. The adjoint therefore collects x[p − before] = Σ_j Σ_t [j·s + t·d = p] K[t] y[j]. Write the position as
+p = q·s + r with a block q and a phase r < s. Only taps with t·d ≡ r (mod s) meet it, so that
 
     x[q·s + r − before] = Σ_t [t·d ≡ r] K[t] y[q − (t·d − r) / s].
 
@@ -11,23 +11,32 @@ every phase this is a stride-1 convolution over q.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
+
+from keras import ops
+
+from keras_adjoint.ops import Size, Tensor
+from keras_adjoint.ops.backend import current
+from keras_adjoint.ops.geometry import Axis, Convolution
+from keras_adjoint.ops.window import window
 
 
 @dataclass(frozen=True)
 class Blocks:
     """The blocks q that cover an axis: `count` of them from `first` on; x begins at `position` of the first one."""
 
-    first: int
-    count: int
-    position: int
+    first: Size
+    count: Size
+    position: Size
 
 
-def blocks_of(axis):
+def blocks_of(axis: Axis) -> Blocks:
     """The `Blocks` of an `Axis`."""
-    first = axis.before // axis.stride
-    count = (axis.before + axis.size - 1) // axis.stride - first + 1
-    return Blocks(first, count, axis.before - first * axis.stride)
+    first = axis.pad_before // axis.stride
+    count = (axis.pad_before + axis.size - 1) // axis.stride - first + 1
+    return Blocks(first, count, axis.pad_before - first * axis.stride)
 
 
 @dataclass(frozen=True)
@@ -41,21 +50,21 @@ class Phase:
     spacing: int
 
     @property
-    def cut(self):
+    def cut(self) -> slice:
         """The slice of the kernel's axis that holds the taps."""
         return slice(self.tap, None, self.step)
 
-    def window(self, blocks):
+    def window(self, blocks: Blocks) -> tuple[Size, Size]:
         """(start, length) of what the phase reads of y."""
         span = (self.taps - 1) * self.spacing
         return blocks.first - self.shift - span, blocks.count + span
 
 
-def phases_of(axis):
+def phases_of(axis: Axis) -> list[Phase | None]:
     """One `Phase` for every r < s, `None` where no tap meets it."""
     divisor = math.gcd(axis.stride, axis.dilation)
     step = axis.stride // divisor
-    phases = []
+    phases: list[Phase | None] = []
     for phase in range(axis.stride):
         tap = next((t for t in range(min(step, axis.taps)) if (t * axis.dilation - phase) % axis.stride == 0), None)
         if tap is None:
@@ -65,3 +74,64 @@ def phases_of(axis):
         shift = (tap * axis.dilation - phase) // axis.stride
         phases.append(Phase(tap, step, taps, shift, axis.dilation // divisor))
     return phases
+
+
+def correlate(
+    x: Tensor, kernel: Tensor, starts: Sequence[Size], lengths: Sequence[Size], dilation: Sequence[int]
+) -> Tensor:
+    """A stride-1 convolution over a window of `x`, grouped where the kernel has fewer input channels than `x`.
+
+    Args:
+        x: Tensor of shape `(batch, *sizes, channels)`, zero-extended in both directions.
+        kernel: Tensor of shape `(*taps, channels / groups, filters)`.
+        starts: The first position to read, one per axis.
+        lengths: The number of positions to read, one per axis.
+        dilation: One distance between taps per axis.
+
+    Returns:
+        A tensor of shape `(batch, *(lengths − (taps − 1) · dilation), filters)`.
+    """
+    pads = [
+        (-start, start + length - size) for start, length, size in zip(starts, lengths, ops.shape(x)[1:-1], strict=True)
+    ]
+    return current().convolve(x, kernel, pads, (1,) * len(pads), dilation)
+
+
+def join(phases: Sequence[Tensor | None], convolution: Convolution) -> Tensor:
+    """Interleave phases given one by one, each `(batch, *blocks, channels)`, or `None` where no tap meets it."""
+    present = next(phase for phase in phases if phase is not None)
+    tensors = [ops.zeros_like(present) if phase is None else phase for phase in phases]
+    return interleave(ops.concatenate(tensors, axis=-1) if len(tensors) > 1 else present, convolution)
+
+
+def interleave(
+    phases: Tensor, convolution: Convolution, groups: int = 1, present: tuple[int, ...] | None = None
+) -> Tensor:
+    """Put phases that lie side by side in the channels where they belong.
+
+    Args:
+        phases: Tensor of shape `(batch, *blocks, groups·∏present·channels/groups)`.
+        convolution: The forward's geometry.
+        groups: What leads in the channels, ahead of the phases.
+        present: How many phases per axis there are, from the first one on; by default all s. The others are zero.
+
+    Returns:
+        A tensor of shape `(batch, *sizes, channels)`.
+    """
+    blocks = [blocks_of(axis) for axis in convolution.axes]
+    x, strides = phases, convolution.each("stride")
+    if any(stride > 1 for stride in strides):
+        rank = len(strides)
+        present = present or strides
+        channels = int(x.shape[-1]) // math.prod(present)
+        counts = [block.count for block in blocks]
+        # The first axis of blocks follows the batch before and after, so that the two move as one.
+        x = ops.reshape(x, (-1, *counts[1:], groups, *present, channels // groups))
+        pairs = [(i, 1 + rank + i) for i in range(rank)]
+        x = ops.transpose(x, (*chain(*pairs), rank, 1 + 2 * rank))
+        for axis, (stride, number) in enumerate(zip(strides, present, strict=True)):
+            if number < stride:  # one axis at a time: backends cannot pad rank 8
+                inner = math.prod(counts[axis + 1 :]) * math.prod(present[axis + 1 :]) * channels
+                x = ops.pad(ops.reshape(x, (-1, number, inner)), [(0, 0), (0, stride - number), (0, 0)])
+        x = ops.reshape(x, (-1, *(count * stride for count, stride in zip(counts, strides, strict=True)), channels))
+    return window(x, [block.position for block in blocks], convolution.each("size"))

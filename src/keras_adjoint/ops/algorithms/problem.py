@@ -1,12 +1,14 @@
-"""What an algorithm is: a name, what it can do, how, and how much work that is."""
+"""What is to be computed, the work that it takes, and what an algorithm is: a name, what it can do, how, and its work."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
-from keras_adjoint.ops.algorithms.accumulate import HALF
-from keras_adjoint.ops.backend import current
+from keras_adjoint.ops import Size, Tensor
+from keras_adjoint.ops.backend.protocol import Adjoint
 from keras_adjoint.ops.geometry import Convolution, is_known
+from keras_adjoint.ops.precision import HALF
 
 ANY_SIZE = 32  # stands for a size that is known only when the graph runs
 
@@ -32,23 +34,23 @@ class Problem:
     dtype: str = "float32"
 
     @property
-    def precision(self):
-        """Processors have units of their own for half precision, so that it has rates of its own too."""
+    def precision(self) -> Literal["full", "half"]:
+        """Processors have units of their own for half precision, so that it has costs of its own too."""
         return "half" if self.dtype in HALF else "full"
 
     @property
-    def is_known(self):
+    def is_known(self) -> bool:
         """Whether every spatial size is a plain integer."""
         return self.convolution.is_known
 
     @property
-    def is_plain(self):
+    def is_plain(self) -> bool:
         """Whether the kernel is neither grouped nor dilated."""
         return self.convolution.groups == 1 and set(self.convolution.each("dilation")) == {1}
 
     @property
-    def kind(self):
-        """Convolutions of one kind are computed in one way, and have rates of their own in `cost_model.json`."""
+    def kind(self) -> str:
+        """Convolutions of one kind are computed in one way, and have costs of their own in `cost_model.json`."""
         if self.is_plain:
             return ("sequence", "image", "volume")[len(self.convolution.axes) - 1]
         if self.convolution.groups == 1:
@@ -58,54 +60,48 @@ class Problem:
         return "depthwise" if self.positions("stride") == 1 else "strided depthwise"
 
     @property
-    def samples(self):
+    def samples(self) -> int:
         return self.batch or 1
 
-    def positions(self, name):
+    def positions(self, name: str) -> int:
         """Product over axes of a property such as "outputs" or "size"."""
         return math.prod([self.known(number) for number in self.convolution.each(name)])
 
     @staticmethod
-    def known(number):
+    def known(size: Size) -> int:
         """A size, or what stands for it as long as it is not known."""
-        return number if is_known(number) else ANY_SIZE
+        return size if is_known(size) else ANY_SIZE
 
     @property
-    def inputs(self):
+    def inputs(self) -> int:
         """Numbers in x."""
         return self.samples * self.positions("size") * self.channels
 
     @property
-    def outputs(self):
+    def outputs(self) -> int:
         """Numbers in y."""
         return self.samples * self.positions("outputs") * self.filters
 
     @property
-    def kernel(self):
+    def kernel(self) -> int:
         """Numbers in the kernel."""
         return self.positions("taps") * self.channels // self.convolution.groups * self.filters
 
     @property
-    def blocks(self):
+    def blocks(self) -> int:
         """Blocks of ∏s positions in x, over all samples."""
         axes = self.convolution.axes
         return self.samples * math.prod([-(-self.known(axis.size) // axis.stride) for axis in axes])
 
     @property
-    def taps_per_phase(self):
+    def taps_per_phase(self) -> int:
         """Taps of the longest phase."""
         return math.prod([-(-axis.taps // axis.stride) for axis in self.convolution.axes])
 
     @property
-    def group(self):
+    def group(self) -> tuple[int, int]:
         """(channels, filters) of one group."""
         return self.channels // self.convolution.groups, self.filters // self.convolution.groups
-
-
-def whole_blocks(problem, channels):
-    """As many channels as a dense convolution computes: so many at once, those that are missing in the last block in vain."""
-    at_once = current().CHANNELS_AT_ONCE if problem.convolution.groups == 1 else 1
-    return -(-channels // at_once) * at_once
 
 
 @dataclass(frozen=True)
@@ -138,16 +134,21 @@ class Algorithm:
     Attributes:
         name: What users call it.
         fits: `fits(problem)` says whether it can compute the problem.
-        apply: `apply(y, kernel, convolution)` computes.
+        prepare: `prepare(convolution)` is the function (y, kernel) ↦ Aᵀ y, for `y` of shape `(batch, *outputs, filters)` and
+            `kernel` of shape `(*taps, channels / groups, filters)`. What depends on sizes alone is computed beforehand.
         work: `work(problem)` is the `Work` that it does.
     """
 
     name: str
-    fits: Callable
-    apply: Callable
-    work: Callable
+    fits: Callable[[Problem], bool]
+    prepare: Callable[[Convolution], Adjoint]
+    work: Callable[[Problem], Work]
 
     @property
-    def is_native(self):
+    def is_native(self) -> bool:
         """Whether it is the backend's own operation, with derivatives of its own."""
         return self.name == "native"
+
+    def apply(self, y: Tensor, kernel: Tensor, convolution: Convolution) -> Tensor:
+        """Aᵀ y."""
+        return self.prepare(convolution)(y, kernel)

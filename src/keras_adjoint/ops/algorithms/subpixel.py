@@ -4,30 +4,32 @@ Without dilation, phase r has the taps r + u·s, and every phase reads the same 
 
     x[q·s + r − before] = Σ_u K[r + u·s] y[q − u],
 
-last tap first. So one convolution with s times the filters computes them all. At stride 1 there is one phase, it is the
-flipped convolution, and the taps may be any distance apart.
+with the taps in reverse order. So one convolution with s times the filters computes them all. At stride 1 there is one phase,
+it is the flipped convolution, and the taps may be any distance apart.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from keras import ops
 
-from keras_adjoint.ops.algorithms.correlate import correlate
-from keras_adjoint.ops.algorithms.interleave import interleave
-from keras_adjoint.ops.algorithms.polyphase import blocks_of
-from keras_adjoint.ops.algorithms.problem import Work, whole_blocks
+from keras_adjoint.ops import Size, Tensor
+from keras_adjoint.ops.algorithms.cost_model import whole_blocks
+from keras_adjoint.ops.algorithms.polyphase import blocks_of, correlate, interleave
+from keras_adjoint.ops.algorithms.problem import Problem, Work
 from keras_adjoint.ops.backend import current
-from keras_adjoint.ops.geometry import is_known
+from keras_adjoint.ops.backend.protocol import Adjoint
+from keras_adjoint.ops.geometry import Convolution, is_known
 
 
-def in_step(convolution):
-    """Whether all phases read the same window: a dilated tap would meet them out of step."""
+def in_step(convolution: Convolution) -> bool:
+    """Whether all phases read the same window, which strided and dilated taps do not."""
     return all(axis.stride == 1 or axis.dilation == 1 for axis in convolution.axes)
 
 
-def fits(problem):
+def fits(problem: Problem) -> bool:
     """Every convolution whose phases are in step."""
     return in_step(problem.convolution)
 
@@ -36,14 +38,14 @@ def fits(problem):
 class Plan:
     """Per axis: the window of y to read, the blocks q that come out, and the first position wanted of those."""
 
-    starts: tuple
-    lengths: tuple
-    steps: tuple
-    firsts: tuple
-    dilation: tuple
+    starts: tuple[Size, ...]
+    lengths: tuple[Size, ...]
+    steps: tuple[Size, ...]
+    firsts: tuple[Size, ...]
+    dilation: tuple[int, ...]
 
 
-def plan(convolution):
+def plan(convolution: Convolution) -> Plan:
     """The windows of the stride-1 convolution."""
     rows = []
     for axis in convolution.axes:
@@ -54,23 +56,28 @@ def plan(convolution):
     return Plan(*zip(*rows, strict=True))
 
 
-def apply(y, kernel, convolution):
-    """Aᵀ y for `y` of shape `(batch, *outputs, filters)` and `kernel` of shape `(*taps, channels / groups, filters)`."""
+def prepare(convolution: Convolution) -> Adjoint:
+    """The function (y, kernel) ↦ Aᵀ y."""
     wanted = plan(convolution)
-    starts, lengths = wanted.starts, wanted.lengths
-    mirrored = is_heavy(kernel, y, convolution)
-    axes = tuple(range(1, len(starts) + 1))
-    if mirrored:
-        sizes = ops.shape(y)[1:-1]
-        starts = [size - start - length for size, start, length in zip(sizes, starts, lengths, strict=True)]
-        y = ops.flip(y, axes)
-    phases = correlate(y, phase_kernel(kernel, convolution, flip=not mirrored), starts, lengths, wanted.dilation)
-    phases = ops.flip(phases, axes) if mirrored else phases
-    return interleave(phases, convolution, convolution.groups)
+    axes = tuple(range(1, len(wanted.starts) + 1))
+
+    def apply(y: Tensor, kernel: Tensor) -> Tensor:
+        starts: Sequence[Size] = wanted.starts
+        flips_images = is_heavy(kernel, y, convolution)
+        if flips_images:
+            windows = zip(ops.shape(y)[1:-1], starts, wanted.lengths, strict=True)
+            starts = [size - start - length for size, start, length in windows]
+            y = ops.flip(y, axes)
+        kernel = phase_kernel(kernel, convolution, flip=not flips_images)
+        phases = correlate(y, kernel, starts, wanted.lengths, wanted.dilation)
+        phases = ops.flip(phases, axes) if flips_images else phases
+        return interleave(phases, convolution, convolution.groups)
+
+    return apply
 
 
-def is_heavy(kernel, y, convolution):
-    """Whether it moves fewer numbers to read x and y from behind than to reverse the taps of the kernel."""
+def is_heavy(kernel: Tensor, y: Tensor, convolution: Convolution) -> bool:
+    """Whether it moves fewer numbers to reverse x and y than to reverse the taps of the kernel."""
     sizes = (*y.shape[1:-1], *convolution.each("size"))
     if not all(map(is_known, (y.shape[0], *sizes))):
         return False
@@ -79,7 +86,7 @@ def is_heavy(kernel, y, convolution):
     return max(taps) > 1 and math.prod(taps) * channels * filters > math.prod(y.shape) + x
 
 
-def phase_kernel(kernel, convolution, *, flip=True):
+def phase_kernel(kernel: Tensor, convolution: Convolution, *, flip: bool = True) -> Tensor:
     """The kernel of the convolution to all phases, of shape `(*taps of a phase, filters / groups, groups·∏s·channels)`.
 
     Keras numbers the filters of a grouped convolution group by group, so that the group leads in both channel axes.
@@ -87,18 +94,20 @@ def phase_kernel(kernel, convolution, *, flip=True):
     axes, groups = convolution.axes, convolution.groups
     rank = len(axes)
     *taps, channels, filters = map(int, kernel.shape)
-    behind = [-size % axis.stride for axis, size in zip(axes, taps, strict=True)]
-    if any(behind):
-        kernel = ops.pad(kernel, [(0, extra) for extra in behind] + [(0, 0), (0, 0)])
-    split = [((size + extra) // axis.stride, axis.stride) for axis, size, extra in zip(axes, taps, behind, strict=True)]
-    kernel = last_tap_first(kernel, split) if flip else kernel
+    missing = [-size % axis.stride for axis, size in zip(axes, taps, strict=True)]
+    if any(missing):
+        kernel = ops.pad(kernel, [(0, zeros) for zeros in missing] + [(0, 0), (0, 0)])
+    split = [
+        ((size + zeros) // axis.stride, axis.stride) for axis, size, zeros in zip(axes, taps, missing, strict=True)
+    ]
+    kernel = with_taps_reversed(kernel, split) if flip else kernel
     kernel = ops.reshape(kernel, (*chain(*split), channels, groups, filters // groups))
     order = (*range(0, 2 * rank, 2), 2 * rank + 2, 2 * rank + 1, *range(1, 2 * rank, 2), 2 * rank)
     kernel = ops.transpose(kernel, order)
     return ops.reshape(kernel, (*(count for count, _ in split), filters // groups, -1))
 
 
-def last_tap_first(kernel, split):
+def with_taps_reversed(kernel: Tensor, split: Sequence[tuple[int, int]]) -> Tensor:
     """Reverse the taps of every phase, but not the phases. One axis at a time: OpenVINO does not reverse several."""
     shape = tuple(map(int, kernel.shape))
     for axis, (taps, phases) in enumerate(split):
@@ -108,7 +117,7 @@ def last_tap_first(kernel, split):
     return kernel
 
 
-def work(problem):
+def work(problem: Problem) -> Work:
     """Every phase is computed with as many taps as the longest one, and then moved."""
     channels, filters = problem.group
     phases = problem.positions("stride")

@@ -1,16 +1,22 @@
 """JAX."""
 
 import math
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from keras_adjoint.ops.backend import BFLOAT16, TF32, map_unrolled
-from keras_adjoint.ops.backend.jax_primitive import gradient_of_form
+from keras_adjoint.ops import Size, Tensor
+from keras_adjoint.ops.backend import BFLOAT16, TF32, fold_missing, map_unrolled
+from keras_adjoint.ops.backend.jax_primitive import bilinear_form
+from keras_adjoint.ops.backend.protocol import Adjoint, Form, Pads
+from keras_adjoint.ops.geometry import Convolution
 
 NAME = "jax"
-_OFFERED = {
+_CANDIDATES = {
     "sequence": ("subpixel", "phases", "columns", "shifts"),
     "image": ("subpixel", "phases", "columns", "shifts"),
     "dilated": ("subpixel", "shifts"),
@@ -20,43 +26,52 @@ _OFFERED = {
     "depthwise": ("shifts", "subpixel"),
     "strided depthwise": ("shifts", "subpixel"),
 }
-CANDIDATES = {"full": _OFFERED, "half": _OFFERED}
-FOLDED_RANKS = ()
-WRITES_COLUMNS = ()
+CANDIDATES = {"full": _CANDIDATES, "half": _CANDIDATES}
+FOLDED_RANKS: tuple[int, ...] = ()
+WRITES_COLUMNS: tuple[str, ...] = ()
 UNFOLDS_GROUPS = True
 CHANNELS_AT_ONCE = 1
 NATIVE_MARGIN = 1.0
-map_sequential = map_unrolled
 LONGEST_SUM_IN_HALF = math.inf  # its transposed convolutions are not oneDNN's
+map_sequential = map_unrolled
+fold = fold_missing
+SHIFTS_CONV_TRANSPOSE = False
 
 
-def coarse_epsilon():
+def coarse_epsilon() -> float:
     if jax.default_backend() == "cpu" or jax.config.jax_default_matmul_precision in ("highest", "float32"):
         return 0.0
     return BFLOAT16 if jax.default_backend() == "tpu" else TF32
 
 
-def average_pooling_edges(before, after):
+def average_pooling_edges(pad_before: Sequence[Size], pad_after: Sequence[Size]) -> Literal["inside", "replicated"]:
     return "inside"
 
 
-def device_of(tensor):
+def device_of(tensor: Tensor) -> Literal["cpu", "gpu"]:
     return "cpu" if jax.default_backend() == "cpu" else "gpu"
 
 
-def compiled(function):
+def signature(tensor: Tensor) -> Hashable:
+    for size in tensor.shape:
+        if type(size) is not int:
+            return None
+    return tensor.shape, tensor.dtype
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(function)
 
 
-def wait(tensor):
+def wait(tensor: Tensor) -> None:
     jax.block_until_ready(tensor)
 
 
-def known_size(size):
+def known_size(size: Size) -> Size:
     return size
 
 
-def convolve(x, kernel, pads, strides, dilation):
+def convolve(x: Tensor, kernel: Tensor, pads: Pads, strides: Sequence[int], dilation: Sequence[int]) -> Tensor:
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -68,29 +83,36 @@ def convolve(x, kernel, pads, strides, dilation):
     )
 
 
-def transposed_convolve(y, kernel, convolution):
-    channels = kernel.shape[-2] * convolution.groups
-    x = jax.ShapeDtypeStruct((y.shape[0], *convolution.each("size"), channels), y.dtype)
-    pads = convolution.pads
+def transposed_convolution(convolution: Convolution) -> Adjoint:
+    sizes, pads = convolution.each("size"), convolution.pads
     strides, dilation = convolution.each("stride"), convolution.each("dilation")
-    (x,) = jax.linear_transpose(lambda x: convolve(x, kernel, pads, strides, dilation), x)(y)
-    return x
+
+    def transposed(y: Tensor, kernel: Tensor) -> Tensor:
+        channels = kernel.shape[-2] * convolution.groups
+        x = jax.ShapeDtypeStruct((y.shape[0], *sizes, channels), y.dtype)
+        (x,) = jax.linear_transpose(lambda x: convolve(x, kernel, pads, strides, dilation), x)(y)
+        return x
+
+    return transposed
 
 
-def can_transpose(convolution, kind):
+def can_transpose(convolution: Convolution, kind: str) -> bool:
     return True
 
 
-def sum_sequential(term, operand, rows):
-    # Written out, XLA would cut out what every term reads before it adds the first two.
+def sum_sequential(term: Callable[..., Tensor], operand: Tensor, rows: Sequence[tuple[Any, ...]]) -> Tensor:
+    # Of an unrolled sum, XLA would cut out what every term reads before it adds the first two.
     table = jnp.asarray(rows)
     return lax.fori_loop(1, len(rows), lambda i, total: total + term(operand, *table[i]), term(operand, *rows[0]))
 
 
-def with_derivatives(form, kernel, y):
-    return gradient_of_form("x", form, kernel=kernel, y=y) if form.convolution.is_known else form.x(kernel, y)
+def differentiable(form: Form) -> Adjoint:
+    if not form.convolution.is_known:
+        return form.prepare()
+    adjoint: Adjoint = partial(bilinear_form.bind, wanted="x", form=form)
+    return adjoint
 
 
-def _layout(kernel):
+def _layout(kernel: Tensor) -> tuple[str, str, str]:
     axes = "DHW"[-(kernel.ndim - 2) :]
     return f"N{axes}C", f"{axes}IO", f"N{axes}C"

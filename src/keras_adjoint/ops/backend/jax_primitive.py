@@ -5,69 +5,67 @@ A primitive with bilinear rules keeps forward mode, reverse mode and everything 
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-ARGUMENTS = ("x", "kernel", "y")
+from keras_adjoint.ops import Tensor
+from keras_adjoint.ops.backend.protocol import Form
 
-form_gradient = Primitive("keras_adjoint_form_gradient")
+ARGUMENTS = ("x", "y", "kernel")
 
-
-def gradient_of_form(wanted, form, **others):
-    """The gradient of a form by the argument `wanted`, for given other two.
-
-    Args:
-        wanted: "x", "kernel" or "y".
-        form: Hashable, with methods `x`, `y` and `kernel_shape`.
-        **others: The two other arguments.
-    """
-    return form_gradient.bind(*(others[name] for name in _others(wanted)), wanted=wanted, form=form)
+# `bilinear_form.bind(*operands, wanted=…, form=…)` is the gradient of a hashable `Form` by the argument `wanted`, for the other
+# two in the order of `ARGUMENTS`.
+bilinear_form = Primitive("keras_adjoint_bilinear_form")
 
 
-def _others(wanted):
+def _others(wanted: str) -> list[str]:
     return [name for name in ARGUMENTS if name != wanted]
 
 
-def _compute(*operands, wanted, form):
+def _compute(*operands: Tensor, wanted: str, form: Form) -> Tensor:
     if wanted == "kernel":
         return _kernel_gradient(form, *operands)
     return getattr(form, wanted)(*operands)
 
 
-def _kernel_gradient(form, x, y):
+def _kernel_gradient(form: Form, x: Tensor, y: Tensor) -> Tensor:
     kernel = jax.ShapeDtypeStruct(form.kernel_shape(x, y), x.dtype)
     (gradient,) = jax.linear_transpose(lambda kernel: form.y(x, kernel), kernel)(y)
     return gradient
 
 
-def _transpose(position, cotangent, *operands, wanted, form):
+def _gradient(wanted: str, form: Form, others: dict[str, Tensor]) -> Tensor:
+    return bilinear_form.bind(*(others[name] for name in _others(wanted)), wanted=wanted, form=form)
+
+
+def _transpose(position: int, cotangent: Tensor, *operands: Tensor, wanted: str, form: Form) -> Tensor:
     """The derivative by the operand at `position`: contract what was wanted with the cotangent, and want the operand."""
     names = _others(wanted)
     name, other = names[position], names[1 - position]
-    return gradient_of_form(name, form, **{wanted: cotangent, other: operands[1 - position]})
+    return _gradient(name, form, {wanted: cotangent, other: operands[1 - position]})
 
 
-def _batch(operands, axes, *, wanted, form):
+def _batch(operands: tuple[Tensor, ...], axes: tuple[Any, ...], *, wanted: str, form: Form) -> tuple[Tensor, int]:
     """One more axis. In front of the batch it joins the batch, unless the kernel has it too or is what is wanted."""
     names = _others(wanted)
     if wanted != "kernel" and axes[names.index("kernel")] is None:
         position = 1 - names.index("kernel")
         tensor = jax.numpy.moveaxis(operands[position], axes[position], 0)
         folded = tensor.reshape(-1, *tensor.shape[2:])
-        others = {names[position]: folded, "kernel": operands[1 - position]}
-        result = gradient_of_form(wanted, form, **others)
+        result = _gradient(wanted, form, {names[position]: folded, "kernel": operands[1 - position]})
         return result.reshape(*tensor.shape[:2], *result.shape[1:]), 0
     return jax.vmap(partial(_compute, wanted=wanted, form=form), axes)(*operands), 0
 
 
-form_gradient.def_impl(jax.jit(_compute, static_argnames=("wanted", "form")))
-form_gradient.def_abstract_eval(
+bilinear_form.def_impl(jax.jit(_compute, static_argnames=("wanted", "form")))
+bilinear_form.def_abstract_eval(
     lambda *operands, **parameters: jax.core.ShapedArray(
         (result := jax.eval_shape(partial(_compute, **parameters), *operands)).shape, result.dtype
     )
 )
-mlir.register_lowering(form_gradient, mlir.lower_fun(_compute, multiple_results=False))
-ad.defbilinear(form_gradient, partial(_transpose, 0), partial(_transpose, 1))
-batching.primitive_batchers[form_gradient] = _batch
+mlir.register_lowering(bilinear_form, mlir.lower_fun(_compute, multiple_results=False))
+ad.defbilinear(bilinear_form, partial(_transpose, 0), partial(_transpose, 1))
+batching.primitive_batchers[bilinear_form] = _batch

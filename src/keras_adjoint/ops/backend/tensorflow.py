@@ -1,27 +1,31 @@
 """TensorFlow."""
 
+from collections.abc import Callable, Hashable, Sequence
 from functools import cache
+from typing import Any, Literal
 
 import tensorflow as tf
 from keras import ops
 
-from keras_adjoint.ops.backend import TF32
-from keras_adjoint.ops.geometry import is_known
+from keras_adjoint.ops import Size, Tensor
+from keras_adjoint.ops.backend import TF32, fold_missing
+from keras_adjoint.ops.backend.protocol import Adjoint, Form, Pads
+from keras_adjoint.ops.geometry import Convolution, is_known
 from keras_adjoint.ops.window import window
 
 
-def _uses_onednn():
+def _uses_onednn() -> bool:
     """Whether TensorFlow computes by oneDNN, which depends on the processor and on the environment."""
     try:
         from tensorflow.python.util._pywrap_util_port import IsMklEnabled  # nothing public says it
     except ImportError:
         return True
-    return IsMklEnabled()
+    return bool(IsMklEnabled())
 
 
 _USES_ONEDNN = _uses_onednn()
 NAME = "tensorflow" if _USES_ONEDNN else "tensorflow without oneDNN"
-_OFFERED = {
+_CANDIDATES = {
     "sequence": ("native", "subpixel", "columns"),
     "image": ("native", "subpixel", "columns"),
     "dilated": ("subpixel", "shifts"),
@@ -32,48 +36,58 @@ _OFFERED = {
     "strided depthwise": ("native", "subpixel", "phases"),
 }
 # Its own strided depthwise adjoint takes from ten to some hundred times the forward in bfloat16.
-CANDIDATES = {"full": _OFFERED, "half": {**_OFFERED, "strided depthwise": ("subpixel", "phases")}}
-FOLDED_RANKS = ()
-WRITES_COLUMNS = () if _USES_ONEDNN else ("full",)
+CANDIDATES = {"full": _CANDIDATES, "half": {**_CANDIDATES, "strided depthwise": ("subpixel", "phases")}}
+FOLDED_RANKS: tuple[int, ...] = ()
+WRITES_COLUMNS: tuple[str, ...] = () if _USES_ONEDNN else ("full",)
 UNFOLDS_GROUPS = False
 CHANNELS_AT_ONCE = 16
 NATIVE_MARGIN = 1.05
 LONGEST_SUM_IN_HALF = 2**15
+SHIFTS_CONV_TRANSPOSE = False
 DEPTHWISE_RANKS = (1, 2)  # what `ops.depthwise_conv` knows
+fold = fold_missing
 
 
-def coarse_epsilon():
+def coarse_epsilon() -> float:
     rounds = tf.config.experimental.tensor_float_32_execution_enabled()
     return TF32 if rounds and _gpus() else 0.0
 
 
-def average_pooling_edges(before, after):
+def average_pooling_edges(pad_before: Sequence[Size], pad_after: Sequence[Size]) -> Literal["inside", "replicated"]:
     return "inside"
 
 
-def device_of(tensor):
+def device_of(tensor: Tensor) -> Literal["cpu", "gpu"]:
     return "gpu" if _gpus() else "cpu"
 
 
+def signature(tensor: Tensor) -> Hashable:
+    shape = tensor.shape
+    if shape.rank is None:
+        return None
+    sizes = tuple(shape.as_list())
+    return None if None in sizes else (sizes, tensor.dtype)
+
+
 @cache
-def _gpus():
+def _gpus() -> list[Any]:
     return tf.config.list_physical_devices("GPU")
 
 
-def compiled(function):
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return tf.function(function)
 
 
-def wait(tensor):
+def wait(tensor: Tensor) -> None:
     if _gpus():  # on the CPU a call returns when it is done
         tf.reshape(tensor, (-1,))[:1].numpy()
 
 
-def known_size(size):
+def known_size(size: Size) -> Size:
     return size
 
 
-def sum_sequential(term, operand, rows):
+def sum_sequential(term: Callable[..., Tensor], operand: Tensor, rows: Sequence[tuple[Any, ...]]) -> Tensor:
     total = term(operand, *rows[0])
     for row in rows[1:]:
         # TensorFlow would exchange the operands of a plain sum, and then hold one tensor more.
@@ -81,79 +95,89 @@ def sum_sequential(term, operand, rows):
     return total
 
 
-def map_sequential(term, operand, rows):
-    found = [term(operand, *rows[0])]
+def map_sequential(term: Callable[..., Tensor], operand: Tensor, rows: Sequence[tuple[Any, ...]]) -> list[Tensor]:
+    results = [term(operand, *rows[0])]
     for row in rows[1:]:
-        found.append(term(_after(found[-1], operand), *row))
-    return found
+        results.append(term(_after(results[-1], operand), *row))
+    return results
 
 
-def _after(done, operand):
-    """`operand`, for what is to begin after `done`: a graph would begin all terms at once, and hold them to the end."""
+def _after(done: Tensor, operand: Tensor) -> Tensor:
+    """`operand`, but not before `done` is computed: a graph would begin all terms at once, and hold them to the end."""
     with tf.control_dependencies([done]):
         return tf.identity(operand)
 
 
-def convolve(x, kernel, pads, strides, dilation):
+def convolve(x: Tensor, kernel: Tensor, pads: Pads, strides: Sequence[int], dilation: Sequence[int]) -> Tensor:
     *taps, in_channels, filters = kernel.shape
     padding = "valid"
     if any(not is_known(zeros) or zeros != 0 for pair in pads for zeros in pair):
-        reaches = [(size - 1) * step + 1 for size, step in zip(taps, dilation, strict=True)]
-        padding = "same" if _is_same(x.shape[1:-1], reaches, strides, pads) else "valid"
+        dilated_taps = [(size - 1) * step + 1 for size, step in zip(taps, dilation, strict=True)]
+        padding = "same" if _is_same(x.shape[1:-1], dilated_taps, strides, pads) else "valid"
         x = x if padding == "same" else window(x, *_windows(x, pads))
     channels = x.shape[-1]
     if in_channels == 1 and channels > 1 and len(taps) in DEPTHWISE_RANKS and len(set(strides)) == 1:
         # One input channel per group is a depthwise convolution, which has a much faster kernel.
         kernel = tf.reshape(kernel, (*taps, channels, filters // channels))
         dtype = x.dtype
-        if _never_ends(kernel, strides, dtype):
+        if _hangs(kernel, strides, dtype):
             x, kernel = tf.cast(x, tf.float32), tf.cast(kernel, tf.float32)
         return tf.cast(ops.depthwise_conv(x, kernel, strides, padding, "channels_last", dilation), dtype)
     return ops.conv(x, kernel, strides, padding, "channels_last", dilation)
 
 
-def _never_ends(kernel, strides, dtype):
+def _hangs(kernel: Tensor, strides: Sequence[int], dtype: Any) -> bool:
     """Whether the depthwise convolution hangs, as oneDNN's does in half precision for few channels and long rows of taps."""
     *_, row, channels, multiplier = kernel.shape
     return dtype.size == 2 and row > 14 and channels <= 16 and multiplier == 1 and set(strides) == {1}
 
 
-def can_transpose(convolution, kind):
+def can_transpose(convolution: Convolution, kind: str) -> bool:
     if kind == "grouped" or any(dilation > 1 for dilation in convolution.each("dilation")):
         return False  # neither has a kernel on the CPU
     strides = convolution.each("stride")
     return convolution.groups == 1 or (len(strides) in DEPTHWISE_RANKS and len(set(strides)) == 1)
 
 
-def transposed_convolve(y, kernel, convolution):
-    *taps, in_channels, _ = kernel.shape
-    strides, rank = list(convolution.each("stride")), len(taps)
+def transposed_convolution(convolution: Convolution) -> Adjoint:
+    taps, strides, groups = convolution.each("taps"), list(convolution.each("stride")), convolution.groups
+    wanted, starts, rank = convolution.each("size"), convolution.each("pad_before"), len(strides)
     # oneDNN has "SAME" and "VALID", and does not take explicit pads.
     padding = convolution.padding
-    sizes = list(convolution.each("size"))
-    same = _is_same(sizes, taps, strides, padding)
+    same = _is_same(wanted, taps, strides, padding)
     whole = same or all(is_known(zeros) and zeros == 0 for pair in padding for zeros in pair)
-    if not whole:  # zeros come out behind where nothing was read, so that there x needs cutting alone
-        sizes = [size + front + behind for size, (front, behind) in zip(sizes, padding, strict=True)]
-    channels = in_channels * convolution.groups
-    depthwise = in_channels == 1 and convolution.groups > 1
-    if depthwise:
-        kernel = tf.reshape(kernel, (*taps, channels, -1))
-    if rank == 1:  # an axis of one position, on which a depthwise kernel has the stride of the other
-        y, kernel = tf.expand_dims(y, 1), tf.expand_dims(kernel, 0)
-        sizes, strides = [1, *sizes], [strides[0] if depthwise else 1, *strides]
-    operation = _TRANSPOSED["depthwise" if depthwise else rank]
-    x_shape = [tf.shape(y)[0] if y.shape[0] is None else y.shape[0], *sizes, channels]
-    x = operation(
-        # An eager call would take as long for three operations on sizes as for a small convolution.
-        input_sizes=x_shape if all(map(is_known, x_shape)) else tf.stack(x_shape),
-        filter=kernel,
-        out_backprop=y,
-        strides=[1, *strides, 1],
-        padding="SAME" if same else "VALID",
-    )
-    x = tf.squeeze(x, 1) if rank == 1 else x
-    return x if whole else window(x, convolution.each("before"), convolution.each("size"))
+    sizes = list(wanted)
+    if not whole:  # the last positions, which nothing reads, come out as zeros, so that x only has to be cut
+        sizes = [size + before + after for size, (before, after) in zip(sizes, padding, strict=True)]
+    known_sizes = all(map(is_known, sizes))
+    cut = None if whole or not known_sizes else _cut(starts, wanted, sizes)
+
+    def transposed(y: Tensor, kernel: Tensor) -> Tensor:
+        in_channels, batch = kernel.shape[-2], y.shape[0]
+        depthwise = in_channels == 1 and groups > 1
+        channels = in_channels * groups
+        if depthwise:
+            kernel = tf.reshape(kernel, (*taps, channels, -1))
+        if rank == 1:  # an axis of one position, on which a depthwise kernel has the stride of the other
+            y, kernel = tf.expand_dims(y, 1), tf.expand_dims(kernel, 0)
+            x_sizes, steps = [1, *sizes], [1, strides[0] if depthwise else 1, *strides, 1]
+        else:
+            x_sizes, steps = sizes, [1, *strides, 1]
+        x_shape = [tf.shape(y)[0] if batch is None else batch, *x_sizes, channels]
+        x = _TRANSPOSED["depthwise" if depthwise else rank](
+            # An eager call would take as long for three operations on sizes as for a small convolution.
+            input_sizes=x_shape if known_sizes and batch is not None else tf.stack(x_shape),
+            filter=kernel,
+            out_backprop=y,
+            strides=steps,
+            padding="SAME" if same else "VALID",
+        )
+        x = tf.squeeze(x, 1) if rank == 1 else x
+        if whole:
+            return x
+        return window(x, starts, wanted) if cut is None else x[cut]
+
+    return transposed
 
 
 _TRANSPOSED = {
@@ -164,38 +188,49 @@ _TRANSPOSED = {
 }
 
 
-def with_derivatives(form, kernel, y):
+def differentiable(form: Form) -> Adjoint:
     convolution = form.convolution
     dilated = set(convolution.each("dilation")) != {1}
     has_forward = not dilated or set(convolution.each("stride")) == {1}
-    if form.algorithm.is_native or not convolution.is_known or not has_forward:
-        return form.x(kernel, y)  # every operation in it has its own derivatives
-    kernel, y = tf.convert_to_tensor(kernel), tf.convert_to_tensor(y)
-    if dilated or (convolution.groups > 1 and kernel.shape[-2] > 1):
-        return _gradient_of_form("x", form, kernel=kernel, y=y)
+    if form.is_native or not convolution.is_known or not has_forward:
+        return form.prepare()  # every operation in it has its own derivatives
+    by_forward = _differentiated_by_forward(form)
+
+    def adjoint(y: Tensor, kernel: Tensor) -> Tensor:
+        y, kernel = tf.convert_to_tensor(y), tf.convert_to_tensor(kernel)  # a custom gradient is by tensors alone
+        if dilated or (convolution.groups > 1 and kernel.shape[-2] > 1):
+            return _gradient_of_form("x", form, y=y, kernel=kernel)
+        return by_forward(y, kernel)
+
+    return adjoint
+
+
+def _differentiated_by_forward(form: Form) -> Adjoint:
+    """The adjoint, whose derivatives are the forward and its gradient by the kernel, as TensorFlow has them."""
+    prepared = form.prepare()
 
     @tf.custom_gradient
-    def carry_back(kernel, y):
-        def gradients(cotangent):
+    def adjoint(y: Tensor, kernel: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
+        def gradients(cotangent: Tensor) -> tuple[Tensor, Tensor]:
             with tf.GradientTape() as tape:
                 tape.watch(kernel)
                 forward = form.y(cotangent, kernel)
-            return tape.gradient(forward, kernel, output_gradients=y), forward
+            return forward, tape.gradient(forward, kernel, output_gradients=y)
 
-        return form.x(kernel, y), gradients
+        return prepared(y, kernel), gradients
 
-    return carry_back(kernel, y)
+    return adjoint
 
 
-def _gradient_of_form(wanted, form, **others):
+def _gradient_of_form(wanted: str, form: Form, **others: Tensor) -> Tensor:
     """The gradient of a form by the argument `wanted`, for given other two; its derivatives are the form's other gradients.
 
     TensorFlow's own gradients of grouped kernels take some hundred times the forward, those of dilated ones up to twice.
     """
 
     @tf.custom_gradient
-    def computed(*operands):
-        def gradients(cotangent):
+    def gradient(*operands: Tensor) -> tuple[Tensor, Callable[[Tensor], list[Tensor]]]:
+        def gradients(cotangent: Tensor) -> list[Tensor]:
             arguments = {wanted: cotangent, **dict(zip(others, operands, strict=True))}
             return [
                 _gradient_of_form(name, form, **{other: arguments[other] for other in arguments if other != name})
@@ -204,22 +239,31 @@ def _gradient_of_form(wanted, form, **others):
 
         return getattr(form, wanted)(**dict(zip(others, operands, strict=True))), gradients
 
-    return computed(*others.values())
+    return gradient(*others.values())
 
 
-def _windows(x, pads):
+def _cut(starts: Sequence[int], lengths: Sequence[int], sizes: Sequence[int]) -> tuple[slice, ...] | None:
+    """The slices that cut windows out of spatial axes of `sizes`, or `None` if they reach beyond."""
+    ends = [start + length for start, length in zip(starts, lengths, strict=True)]
+    if any(end > size for end, size in zip(ends, sizes, strict=True)):
+        return None
+    return (slice(None), *map(slice, starts, ends))
+
+
+def _windows(x: Tensor, pads: Pads) -> tuple[list[Size], list[Size]]:
+    """(starts, lengths) of what pads make of the spatial axes."""
     sizes = ops.shape(x)[1:-1]
-    return [-front for front, _ in pads], [
-        front + size + behind for size, (front, behind) in zip(sizes, pads, strict=True)
+    return [-before for before, _ in pads], [
+        before + size + after for size, (before, after) in zip(sizes, pads, strict=True)
     ]
 
 
-def _is_same(sizes, reaches, strides, pads):
+def _is_same(sizes: Sequence[Size], dilated_taps: Sequence[int], strides: Sequence[int], pads: Pads) -> bool:
     """Whether TensorFlow's "SAME" pads like this."""
-    for size, reach, stride, pair in zip(sizes, reaches, strides, pads, strict=True):
+    for size, taps, stride, pair in zip(sizes, dilated_taps, strides, pads, strict=True):
         if not all(map(is_known, (size, *pair))):
             return False
-        zeros = max((-(-size // stride) - 1) * stride + reach - size, 0)
+        zeros = max((-(-size // stride) - 1) * stride + taps - size, 0)
         if pair != (zeros // 2, zeros - zeros // 2):
             return False
     return True

@@ -1,11 +1,18 @@
 """PyTorch."""
 
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Literal
+
+import keras
 import torch
 
+from keras_adjoint.ops import Size, Tensor
 from keras_adjoint.ops.backend import BFLOAT16, TF32, map_unrolled, sum_unrolled, torch_conv
+from keras_adjoint.ops.backend.protocol import Adjoint, Form
+from keras_adjoint.ops.geometry import Convolution
 
 NAME = "torch"
-_OFFERED = {
+_CANDIDATES = {
     "sequence": ("native", "subpixel", "columns", "fold"),
     "image": ("native", "subpixel", "columns", "fold"),
     "dilated": ("native", "subpixel"),
@@ -15,53 +22,65 @@ _OFFERED = {
     "depthwise": ("native", "subpixel"),
     "strided depthwise": ("native", "subpixel", "phases"),
 }
-CANDIDATES = {"full": _OFFERED, "half": _OFFERED}
-FOLDED_RANKS = (1, 2)
-WRITES_COLUMNS = ()
+CANDIDATES = {"full": _CANDIDATES, "half": _CANDIDATES}
+FOLDED_RANKS: tuple[int, ...] = (1, 2)
+WRITES_COLUMNS: tuple[str, ...] = ()
 UNFOLDS_GROUPS = False
 CHANNELS_AT_ONCE = 4
 NATIVE_MARGIN = 1.05
 LONGEST_SUM_IN_HALF = 2**15
+SHIFTS_CONV_TRANSPOSE = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15)  # keras-team/keras#22876
 convolve = torch_conv.convolve
-transposed_convolve = torch_conv.transposed_convolve
+transposed_convolution = torch_conv.transposed_convolution
 fold = torch_conv.fold
 sum_sequential = sum_unrolled
 map_sequential = map_unrolled
 
 
-def coarse_epsilon():
+def coarse_epsilon() -> float:
     if torch.cuda.is_available():
         return TF32 if torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32 else 0.0
     return {"highest": 0.0, "high": TF32, "medium": BFLOAT16}[torch.get_float32_matmul_precision()]
 
 
-def average_pooling_edges(before, after):
+def average_pooling_edges(pad_before: Sequence[Size], pad_after: Sequence[Size]) -> Literal["inside", "replicated"]:
     # Keras pads uneven edges itself here, and repeats the edge instead of leaving it out of the mean.
-    return "inside" if all(b == a for b, a in zip(before, after, strict=True)) else "replicated"
+    even = all(before == after for before, after in zip(pad_before, pad_after, strict=True))
+    return "inside" if even else "replicated"
 
 
-def device_of(tensor):
+def device_of(tensor: Tensor) -> Literal["cpu", "gpu"]:
     return "cpu" if tensor.device.type in ("cpu", "meta") else "gpu"
 
 
-def compiled(function):
+def signature(tensor: Tensor) -> Hashable:
+    # A size that `torch.compile` keeps free is no key. The choice of an algorithm becomes its guards instead.
+    if torch.compiler.is_compiling():
+        return None
+    for size in tensor.shape:
+        if type(size) is not int:
+            return None
+    return tensor.shape, tensor.dtype, tensor.device
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.no_grad()(function)  # as most people run PyTorch, operation by operation
 
 
-def wait(tensor):
+def wait(tensor: Tensor) -> None:
     if tensor.is_cuda:
         torch.cuda.synchronize()
 
 
-def known_size(size):
-    # `torch.jit.trace` makes a tensor of every size. Asked for its integer, it says the size of its example.
+def known_size(size: Size) -> Size:
+    # `torch.jit.trace` makes a tensor of every size, whose integer is the size of the example.
     return int(size) if isinstance(size, torch.Tensor) else size
 
 
-def can_transpose(convolution, kind):
+def can_transpose(convolution: Convolution, kind: str) -> bool:
     return True
 
 
-def with_derivatives(form, kernel, y):
+def differentiable(form: Form) -> Adjoint:
     # Operation by operation. PyTorch's own gradients of convolutions, which those of the form would be, take longer.
-    return form.x(kernel, y)
+    return form.prepare()

@@ -1,1 +1,1 @@
-"""An encoder and its mirror as two ladders that stand side by side: what is on each rung, and where it is drawn."""
+"""The diagram of an encoder and its mirror: its labels, its layout, and the shapes that it is made of."""

@@ -1,13 +1,14 @@
-"""The shapes that a drawing of two ladders is made of. Whoever draws them decides about colours and strokes by role."""
+"""The shapes that a diagram is made of. Their roles stand for colours and strokes, which the page and the figure choose."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TypeAlias
 
 
 @dataclass(frozen=True)
 class Line:
     """A line through points, round at its corners."""
 
-    points: tuple
+    points: tuple[tuple[float, float], ...]
     role: str
 
 
@@ -29,7 +30,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Text:
-    """Words on a base line, beginning at x, ending there, or with their middle there ("start", "end", "middle")."""
+    """Text on a base line, of which x is the "start", the "middle" or the "end"."""
 
     x: float
     y: float
@@ -38,33 +39,36 @@ class Text:
     anchor: str = "start"
 
 
+Shape: TypeAlias = Line | Dot | Box | Text
+
+
 @dataclass(frozen=True)
 class Row:
-    """What belongs to one rung.
+    """A pair of layers, or the input or code of encoder and mirror.
 
     Attributes:
         shapes: Its shapes.
-        sentence: All of it in words.
-        operation: The `id` of the encoder's layer; `None` for the ends of the ladders.
+        sentence: The row in words.
+        operation: The `id` of the encoder's layer; `None` for an input or the code.
     """
 
-    shapes: list
+    shapes: list[Shape]
     sentence: str
     operation: int | None = None
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Two ladders, measured in pixels from the top left corner.
+    """A diagram, measured in pixels from its top left corner.
 
     Attributes:
-        width: Of the whole.
-        height: Of the whole.
-        lines: What lies behind the rows: the edges of both graphs.
+        width: Its width.
+        height: Its height.
+        lines: The edges of both graphs, behind the rows.
         rows: The rows from top to bottom.
     """
 
     width: float
     height: float
-    lines: list = field(default_factory=list)
-    rows: list = field(default_factory=list)
+    lines: list[Line]
+    rows: list[Row]

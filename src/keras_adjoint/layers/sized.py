@@ -1,0 +1,78 @@
+"""Tied layers whose output size the input does not always determine."""
+
+from typing import Any
+
+import keras
+
+from keras_adjoint.keras_internals import calls_of
+from keras_adjoint.layers.sizes import recorded_shapes, resolve, spatial, standardize_output_size
+from keras_adjoint.layers.tied import Tied
+from keras_adjoint.ops import Shape
+from keras_adjoint.ops.backend import current
+from keras_adjoint.ops.geometry import CACHE_SIZE, Window, is_known
+
+
+class Sized(Tied):
+    """A tied layer with an `output_size`.
+
+    Args:
+        source: A built layer.
+        output_size: The sizes of the output's spatial axes, or a whole shape; by default what the source recorded.
+    """
+
+    def __init__(self, source: keras.layers.Layer, *, output_size: Any = None, **kwargs: Any) -> None:
+        super().__init__(source, **kwargs)
+        self.rank = len(self.windows)
+        self.output_size = standardize_output_size(output_size, self.rank, self.data_format)
+        self.__dict__["resolved"] = {}  # past Keras, which would track what is in it
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """One `Window` per spatial axis. Subclasses implement it."""
+        raise NotImplementedError
+
+    def resolve(self, outputs: Shape, output_size: Any = None) -> Shape:
+        """The spatial size of Aᵀ y for `y` of spatial size `outputs`."""
+        if output_size is not None or not all(map(is_known, outputs)):
+            return self._resolve(outputs, output_size)
+        # What the source recorded changes with its calls alone. Going through it takes as long as a small convolution.
+        key = outputs, len(calls_of(self.source))
+        resolved: dict[Any, Shape] = self.resolved
+        if key not in resolved:
+            if len(resolved) == CACHE_SIZE:
+                resolved.clear()
+            resolved[key] = self._resolve(outputs, None)
+        return resolved[key]
+
+    def _resolve(self, outputs: Shape, output_size: Any) -> Shape:
+        outputs = self._known(outputs)
+        asked = standardize_output_size(output_size, self.rank, self.data_format) or self.output_size
+        recorded = tuple(spatial(shape, self.data_format) for shape in self.recorded_shapes())
+        known = all(map(is_known, (*outputs, *(asked or ()))))
+        return (resolve if known else resolve.__wrapped__)(outputs, self.windows, asked, recorded, self.source.name)
+
+    def _known(self, outputs: Shape) -> Shape:
+        """`outputs` as integers along axes that this layer was never called with an unknown size of.
+
+        PyTorch's tracer makes tensors of known sizes too. They become integers again only where the model says that they
+        are fixed, so that the others stay free in the file.
+        """
+        if all(size is None or is_known(size) for size in outputs):
+            return outputs
+        calls = [spatial(shape, self.data_format) for shape in recorded_shapes(self)]
+        fixed = [bool(sizes) and None not in sizes for sizes in zip(*calls, strict=True)] or [False] * self.rank
+        known = current().known_size
+        return tuple(known(size) if is_fixed else size for size, is_fixed in zip(outputs, fixed, strict=True))
+
+    @property
+    def needs_output_size(self) -> bool:
+        """Whether inputs of several sizes give the same number of outputs."""
+        return any(window.stride > 1 for window in self.windows)
+
+    def output_size_like(self, x: keras.KerasTensor) -> Shape | None:
+        """The `output_size` that makes the output as large as the symbolic tensor `x`; `None` if that is not known."""
+        sizes = spatial(x.shape, self.data_format)
+        return None if None in sizes else sizes
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "output_size": self.output_size}

@@ -1,0 +1,102 @@
+"""Ties of whole models: whether they hold, and copies that keep them."""
+
+from collections.abc import Iterator
+
+import keras
+
+from keras_adjoint.keras_internals import layers_inside, own_variables, shared_while_saving
+from keras_adjoint.layers.sharing import copy_value
+from keras_adjoint.layers.tied import Tied
+
+
+def is_tied(a: keras.layers.Layer, b: keras.layers.Layer | None = None) -> bool:
+    """Whether kernels are shared rather than copied.
+
+    Args:
+        a: A layer or model. A single adjoint layer is tied if it reads a kernel that is not its own.
+        b: Another layer or model. If given: whether all adjoint layers in `a` read variables of `b`, or those in `b`
+            variables of `a`. If not: whether all adjoint layers in the model `a` read variables of other layers of `a`.
+
+    Returns:
+        A Boolean; `False` if there is no adjoint layer at all.
+
+    Example:
+
+    >>> inputs = keras.Input((9, 9, 1))
+    >>> conv = keras.layers.Conv2D(4, 3)
+    >>> features = conv(inputs)
+    >>> model = keras.Model(inputs, ka.adjoint(conv)(features))
+    >>> ka.is_tied(model), ka.is_tied(model, conv), ka.is_tied(conv)
+    (True, True, False)
+    """
+    if b is not None:
+        return _reads(a, _own_variables(b)) or _reads(b, _own_variables(a))
+    if isinstance(a, Tied):
+        return a.tied
+    return _reads(a, _own_variables(a))
+
+
+def _reads(reader: keras.layers.Layer, variables: set[int]) -> bool:
+    adjoints = [layer for layer in _layers(reader) if isinstance(layer, Tied) and layer.source.variables]
+    return bool(adjoints) and all(
+        layer.tied and all(id(variable) in variables for variable in layer.source.variables) for layer in adjoints
+    )
+
+
+def _layers(root: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
+    """All layers in `root`, but not the sources that adjoint layers hold."""
+    yield root
+    if not isinstance(root, Tied):
+        for layer in layers_inside(root, recursive=False):
+            yield from _layers(layer)
+
+
+def _own_variables(root: keras.layers.Layer) -> set[int]:
+    """Identities of all variables in `root` that do not only belong to the source of an adjoint layer."""
+    owned: set[int] = set()
+    for layer in _layers(root):
+        owned.update(id(variable) for variable in own_variables(layer))
+    return owned
+
+
+def clone_tied(model: keras.layers.Layer, *, copy_weights: bool = True) -> keras.layers.Layer:
+    """A new model with variables of its own, in which adjoint layers read the kernels of the new model's layers.
+
+    `keras.models.clone_model` copies layer by layer, so that every adjoint layer gets a kernel of its own. This function
+    copies the model as a file would.
+
+    Args:
+        model: A built Keras model or layer that can be saved.
+        copy_weights: Whether the new variables get the values of the old ones, or fresh ones from their initializers.
+
+    Returns:
+        A model of the same class, not compiled further than `model` is.
+
+    Raises:
+        ValueError: If `model` is not a Keras layer or not built.
+
+    Example:
+
+    >>> inputs = keras.Input((9,))
+    >>> dense = keras.layers.Dense(4)
+    >>> code = dense(inputs)
+    >>> model = keras.Model(inputs, ka.adjoint(dense)(code))
+    >>> clone = ka.clone_tied(model)
+    >>> ka.is_tied(clone), ka.is_tied(clone, model)
+    (True, False)
+    """
+    if not isinstance(model, keras.layers.Layer) or not model.built:
+        raise ValueError(f"`clone_tied` takes a built Keras model or layer. Received: model={model!r}")
+    clone = copy_with_ties(model)
+    if copy_weights:
+        for new, old in zip(clone.variables, model.variables, strict=True):
+            copy_value(new, old)
+    return clone
+
+
+def copy_with_ties(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """A new layer or model from the config of `layer`, in which what was one layer is one layer again."""
+    with shared_while_saving():
+        config = keras.saving.serialize_keras_object(layer)
+    with shared_while_saving():
+        return keras.saving.deserialize_keras_object(config)

@@ -1,0 +1,122 @@
+"""What differs between backends, as a protocol that each backend's module implements."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+from keras_adjoint.ops import Size, Tensor
+from keras_adjoint.ops.geometry import Convolution
+
+Pads = Sequence[tuple[Size, Size]]
+Adjoint = Callable[[Tensor, Tensor], Tensor]  # (y, kernel) ↦ Aᵀ y
+
+
+class Form(Protocol):
+    """What a backend needs to know of a bilinear form ⟨A x, y⟩ to differentiate its adjoint."""
+
+    @property
+    def convolution(self) -> Convolution:
+        """The geometry of A."""
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the adjoint is the backend's own operation, which brings its derivatives along."""
+
+    def prepare(self) -> Adjoint:
+        """The function (y, kernel) ↦ Aᵀ y, with everything worked out that depends on sizes alone."""
+
+    def x(self, y: Tensor, kernel: Tensor) -> Tensor:
+        """The gradient by x: Aᵀ y."""
+
+    def y(self, x: Tensor, kernel: Tensor) -> Tensor:
+        """The gradient by y: A x."""
+
+    def kernel(self, x: Tensor, y: Tensor) -> Tensor:
+        """The gradient by the kernel of A, tap by tap."""
+
+    def kernel_shape(self, x: Tensor, y: Tensor) -> tuple[int, ...]:
+        """The shape of the kernel."""
+
+
+class Backend(Protocol):
+    """The module of one backend, as `current()` returns it."""
+
+    NAME: str
+    """The backend in `cost_model.json`."""
+
+    CANDIDATES: Mapping[str, Mapping[str, tuple[str, ...]]]
+    """Names of the algorithms to choose from, for each precision and kind of convolution."""
+
+    FOLDED_RANKS: tuple[int, ...]
+    """Along how many axes `fold` adds up columns."""
+
+    WRITES_COLUMNS: tuple[str, ...]
+    """In which precisions the backend's own transposed convolution writes its columns to memory."""
+
+    UNFOLDS_GROUPS: bool
+    """Whether a grouped convolution writes to memory what each of its positions reads."""
+
+    CHANNELS_AT_ONCE: int
+    """How many channels dense convolutions compute together."""
+
+    NATIVE_MARGIN: float
+    """By which factor another algorithm has to be expected faster than the backend's own operation."""
+
+    LONGEST_SUM_IN_HALF: float
+    """How many numbers a convolution may sum over in half precision to be fast and, if it is strided, to be right."""
+
+    SHIFTS_CONV_TRANSPOSE: bool
+    """Whether this version of Keras shifts the output of some `Conv*Transpose` layers with "same" padding."""
+
+    def coarse_epsilon(self) -> float:
+        """Machine epsilon of float32 products as the backend is set to compute them, 0 if they are exact to float32."""
+
+    def average_pooling_edges(
+        self, pad_before: Sequence[Size], pad_after: Sequence[Size]
+    ) -> Literal["inside", "replicated"]:
+        """What average pooling with "same" padding takes its means over at the edges.
+
+        "inside" means over positions of the input alone, "replicated" also over copies of the edge.
+        """
+
+    def device_of(self, tensor: Tensor) -> Literal["cpu", "gpu"]:
+        """Where a tensor is computed with."""
+
+    def signature(self, tensor: Tensor) -> Hashable:
+        """What a plan for tensors of this shape, dtype and device is cached under.
+
+        `None` where sizes are not plain integers, and while a compiler traces that keeps sizes free.
+        """
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function as most users run it: compiled, or operation by operation without derivatives."""
+
+    def wait(self, tensor: Tensor) -> None:
+        """Return when the tensor has been computed."""
+
+    def known_size(self, size: Size) -> Size:
+        """The integer behind a size that tracing has made a tensor of."""
+
+    def sum_sequential(self, term: Callable[..., Tensor], operand: Tensor, rows: Sequence[tuple[Any, ...]]) -> Tensor:
+        """The sum of `term(operand, *row)`, with few terms in memory at once."""
+
+    def map_sequential(
+        self, term: Callable[..., Tensor], operand: Tensor, rows: Sequence[tuple[Any, ...]]
+    ) -> list[Tensor]:
+        """A list of `term(operand, *row)`, none begun before the previous one is done."""
+
+    def convolve(
+        self, x: Tensor, kernel: Tensor, pads: Pads, strides: Sequence[int], dilation: Sequence[int]
+    ) -> Tensor:
+        """A convolution with explicit pads, grouped where the kernel has fewer input channels than `x`."""
+
+    def can_transpose(self, convolution: Convolution, kind: str) -> bool:
+        """Whether the backend has an operation for the adjoint of a convolution."""
+
+    def transposed_convolution(self, convolution: Convolution) -> Adjoint:
+        """The adjoint by the backend's own operation, as a function of y and the forward's kernel."""
+
+    def fold(self, columns: Tensor, convolution: Convolution) -> Tensor:
+        """Add up overlapping columns, given as `(batch, channels·taps, outputs)`."""
+
+    def differentiable(self, form: Form) -> Adjoint:
+        """The adjoint as a function of y and the kernel, differentiated as the form says."""

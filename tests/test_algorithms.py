@@ -1,0 +1,116 @@
+"""Every way to compute an adjoint convolution computes the transpose, in half precision too."""
+
+import keras
+import numpy as np
+import pytest
+from geometries import forward_matrix, joins, kernel_shape, problem_cases, random, x_shape, y_shape
+from helpers import compiled, matrix
+from keras import ops
+
+from keras_adjoint.ops.algorithms import bilinear
+from keras_adjoint.ops.algorithms.bilinear import kernel_gradient
+from keras_adjoint.ops.algorithms.choose import ALGORITHMS, BY_NAME
+from keras_adjoint.ops.algorithms.problem import Problem
+from keras_adjoint.ops.backend import current
+from keras_adjoint.ops.geometry import Convolution, Window
+
+CASES = [case for name, algorithm in BY_NAME.items() for case in problem_cases(name, fits=algorithm.fits)]
+
+
+@pytest.mark.parametrize(("name", "problem"), CASES)
+def test_algorithm_is_the_transpose(name, problem):
+    kernel = random(kernel_shape(problem), 0, "float32")
+    expected = forward_matrix(problem, kernel).T
+    weights = ops.convert_to_tensor(kernel)
+    found = matrix(lambda y: BY_NAME[name].apply(y, weights, problem.convolution), y_shape(problem)[1:], "float32")
+    np.testing.assert_allclose(found, expected, rtol=0, atol=64 * np.finfo("float32").eps * np.abs(expected).max())
+
+
+def test_every_algorithm_is_tried():
+    """But `fold` where the backend has no such operation."""
+    tried = {case.values[0] for case in CASES}
+    assert set(BY_NAME) - tried == (set() if current().FOLDED_RANKS else {"fold"})
+
+
+def of_long_sums(stride):
+    """A convolution whose adjoint sums 4096 numbers, whether outputs meet in a position or not."""
+    return Problem(Convolution((Window(8, stride).at(32),)), 1, 512, 512 * stride)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [
+        pytest.param(algorithm.name, stride, id=f"{algorithm.name}, {meet}")
+        for algorithm in ALGORITHMS
+        for stride, meet in ((1, "outputs meet"), (8, "no outputs meet"))
+        if algorithm.name != "native" and algorithm.fits(of_long_sums(stride))  # the backend itself sums as it likes
+    ],
+)
+def test_algorithm_sums_half_precision_like_the_forward(name, stride, dtype):
+    """Sums of 4096 ones: in bfloat16 a running sum stays at 256, in float16 at 2048."""
+    problem = of_long_sums(stride)
+    ones = [ops.convert_to_tensor(np.ones(of(problem)), dtype) for of in (y_shape, x_shape, kernel_shape)]
+
+    def run(y, x, kernel):
+        convolution = problem.convolution
+        return BY_NAME[name].apply(y, kernel, convolution), bilinear.forward(x, kernel, convolution)
+
+    x, y = compiled(run)(*ones)
+    assert keras.backend.standardize_dtype(x.dtype) == dtype
+    off = abs(float(x[0, 16, 0]) - 4096), abs(float(y[0, 1, 0]) - 8 * problem.channels)
+    assert off[0] <= off[1]
+
+
+@pytest.mark.parametrize("algorithm", ["subpixel", "phases"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_long_depthwise_kernel_in_half_precision_comes_to_an_end(stride, algorithm):
+    """oneDNN's stride-1 convolution hangs for rows of more than 14 taps and up to 16 channels."""
+    convolution = Convolution((Window(32, stride).at(64),), groups=4)
+    y, kernel = ops.ones((1, convolution.axes[0].outputs, 4), "bfloat16"), ops.ones((32, 1, 4), "bfloat16")
+    x = BY_NAME[algorithm].apply(y, kernel, convolution)
+    assert keras.backend.standardize_dtype(x.dtype) == "bfloat16"
+    assert float(x[0, 31, 0]) == min(32 // stride, y.shape[1])
+
+
+@pytest.mark.parametrize("problem", problem_cases())
+def test_kernel_gradient_tap_by_tap_is_what_joins_x_and_y(problem):
+    x, y = random((2, *x_shape(problem)[1:]), 0), random((2, *y_shape(problem)[1:]), 1)
+    channels, filters = problem.group
+    expected = np.zeros(kernel_shape(problem))
+    for output, tap, position in joins(problem.convolution):
+        for group in range(problem.convolution.groups):
+            read = x[(slice(None), *position, slice(group * channels, (group + 1) * channels))]
+            made = slice(group * filters, (group + 1) * filters)
+            expected[(*tap, slice(None), made)] += read.T @ y[(slice(None), *output, made)]
+    found = compiled(lambda x, y: kernel_gradient(x, y, problem.convolution))(*map(ops.convert_to_tensor, (x, y)))
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_kernel_gradient_tap_by_tap_sums_half_precision_exactly(dtype):
+    problem = Problem(Convolution((Window(3, dilation=2).at(4100),)), 1, 4, 4)
+    x, y = ops.ones(x_shape(problem), dtype), ops.ones(y_shape(problem), dtype)
+    found = compiled(lambda x, y: kernel_gradient(x, y, problem.convolution))(x, y)
+    assert keras.backend.standardize_dtype(found.dtype) == dtype
+    assert (ops.convert_to_numpy(ops.cast(found, "float32")) == 4096).all()
+
+
+@pytest.mark.only_on("tensorflow")  # the others run one operation after the other, or as one loop
+@pytest.mark.parametrize("terms", ["sum_sequential", "map_sequential"])
+def test_a_graph_begins_no_term_before_the_one_before_it_is_done(terms):
+    import tensorflow as tf
+
+    def run(x):
+        return getattr(current(), terms)(lambda x, power: tf.exp(x) ** power, x, [(1.0,), (2.0,), (3.0,)])
+
+    graph = tf.function(run).get_concrete_function(tf.TensorSpec((2,))).graph
+    terms_of = [node for node in graph.get_operations() if node.type == "Exp"]
+    waits = [node.inputs[0].op.control_inputs for node in terms_of]
+    assert not waits[0]
+    assert all(descends(after[0], term) for after, term in zip(waits[1:], terms_of[:-1], strict=True))
+
+
+def descends(node, other):
+    """Whether `node` of a graph is computed from `other`."""
+    return node is other or any(descends(tensor.op, other) for tensor in node.inputs)
