@@ -164,7 +164,7 @@ class Index:
         files = [path.relative_to(tree) for path in sorted(Path(tree, "src").rglob("*.py"))]
         for statement in statements_of(tree, files):
             self.by_shape[statement.shape].append(statement)
-            self.by_function[statement.function.rpartition(".")[2]].append(statement)
+            self.by_function[statement.function].append(statement)
 
     def find(self, statement, node):
         """(the `Statement` that another tree's has become, the number that its expression `node` has there); or `None`."""
@@ -187,24 +187,27 @@ class Index:
         return next((found for found in best if found.number == statement.number), best[0] if len(best) == 1 else None)
 
     def part(self, statement, node):
-        """The one place in functions of the same name that has the same operation or call, in whatever statement."""
+        """The one place in the function of the same name that has the same operation or call, in whatever statement."""
         own = statement.expressions
         around = [n for n in range(node + 1) if own[node] in nodes(own[n]) and isinstance(own[n], TELLING)]
         if not around:
             return None
         top = around[-1]
         form, words = form_of(own[top]), self.renamed(ast.unparse(own[top]))
-        name = statement.function.rpartition(".")[2]
+        name = re.sub(r"\w+", self.new_word, statement.function)
         found = [
             (other, number + node - top)
-            for other in self.by_function[self.words.get(name, name)]
+            for other in self.by_function[name]
             for number, expression in enumerate(other.expressions)
             if form_of(expression) == form and words_of(ast.unparse(expression)) == words
         ]
         return found[0] if len(found) == 1 else None
 
     def renamed(self, text):
-        return words_of(re.sub(r"\w+", lambda word: self.words.get(word[0], word[0]), text))
+        return words_of(re.sub(r"\w+", self.new_word, text))
+
+    def new_word(self, match):
+        return self.words.get(match[0], match[0])
 
 
 def form_of(expression):
