@@ -6,6 +6,7 @@
     python -m benchmarks.mutants compare OLD NEW          both figures, and what only one of the two suites notices
 
 A mutant is described by the statement and the function around it, so that it is found again after functions have moved to
-other files. Everything is written to the folder of `--out`. Needs the `test` extra and `coverage`, and runs on the backend
-of `KERAS_BACKEND`.
+other files: `python -m benchmarks.mutants find TREE ORIGIN MUTANTS` looks in TREE for those of the tree ORIGIN. Everything is
+written to the folder of `--out`. Needs the `test` extra, and runs on the backend of `KERAS_BACKEND`; `--pytest=--share` leaves
+out what `make test` does.
 """
