@@ -17,9 +17,9 @@ import pytest
 
 # Tests of what stands around the library: commands, reports, pictures, documents, files of other programs, rules of style.
 LEFT_OUT = (
-    "test_cli*", "test_command*", "test_report*", "test_demo*", "test_plot*", "test_ladders*", "test_diagram*",
-    "test_doctor*", "test_doc*", "test_site*", "test_guide*", "test_house*", "test_architecture*", "test_benchmark*",
-    "test_export*", "test_zoo*", "test_pretrained*", "test_names*", "test_default_backend*",
+    "test_cli*", "test_report*", "test_demo*", "test_plot*", "test_diagram*", "test_doctor*", "test_doc*", "test_site*",
+    "test_architecture*", "test_repository*", "test_types*", "test_names*", "test_benchmark*", "test_mutants*", "test_export*",
+    "test_zoo*", "test_pretrained*", "test_default_backend*",
 )  # fmt: skip
 MOST_SECONDS = 150  # of processor time, for one mutant; what has not failed by then counts as survived
 MOST_SECONDS_PER_TEST = 30  # of processor time; a test that takes longer has failed
