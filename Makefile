@@ -6,7 +6,7 @@ PIP_FLAGS = -q --disable-pip-version-check -c requirements/constraints.txt
 CHECKS = 'ruff check' 'ruff format --check' mypy
 SOURCES := $(shell find src -name __pycache__ -prune -o -name '*.py' -print -o -path '*/templates/*' -print -o -name py.typed -print -o -type d -print)
 
-.PHONY: help demo test test-exhaustive test-keras-versions coverage docs docs-links bench lint clean
+.PHONY: help demo test test-exhaustive core-tests test-keras-versions coverage docs docs-links bench lint clean
 
 help: ## Say what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' Makefile
@@ -47,13 +47,16 @@ coverage: .venv-test/.installed ## Run the tests on PyTorch, and say how much of
 CORE_TESTS = $(patsubst %,tests/test_%.py,keras_internals old_keras adjointness sizes ties saving dtypes graph mirror policies untie life)
 OLDEST_KERAS = ==$(shell sed -n 's/.*"keras>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 
+core-tests:
+	@echo $(CORE_TESTS)
+
 test-keras-versions: .venv-test/.installed ## Run the core of the tests on the oldest and on the newest Keras, on all backends.
 	@failed=; \
 	for version in '$(OLDEST_KERAS)' ''; do \
 		.venv-test/bin/pip install -q --disable-pip-version-check --no-deps --upgrade --target "build/keras$$version" "keras$$version" || exit 1; \
-		for backend in tensorflow jax torch; do \
+		for backend in $(BACKEND); do \
 			echo "=== tests on $$backend with keras$$version"; \
-			PYTHONPATH="build/keras$$version" KERAS_BACKEND=$$backend .venv-test/bin/pytest -q -n 2 $(CORE_TESTS) || failed="$$failed, keras$$version on $$backend"; \
+			PYTHONPATH="build/keras$$version" KERAS_BACKEND=$$backend $(PYTEST) $(CORE_TESTS) || failed="$$failed, keras$$version on $$backend"; \
 		done; \
 	done; \
 	if [ -n "$$failed" ]; then echo "Failed: $${failed#, }" >&2; exit 1; fi
