@@ -6,7 +6,7 @@ PIP_FLAGS = -q --disable-pip-version-check -c requirements/constraints.txt
 CHECKS = 'ruff check' 'ruff format --check' mypy
 SOURCES := $(shell find src -name __pycache__ -prune -o -name '*.py' -print -o -path '*/templates/*' -print -o -name py.typed -print -o -type d -print)
 
-.PHONY: help demo test test-keras-versions docs docs-links bench lint clean
+.PHONY: help demo test test-exhaustive core-tests test-keras-versions coverage docs docs-links bench lint clean
 
 help: ## Say what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' Makefile
@@ -14,26 +14,49 @@ help: ## Say what there is to make.
 demo: .venv/.installed ## Train a tied autoencoder on photographs, beside an untied one (JAX on the CPU).
 	KERAS_BACKEND=jax .venv/bin/keras-adjoint demo
 
-test: .venv-test/.installed ## Check style and types, then run every test on TensorFlow, JAX and PyTorch.
+# On all backends, each test runs on those that it needs: `--share`. Of some tests (ARGS), a backend may have none: 5.
+ALL_BACKENDS = tensorflow jax torch
+BACKEND ?= $(ALL_BACKENDS)
+PYTEST = .venv-test/bin/pytest -q -n 2 --dist loadgroup
+WHOLE = $(if $(ARGS)$(filter-out $(BACKEND),$(ALL_BACKENDS)),,yes)
+
+test: .venv-test/.installed ## Check style and types, then run the tests on TensorFlow, JAX and PyTorch (BACKEND=jax ARGS="-k name": some of them).
 	@failed=; \
-	for check in $(CHECKS); do .venv-test/bin/$$check || failed="$$failed, $$check"; done; \
-	for backend in tensorflow jax torch; do \
+	if [ -n "$(WHOLE)" ]; then \
+		for check in $(CHECKS); do .venv-test/bin/$$check || failed="$$failed, $$check"; done; \
+	fi; \
+	for backend in $(BACKEND); do \
 		echo "=== tests on $$backend"; \
-		KERAS_BACKEND=$$backend .venv-test/bin/pytest -q -n 2 || failed="$$failed, tests on $$backend"; \
+		KERAS_BACKEND=$$backend $(PYTEST) $(if $(filter-out $(BACKEND),$(ALL_BACKENDS)),,--share) $(ARGS); \
+		status=$$?; test $$status = 0 -o "$(if $(ARGS),$$status)" = 5 || failed="$$failed, tests on $$backend"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "Failed: $${failed#, }" >&2; exit 1; fi
+
+test-exhaustive: coverage test-keras-versions ## Run every case: large products, long fuzzing, all guides on all backends, old and new Keras (hours).
+	@failed=; \
+	for backend in $(BACKEND); do \
+		echo "=== all tests on $$backend"; \
+		KERAS_BACKEND=$$backend $(PYTEST) --exhaustive $(ARGS) || failed="$$failed, tests on $$backend"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "Failed: $${failed#, }" >&2; exit 1; fi
+
+coverage: .venv-test/.installed ## Run the tests on PyTorch, and say how much of the package they reach.
+	KERAS_BACKEND=torch $(PYTEST) --cov --cov-report=term:skip-covered $(ARGS)
 
 # What could depend on the version of Keras. The oldest is the one that pyproject.toml allows.
 CORE_TESTS = $(patsubst %,tests/test_%.py,keras_internals old_keras adjointness sizes ties saving dtypes graph mirror policies untie life)
 OLDEST_KERAS = ==$(shell sed -n 's/.*"keras>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 
+core-tests:
+	@echo $(CORE_TESTS)
+
 test-keras-versions: .venv-test/.installed ## Run the core of the tests on the oldest and on the newest Keras, on all backends.
 	@failed=; \
 	for version in '$(OLDEST_KERAS)' ''; do \
 		.venv-test/bin/pip install -q --disable-pip-version-check --no-deps --upgrade --target "build/keras$$version" "keras$$version" || exit 1; \
-		for backend in tensorflow jax torch; do \
+		for backend in $(BACKEND); do \
 			echo "=== tests on $$backend with keras$$version"; \
-			PYTHONPATH="build/keras$$version" KERAS_BACKEND=$$backend .venv-test/bin/pytest -q -n 2 $(CORE_TESTS) || failed="$$failed, keras$$version on $$backend"; \
+			PYTHONPATH="build/keras$$version" KERAS_BACKEND=$$backend $(PYTEST) $(CORE_TESTS) || failed="$$failed, keras$$version on $$backend"; \
 		done; \
 	done; \
 	if [ -n "$$failed" ]; then echo "Failed: $${failed#, }" >&2; exit 1; fi
@@ -54,7 +77,7 @@ lint: .venv-test/.installed ## Check style and types.
 	if [ -n "$$failed" ]; then echo "Failed: $${failed#, }" >&2; exit 1; fi
 
 clean: ## Remove the environments and everything that was made.
-	rm -rf .venv .venv-test build dist out docs/build docs/guides .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .coverage .venv .venv-test build dist out docs/build docs/guides .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The package goes into an environment as a stranger would get it, built and copied, so that the tests see the wheel and

@@ -162,7 +162,7 @@ class Arm:
         )
 
     def file_size(self):
-        """In bytes; and the file is read again, to see that what was tied comes back tied."""
+        """In bytes; and the file is read again, to see that the tie survives."""
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "vae.keras"
             keras.Model(self.model.input, self.model.output).save(file)

@@ -311,7 +311,7 @@ forward.bias.assign(bias)
 
 # %% [markdown]
 # Often the best choice is neither: `"subtract"` takes the source's bias away before going back, Aᵀ(y − b), so that
-# what the encoder added does not come back as a picture.
+# what the encoder added does not appear in the picture.
 
 # %%
 x = pictures(1, 12, 12, 64)

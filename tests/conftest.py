@@ -20,9 +20,11 @@ import torch  # noqa: E402, F401  TensorFlow crashes if it is imported before Py
 
 import keras  # noqa: E402
 import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 BACKEND = keras.backend.backend()
 QUICKEST = "torch"
+EXAMPLES = {"torch": 80, "tensorflow": 30, "jax": 20}
 if BACKEND == "jax":
     import quick_jax
 
@@ -32,6 +34,14 @@ if BACKEND == "jax":
 def pytest_addoption(parser):
     parser.addoption("--share", action="store_true", help="leave out what `make test` runs on another backend")
     parser.addoption("--exhaustive", action="store_true", help="run all cases, also those marked `exhaustive`")
+
+
+def pytest_configure(config):
+    """Hypothesis draws the same cases every time, or many new ones."""
+    always = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
+    settings.register_profile("quick", derandomize=True, max_examples=EXAMPLES[BACKEND], **always)
+    settings.register_profile("exhaustive", max_examples=1000, **always)
+    settings.load_profile("exhaustive" if config.option.exhaustive else "quick")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -44,7 +54,7 @@ def runs_here(item, share, exhaustive):
     """Whether a test runs on this backend: see the markers in pyproject.toml."""
     if item.get_closest_marker("exhaustive") and not exhaustive:
         return False
-    if item.get_closest_marker("any_backend"):
+    if item.get_closest_marker("any_backend") and not item.get_closest_marker("every_backend"):
         return not share or BACKEND == QUICKEST
     only = [name for marker in item.iter_markers("only_on") for name in marker.args]
     turns = [name for marker in item.iter_markers("in_turn") for name in marker.args]

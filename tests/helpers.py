@@ -5,6 +5,7 @@ import math
 import jax
 import keras
 import numpy as np
+import pytest
 from keras import ops
 
 from keras_adjoint.layers import conv
@@ -13,7 +14,18 @@ from keras_adjoint.ops.precision import epsilon
 from keras_adjoint.testing.pairs import packed
 
 BACKEND = keras.backend.backend()
+BACKENDS = ("tensorflow", "jax", "torch")
 DATA_FORMATS = ["channels_last"] if BACKEND == "tensorflow" else ["channels_last", "channels_first"]  # of convolutions
+# Those in which a convolution is trained: PyTorch's CPU has no gradients of float16 convolutions.
+HALF_PRECISION_POLICIES = ["mixed_bfloat16"] if BACKEND == "torch" else ["mixed_bfloat16", "mixed_float16"]
+
+
+def in_turn(cases, name=str, backends=lambda case: BACKENDS):
+    """Parameters of a test that is dear: `make test` runs each case on one of its backends, one after the other."""
+    return [
+        pytest.param(case, id=name(case), marks=pytest.mark.in_turn(backends(case)[number % len(backends(case))]))
+        for number, case in enumerate(cases)
+    ]
 
 
 def build_pair(case, dtype="float64"):

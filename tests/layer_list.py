@@ -118,6 +118,7 @@ TF, JAX, TORCH = ("tensorflow",), ("jax",), ("torch",)
 KERAS = tuple(map(int, keras.__version__.split(".")[:2]))
 TRANSPOSES = KERAS >= (3, 15) or keras.backend.backend() != "torch"  # else some are wrong, and their adjoints refused
 DILATES_STRIDES = KERAS >= (3, 15)  # of depthwise convolutions
+CHANNELS_FIRST = KERAS >= (3, 11) or keras.backend.backend() != "tensorflow"  # of depthwise convolutions on the CPU
 LAYERS = [
     case("conv1d", L.Conv1D, (9, 3), 4, 3),
     case("conv1d, stride 3, same", L.Conv1D, (10, 2), 3, 4, strides=3, padding="same"),
@@ -158,10 +159,10 @@ LAYERS = [
     case("depthwise conv2d, stride 2", L.DepthwiseConv2D, (7, 6, 3), 3, strides=2, padding="same"),
     case("depthwise conv2d, multiplier 2", L.DepthwiseConv2D, (8, 6, 3), 3, depth_multiplier=2, strides=2),
     case("depthwise conv2d, stride with dilation", L.DepthwiseConv2D, (9, 8, 2), 3, strides=2, dilation_rate=2, exists=DILATES_STRIDES),
-    case("depthwise conv2d, channels first", L.DepthwiseConv2D, (3, 6, 5), 3, data_format=FIRST),
+    case("depthwise conv2d, channels first", L.DepthwiseConv2D, (3, 6, 5), 3, data_format=FIRST, exists=CHANNELS_FIRST),
     case("separable conv1d", L.SeparableConv1D, (8, 3), 4, 3, strides=2, padding="same"),
     case("separable conv2d", L.SeparableConv2D, (7, 6, 3), 4, 3, depth_multiplier=2, padding="same"),
-    case("separable conv2d, channels first", L.SeparableConv2D, (3, 6, 5), 4, 3, strides=2, data_format=FIRST),
+    case("separable conv2d, channels first", L.SeparableConv2D, (3, 6, 5), 4, 3, strides=2, data_format=FIRST, exists=CHANNELS_FIRST),
     case("dense", L.Dense, (5,), 3, bias_initializer="ones", single_on=TORCH),
     case("dense, several axes", L.Dense, (2, 5), 3, single_on=TORCH),
     case("einsum dense", L.EinsumDense, (4, 6), "abc,cde->abde", output_shape=(4, 2, 3), bias_axes="de"),
@@ -235,12 +236,17 @@ REPRESENTATIVES = covering(LAYERS, lambda case: {(case.family, name) for name in
 
 
 def for_each(cases, quick=None):
-    """Parametrize a test by cases that exist on this backend; `make test` runs the quick ones alone, if they are given."""
-    return pytest.mark.parametrize(
-        "case",
-        [
-            pytest.param(case, id=str(case), marks=() if quick is None or case in quick else pytest.mark.exhaustive)
-            for case in cases
-            if case.is_built_anywhere
-        ],
-    )
+    """Parametrize a test by the cases that exist on this backend.
+
+    Of those, `make test` runs the `quick` ones alone, where they are given; on PyTorch all of them are quick.
+    """
+
+    def is_quick(case):
+        return BACKEND == "torch" or quick is None or case in quick
+
+    parameters = [
+        pytest.param(case, id=str(case), marks=() if is_quick(case) else pytest.mark.exhaustive)
+        for case in cases
+        if case.is_built_anywhere
+    ]
+    return pytest.mark.parametrize("case", parameters)

@@ -44,6 +44,7 @@ def test_dtypes_of_tensors_are_kept(framework):
     assert {result.dtype for result in everything(kernel)} == {kernel.dtype}
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("dtype", ["float16", "float64", "bfloat16"])
 def test_numpy_dtypes_are_kept(dtype):
     ml_dtypes = pytest.importorskip("ml_dtypes")
@@ -51,6 +52,7 @@ def test_numpy_dtypes_are_kept(dtype):
     assert {result.dtype.name for result in everything(kernel)} == {dtype}
 
 
+@pytest.mark.any_backend
 def test_half_precision_averages_are_added_in_single_precision():
     kernel = random(1, 1, 1, 2000, dtype="float16") + np.float16(1)
     averaged = adapt_channels(kernel, out_channels=1, method="average")
@@ -72,10 +74,12 @@ def test_symbolic_kernels_are_rearranged_symbolically():
         np.testing.assert_allclose(ops.convert_to_numpy(result), expected, rtol=1e-6)
 
 
+@pytest.mark.any_backend
 def test_lists_are_read_as_numpy_arrays():
     assert adapt_bias([1.0, 2.0], 3).tolist() == [1, 2, 1]
 
 
+@pytest.mark.any_backend
 def test_numpy_results_can_become_torch_tensors():
     torch = pytest.importorskip("torch")
     for result in everything(random(2, 3, 2, 6)):

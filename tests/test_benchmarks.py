@@ -1,13 +1,13 @@
 """The programs behind the figures run, and say what they measured."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import BACKEND
+from dying import dies_in_sound
+from helpers import BACKEND, in_turn
 
 sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks are no part of the package
 
@@ -24,6 +24,7 @@ from keras_adjoint.ops.algorithms.cost_model import nanoseconds
 from keras_adjoint.ops.algorithms.problem import Work
 from keras_adjoint.ops.backend import current
 
+pytestmark = pytest.mark.any_backend
 SMALL = (Geometry("sound", (40,), 2, 3, 4, 2), Geometry("depthwise", (9, 8), 4, 4, 3, groups=4))
 
 
@@ -37,8 +38,11 @@ def test_there_are_enough_geometries_and_no_two_of_a_name():
     assert len({str(geometry) for geometry in GEOMETRIES}) == len(GEOMETRIES)
 
 
+@pytest.mark.every_backend
+@pytest.mark.in_turn("torch")
 def test_speed_writes_figures_page_and_picture(tmp_path, monkeypatch):
     monkeypatch.setattr(convolutions, "GEOMETRIES", SMALL)
+    monkeypatch.setattr(overhead, "IMPORTS", 1)
     monkeypatch.setattr(overhead, "LAYERS", {"small": (4, 1, 2, 1)})
     run(monkeypatch, speed.main, "float32", "overhead", "--seconds", 0.01, "--out", tmp_path)
     figures = json.loads((tmp_path / files.RESULTS / f"{BACKEND}-cpu.json").read_text(encoding="utf-8"))
@@ -85,19 +89,14 @@ def test_figures_of_another_day_and_processor_get_the_facts_of_this_one(tmp_path
 
 
 @pytest.mark.skipif(not resident.CLEAR.exists(), reason="only Linux says what a process has held at its peak")
-@pytest.mark.parametrize("name", ["dilated", "grouped"])
+@pytest.mark.every_backend
+@pytest.mark.parametrize("name", in_turn(["dilated", "grouped"]))
 def test_what_is_considered_holds_no_more_than_it_may(name):
     """These are the kinds where a backend would hold all terms of a sum at once, or write out what each position reads."""
     (geometry,) = (geometry for geometry in workspace.GEOMETRIES if geometry.name == name)
     for algorithm in candidates(geometry.problem()):
         held = resident.in_a_process("benchmarks.speed.workspace", name, algorithm.name)
         assert held["resident"] <= MAX_WORKSPACE, algorithm.name
-
-
-def dies_in_sound(geometry, dtype, seconds):
-    if geometry.name == "sound":
-        os._exit(1)
-    return {"seconds": seconds}
 
 
 def test_a_convolution_that_kills_its_process_costs_one_row(monkeypatch):
@@ -135,6 +134,8 @@ def test_a_best_time_that_is_not_met_again_asks_for_more_turns(monkeypatch, foun
     assert 50 + len(found) - len(list(times)) == 1 + turns
 
 
+@pytest.mark.every_backend
+@pytest.mark.in_turn("torch")
 def test_calibration_rates_what_the_backend_offers_and_leaves_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(calibrate, "DRAWS", {"sequence": 2, "depthwise": 2})
     monkeypatch.setattr(calibrate, "MOST", 3e6)
@@ -158,6 +159,8 @@ def test_calibration_finds_the_rates_behind_times():
         assert nanoseconds(work, found) == pytest.approx(nanoseconds(work, rate), rel=0.05)
 
 
+@pytest.mark.every_backend
+@pytest.mark.in_turn("torch")
 def test_peers_are_compared_before_they_are_timed(tmp_path, monkeypatch):
     monkeypatch.setattr(peers, "PROBLEMS", (Problem("small", (9, 8), 2, 3, 3, 2),))
     run(monkeypatch, peers.main, "--seconds", 0.01, "--out", tmp_path)

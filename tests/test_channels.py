@@ -10,6 +10,8 @@ from references import FRAMEWORKS, loop_convolution, random, tensor
 from keras_adjoint.kernels.channels import METHODS, adapter_matrix, inverse_matrix
 from keras_adjoint.kernels.layouts import adapt_bias, adapt_channels, convert_layout, transpose_kernel
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.mark.parametrize("size, target", [(1, 3), (2, 5), (3, 3), (4, 8)])
 def test_methods_are_pairs_of_pseudo_inverses(size, target):
@@ -51,6 +53,7 @@ def test_adapted_inputs_answer_to_adapted_features_as_before(method, target):
     np.testing.assert_allclose(loop_convolution(x @ matrix, adapted), loop_convolution(x, kernel), atol=1e-5)
 
 
+@pytest.mark.every_backend
 def test_filters_of_a_transposed_convolution_are_adapted_in_its_own_layout():
     kernel, y = random(3, 2, 5, 4), random(1, 4, 3, 4, seed=1)
     adapted = adapt_channels(kernel, out_channels=12, layout="HWOI")

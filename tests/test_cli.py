@@ -14,6 +14,7 @@ import keras_adjoint as ka
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, RULES
 
+pytestmark = pytest.mark.any_backend
 WRONG_LAYER = """
 import keras
 from keras_adjoint.layers.conv import AdjointConv
@@ -56,6 +57,7 @@ def autoencoder(back=lambda conv: ka.adjoint(conv, bias="own")):
 # --- models that can be checked
 
 
+@pytest.mark.every_backend
 def test_every_layer_of_a_good_model_passes(tmp_path):
     result = run("check", saved(autoencoder(), tmp_path), "--json")
     assert result.exit_code == 0

@@ -14,6 +14,8 @@ import keras_adjoint as ka
 from keras_adjoint.plots import photographs
 from keras_adjoint_cli import projections as features
 
+pytestmark = pytest.mark.any_backend
+
 
 def network(size=(40, 32, 3), data_format="channels_last", before=()):
     image = x = keras.Input(size)
@@ -147,9 +149,8 @@ def test_ranges(tmp_path):
     np.testing.assert_array_equal(photographs.as_input(half, -1, 3, "channels_first"), np.ones((1, 3, 4, 4)))
 
 
+@pytest.mark.only_on("jax", "torch")  # TensorFlow has no such convolutions on a CPU
 def test_channels_first(tmp_path):
-    if keras.backend.backend() == "tensorflow":
-        pytest.skip("TensorFlow has no such convolutions on a CPU")
     data = seen(network((3, 40, 32), "channels_first"), tmp_path, "--layer", "conv2", "--strongest", 2)
     assert data["size"] == [40, 32] and len(data["features"]) == 2
 

@@ -14,6 +14,7 @@ from command_line import complains, run, run_in_new_process, saved
 from keras import layers
 from PIL import Image
 
+pytestmark = pytest.mark.any_backend
 COMMANDS = {
     "inspect": lambda file, out, picture: ("inspect", file),
     "check": lambda file, out, picture: ("check", file),
@@ -266,6 +267,7 @@ def test_the_ending_is_one_that_keras_writes(command, picture, tmp_path):
     complains(run(*arguments), "The name of the output ends in .keras")
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_older_format_works(command, picture, tmp_path):
     file = saved(model(), tmp_path, "model.h5").rename(tmp_path / "model.hdf5")

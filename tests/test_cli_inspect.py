@@ -14,6 +14,8 @@ from rich.console import Console
 import keras_adjoint as ka
 from keras_adjoint_cli.output.console import print_table
 
+pytestmark = pytest.mark.any_backend
+
 
 def encoder(size=(17, 14, 3)):
     """Nested, with fused activations, a gate, a branch, separable and depthwise kernels, and layers for most policies."""

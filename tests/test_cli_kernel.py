@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 import keras_adjoint as ka
 
+pytestmark = pytest.mark.any_backend
 GENERATOR = np.random.default_rng(0)
 KERNEL = GENERATOR.normal(size=(6, 5, 3, 4)).astype("float32")  # OHWI
 ARRAYS = {

@@ -12,6 +12,8 @@ import keras_adjoint as ka
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint_cli import decoder_files as decoder
 
+pytestmark = pytest.mark.any_backend
+
 
 def encoder():
     image = keras.Input((13, 10, 2), name="image")
@@ -51,6 +53,7 @@ def test_the_decoder_is_that_of_the_library(file):
     assert [path.name for path in sorted(file.parent.iterdir())] == ["encoder.keras", "out.keras"]
 
 
+@pytest.mark.every_backend
 def test_the_autoencoder_in_the_file_is_tied(file):
     data, model = mirrored(file, "--autoencoder", "--policy", "pooling=switches")
     assert ka.is_tied(model)
@@ -71,10 +74,10 @@ def test_an_untied_file_has_stock_layers_alone(file):
     np.testing.assert_allclose(found, keras.ops.convert_to_numpy(expected), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.every_backend
+@pytest.mark.only_on("jax", "torch")
 def test_keras_does_not_import_tensorflow_for_it(file):
     """It would, beside another backend, only to ask whether some value is one of TensorFlow's."""
-    if keras.backend.backend() == "tensorflow":
-        pytest.skip("TensorFlow is the backend")
     arguments = ["keras-adjoint", "mirror", str(file), "-o", str(file.with_name("out.keras"))]
     script = f"""
 import sys

@@ -12,6 +12,8 @@ from PIL import Image
 
 from keras_adjoint_cli import report_files as reporting
 
+pytestmark = pytest.mark.any_backend
+
 
 def encoder():
     image = keras.Input((13, 10, 3), name="image")

@@ -17,6 +17,7 @@ from keras_adjoint_cli.app import app
 from keras_adjoint_cli.options import layers as complete_layers
 from keras_adjoint_cli.options import policies as complete_policies
 
+pytestmark = pytest.mark.any_backend
 COMMANDS = [command.callback.__name__ for command in app.registered_commands]
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from keras_adjoint import default_backend
 
+pytestmark = pytest.mark.any_backend
+
 
 @pytest.fixture
 def settled(monkeypatch, tmp_path):

@@ -19,6 +19,8 @@ from keras_adjoint.demo.job import as_data, run
 from keras_adjoint.demo.models import PATCH, STAGES, make_autoencoder
 from keras_adjoint.plots import photographs
 
+pytestmark = [pytest.mark.in_turn("jax"), pytest.mark.xdist_group("demo")]  # `make demo` runs on JAX
+
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):

@@ -13,6 +13,8 @@ from keras_adjoint.plots.diagram.layout import draw, lanes_of
 from keras_adjoint.plots.diagram.shapes import Box, Text
 from keras_adjoint.plots.diagram.text import MOST_LINES, NARROW, WIDE
 
+pytestmark = pytest.mark.any_backend
+
 
 def plain():
     return chain(

@@ -10,6 +10,7 @@ import jupytext
 import keras
 import nbformat
 import pytest
+from helpers import BACKEND, BACKENDS, in_turn
 
 import keras_adjoint as ka
 
@@ -17,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 DOCS, GUIDES = ROOT / "docs", sorted((ROOT / "guides").glob("*.py"))
 MADE = {"build", "guides"}  # folders of docs/ that `make docs` writes
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if page.relative_to(DOCS).parts[0] not in MADE]
-BACKENDS = {"TensorFlow": "tensorflow", "JAX": "jax", "PyTorch": "torch"}
+NAMES = {"TensorFlow": "tensorflow", "JAX": "jax", "PyTorch": "torch"}
 
 
 def name(path):
@@ -38,12 +39,15 @@ def promised(block):
     return re.findall(r"print\(.*\)  # (.*)", block)
 
 
-def runs_here(block):
-    """Whether a block is for this backend; its first line may name those that it is for."""
+def backends_of(block):
+    """The backends that a block is for; its first line may name them."""
     only = re.match(r"# Only on ([\w, ]+)\.\n", block)
-    return not only or keras.backend.backend() in {
-        BACKENDS[name] for name in re.findall(r"\w+", only[1]) if name != "and"
-    }
+    return [NAMES[name] for name in re.findall(r"\w+", only[1]) if name != "and"] if only else list(BACKENDS)
+
+
+def backends_of_page(page):
+    """Those on which all blocks of a page run."""
+    return [name for name in BACKENDS if all(name in backends_of(block) for block in blocks(page))]
 
 
 # --- the README
@@ -51,11 +55,12 @@ def runs_here(block):
 PROGRAMS = [block for block in blocks(ROOT / "README.md") if block.startswith("import")]
 
 
+@pytest.mark.any_backend
 def test_the_readme_has_programs_to_run():
     assert len(PROGRAMS) == 3
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", in_turn(PROGRAMS, lambda program: f"program {PROGRAMS.index(program)}"))
 def test_programs_in_the_readme_print_and_draw_what_they_say(program, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     layers = [keras.layers.Conv2D(4, 3, strides=2, activation="relu"), keras.layers.MaxPooling2D()]
@@ -70,20 +75,22 @@ def test_programs_in_the_readme_print_and_draw_what_they_say(program, capsys, tm
 # --- the pages
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=name)
+@pytest.mark.parametrize("page", in_turn([page for page in PAGES if blocks(page)], name, backends_of_page))
 def test_blocks_of_a_page_run_in_order_and_print_what_they_say(page, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}
-    for block in filter(runs_here, blocks(page)):
+    for block in (block for block in blocks(page) if BACKEND in backends_of(block)):
         exec(compile(block, name(page), "exec"), names)
         assert capsys.readouterr().out.strip().splitlines() == promised(block), block
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=name)
 def test_names_of_the_package_exist(page):
     assert set(re.findall(r"\bka\.(\w+)", text(page))) <= set(ka.__all__)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES, *GUIDES], ids=name)
 def test_links_lead_to_files(page):
     for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)", text(page)):
@@ -91,6 +98,7 @@ def test_links_lead_to_files(page):
         assert any((page.parent / one).exists() for one in (link, made)), link
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES], ids=name)
 def test_commands_exist(page):
     from typer.main import get_command
@@ -104,11 +112,13 @@ def test_commands_exist(page):
     assert set(re.findall(r"^make ([a-z-]+)", "".join(blocks(page, "(?:sh)?")), re.MULTILINE)) <= targets
 
 
+@pytest.mark.any_backend
 def test_the_reference_has_every_public_name_once():
     found = re.findall(r"^\.\. auto\w+:: (\w+)", text(DOCS / "reference.md"), re.MULTILINE)
     assert sorted(found) == sorted(ka.__all__)
 
 
+@pytest.mark.any_backend
 def test_drawings_are_what_the_programs_draw(monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS / "drawings"))
     drawings = [draw() for draw in runpy.run_path(str(DOCS / "drawings"))["DRAWINGS"]]
@@ -120,7 +130,7 @@ def test_drawings_are_what_the_programs_draw(monkeypatch):
 # --- the guides
 
 
-@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("guide", in_turn(GUIDES, lambda path: path.stem))
 def test_guide_runs(guide, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(guide.parent))
@@ -136,6 +146,7 @@ def close_figures():
         sys.modules["matplotlib.pyplot"].close("all")
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
 def test_guide_is_a_notebook_too(guide):
     notebook = jupytext.read(guide)

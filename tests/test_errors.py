@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from layer_list import KERAS
 
 import keras_adjoint as ka
 
@@ -176,6 +177,7 @@ def test_registering_twice_or_for_an_instance_is_refused():
         ka.register_rule(L.Dense(3))
 
 
+@pytest.mark.skipif(KERAS < (3, 12), reason="Keras has no such quantisation")
 @pytest.mark.parametrize("mode", ["int4", "gptq"])
 def test_a_kernel_quantised_beyond_recovery_is_refused(mode):
     dense = built(L.Dense(8), 16)
@@ -187,6 +189,7 @@ def test_a_kernel_quantised_beyond_recovery_is_refused(mode):
         ka.adjoint(dense)
 
 
+@pytest.mark.skipif(KERAS < (3, 12), reason="Keras has no such quantisation")
 def test_a_kernel_quantised_after_its_adjoint_was_made_is_noticed():
     dense = built(L.Dense(8), 16)
     layer = ka.adjoint(dense)

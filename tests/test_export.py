@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks are no part of
 
 import keras_adjoint as ka
 from benchmarks.export.formats import FORMATS, attempt, why_not
-from benchmarks.export.models import KERNELS, MODELS, autoencoder, convolutions
+from benchmarks.export.models import KERNELS, MODELS, autoencoder, branches, convolutions, memory
 
 WIDE = 192  # channels, so that kernels outweigh everything else in a file
 
@@ -38,7 +38,13 @@ def exported(model, encoder, kind, **options):
     return result
 
 
-@pytest.mark.parametrize("make", MODELS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(make, id=make.__name__, marks=() if make in (memory, branches) else pytest.mark.exhaustive)
+        for make in MODELS
+    ],
+)
 def test_exported_autoencoder_computes_the_same(kind, make):
     encoder, model = autoencoder(make)
     result = exported(model, encoder, kind)
@@ -57,10 +63,17 @@ def test_exporting_is_not_needed_for_a_file_that_works(kind):
     assert result.difference < 1e-5
 
 
-@pytest.mark.parametrize("layer", KERNELS)
+@pytest.mark.parametrize(
+    ("kind", "layer"),
+    [
+        pytest.param(kind, layer, id=f"{kind.name}, {layer}")
+        for kind in FORMATS
+        for layer in KERNELS
+        if layer in kind.shares
+    ],
+    indirect=["kind"],
+)
 def test_file_holds_a_shared_kernel_once(kind, layer):
-    if layer not in kind.shares:
-        pytest.skip(f"{kind.title} stores the kernel of the adjoint of a {layer} layer in another layout")
     encoder, tied = autoencoder(KERNELS[layer], WIDE)
     _, untied = autoencoder(KERNELS[layer], WIDE, tied=False)
     alone, once, twice = (attempt(model, kind).size for model in (encoder, tied, untied))

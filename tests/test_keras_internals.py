@@ -35,6 +35,7 @@ from keras_adjoint.keras_internals import (
     shared_while_saving,
     stored_kernel,
     stored_variable,
+    without_code_from_files,
 )
 
 SOURCES = Path(keras_adjoint.__file__).parent.parent
@@ -90,6 +91,7 @@ def modules():
     return {path: ast.parse(path.read_text(encoding="utf-8")) for path in files}
 
 
+@pytest.mark.any_backend
 def test_no_other_module_uses_what_is_private_in_keras(modules):
     own = {name for tree in modules.values() for name in own_names(tree) if is_private(name)}
     found = [
@@ -111,6 +113,7 @@ def test_our_layers_have_no_private_names_that_keras_has_too(modules):
     assert sorted(own & keras_names) == []
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "text",
     [
@@ -343,7 +346,13 @@ def test_the_variable_that_holds_a_kernel():
     assert stored_kernel(L.ReLU()) is None
 
 
-# --- shared layers in files
+# --- files
+
+
+def test_no_code_from_files(tmp_path):
+    keras.Sequential([keras.Input((4,)), L.Lambda(lambda x: 2 * x)]).save(tmp_path / "model.h5")
+    with without_code_from_files(), pytest.raises(ValueError, match="Lambda"):
+        keras.saving.load_model(tmp_path / "model.h5", compile=False)
 
 
 def test_a_layer_that_is_met_twice_in_a_file_is_one_layer_again():

@@ -13,6 +13,7 @@ from references import loop_convolution, random
 
 from keras_adjoint.kernels.layouts import adapt_channels, convert_layout, transpose_kernel
 
+pytestmark = pytest.mark.any_backend
 KERAS_LAYOUTS = {1: "WIO", 2: "HWIO", 3: "DHWIO"}
 ALL_LAYOUTS = ["".join(axes) for layout in KERAS_LAYOUTS.values() for axes in itertools.permutations(layout)]
 KINDS = ["conv_transpose", "conv", "flip", "swap_spatial", "swap_channels"]
@@ -58,7 +59,7 @@ def test_default_conversion_is_from_the_articles_layout_to_keras():
     assert converted[4, 1, 7, 30] == kernel[30, 4, 1, 7]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data(), spatial=st.sampled_from(["", "T", "HW", "DHW", "abXY"]))
 def test_layout_round_trip_is_identity(data, spatial):
     source = "".join(data.draw(st.permutations(spatial + "IO")))
@@ -81,6 +82,7 @@ def test_pytorch_weight_in_keras_layout_computes_the_same_convolution():
 # Transposes
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_conv_transpose_kernel_makes_the_stock_transposed_convolution_the_adjoint(name):
     taps, sizes, strides, padding = GEOMETRIES[name]
@@ -95,6 +97,7 @@ def test_conv_transpose_kernel_makes_the_stock_transposed_convolution_the_adjoin
     np.testing.assert_allclose(backward, forward.T, atol=1e-6)
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_dense_conv_transpose_kernel_of_groups_is_their_adjoint(rank):
     taps, sizes = (3, 2, 1)[:rank], (6, 4, 2)[:rank]
@@ -114,6 +117,7 @@ def test_dense_conv_transpose_kernel_of_groups_is_their_adjoint(rank):
     np.testing.assert_allclose(backward, forward.T, atol=1e-6)
 
 
+@pytest.mark.every_backend
 def test_conv_transpose_kernel_fits_the_stock_layer():
     forward = keras.layers.Conv2D(4, (3, 2), strides=2, padding="same", use_bias=False, data_format="channels_last")
     forward.build((None, 6, 4, 3))
@@ -143,6 +147,7 @@ def test_conv_kernel_makes_a_plain_convolution_the_adjoint(rank, groups):
     np.testing.assert_allclose(backward, forward.T, atol=1e-6)
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("groups", [1, 2])
 def test_grouped_conv_kernel_fits_the_stock_layer(groups):
     kernel = random(3, 5, 2, 6)
@@ -154,6 +159,7 @@ def test_grouped_conv_kernel_fits_the_stock_layer(groups):
     np.testing.assert_allclose(backward, forward.T, atol=1e-6)
 
 
+@pytest.mark.every_backend
 def test_depthwise_kernel_is_a_grouped_one():
     kernel, x, y = random(3, 3, 4, 2), random(1, 5, 5, 4, seed=1), random(1, 3, 3, 8, seed=2)
     ax = ops.depthwise_conv(x, kernel, data_format="channels_last")

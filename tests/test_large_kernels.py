@@ -3,34 +3,45 @@
 import autodiff
 import numpy as np
 import pytest
-from geometries import random
+from geometries import random, x_shape, y_shape
+from helpers import compiled
 from keras import ops
 
-from keras_adjoint.ops.algorithms.choose import BY_NAME, adjoint_convolution, problem_of
-from keras_adjoint.ops.geometry import Window, convolution_of
+from keras_adjoint.ops.algorithms.choose import BY_NAME, adjoint_convolution
+from keras_adjoint.ops.algorithms.problem import Problem
+from keras_adjoint.ops.geometry import Convolution, Window
 
 KERNELS = [(4, 128, 256), (2, 2, 128, 256), (2, 2, 2, 64, 256)]  # of 2¹⁷ numbers
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("shape", KERNELS, ids=str)
-@pytest.mark.parametrize("name", BY_NAME)
-def test_large_kernels_in_single_precision_are_those_in_double(name, shape, stride):
+def problem_of(shape, stride):
     *taps, channels, filters = shape
-    sizes = (5,) * len(taps)
-    convolution = convolution_of(sizes, tuple(Window(count, stride, padding="same") for count in taps))
-    y_shape, x_shape = (2, *convolution.each("outputs"), filters), (2, *sizes, channels)
-    arrays = [random(of, seed) for seed, of in enumerate((y_shape, shape, x_shape))]
+    axes = tuple(Window(count, stride, padding="same").at(5) for count in taps)
+    return Problem(Convolution(axes), 2, channels, filters)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "stride"),
+    [
+        (name, shape, stride)
+        for name, algorithm in BY_NAME.items()
+        for shape in KERNELS
+        for stride in (1, 2)
+        if algorithm.fits(problem_of(shape, stride))
+    ],
+    ids=str,
+)
+def test_large_kernels_in_single_precision_are_those_in_double(name, shape, stride):
+    problem = problem_of(shape, stride)
+    arrays = [random(of, seed) for seed, of in enumerate((y_shape(problem), shape, x_shape(problem)))]
     values, derivatives = {}, {}
     for dtype in ("float32", "float64"):
         y, kernel, weight = (ops.convert_to_tensor(array, dtype=dtype) for array in arrays)
-        if not BY_NAME[name].fits(problem_of(y, kernel, convolution)):
-            pytest.skip("not a convolution for it")
 
         def adjoint(y, kernel):
-            return adjoint_convolution(y, kernel, convolution, name)
+            return adjoint_convolution(y, kernel, problem.convolution, name)
 
-        values[dtype] = ops.convert_to_numpy(adjoint(y, kernel))
+        values[dtype] = ops.convert_to_numpy(compiled(adjoint)(y, kernel))
         derivatives[dtype] = autodiff.gradients(
             lambda y, kernel, w=weight: ops.sum(w * adjoint(y, kernel)), (y, kernel)
         )

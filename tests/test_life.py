@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from encoders import assert_close, values
-from helpers import BACKEND
+from helpers import BACKEND, HALF_PRECISION_POLICIES, in_turn
 from layer_list import KERAS
 
 import keras_adjoint as ka
@@ -40,7 +40,7 @@ def losses(model, epochs=3, **options):
     return history.history["loss"]
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", in_turn(OPTIMIZERS))
 def test_every_optimizer_of_keras_trains_a_mirrored_model(name):
     model = autoencoder()
     before = values(model.get_layer("conv").kernel).copy()
@@ -72,10 +72,8 @@ def test_compiled_training_follows_eager_training(policies):
     np.testing.assert_allclose(curves[2], curves[0], rtol=1e-4)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", HALF_PRECISION_POLICIES)
 def test_mixed_precision(policy):
-    if BACKEND == "torch" and policy == "mixed_float16":
-        pytest.skip("PyTorch's CPU has no float16 convolution gradients")
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:

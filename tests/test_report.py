@@ -21,6 +21,7 @@ from keras_adjoint.report.policy_words import MEANS
 from keras_adjoint.report.samples import InputFormat, input_format_of, samples_for
 from keras_adjoint.testing.model import check_layer
 
+pytestmark = [pytest.mark.any_backend, pytest.mark.xdist_group("report")]
 EVIL = "<script>alert(1)<|script>&\"'"  # Keras refuses a slash
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 
@@ -93,6 +94,7 @@ def evil_text():
 # --- what it says
 
 
+@pytest.mark.every_backend
 def test_it_shows_the_mirror_the_policies_and_the_kernels(good):
     text = good.text
     for words in (

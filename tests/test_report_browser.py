@@ -11,7 +11,8 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
-    pytest.mark.skipif(keras.backend.backend() != "jax", reason="the page is the same on every backend"),
+    pytest.mark.any_backend,
+    pytest.mark.xdist_group("browser"),
 ]
 
 OPTIONS = (

@@ -15,6 +15,8 @@ from test_report import Read, page
 from keras_adjoint.report.pictures import kernel_picture
 from keras_adjoint.report.spectrum import spectrum_of
 
+pytestmark = pytest.mark.any_backend
+
 # --- kernels that are not finite
 
 

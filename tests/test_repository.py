@@ -9,6 +9,7 @@ import yaml
 
 import keras_adjoint as ka
 
+pytestmark = pytest.mark.any_backend
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

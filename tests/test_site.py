@@ -9,7 +9,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import keras
 import pytest
 from typer.main import get_command
 
@@ -20,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 GUIDES = sorted((ROOT / "guides").glob("*.py"))
 LINKS = {"a": "href", "link": "href", "img": "src", "script": "src"}
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="`make docs` runs on JAX")
+pytestmark = [pytest.mark.only_on("jax"), pytest.mark.xdist_group("site")]  # `make docs` runs on JAX
 
 
 class Page(HTMLParser):

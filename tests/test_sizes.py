@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND
 from keras import ops
 
 import keras_adjoint as ka
@@ -171,7 +170,7 @@ def test_one_model_serves_images_of_every_size(name, tmp_path):
         np.testing.assert_allclose(loaded.predict(x, verbose=0), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow's graphs have sizes unknown until they run")
+@pytest.mark.only_on("tensorflow")  # whose graphs have sizes that are unknown until they run
 @pytest.mark.parametrize("name", LAYERS_OF_ANY_SIZE)
 def test_a_graph_of_unknown_sizes_computes_what_the_eager_layer_does(name):
     import tensorflow as tf
@@ -190,7 +189,7 @@ def test_a_graph_of_unknown_sizes_computes_what_the_eager_layer_does(name):
         np.testing.assert_allclose(graph(x), autoencode(x), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow's graphs have sizes unknown until they run")
+@pytest.mark.only_on("tensorflow")  # whose graphs have sizes that are unknown until they run
 def test_bilinear_collecting_works_in_a_graph_of_unknown_sizes():
     import tensorflow as tf
 
@@ -200,7 +199,7 @@ def test_bilinear_collecting_works_in_a_graph_of_unknown_sizes():
     np.testing.assert_allclose(graph(y), back(y), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow's graphs have sizes unknown until they run")
+@pytest.mark.only_on("tensorflow")  # whose graphs have sizes that are unknown until they run
 def test_a_graph_of_unknown_sizes_does_not_trust_the_recorded_size():
     import tensorflow as tf
 

@@ -8,6 +8,7 @@ import pytest
 
 import keras_adjoint
 
+pytestmark = pytest.mark.any_backend
 TESTS = Path(__file__).parent
 
 

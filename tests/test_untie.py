@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from layer_list import LAYERS, TRANSPOSES
-from untied import (  # noqa: F401  a fixture among them
+from layer_list import LAYERS, REPRESENTATIVES, TRANSPOSES, for_each
+from untied import (
     KINDS,
     LINEAR,
     assert_same,
@@ -16,7 +16,6 @@ from untied import (  # noqa: F401  a fixture among them
     features_shape,
     layers,
     numbers,
-    quick_initializers,
     random_input,
     randomized,
 )
@@ -33,7 +32,7 @@ CONVOLUTIONS = [
 # --- every layer
 
 
-@pytest.mark.parametrize("case", LINEAR, ids=str)
+@for_each(LINEAR, quick=REPRESENTATIVES)
 def test_untied_layer_computes_the_same_with_stock_layers_alone(case):
     source = case.build("float32")
     tied = case.adjoint(source)
@@ -54,7 +53,7 @@ def test_untied_convolution_is_exact_in_double_precision(title):
     assert_same([(tied, model) for model in untied], inputs, "float64")
 
 
-@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+@for_each(CONVOLUTIONS)
 def test_transposed_convolution_holds_the_very_same_kernel(case):
     source = case.build("float32")
     tied = case.adjoint(source)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from untied import (  # noqa: F401  a fixture among them
+from untied import (
     KINDS,
     LINEAR,
     assert_same,
@@ -16,7 +16,6 @@ from untied import (  # noqa: F401  a fixture among them
     built,
     layers,
     numbers,
-    quick_initializers,
     random_input,
     randomized,
 )

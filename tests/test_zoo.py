@@ -13,6 +13,7 @@ from benchmarks.zoo import files, processes, rows, table
 from benchmarks.zoo.expected import expected_of, parameters
 from benchmarks.zoo.networks import FAMILIES, ODD, Case, cases
 
+pytestmark = pytest.mark.any_backend
 ROW = {
     "network": "EfficientNetB0",
     "verdict": "ok",

@@ -1,10 +1,9 @@
 """What the tests of `untie` share: how two models are compared, and what a model is made of."""
 
-import jax
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND
+from helpers import compiled
 from keras import ops
 from layer_list import LAYERS, randomize
 
@@ -18,17 +17,6 @@ LINEAR = [case for case in LAYERS if not case.title.startswith("max") and not ca
 both_kinds = pytest.mark.parametrize("to", KINDS)
 
 
-@pytest.fixture(autouse=True)
-def quick_initializers(monkeypatch):
-    """JAX compiles a random generator for every shape, which would take most of the time of these tests."""
-    generator = np.random.default_rng(0)
-
-    def initialize(self, shape, dtype=None):
-        return ops.convert_to_tensor(generator.normal(size=shape), dtype=dtype)
-
-    monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", initialize)
-
-
 def numbers(tensor):
     return ops.convert_to_numpy(tensor)
 
@@ -39,8 +27,7 @@ def values(functions, inputs):
     def run(inputs):
         return [function(inputs) for function in functions]
 
-    run = jax.jit(run) if BACKEND == "jax" else run  # compiled as a whole, JAX takes a tenth of the time
-    return [numbers(ops.cast(output, "float64")) for output in run(inputs)]
+    return [numbers(ops.cast(output, "float64")) for output in compiled(run)(inputs)]
 
 
 def random_input(shape, dtype="float32"):

@@ -20,7 +20,7 @@ import keras_adjoint
 print(time.perf_counter() - start)
 """
 
-
+IMPORTS = 7  # of which the median counts
 #            side and channels of x, filters, batch
 LAYERS = {
     "4 → 8 channels, 16 × 16, batch 1": (16, 4, 8, 1),
@@ -32,7 +32,7 @@ def measure(seconds):
     """Yield milliseconds of the import beyond Keras' own, and eager calls beside those of layers that call the operation."""
     imports = [
         float(subprocess.run([sys.executable, "-c", IMPORT], check=True, capture_output=True, text=True).stdout)
-        for _ in range(7)
+        for _ in range(IMPORTS)
     ]
     yield "import_ms", 1e3 * statistics.median(imports)
     for name, layer in LAYERS.items():

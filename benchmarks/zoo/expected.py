@@ -22,8 +22,8 @@ class Expected:
     """What follows from a network.
 
     Attributes:
-        shared: The kernels of all layers that something comes back to.
-        left_out: The kernels of layers that compute gates, which nothing comes back to.
+        shared: The kernels of all layers that a cotangent reaches.
+        left_out: The kernels of layers that compute gates, which no cotangent reaches.
         own: How many parameters the policies give the decoder: for every layer with a kernel one bias per channel of
             its input, and for every normalisation another one like it.
     """

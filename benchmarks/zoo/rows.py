@@ -83,8 +83,8 @@ def shared(network, model, problems, what):
     own = [variable for variable in model.variables if id(variable) not in theirs]
     held = {id(variable) for variable in model.variables}
     if what == "autoencoder":  # it has all of the network's layers, so what its adjoints read is what counts
-        forth = set(network.layers)
-        held = {id(v) for layer in model.layers if layer not in forth for v in layer.variables}
+        encoder = set(network.layers)
+        held = {id(v) for layer in model.layers if layer not in encoder for v in layer.variables}
     missing = [variable.path for variable in must.shared if id(variable) not in held]
     copies = [variable.path for variable in own if is_kernel(variable)]
     if missing:

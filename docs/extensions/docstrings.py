@@ -1,4 +1,4 @@
-"""Docstrings as the house writes them: code in single backticks, formulas in plain characters.
+"""Docstrings as they are written here: code in single backticks, formulas in plain characters.
 
 A name in single backticks becomes a link if the reference has a place for it, and code if not.
 """

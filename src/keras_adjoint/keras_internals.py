@@ -15,7 +15,7 @@ from keras.src.backend.common import global_state
 from keras.src.models.functional import Functional
 from keras.src.ops import nn as nn_operations
 from keras.src.ops import numpy as numpy_operations
-from keras.src.saving.serialization_lib import ObjectSharingScope
+from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
 
 __all__ = [
     "CustomScaleLayer",  # InceptionResNetV2's weighted sum of two tensors
@@ -122,12 +122,17 @@ def scale_along_codes(layer: keras.layers.EinsumDense, scale: Tensor) -> Tensor:
     return keras.ops.transpose(scale, layer._kernel_reverse_transpose_axes)
 
 
-# --- shared layers in files
+# --- files
 
 
 def shared_while_saving() -> AbstractContextManager[Any]:
     """What Keras saves and loads files in: inside, one layer has one identity, however often it is met."""
     return ObjectSharingScope()
+
+
+def without_code_from_files() -> AbstractContextManager[Any]:
+    """Inside, Keras refuses a file whose Lambda layers would run code; before 3.11 it forgets to for HDF5."""
+    return SafeModeScope(True)
 
 
 def announce_to_file(layer: keras.layers.Layer) -> None:

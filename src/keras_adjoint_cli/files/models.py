@@ -11,6 +11,7 @@ from pathlib import Path
 
 import keras
 
+from keras_adjoint.keras_internals import without_code_from_files
 from keras_adjoint_cli.errors import Unusable
 
 LEGACY = (".h5", ".hdf5")
@@ -40,7 +41,7 @@ def load(file: Path, modules: Sequence[str] | None = None) -> keras.Model:
     """
     check_file(file)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), without_code_from_files():
             import_modules(modules or ())
             return keras.saving.load_model(file, compile=False)
     except Unusable:

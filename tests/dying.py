@@ -1,0 +1,9 @@
+"""A measurement that ends its process. It stands alone, since a new process imports all of what it stands beside."""
+
+import os
+
+
+def dies_in_sound(geometry, dtype, seconds):
+    if geometry.name == "sound":
+        os._exit(1)
+    return {"seconds": seconds}
