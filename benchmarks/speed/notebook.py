@@ -117,7 +117,8 @@ def overhead(found):
                 numbers += [f"{row[key]:.2f}" for key in ("ratio", "spread")]
                 crossed = f"{row['frames']} in {row['files']}" if "frames" in row else ""  # older figures have none
                 rows.append([place(figures), f"call, µs: {name}", *numbers, crossed])
-    return f"## Overhead\n\n{text}\n\n{cells(['backend', '', 'ours', 'direct', 'stock', 'ours ÷ direct', 'spread', 'frames'], rows)}"
+    columns = ["backend", "", "ours", "direct", "stock", "ours ÷ direct", "spread", "frames"]
+    return f"## Overhead\n\n{text}\n\n{cells(columns, rows)}"
 
 
 def workspace(found):
