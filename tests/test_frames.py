@@ -9,6 +9,8 @@ import pytest
 from keras import layers
 
 import keras_adjoint as ka
+from keras_adjoint.ops.algorithms.problem import Problem
+from keras_adjoint.ops.geometry import Convolution, Window
 
 sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks are no part of the package
 
@@ -59,6 +61,34 @@ def test_the_plan_of_a_call_is_made_once(monkeypatch):
         decode = decode or ka.adjoint(source)
         decode(y)
     assert len(made) == 2
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "copied"])
+def test_the_rule_is_looked_up_once(monkeypatch, tied):
+    from keras_adjoint.layers import registry
+
+    asked, nearest = [], registry.nearest_class
+    monkeypatch.setattr(registry, "nearest_class", lambda *arguments: asked.append(arguments) or nearest(*arguments))
+    source = layers.Conv2D(4, 3)
+    source.build((None, 9, 9, 2))
+    ka.adjoint(source, tied=tied)
+    assert len(asked) == 1
+
+
+def test_the_work_of_a_candidate_is_computed_once(monkeypatch):
+    from dataclasses import replace
+
+    from keras_adjoint.ops.algorithms import choose
+
+    asked = []
+
+    def counting(algorithm):
+        work = lambda problem: asked.append(algorithm.name) or algorithm.work(problem)  # noqa: E731
+        return replace(algorithm, work=work)
+
+    monkeypatch.setattr(choose, "BY_NAME", {name: counting(one) for name, one in choose.BY_NAME.items()})
+    choose.choose(Problem(Convolution((Window(3, 2).at(9), Window(3, 2).at(9))), 1, 4, 8))
+    assert len(asked) == len(set(asked)) > 1
 
 
 def test_a_plan_is_made_anew_when_the_source_records_another_size():

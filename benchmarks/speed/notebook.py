@@ -104,20 +104,21 @@ def overhead(found):
     text = (
         "*Import* is what `import keras_adjoint` takes after `import keras`, in milliseconds (≤ 50). The others are eager\n"
         "calls of a small adjoint of stride 2, beside those of a layer that only calls the same operation (*direct*, ≤ 1.15),\n"
-        "and of Keras' own `Conv2DTranspose` (*stock*)."
+        "and of Keras' own `Conv2DTranspose` (*stock*). *Frames* counts the Python calls of functions of this package in ours\n"
+        "(≤ 15), and the files that they are in (≤ 6)."
     )
     rows = []
     for figures in found:
         for name, row in figures.get("overhead", {}).items():
             if name == "import_ms":
-                rows.append([place(figures), "import, ms", f"{row:.0f}", "", "", "", ""])
+                rows.append([place(figures), "import, ms", f"{row:.0f}", "", "", "", "", ""])
             else:
                 numbers = [f"{row[key]:.0f}" for key in ("call_us", "direct_us", "stock_us")]
                 numbers += [f"{row[key]:.2f}" for key in ("ratio", "spread")]
-                rows.append([place(figures), f"call, µs: {name}", *numbers])
-    return (
-        f"## Overhead\n\n{text}\n\n{cells(['backend', '', 'ours', 'direct', 'stock', 'ours ÷ direct', 'spread'], rows)}"
-    )
+                crossed = f"{row['frames']} in {row['files']}" if "frames" in row else ""  # older figures have none
+                rows.append([place(figures), f"call, µs: {name}", *numbers, crossed])
+    columns = ["backend", "", "ours", "direct", "stock", "ours ÷ direct", "spread", "frames"]
+    return f"## Overhead\n\n{text}\n\n{cells(columns, rows)}"
 
 
 def workspace(found):

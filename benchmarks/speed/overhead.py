@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 import keras_adjoint as ka
+from benchmarks.speed.frames import files, frames
 from benchmarks.speed.timing import interleaved
 from keras_adjoint.ops.backend import current
 
@@ -63,7 +64,10 @@ def eager(side, channels, filters, batch, seconds):
     for run in runs.values():
         run()
     times = interleaved(runs, seconds=seconds, fewest=200)
+    crossed = frames(tied, y)
     return {
+        "frames": len(crossed),
+        "files": len(files(crossed)),
         "call_us": 1e6 * times["tied"].median,
         "direct_us": 1e6 * times["direct"].median,
         "stock_us": 1e6 * times["stock"].median,

@@ -11,7 +11,7 @@ from keras.layers import Layer
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.kernel import check_readable
-from keras_adjoint.layers.registry import REGISTERED_BY_USERS, apply_rule, class_with_rule, describe, rule_for
+from keras_adjoint.layers.registry import REGISTERED_BY_USERS, apply_rule, describe, rule_for
 from keras_adjoint.layers.sharing import copy_value
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.tied import Tied, linear_part
@@ -26,17 +26,17 @@ _UNKNOWN_SIZE = 12  # what an unknown size is tried with
 
 def linear_adjoint(source: Layer, **options: Any) -> Layer:
     """The adjoint of the linear part of a layer, whatever the layer's activation. Options as in `adjoint`."""
-    rule_for(source)
+    layer_class, make = rule_for(source)
     check_readable(source)
     if not options.get("tied", True):
         if source.weights:
             source = copied(source, keep_bias=options.get("bias", "none") in READS_SOURCE)
         else:
             del options["tied"]  # nothing there that could be shared
-    result = apply_rule(source, options)
+    result = apply_rule(make, source, options)
     if not isinstance(result, Tied):
         SOURCES[result] = source
-    if class_with_rule(source) in REGISTERED_BY_USERS:
+    if layer_class in REGISTERED_BY_USERS:
         _check_user_rule(source, result)
     return result
 

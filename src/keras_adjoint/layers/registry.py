@@ -88,8 +88,8 @@ def nearest_class(layer: Layer, classes: Container[type]) -> type | None:
     return None
 
 
-def rule_for(layer: Layer) -> Callable[..., Layer]:
-    """The rule for `layer`.
+def rule_for(layer: Layer) -> tuple[type, Callable[..., Layer]]:
+    """(the class whose rule holds for `layer`, the rule).
 
     Raises:
         NoRuleError: If there is none; the message says how to add one.
@@ -108,18 +108,16 @@ def rule_for(layer: Layer) -> Callable[..., Layer]:
             f"and returns the layer computing its adjoint, and decorate it with `@keras_adjoint.register_rule({name})`. "
             f"Received: {describe(layer)}"
         )
-    return RULES[layer_class]
+    return layer_class, RULES[layer_class]
 
 
-def apply_rule(source: Layer, options: dict[str, Any]) -> Layer:
-    """Make the adjoint of `source` with those `options` that differ from their defaults.
+def apply_rule(make: Callable[..., Layer], source: Layer, options: dict[str, Any]) -> Layer:
+    """Make the adjoint of `source` by a rule, with those `options` that differ from their defaults.
 
     Raises:
-        NoRuleError: If there is no rule.
         ValueError: If the rule does not take one of the options.
     """
-    make = rule_for(source)
-    accepted, _ = options_of(source)
+    accepted = _options(make)
     for option, value in options.items():
         if option not in accepted:
             names = sorted(set(accepted) - {"source"})
@@ -132,10 +130,13 @@ def apply_rule(source: Layer, options: dict[str, Any]) -> Layer:
 
 def options_of(source: Layer) -> tuple[Collection[str], Sequence[str] | None]:
     """(names of the options that the rule for `source` takes, its modes of `bias` or `None` for all of them)."""
-    make = rule_for(source)
-    return getattr(make, "options", None) or inspect.signature(make).parameters.keys(), getattr(
-        make, "bias_modes", None
-    )
+    _, make = rule_for(source)
+    return _options(make), getattr(make, "bias_modes", None)
+
+
+def _options(make: Callable[..., Layer]) -> Collection[str]:
+    """Names of the options that a rule takes."""
+    return getattr(make, "options", None) or inspect.signature(make).parameters.keys()
 
 
 def describe(layer: Any) -> str:
