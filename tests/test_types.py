@@ -15,7 +15,9 @@ TESTS = Path(__file__).parent
 def test_a_type_checker_accepts_right_calls_and_finds_wrong_ones(tmp_path):
     api = pytest.importorskip("mypy.api")
     sources = Path(keras_adjoint.__file__).parents[1]
-    where = "" if sources.name == "site-packages" else f"mypy_path = {sources}\n"  # an installed package is found anyway
+    where = (
+        "" if sources.name == "site-packages" else f"mypy_path = {sources}\n"
+    )  # an installed package is found anyway
     configuration = tmp_path / "mypy.ini"
     # Keras and the frameworks have no stubs; everything else is as strict as it can be, unused ignores included.
     configuration.write_text(
