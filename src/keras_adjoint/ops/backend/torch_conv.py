@@ -75,7 +75,7 @@ def _padding(
         padding = _even_padding(x, pads, strides, dilation, kernel) or _copying(pads)
     axes = zip(padding.numbers, kernel, dilation, strict=False)
     is_wide = any(zeros > ((taps - 1) * step + 1) // 2 for zeros, taps, step in axes)
-    return padding._replace(for_gradients=_copying(pads)) if is_wide else padding
+    return Padding(*padding[:-1], for_gradients=_copying(pads)) if is_wide else padding
 
 
 _cached_padding = lru_cache(CACHE_SIZE)(_padding)
