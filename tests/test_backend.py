@@ -2,7 +2,10 @@
 
 import inspect
 
+import numpy as np
 import pytest
+from autodiff import compiled, gradients
+from keras import ops
 
 from keras_adjoint.ops.algorithms.choose import BY_NAME
 from keras_adjoint.ops.algorithms.problem import Problem
@@ -36,3 +39,23 @@ def test_a_backend_that_does_not_fold_says_so():
     if not current().FOLDED_RANKS:
         with pytest.raises(NotImplementedError, match="no operation `fold`. Received: Convolution"):
             current().fold(None, problem.convolution)
+
+
+@pytest.mark.parametrize("compiler", [lambda function: function, compiled], ids=["eager", "compiled"])
+def test_vjp_is_the_transpose_of_a_derivative_and_differentiable_again(compiler):
+    x, y = (ops.convert_to_tensor(np.random.default_rng(seed).normal(size=(3, 4))) for seed in (0, 1))
+
+    def product(x, y):  # J of x ↦ sum of x³ along the rows
+        return current().vjp(lambda x: ops.sum(x**3, axis=1), x, y[:, 0])
+
+    found = compiler(product)(x, y)
+    np.testing.assert_allclose(ops.convert_to_numpy(found), 3 * x**2 * y[:, :1])
+    by_x, by_y = gradients(lambda *tensors: ops.sum(product(*tensors)), [x, y])
+    np.testing.assert_allclose(by_x, 6 * x * y[:, :1])
+    np.testing.assert_allclose(by_y[:, 0], ops.sum(3 * x**2, axis=1))
+
+
+def test_vjp_of_a_constant_is_zero():
+    x = ops.convert_to_tensor(np.ones((2, 3)))
+    found = current().vjp(lambda x: ops.ones((2,), x.dtype), x, ops.ones((2,), x.dtype))
+    np.testing.assert_array_equal(ops.convert_to_numpy(found), np.zeros((2, 3)))

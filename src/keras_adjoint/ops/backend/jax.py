@@ -113,6 +113,12 @@ def differentiable(form: Form) -> Adjoint:
     return adjoint
 
 
+def vjp(function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    _, transposed = jax.vjp(function, x)
+    (found,) = transposed(y)
+    return found
+
+
 def _layout(kernel: Tensor) -> tuple[str, str, str]:
     axes = "DHW"[-(kernel.ndim - 2) :]
     return f"N{axes}C", f"{axes}IO", f"N{axes}C"

@@ -261,6 +261,15 @@ def _gradient_of_form(wanted: str, form: Form, **others: Tensor) -> Tensor:
     return gradient(*others.values())
 
 
+def vjp(function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    x = tf.convert_to_tensor(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        result = function(x)
+    found = tape.gradient(result, x, output_gradients=y, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return tf.convert_to_tensor(found)  # of what was gathered it is sparse
+
+
 def _cut(starts: Sequence[int], lengths: Sequence[int], sizes: Sequence[int]) -> tuple[slice, ...] | None:
     """The slices that cut windows out of spatial axes of `sizes`, or `None` if they reach beyond."""
     ends = [start + length for start, length in zip(starts, lengths, strict=True)]

@@ -84,3 +84,9 @@ def can_transpose(convolution: Convolution, kind: str) -> bool:
 def differentiable(form: Form) -> Adjoint:
     # Operation by operation. PyTorch's own gradients of convolutions, which those of the form would be, take longer.
     return form.prepare()
+
+
+def vjp(function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    _, transposed = torch.func.vjp(function, x)
+    (found,) = transposed(y)
+    return found
