@@ -1,9 +1,12 @@
 """Every way to compute an adjoint convolution computes the transpose, in half precision too."""
 
+import itertools
+import math
+
 import keras
 import numpy as np
 import pytest
-from geometries import forward_matrix, joins, kernel_shape, problem_cases, random, x_shape, y_shape
+from geometries import forward_matrix, joins, kernel_shape, label, problem_cases, random, x_shape, y_shape
 from helpers import compiled, matrix
 from keras import ops
 
@@ -24,6 +27,38 @@ def test_algorithm_is_the_transpose(name, problem):
     weights = ops.convert_to_tensor(kernel)
     found = matrix(lambda y: BY_NAME[name].apply(y, weights, problem.convolution), y_shape(problem)[1:], "float32")
     np.testing.assert_allclose(found, expected, rtol=0, atol=64 * np.finfo("float32").eps * np.abs(expected).max())
+
+
+def of_a_large_kernel(rank, stride, groups):
+    """A convolution of one small image, with more numbers in its kernel than in x and y together."""
+    axes = tuple(Window(3 + axis, stride).at(5 + axis) for axis in range(rank))
+    problem = Problem(Convolution(axes, groups), 1, 8, 12)
+    assert math.prod(kernel_shape(problem)) > math.prod(x_shape(problem)) + math.prod(y_shape(problem))
+    return problem
+
+
+LARGE_KERNELS = [of_a_large_kernel(*kind) for kind in itertools.product((1, 2, 3), (1, 2), (1, 2))]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        pytest.param(name, problem, id=f"{name} {label(problem)}")
+        for name, algorithm in BY_NAME.items()
+        for problem in LARGE_KERNELS
+        if algorithm.fits(problem)
+    ],
+)
+def test_algorithm_is_the_transpose_for_a_kernel_larger_than_the_image(name, problem):
+    """One sample at a time: an algorithm may rather move x and y then, which the unit tensors of a matrix outweigh."""
+    kernel, y = random(kernel_shape(problem), 0, "float32"), random(y_shape(problem), 1, "float32")
+    expected = (forward_matrix(problem, kernel).T @ y.ravel()).reshape(x_shape(problem))
+    found = compiled(lambda y, kernel: BY_NAME[name].apply(y, kernel, problem.convolution))(
+        ops.convert_to_tensor(y), ops.convert_to_tensor(kernel)
+    )
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(found), expected, rtol=0, atol=64 * np.finfo("float32").eps * np.abs(expected).max()
+    )
 
 
 def test_every_algorithm_is_tried():

@@ -4,9 +4,10 @@ import pytest
 from geometries import every_problem, label, problems
 from helpers import BACKEND
 
+from keras_adjoint.ops.algorithms import choose as choosing
 from keras_adjoint.ops.algorithms import native
 from keras_adjoint.ops.algorithms.choose import BY_NAME, candidates, choose
-from keras_adjoint.ops.algorithms.cost_model import COEFFICIENTS, completed, whole_blocks
+from keras_adjoint.ops.algorithms.cost_model import COEFFICIENTS, completed, seconds, whole_blocks
 from keras_adjoint.ops.algorithms.problem import Problem
 from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.geometry import Convolution, Window
@@ -38,6 +39,37 @@ def test_native_is_not_trusted_where_onednn_writes_beyond_its_memory(dtype, trus
 def test_dense_convolutions_compute_whole_blocks_of_channels(groups, at_once):
     problem = Problem(Convolution((Window(3).at(8),), groups), 1, 3, 3)
     assert [whole_blocks(problem, number) for number in (1, at_once, at_once + 1)] == [at_once, at_once, 2 * at_once]
+
+
+def costs_of(problem):
+    """The expected seconds of the candidates, with what others have to be cheaper than the backend's own operation by."""
+    margins = {way.name: 1 if way.name == "native" else current().NATIVE_MARGIN for way in candidates(problem)}
+    return {name: seconds(BY_NAME[name].work(problem), name, problem) * margin for name, margin in margins.items()}
+
+
+def test_the_cheapest_candidate_is_chosen():
+    choices = [(choose(problem).name, costs_of(problem)) for problem in problems() if candidates(problem)]
+    assert any(name != next(iter(costs)) for name, costs in choices)  # and not simply the first
+    for name, costs in choices:
+        assert costs[name] == min(costs.values())
+
+
+@pytest.mark.only_on("tensorflow", "torch")  # JAX's own is no candidate
+def test_of_equal_costs_the_operation_of_the_backend_is_chosen(monkeypatch):
+    monkeypatch.setattr(choosing, "seconds", lambda work, name, problem: 1.0)
+    monkeypatch.setattr(current(), "NATIVE_MARGIN", 1.05)
+    offered = [problem for problem in problems() if "native" in {way.name for way in candidates(problem)}]
+    assert offered
+    for problem in offered:
+        assert choose(problem).name == "native"
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_native_is_trusted_with_long_sums_in_single_precision_or_at_stride_one(dtype, stride):
+    problem = Problem(Convolution((Window(512, stride, padding="same").at(1024),)), 16, 1, 1024, dtype=dtype)
+    known_to_fail = dtype == "bfloat16" and stride > 1 and BACKEND != "jax"
+    assert native.is_safe(problem) == (not known_to_fail)
 
 
 def test_some_algorithm_is_chosen_for_every_convolution():

@@ -216,6 +216,14 @@ def test_input_with_another_number_of_channels_is_refused_by_name(layer, shape):
         ka.adjoint(layer, name="back")(np.ones(wrong, "float32"))
 
 
+@pytest.mark.parametrize("symbolic", [False, True])
+def test_input_without_a_batch_axis_is_refused_by_name(symbolic):
+    layer = built(L.Dense(4), 2)
+    y = keras.KerasTensor((4,)) if symbolic else np.ones((4,), "float32")
+    with pytest.raises(ValueError, match=r"`back` takes the output of `.*`: two or more axes.*Received: .*\(4,\)"):
+        ka.adjoint(layer, name="back")(y)
+
+
 @pytest.mark.parametrize("shape", [(4,), (1, 3, 4), (1, 1, 3, 3, 4)])
 @pytest.mark.parametrize("symbolic", [False, True])
 def test_input_with_another_number_of_axes_is_refused_by_name(shape, symbolic):

@@ -180,6 +180,17 @@ def test_a_wrong_decoder_of_several_tensors_fails_the_adjoint_test():
     assert not report and len(report.input_shape) == 2 and len(report.output_shape) == 3
 
 
+def test_a_layer_that_is_called_on_several_shapes_goes_back_to_each():
+    """Of as many elements, so that only the graph tells which call is meant."""
+    keras.config.set_floatx("float32")
+    for layer in (L.Flatten(), L.Reshape((-1,))):
+        xs = [keras.Input(shape) for shape in ((2, 6), (3, 4), (12,))]
+        model = keras.Model(xs, [layer(x) for x in xs])
+        assert ka.adjoint(model).output_shape == [(None, 2, 6), (None, 3, 4), (None, 12)]
+        report = ka.check_adjoint(model)
+        assert report, report
+
+
 def test_the_adjoint_of_an_adjoint_is_the_model():
     model = made(branches_joined)
     assert ka.adjoint(ka.adjoint(model)) is model

@@ -20,6 +20,22 @@ def with_sums(tmp_path):
     return keras.models.load_model(tmp_path / "model.keras")
 
 
+def names(model):
+    return [layer.name for layer in model.layers]
+
+
+def test_adjoints_are_named_after_their_source_when_keras_counts_anew():
+    x = keras.Input((6,))
+    y = L.Dense(6, name="dense")(x)
+    model = keras.Model(x, L.Add(name="add")([L.Dense(6, name="dense_1")(y), y]))
+    first = ka.adjoint(model)
+    keras.backend.clear_session()
+    assert ka.adjoint(model.get_layer("dense")).name == "dense_adjoint"
+    again = ka.adjoint(model)
+    assert names(again) == names(first) and len(set(names(again))) == len(again.layers)
+    assert {"dense_adjoint", "dense_1_adjoint", "add_adjoint"} <= set(names(again))
+
+
 @pytest.mark.parametrize(
     "back",
     [

@@ -138,6 +138,57 @@ def test_flatten_without_a_recorded_shape_asks_for_one():
     assert ka.adjoint(L.Flatten(), output_size=(4, None))(np.ones((1, 12), "float32")).shape == (1, 4, 3)
 
 
+RESHAPING = {"flatten": L.Flatten, "reshape": lambda: L.Reshape((-1,))}
+
+
+@pytest.mark.parametrize("name", RESHAPING)
+def test_reshaping_goes_back_to_the_shape_of_a_tensor(name):
+    y, like = np.arange(12.0, dtype="float32")[None], np.zeros((1, 2, 6), "float32")
+    layer = ka.adjoint(RESHAPING[name]())
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer(y, output_size=like)), y.reshape(1, 2, 6))
+    assert layer(keras.Input((12,)), output_size=keras.Input((2, 6))).shape == (None, 2, 6)
+
+
+@pytest.mark.parametrize("name", RESHAPING)
+def test_reshaping_of_one_unknown_size_goes_back_to_it(name):
+    layer = RESHAPING[name]()
+    y = layer(keras.Input((None, 4)))
+    back = ka.adjoint(layer)
+    assert back(y).shape == (None, None, 4)
+    for size in (2, 3):
+        y = np.arange(8.0 * size, dtype="float32").reshape(2, -1)
+        np.testing.assert_array_equal(ops.convert_to_numpy(back(y)), y.reshape(2, size, 4))
+
+
+@pytest.mark.parametrize("name", RESHAPING)
+@pytest.mark.parametrize("symbolic", [False, True])
+def test_reshaping_of_two_shapes_goes_back_to_the_one_with_as_many_elements(name, symbolic):
+    layer = RESHAPING[name]()
+    for shape in ((2, 6), (3, 5)):
+        layer(keras.Input(shape))
+    back = ka.adjoint(layer)
+    for shape in ((2, 6), (3, 5)):
+        y = keras.Input((shape[0] * shape[1],)) if symbolic else np.ones((1, shape[0] * shape[1]), "float32")
+        assert back(y).shape == (None if symbolic else 1, *shape)
+
+
+@pytest.mark.parametrize("name", RESHAPING)
+def test_reshaping_of_two_shapes_of_as_many_elements_is_ambiguous(name):
+    layer = RESHAPING[name]()
+    for shape in ((2, 6), (3, 4)):
+        y = layer(keras.Input(shape))
+    with pytest.raises(ka.SizeError, match=r"\(2, 6\) or \(3, 4\).*output_size.*Received"):
+        ka.adjoint(layer)(y)
+
+
+@pytest.mark.parametrize("asked, expected", [((None, None), (28, 13)), ((27, None), (27, 13)), ((None, 14), (28, 14))])
+def test_where_no_size_is_asked_for_along_an_axis_the_recorded_one_comes_back(asked, expected):
+    conv = built(L.Conv2D(3, 3, strides=2, padding="same"), 28, 13)
+    y = np.ones((1, 14, 7, 3), "float32")
+    assert ka.adjoint(conv)(y, output_size=asked).shape == (1, *expected, 2)
+    assert ka.adjoint(conv, output_size=asked)(y).shape == (1, *expected, 2)
+
+
 LAYERS_OF_ANY_SIZE = {
     "conv": lambda: L.Conv2D(3, 3, strides=2, padding="same"),
     "valid conv": lambda: L.Conv2D(3, 4, strides=3),
