@@ -48,8 +48,8 @@ def deconvnet(
             `channel`: the k strongest units of that channel.
         name: Name of the new model.
         **policies: Other policies than those of a deconvnet, which are `activation="deconvnet"`, `pooling="switches"`,
-            `norm="adjoint"`, `gates="recorded"`, `preprocessing="adjoint"` and `bias="none"`. The activations "deconvnet" and "guided"
-            (guided backpropagation, Springenberg et al. 2015) are defined for rectifiers: ReLU, and ReLU with a maximum or a
+            `norm="adjoint"`, `gates="recorded"`, `preprocessing="adjoint"` and `bias="none"`. "deconvnet" and "guided" (guided
+            backpropagation, Springenberg et al. 2015) are defined for rectifiers: ReLU, and ReLU with a maximum or a
             threshold. With `activation="gradient"`, which is defined for every activation, the projection is the gradient of
             the features that are selected, times their values (Simonyan et al. 2014).
 

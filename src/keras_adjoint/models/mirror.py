@@ -35,8 +35,8 @@ def mirror(
         bias: A mode of `adjoint`, for layers that can have it; modes that start from the source's bias leave out layers
             without one.
         activation: "same", the encoder's own in the mirrored place; "linear", none; "deconvnet", of rectifiers, a ReLU on the
-            cotangent (Zeiler and Fergus 2014); or an activation. With "same" and with activations of your own the code, which has
-            passed its activation already, does not pass one again. "gradient" and "guided" need recorded activations.
+            cotangent (Zeiler and Fergus 2014); or an activation. With "same" and with activations of your own the code, which
+            has passed its activation already, does not pass one again. "gradient" and "guided" need recorded activations.
         output_activation: The activation of the reconstruction, before preprocessing is undone; by default none.
         norm: "own", a new layer of the same kind; "inverse", which undoes scale and shift; "adjoint", which multiplies
             by the scale; "skip".
