@@ -168,7 +168,7 @@ class PreActivation(Tied):
     def __init__(self, source: keras.layers.Layer, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
         self.takes_training = "training" in inspect.signature(source.call).parameters
-        vars(self)["linear"] = without_activation(source)  # past Keras, which would take it for one more layer
+        self.__dict__["linear"] = without_activation(source)  # past Keras, which would take it for one more layer
 
     @property
     def exact(self) -> bool:
@@ -190,13 +190,13 @@ def without_activation(layer: keras.layers.Layer) -> keras.layers.Layer:
 
     The layer itself stays as it is, for other threads.
     """
-    linear: keras.layers.Layer = object.__new__(_without_activation(type(layer)))
+    linear: keras.layers.Layer = object.__new__(_without_activation(layer.__class__))
     object.__setattr__(linear, "__dict__", vars(layer))
     return linear
 
 
 @lru_cache
-def _without_activation(layer_class: type[keras.layers.Layer]) -> type[keras.layers.Layer]:
+def _without_activation(layer_class: Any) -> Any:
     # A property comes before what an object has in its own dictionary.
     linear = property(lambda self: keras.activations.linear)
     return type(layer_class.__name__, (layer_class,), {"activation": linear})
