@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 import keras
+from keras.src.activations import activations as activation_operations
 from keras.src.applications.convnext import LayerScale, StochasticDepth
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from keras.src.backend.common import global_state
@@ -23,6 +24,7 @@ __all__ = [
     "Functional",  # what `keras.Model(inputs, outputs)` returns
     "LayerScale",  # ConvNeXt's scale of each channel
     "StochasticDepth",  # ConvNeXt's dropout of whole samples
+    "activation_operations",  # the classes behind those of `keras.activations` that `keras.ops` lacks: `ReLU`, `Mish`
     "core_operations",  # the classes behind `keras.ops.cast`, `unstack` and the like: `Cast`, `Unstack`
     "nn_operations",  # the classes behind `keras.ops.conv`, `relu` and the like: `Conv`, `Relu`
     "numpy_operations",  # the classes behind `keras.ops.add`, `reshape` and the like: `Add`, `Reshape`

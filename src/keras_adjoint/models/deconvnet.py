@@ -37,7 +37,7 @@ def deconvnet(
     """A model that shows what a layer's features respond to: it projects them back to pixels.
 
     Features are selected, all others are set to zero, and what is left passes the adjoints of the layers down to the input,
-    through the switches that max pooling recorded in the forward pass, and through a ReLU wherever there was an activation
+    through the switches that max pooling recorded in the forward pass, and through a ReLU wherever there was a ReLU
     (Zeiler and Fergus 2014, section 2.1).
 
     Args:
@@ -49,9 +49,10 @@ def deconvnet(
             `channel`: the k strongest units of that channel.
         name: Name of the new model.
         **policies: Other policies than those of a deconvnet, which are `activation="deconvnet"`, `pooling="switches"`,
-            `norm="adjoint"`, `gates="recorded"`, `preprocessing="adjoint"` and `bias="none"`. With `activation="gradient"` the
-            projection is the gradient of a ReLU network (Simonyan et al. 2014), with "guided" guided backpropagation
-            (Springenberg et al. 2015).
+            `norm="adjoint"`, `gates="recorded"`, `preprocessing="adjoint"` and `bias="none"`. "deconvnet" and "guided" (guided
+            backpropagation, Springenberg et al. 2015) are defined for rectifiers: ReLU, and ReLU with a maximum or a
+            threshold. With `activation="gradient"`, which is defined for every activation, the projection is the gradient of
+            the features that are selected, times their values (Simonyan et al. 2014).
 
     Returns:
         A Functional model from the model's inputs to projections of the same shape; with `strongest` they are stacked
@@ -59,7 +60,7 @@ def deconvnet(
 
     Raises:
         ValueError: If there is no such layer, channel or unit, or an option does not go with another.
-        NoRuleError: If a layer below has neither an adjoint nor a policy.
+        NoRuleError: If a layer below has neither an adjoint nor a policy, or a policy is not defined for it.
 
     Example:
 
