@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_adjoint.layers.deconvnet import SelectedFeatures
+from keras_adjoint.models.backward import packed_as
 from keras_adjoint.models.graph import Graph, trace
 from keras_adjoint.models.mirror import check_names
 from keras_adjoint.models.mirror_backward import MirrorBackwardPass
@@ -86,7 +87,7 @@ def deconvnet(
         for same_input in zip(*pictures, strict=True)
     ]
     check_names(graph)
-    return backward.build(graph.inputs, stacked, name or f"{stem}_deconvnet")
+    return backward.build(packed_as(graph.input_structure, graph.inputs), stacked, name or f"{stem}_deconvnet")
 
 
 def graph_up_to(model: keras.Model, layer: keras.layers.Layer | str) -> Graph:
@@ -96,7 +97,7 @@ def graph_up_to(model: keras.Model, layer: keras.layers.Layer | str) -> Graph:
     graph = trace(model)
     for number, call in enumerate(graph.calls):
         if call.operation is layer or layer in (call.operation.name, call.place, call.place.partition("/")[2]):
-            return Graph(graph.inputs, [call.outputs[0]], graph.calls[: number + 1])
+            return Graph(graph.inputs, [call.outputs[0]], graph.calls[: number + 1], graph.input_structure)
     names = [call.operation.name for call in graph.calls]
     wanted = getattr(layer, "name", layer)
     near = difflib.get_close_matches(str(wanted), names) or names[-3:]

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_adjoint.layers.options import boolean, name_or_none
+from keras_adjoint.models.backward import packed_as
 from keras_adjoint.models.graph import Graph
 from keras_adjoint.models.mirror_backward import MirrorBackwardPass, graph_of_encoder
 from keras_adjoint.models.policies import Policies
@@ -124,7 +125,8 @@ def with_decoder(backward: MirrorBackwardPass, encoder: keras.Model, name: str) 
             outputs = backward.run(own)  # nothing from inside of the nested models is needed, so they stay as they are
         else:
             check_names(backward.graph)
-    return backward.build(backward.graph.inputs, outputs, name)
+    graph = backward.graph
+    return backward.build(packed_as(graph.input_structure, graph.inputs), outputs, name)
 
 
 def check_names(graph: Graph) -> None:

@@ -9,7 +9,7 @@ import keras
 from keras_adjoint.keras_internals import StochasticDepth, activation_operations, nn_operations, numpy_operations
 from keras_adjoint.layers.bias import MODES
 from keras_adjoint.layers.registry import class_with_rule, nearest_class
-from keras_adjoint.models.graph import Call
+from keras_adjoint.models.calls import Call
 
 NAMES = {
     "bias": MODES,

@@ -26,7 +26,8 @@ from keras_adjoint.layers.registry import describe, nearest_class
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.backward import BackwardPass
-from keras_adjoint.models.graph import Call, Cotangents
+from keras_adjoint.models.calls import Call
+from keras_adjoint.models.graph import Cotangents
 from keras_adjoint.models.operations import transpose_operation
 from keras_adjoint.models.policies import describe_call, has_own_activation
 
@@ -212,7 +213,7 @@ def pooling(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: An
 def gates(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: Any) -> Cotangents:
     """Through the signal alone. What computed the gates gets no cotangent."""
     if len(call.inputs) < 2:
-        return transpose_operation(call, y)
+        return transpose_operation(call, [y])
     signal = signal_among(call.inputs)
     if choice == "recorded":
         others = [x for number, x in enumerate(call.inputs) if number != signal]
