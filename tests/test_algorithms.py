@@ -16,6 +16,7 @@ from keras_adjoint.ops.algorithms.choose import ALGORITHMS, BY_NAME
 from keras_adjoint.ops.algorithms.problem import Problem
 from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.geometry import Convolution, Window
+from keras_adjoint.ops.precision import outputs_meet
 
 CASES = [case for name, algorithm in BY_NAME.items() for case in problem_cases(name, fits=algorithm.fits)]
 
@@ -70,6 +71,19 @@ def test_every_algorithm_is_tried():
 def of_long_sums(stride):
     """A convolution whose adjoint sums 4096 numbers, whether outputs meet in a position or not."""
     return Problem(Convolution((Window(8, stride).at(32),)), 1, 512, 512 * stride)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("problem", problem_cases())
+def test_outputs_meet_where_two_of_them_read_one_position(problem):
+    """Or where they might, were there more of them; in no case do they where a kernel fits into its stride."""
+    readers = {}
+    for output, _, position in joins(problem.convolution):
+        readers.setdefault(position, set()).add(output)
+    if any(len(outputs) > 1 for outputs in readers.values()):
+        assert outputs_meet(problem.convolution)
+    if all(axis.dilated_taps <= axis.stride for axis in problem.convolution.axes) and problem.is_plain:
+        assert not outputs_meet(problem.convolution)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

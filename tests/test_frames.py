@@ -63,6 +63,24 @@ def test_the_plan_of_a_call_is_made_once(monkeypatch):
     assert len(made) == 2
 
 
+@pytest.mark.parametrize(
+    "make", [lambda: layers.Conv2D(4, 3, strides=2), lambda: layers.AveragePooling2D(3, 2)], ids=["conv", "pool"]
+)
+def test_the_sizes_of_a_source_are_looked_up_once(monkeypatch, make):
+    source = make()
+    source(keras.Input((9, 9, 2)))
+    y = source(np.ones((1, 9, 9, 2), "float32"))
+    decode = ka.adjoint(source)
+    decode(y)
+    asked, recorded = [], type(decode).recorded_shapes
+    monkeypatch.setattr(type(decode), "recorded_shapes", lambda layer: asked.append(layer) or recorded(layer))
+    decode(y)
+    assert not asked
+    source(keras.Input((9, 9, 2)))  # which might have been of another size
+    decode(y)
+    assert asked == [decode]
+
+
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "copied"])
 def test_the_rule_is_looked_up_once(monkeypatch, tied):
     from keras_adjoint.layers import registry
