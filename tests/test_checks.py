@@ -90,7 +90,7 @@ def test_raw_kernel_in_another_convolution_is_named():
 
 
 def as_functions(conv, kernel):
-    """The same two operators, but as functions whose kernels nobody can see."""
+    """The same two operators, but as functions, whose kernels cannot be read."""
     layer = transposed(conv, kernel)
     return (lambda x: conv(x)), (lambda y: layer(y))
 

@@ -1,4 +1,4 @@
-"""The way of a tensor: how many functions of ours an eager call crosses on its way to the backend's operation."""
+"""The call stack: how many functions of ours an eager call crosses on its way to the backend's operation."""
 
 import sys
 from pathlib import Path

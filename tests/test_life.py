@@ -1,4 +1,4 @@
-"""The life of a mirrored model: training in every way, interruptions, freezing, adapters, quantisation, summaries."""
+"""A mirrored model in use: training in every way, interruptions, freezing, adapters, quantisation, summaries."""
 
 import inspect
 
