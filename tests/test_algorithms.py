@@ -76,14 +76,16 @@ def of_long_sums(stride):
 @pytest.mark.any_backend
 @pytest.mark.parametrize("problem", problem_cases())
 def test_outputs_meet_where_two_of_them_read_one_position(problem):
-    """Or where they might, were there more of them; in no case do they where a kernel fits into its stride."""
     readers = {}
     for output, _, position in joins(problem.convolution):
         readers.setdefault(position, set()).add(output)
-    if any(len(outputs) > 1 for outputs in readers.values()):
-        assert outputs_meet(problem.convolution)
-    if all(axis.dilated_taps <= axis.stride for axis in problem.convolution.axes) and problem.is_plain:
-        assert not outputs_meet(problem.convolution)
+    assert outputs_meet(problem.convolution) or all(len(outputs) == 1 for outputs in readers.values())
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(("taps", "stride", "meet"), [(1, 1, False), (2, 2, False), (2, 3, False), (3, 2, True)])
+def test_outputs_do_not_meet_where_a_kernel_fits_into_its_stride(taps, stride, meet):
+    assert outputs_meet(Convolution((Window(taps, stride).at(12), Window(1).at(4)))) == meet
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
