@@ -22,7 +22,7 @@ from keras_adjoint.ops.algorithms import cost_model
 from keras_adjoint.ops.algorithms.choose import candidates, problem_of
 from keras_adjoint.ops.algorithms.cost_model import nanoseconds
 from keras_adjoint.ops.backend import current
-from keras_adjoint_cli.output.console import make_console
+from keras_adjoint_cli.console import make_console
 
 SIDES = {1: (32, 64, 128, 512, 2048, 8192), 2: (7, 14, 28, 56, 112), 3: (7, 14, 28)}
 TAPS = (1, 2, 3, 3, 3, 4, 4, 5, 7, 8, 16, 32, 64, 256, 512)

@@ -41,6 +41,10 @@ WINGS = [
 # Within a wing, what is the ground of the others: a folder or module imports only from those before it.
 LEVELS = {
     "ops": ["geometry", "window", "exporting", "backend", "precision", "dot_test", "algorithms"],
+    "keras_adjoint_cli": [
+        *("errors", "without_tensorflow", "console", "options", "files", "policy_options"),
+        *("actions", "output", "commands", "app"),
+    ],
 }
 
 # The contract of the design page, `autotune`, `deconvnet`, `exporting`, and the pictures.

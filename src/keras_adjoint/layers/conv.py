@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_adjoint.keras_internals import calls_of
+from keras_adjoint.layers.kernel import kernel_shape
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.sized import Sized
 from keras_adjoint.layers.sizes import shape_of, spatial
@@ -78,7 +79,7 @@ class AdjointConv(Sized, TiedChannels):
         return int(self.source.groups)
 
     def source_channels(self) -> int:
-        return int(self.source.input_spec.axes[1 if self.data_format == "channels_first" else -1])
+        return kernel_shape(self.source, self.kernel_name)[-2] * self.source_groups()
 
     def call(self, y: Tensor, output_size: Any = None) -> Tensor:
         transpose = self._cached_transpose(y) if output_size is None else self._transpose(y, output_size)

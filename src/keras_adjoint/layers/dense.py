@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_adjoint.errors import NoRuleError
+from keras_adjoint.layers.kernel import kernel_shape
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.tied_channels import TiedChannels, TiedShift
@@ -46,7 +47,7 @@ class AdjointDense(TiedChannels):
     """
 
     def source_channels(self) -> int:
-        return int(self.source.input_spec.axes[-1])
+        return kernel_shape(self.source)[0]
 
     def source_filters(self) -> int:
         return int(self.source.units)

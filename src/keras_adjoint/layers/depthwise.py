@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_adjoint.layers.conv import AdjointConv
+from keras_adjoint.layers.kernel import kernel_shape
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.ops import Size, Tensor
 from keras_adjoint.ops.algorithms.choose import adjoint_convolution, choose
@@ -34,6 +35,9 @@ class AdjointDepthwiseConv(AdjointConv):
     >>> AdjointDepthwiseConv(depthwise)(features).shape
     (1, 9, 8, 3)
     """
+
+    def source_channels(self) -> int:
+        return kernel_shape(self.source, self.kernel_name)[-2]
 
     def source_groups(self) -> int:
         return self.source_channels() * int(self.source.depth_multiplier)
@@ -78,12 +82,14 @@ class AdjointSeparableConv(AdjointDepthwiseConv):
     (1, 9, 4)
     """
 
+    kernel_name = "depthwise_kernel"
+
     def source_filters(self) -> int:
         return int(self.source.filters)
 
     def apply_transpose(self, y: Tensor, transpose: Adjoint) -> Tensor:
         y = adjoint_convolution(y, self.read("pointwise_kernel"), pointwise(ops.shape(y)[1:-1]))
-        return depthwise_adjoint(y, self.read("depthwise_kernel"), transpose)
+        return depthwise_adjoint(y, self.read(), transpose)
 
     def algorithms(self, sizes: Sequence[Size], batch: int | None, device: str) -> list[str]:
         outputs = [window.outputs(size) for window, size in zip(self.windows, sizes, strict=True)]

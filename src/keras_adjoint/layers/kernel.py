@@ -37,6 +37,12 @@ def check_readable(source: keras.layers.Layer) -> None:
         )
 
 
+def kernel_shape(source: keras.layers.Layer, name: str = "kernel") -> tuple[int, ...]:
+    """The shape of a kernel of `source`, whichever class made it, and whether or not its value can be read."""
+    is_plain = source.quantization_mode is None
+    return tuple((getattr(source, name) if is_plain else stored_variable(source, name)).shape)
+
+
 def read_kernel(source: keras.layers.Layer, name: str = "kernel") -> Tensor:
     """The kernel of `source` as a tensor or variable.
 

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 from keras.layers import Layer
 
 from keras_adjoint.errors import NoRuleError
+from keras_adjoint.layers.computation import computing_methods
 
 RULES: dict[type, Callable[..., Layer]] = {}
 Rule = TypeVar("Rule", bound=Callable[..., Layer])
 REGISTERED_BY_USERS: set[type] = set()
 
-# A subclass that replaces one of these computes something else than its parent, so it needs a rule of its own.
-COMPUTES = frozenset({"call", "__call__", "convolution_op", "stateless_call", "compute_output_shape"})
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def rule(*layer_classes: type) -> Callable[[Rule], Rule]:
@@ -32,12 +32,13 @@ def register_rule(layer_class: type) -> Callable[[Rule], Rule]:
 
     The decorated function takes a built layer and returns the layer that computes its adjoint. It may declare any of
     the options of `adjoint` (`output_size`, `bias`, `channels`, `channel_method`, `algorithm`, `tied`, `name`) as keyword
-    arguments; options that it does not declare are refused when given. Every time the rule is used, its result must pass
-    the adjoint test on random inputs, or `adjoint` raises.
+    arguments, or take all of them as `**kwargs`; options that it does not take are refused when given, except `name`, which
+    the layer that it returns then gets. Every time the rule is used, its result must pass the adjoint test on random
+    inputs, or `adjoint` raises.
 
     Args:
-        layer_class: The `keras.layers.Layer` subclass that the rule is for. Subclasses that replace `call` do not
-            inherit the rule.
+        layer_class: The `keras.layers.Layer` subclass that the rule is for. Subclasses that replace `call`, or a method
+            that it computes by, do not inherit the rule.
 
     Returns:
         The decorator.
@@ -78,14 +79,19 @@ def class_with_rule(layer: Layer) -> type | None:
 
 def nearest_class(layer: Layer, classes: Container[type]) -> type | None:
     """Of some classes that of `layer`, or its nearest parent, as long as nothing in between computes something else."""
-    if COMPUTES & vars(layer).keys():
-        return None
-    for layer_class in type(layer).__mro__:
-        if layer_class in classes:
-            return layer_class
-        if COMPUTES & vars(layer_class).keys():
-            return None
-    return None
+    parent = _nearest_parent(layer, classes)
+    return None if parent is None or _replaced(layer, parent) else parent
+
+
+def _nearest_parent(layer: Layer, classes: Container[type]) -> type | None:
+    return next((layer_class for layer_class in type(layer).__mro__ if layer_class in classes), None)
+
+
+def _replaced(layer: Layer, parent: type) -> list[str]:
+    """Names of the methods by which `parent` computes and which `layer`, or a class between the two, replaces."""
+    between = type(layer).__mro__[: type(layer).__mro__.index(parent)]
+    replaced = {*vars(layer)}.union(*map(vars, between))
+    return sorted(computing_methods(parent) & replaced)
 
 
 def rule_for(layer: Layer) -> tuple[type, Callable[..., Layer]]:
@@ -97,11 +103,12 @@ def rule_for(layer: Layer) -> tuple[type, Callable[..., Layer]]:
     layer_class = class_with_rule(layer)
     if layer_class is None:
         name = type(layer).__name__
-        parent = next((base.__name__ for base in type(layer).__mro__[1:] if base in RULES), None)
+        parent = _nearest_parent(layer, RULES)
         reason = (
-            f"it replaces the computation of `{parent}`, whose rule it therefore does not inherit"
+            f"it replaces the computation of `{parent.__name__}` by its own `{'`, `'.join(_replaced(layer, parent))}`, so it "
+            "does not inherit that class's rule"
             if parent
-            else ("no rule is registered for it")
+            else "no rule is registered for it"
         )
         raise NoRuleError(
             f"No adjoint is known for `{name}`: {reason}. If the layer is linear, write a function that takes the layer "
@@ -117,26 +124,38 @@ def apply_rule(make: Callable[..., Layer], source: Layer, options: dict[str, Any
     Raises:
         ValueError: If the rule does not take one of the options.
     """
-    accepted = _options(make)
+    accepted, accepts_any = _options(make), _accepts_any(make)
+    options = dict(options)
+    name = None if accepts_any or "name" in accepted else options.pop("name", None)
     for option, value in options.items():
-        if option not in accepted:
-            names = sorted(set(accepted) - {"source"})
+        if option not in accepted and not accepts_any:
+            names = sorted({*accepted, "name"} - {"source"})
             raise ValueError(
-                f"The adjoint of `{type(source).__name__}` takes no `{option}`; it takes {', '.join(names) or 'none'}. "
+                f"The adjoint of `{type(source).__name__}` takes no `{option}`; it takes {', '.join(names)}. "
                 f"Received: {option}={value!r}, {describe(source)}"
             )
-    return make(source, **options)
+    result = make(source, **options)
+    if name is not None and result is not source:
+        result.name = name
+    return result
 
 
 def options_of(source: Layer) -> tuple[Collection[str], Sequence[str] | None]:
-    """(names of the options that the rule for `source` takes, its modes of `bias` or `None` for all of them)."""
+    """(names of the options that the rule for `source` declares, its modes of `bias` or `None` for all of them)."""
     _, make = rule_for(source)
     return _options(make), getattr(make, "bias_modes", None)
 
 
 def _options(make: Callable[..., Layer]) -> Collection[str]:
-    """Names of the options that a rule takes."""
-    return getattr(make, "options", None) or inspect.signature(make).parameters.keys()
+    """Names of the options that a rule declares."""
+    parameters = inspect.signature(make).parameters
+    return getattr(make, "options", None) or [name for name, one in parameters.items() if one.kind not in _VARIADIC]
+
+
+def _accepts_any(make: Callable[..., Layer]) -> bool:
+    """Whether a rule takes options that it does not declare, by `**kwargs`."""
+    has_list = getattr(make, "options", None) is not None
+    return not has_list and any(p.kind is p.VAR_KEYWORD for p in inspect.signature(make).parameters.values())
 
 
 def describe(layer: Any) -> str:

@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_adjoint.kernels.channels import adapter_matrix
 from keras_adjoint.layers import bias as biases
+from keras_adjoint.layers.options import positive_integer_or_none
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape, Tensor
 
@@ -75,8 +76,7 @@ class TiedChannels(Tied):
         if channel_method not in CHANNEL_METHODS:
             names = ", ".join(CHANNEL_METHODS)
             raise ValueError(f"`channel_method` must be one of {names}. Received: channel_method={channel_method!r}")
-        if channels is not None and (not isinstance(channels, int) or channels < 1):
-            raise ValueError(f"`channels` must be a positive integer. Received: channels={channels!r}")
+        channels = positive_integer_or_none("channels", channels)
         super().__init__(source, **kwargs)
         self.bias_mode = bias
         self.channels = channels

@@ -6,6 +6,7 @@ import keras
 
 from keras_adjoint import layers as _layers  # noqa: F401  fills the registry
 from keras_adjoint.layers.adjoint import check_linear, linear_adjoint, original_of, record_source
+from keras_adjoint.layers.options import standardize_options
 from keras_adjoint.layers.registry import class_with_rule, describe
 from keras_adjoint.models.backward import BackwardPass
 from keras_adjoint.models.graph import trace
@@ -81,7 +82,7 @@ def adjoint(
     )
     if not isinstance(source, keras.layers.Layer):
         raise ValueError(f"`adjoint` takes a Keras layer. Received: source={source!r} of type {type(source).__name__}")
-    options = {option: value for option, value in given.items() if not _is_default(option, value)}
+    options = {option: value for option, value in standardize_options(given).items() if not _is_default(option, value)}
     original = original_of(source)
     if original is not None:
         if options:

@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keras_adjoint.layers.options import boolean, name_or_none
 from keras_adjoint.models.graph import Graph
 from keras_adjoint.models.mirror_backward import MirrorBackwardPass, graph_of_encoder
 from keras_adjoint.models.policies import Policies
@@ -65,6 +66,7 @@ def mirror(
     >>> decoder.output_shape, ka.is_tied(decoder, encoder)
     ((None, 28, 28, 1), True)
     """
+    tied, name = boolean("tied", tied), name_or_none("name", name)
     policies = Policies(bias, activation, output_activation, norm, pooling, gates, dropout, preprocessing)
     backward = MirrorBackwardPass(graph_of_encoder(encoder), encoder, policies, tied=tied)
     return backward.model(name or f"{encoder.name}_mirror")
@@ -105,7 +107,7 @@ def autoencoder(
     >>> autoencoder(np.ones((1, 45, 38, 3))).shape
     (1, 45, 38, 3)
     """
-    tied = policies.pop("tied", True)
+    tied, name = boolean("tied", policies.pop("tied", True)), name_or_none("name", name)
     graph = graph_of_encoder(encoder)
     backward = MirrorBackwardPass(graph, encoder, Policies.named(policies), tied=tied, records=True)
     return with_decoder(backward, encoder, name or f"{encoder.name}_autoencoder")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,7 +19,7 @@ from keras_adjoint.ops.dot_test import evaluate, operator_dtype, random_probe
 from keras_adjoint.ops.precision import epsilon
 from keras_adjoint.testing.check import AdjointReport, check_adjoint
 
-OK, FAILED, NO_RULE, NOT_LINEAR, NOT_RUN = "ok", "FAILED", "no rule", "not linear", "not run"
+OK, FAILED, NO_RULE, NOT_LINEAR, NOT_RUN = "ok", "failed", "no rule", "not linear", "not run"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class LayerCheck:
         layer: Its name, with those of the models around it.
         type: Its type.
         verdict: OK, FAILED, NO_RULE, NOT_LINEAR or NOT_RUN.
-        adjoint: The type of its adjoint, or what the layer is the adjoint of.
+        adjoint: The type of its adjoint, or "".
+        adjoint_of: The name of its source, if the layer is itself an adjoint, or "".
         input_shape: The shape that was tried.
         residual: The largest residual, if it is finite.
         tolerance: What rounding explains.
@@ -40,6 +42,7 @@ class LayerCheck:
     type: str
     verdict: str
     adjoint: str = ""
+    adjoint_of: str = ""
     input_shape: Shape = ()
     residual: float | None = None
     tolerance: float | None = None
@@ -49,10 +52,19 @@ class LayerCheck:
     def failed(self) -> bool:
         return self.verdict == FAILED
 
+    @property
+    def pair(self) -> str:
+        """What it was tested with: its adjoint or its source, in words."""
+        return f"of {self.adjoint_of}" if self.adjoint_of else self.adjoint
 
-def check_layers(model: keras.Model) -> list[LayerCheck]:
-    """A `LayerCheck` of every layer of a model."""
-    return [check_layer(name, layer) for name, layer in layers_of(model)]
+
+def check_layers(model: keras.Model, advance: Callable[[], Any] = lambda: None) -> list[LayerCheck]:
+    """A `LayerCheck` of every layer of a model; `advance` is called before each."""
+    found = []
+    for name, layer in layers_of(model):
+        advance()
+        found.append(check_layer(name, layer))
+    return found
 
 
 def check_layer(name: str, layer: keras.layers.Layer, trials: int = 3) -> LayerCheck:
@@ -76,7 +88,8 @@ def check_layer(name: str, layer: keras.layers.Layer, trials: int = 3) -> LayerC
     return replace(
         found,
         verdict=verdict,
-        adjoint=adjoint,
+        adjoint="" if adjoint is None else type(adjoint).__name__,
+        adjoint_of=layer.source.name if isinstance(layer, Tied) else "",
         input_shape=tuple(report.input_shape),
         residual=report.residual if math.isfinite(report.residual) else None,
         tolerance=report.tolerance,
@@ -84,12 +97,12 @@ def check_layer(name: str, layer: keras.layers.Layer, trials: int = 3) -> LayerC
     )
 
 
-def run_test(layer: keras.layers.Layer, trials: int) -> tuple[str, AdjointReport]:
-    """(the adjoint in words, the report of the adjoint test)."""
+def run_test(layer: keras.layers.Layer, trials: int) -> tuple[keras.layers.Layer | None, AdjointReport]:
+    """(the adjoint, or `None` of a layer that is itself one; the report of the adjoint test)."""
     if isinstance(layer, Tied):
-        return f"of {layer.source.name}", check_adjoint(layer, trials=trials) or without_bias(layer)
+        return None, check_adjoint(layer, trials=trials) or without_bias(layer)
     adjoint = linear_adjoint(layer)
-    return type(adjoint).__name__, check_adjoint(layer, adjoint, trials=trials)
+    return adjoint, check_adjoint(layer, adjoint, trials=trials)
 
 
 def without_bias(layer: Tied) -> AdjointReport:
