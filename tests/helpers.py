@@ -23,7 +23,7 @@ HALF_PRECISION_POLICIES = ["mixed_bfloat16"] if BACKEND == "torch" else ["mixed_
 def in_turn(cases, name=str, backends=lambda case: BACKENDS):
     """Parameters of a test that is dear: `make test` runs each case on one of its backends, one after the other."""
     return [
-        pytest.param(case, id=name(case), marks=pytest.mark.in_turn(backends(case)[number % len(backends(case))]))
+        pytest.param(*(case if isinstance(case, tuple) else (case,)), id=name(case), marks=pytest.mark.in_turn(backends(case)[number % len(backends(case))]))
         for number, case in enumerate(cases)
     ]
 
