@@ -15,7 +15,8 @@ from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.layers.adjoint import original_of
 from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.models.graph import Call, Cotangents, Graph
+from keras_adjoint.models.calls import Call
+from keras_adjoint.models.graph import Cotangents, Graph
 from keras_adjoint.models.mirror import with_decoder
 from keras_adjoint.models.mirror_backward import MirrorBackwardPass, graph_of_encoder
 from keras_adjoint.models.policies import Policies

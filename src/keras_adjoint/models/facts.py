@@ -11,8 +11,9 @@ from keras_adjoint.layers.adjoint import linear_adjoint
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.sizes import recorded_shapes, spatial
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.models.calls import Call
 from keras_adjoint.models.decisions import Decision, Decisions, Kind, count_parameters
-from keras_adjoint.models.graph import Call, Graph, is_opaque, layers_of
+from keras_adjoint.models.graph import Graph, is_opaque, layers_of
 from keras_adjoint.ops.algorithms.problem import ANY_SIZE
 from keras_adjoint.ops.backend import current
 
