@@ -9,13 +9,13 @@ import autodiff
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, in_turn, matrices
+from helpers import BACKEND, matrices
 from keras import layers as L
 from keras import ops
 
 import keras_adjoint as ka
 from keras_adjoint.layers.automatic import AutomaticAdjoint
-from keras_adjoint.testing.pairs import Packing, packed
+from keras_adjoint.testing.pairs import Packing
 
 PACKAGE = "test_automatic"
 
@@ -193,24 +193,23 @@ def pair(kind):
 def test_gradients_by_weights_and_by_y_are_those_of_the_adjoint_by_rule(kind):
     adjoints = pair(kind)
     y = random(2, *LAYERS[kind][2][0])
-    by_weights = [
-        autodiff.kernel_gradients(lambda: ops.sum(a(y) ** 3), [a.source.kernel])[0] for a in adjoints
-    ]
-    by_y = [autodiff.gradients(lambda y: ops.sum(a(y) ** 3), [y])[0] for a in adjoints]
-    for one, other in (by_weights, by_y):
+
+    def gradients(adjoint):
+        (by_weights,) = autodiff.kernel_gradients(lambda: ops.sum(adjoint(y) ** 3), [adjoint.source.kernel])
+        (by_y,) = autodiff.gradients(lambda y: ops.sum(adjoint(y) ** 3), [y])
+        return by_weights, by_y
+
+    for one, other in zip(*map(gradients, adjoints), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * np.abs(other).max())
 
 
 def test_second_derivatives_are_those_of_the_adjoint_by_rule():
-    found = []
     y, z = random(2, 4), random(2, 4, seed=1)
-    for adjoint in pair("dense"):
 
-        def scalar(y, z):
-            return ops.sum(adjoint(y) ** 3 * adjoint(z))
+    def product(adjoint):
+        return autodiff.hessian_product(lambda y, z: ops.sum(adjoint(y) ** 3 * adjoint(z)), (y, z), (z, y))
 
-        found.append(autodiff.hessian_product(scalar, (y, z), (z, y)))
-    for one, other in zip(*found, strict=True):
+    for one, other in zip(*map(product, pair("dense")), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
@@ -273,7 +272,9 @@ def test_training_is_at_inference_and_adds_no_loss():
     layer, model = autoencoder("composed")
     adjoint = model.layers[-1]
     y = random(2, 3)
-    np.testing.assert_array_equal(*(ops.convert_to_numpy(adjoint(y, **options)) for options in ({}, {"training": True})))
+    np.testing.assert_array_equal(
+        *(ops.convert_to_numpy(adjoint(y, **options)) for options in ({}, {"training": True}))
+    )
     x = random(2, 5)
     model(x, training=True)
     assert len(model.losses) == 1  # that of the layer's own call
@@ -382,6 +383,18 @@ def test_what_is_not_linear_is_refused_with_the_reason(name):
     make, words = REFUSED[name]
     with pytest.raises(ka.NoRuleError, match=f"No adjoint is known .*{words}.*Received: "):
         ka.adjoint(make())
+
+
+def test_an_activation_is_left_out_where_the_linear_part_is_asked_for():
+    layer = called(L.Conv1D(3, 3, activation="relu"), (7, 2))
+    with pytest.raises(ka.NoRuleError, match=r"Pass `linear_part=True`.*Received: activation='relu'"):
+        ka.adjoint(layer)
+    adjoint = ka.adjoint(layer, linear_part=True)
+    assert type(adjoint).__name__ == "AdjointConv" and ka.check_adjoint(layer, adjoint)
+    with pytest.raises(ValueError, match="`linear_part` must be `True` or `False`"):
+        ka.adjoint(layer, linear_part="yes")
+    with pytest.raises(ka.NoRuleError, match="not linear"):
+        ka.adjoint(called(L.SimpleRNN(3), (4, 3)), linear_part=True)
 
 
 def test_options_that_need_a_rule_are_refused():

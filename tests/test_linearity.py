@@ -1,4 +1,4 @@
-"""Whether the test of linearity sees what is not linear: outside of the usual range, too, across samples, and in derivatives."""
+"""The test of linearity sees what is not linear: outside of the usual range, too, across samples, and in derivatives."""
 
 from itertools import product
 
@@ -38,7 +38,10 @@ REFUSED = {
     "sign": (ops.sign, "·"),
     "sort": (lambda x: ops.sort(x, axis=-1), "of -1 · x"),
     "median": (lambda x: ops.median(x, axis=-1), "the sum of what it gives"),
-    "largest in size": (lambda x: ops.where(ops.abs(x) == ops.amax(ops.abs(x), axis=-1, keepdims=True), x, 0), "the sum"),
+    "largest in size": (
+        lambda x: ops.where(ops.abs(x) == ops.amax(ops.abs(x), axis=-1, keepdims=True), x, 0),
+        "the sum",
+    ),
     "softmax": (ops.softmax, "of -1 · x"),
     "normalisation": (lambda x: x / (1 + ops.sqrt(ops.sum(x * x, axis=-1, keepdims=True))), "·"),
     "not finite at 0": (lambda x: x / ops.sum(x, axis=-1, keepdims=True), "not finite"),
@@ -106,7 +109,11 @@ def test_what_is_linear_is_accepted_in_every_precision(name, dtype):
 @pytest.mark.parametrize(
     ("name", "dtype"),
     in_turn(
-        list(product(["clip at 5", "leaky relu", "mean over samples", "stopped gradient"], ["float64", "bfloat16", "float16"])),
+        list(
+            product(
+                ["clip at 5", "leaky relu", "mean over samples", "stopped gradient"], ["float64", "bfloat16", "float16"]
+            )
+        ),
         name=" ".join,
     ),
 )

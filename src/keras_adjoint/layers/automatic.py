@@ -176,7 +176,7 @@ class AutomaticAdjoint(Tied):
             return None
         return shapes if len(shapes) > 1 else shapes[0]  # type: ignore[return-value]
 
-    def compute_output_spec(self, y: Any, output_size: Any = None) -> Any:
+    def compute_output_spec(self, y: Any, output_size: Any = None, **kwargs: Any) -> Any:
         ys = flat(y)
         pattern, shapes = self.resolve([tuple(each.shape) for each in ys], output_size)
         tensors = [keras.KerasTensor((ys[0].shape[0], *shape), dtype=self.compute_dtype) for shape in shapes]
@@ -202,7 +202,9 @@ def agree(received: Sequence[Shape], expected: Sequence[Shape]) -> bool:
     """Whether shapes agree wherever both are known, the batch axis left out."""
     return len(received) == len(expected) and all(
         len(one) == len(two)
-        and all(a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in zip(one[1:], two[1:], strict=True))
+        and all(
+            a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in zip(one[1:], two[1:], strict=True)
+        )
         for one, two in zip(received, expected, strict=True)
     )
 

@@ -1,4 +1,4 @@
-"""How a layer is called: which of its arguments are tensors, in whatever nesting, of which shapes, and what it gives for them."""
+"""How a layer is called: which of its arguments are tensors, in whatever nesting, of which shapes, and what comes out."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -74,8 +74,8 @@ def flat(structure: Any) -> list[Any]:
 def filled(structure: Any, tensors: list[Any]) -> Any:
     """A structure with `tensors`, which are used up, in the place of its symbolic tensors."""
     if isinstance(structure, dict):
-        parts = {key: filled(structure[key], tensors) for key in sorted(structure)}
-        return {key: parts[key] for key in structure}
+        found = {key: filled(structure[key], tensors) for key in sorted(structure)}
+        return {key: found[key] for key in structure}
     if isinstance(structure, (list, tuple)):
         parts = [filled(part, tensors) for part in structure]
         return parts if isinstance(structure, list) else tuple(parts)
@@ -117,10 +117,8 @@ def _is_mask(name: str) -> bool:
 
 def _pattern_of_build(layer: Layer) -> Iterator[CallPattern]:
     config = layer.get_build_config() or {}
-    if config.get("input_shape") is not None:
-        shapes = {"": config["input_shape"]}
-    else:
-        shapes = config.get("shapes_dict") or {}
+    single = config.get("input_shape")
+    shapes = config.get("shapes_dict") or {} if single is None else {"": single}
     structures = {name.removesuffix("_shape"): _tensors(shape, layer.compute_dtype) for name, shape in shapes.items()}
     first = next(iter(structures), None)
     if first is None:

@@ -184,7 +184,12 @@ def _check_derivative(
     if not all(np.isfinite(each).all() for each in expected):
         raise NotLinear("its derivative at 0 is not finite")
     for size, point in (("", x), ("opposite ", times(-1.0, x)), ("large ", times(probe.factors[-1], other))):
-        agree(probe.transposed(point, y), expected, probe.last_bits, f"its derivatives at 0 and at a {size}random x differ")
+        agree(
+            probe.transposed(point, y),
+            expected,
+            probe.last_bits,
+            f"its derivatives at 0 and at a {size}random x differ",
+        )
     forward, backward = dot(minus(at_x, constant), y), dot(x, expected)
     scale = (norm(at_x) + norm(constant)) * norm(y)
     bound = probe.rounding / math.sqrt(sum(each.size for each in y))

@@ -104,8 +104,8 @@ def rule_for(layer: Layer) -> tuple[type, Callable[..., Layer]]:
     if layer_class is None:
         name = type(layer).__name__
         raise NoRuleError(
-            f"No adjoint is known for `{name}`: {why_no_rule(layer)}. If the layer is linear, write a function that takes the layer "
-            f"and returns the layer computing its adjoint, and decorate it with `@keras_adjoint.register_rule({name})`. "
+            f"No adjoint is known for `{name}`: {why_no_rule(layer)}. If the layer is linear, write a function that takes the "
+            f"layer and returns the layer computing its adjoint, and decorate it with `@keras_adjoint.register_rule({name})`. "
             f"Received: {describe(layer)}"
         )
     return layer_class, RULES[layer_class]
