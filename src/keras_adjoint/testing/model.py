@@ -10,9 +10,9 @@ import keras
 import numpy as np
 
 from keras_adjoint.errors import NoRuleError, TieError
-from keras_adjoint.layers.adjoint import linear_adjoint, probe_shape
+from keras_adjoint.layers.adjoint import has_activation, linear_adjoint, probe_shape
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule
-from keras_adjoint.layers.tied import Tied, call_at_inference
+from keras_adjoint.layers.tied import Tied, call_at_inference, stand_in
 from keras_adjoint.models.graph import layers_of
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.dot_test import evaluate, operator_dtype, random_probe
@@ -35,6 +35,7 @@ class LayerCheck:
         input_shape: The shape that was tried.
         residual: The largest residual, if it is finite.
         tolerance: What rounding explains.
+        linear_part: Whether the test is of its linear part alone, because the layer has an activation.
         reason: Why it failed or was not tested, or "".
     """
 
@@ -46,6 +47,7 @@ class LayerCheck:
     input_shape: Shape = ()
     residual: float | None = None
     tolerance: float | None = None
+    linear_part: bool = False
     reason: str = ""
 
     @property
@@ -55,7 +57,8 @@ class LayerCheck:
     @property
     def pair(self) -> str:
         """What it was tested with: its adjoint or its source, in words."""
-        return f"of {self.adjoint_of}" if self.adjoint_of else self.adjoint
+        text = f"of {self.adjoint_of}" if self.adjoint_of else self.adjoint
+        return f"{text}, linear part" if self.linear_part else text
 
 
 def check_layers(model: keras.Model, advance: Callable[[], Any] = lambda: None) -> list[LayerCheck]:
@@ -93,6 +96,7 @@ def check_layer(name: str, layer: keras.layers.Layer, trials: int = 3) -> LayerC
         input_shape=tuple(report.input_shape),
         residual=report.residual if math.isfinite(report.residual) else None,
         tolerance=report.tolerance,
+        linear_part=has_activation(layer.source if isinstance(layer, Tied) else layer),
         reason=reason,
     )
 
@@ -108,12 +112,10 @@ def run_test(layer: keras.layers.Layer, trials: int) -> tuple[keras.layers.Layer
 def without_bias(layer: Tied) -> AdjointReport:
     """The failed test of an adjoint layer once more, as that of its source, which can find mistakes in the kernel's use.
 
-    It would take the layer's bias for a mistake, so the bias of this model is set to zero.
+    It would take the layer's bias for a mistake, so it is left out.
     """
-    for variable in layer.weights:
-        if "bias" in variable.name and all(variable is not other for other in layer.source.weights):
-            variable.assign(keras.ops.zeros_like(variable))
-    return check_adjoint(layer.source, layer)
+    biases = {name: None for name in ("bias", "bias_map") if getattr(layer, name, None) is not None}
+    return check_adjoint(layer.source, stand_in(layer, biases))
 
 
 def quantisation(layer: keras.layers.Layer) -> str | None:
