@@ -9,9 +9,9 @@ import numpy as np
 from keras.layers import Layer
 
 from keras_adjoint.errors import NoRuleError
+from keras_adjoint.layers.automatic import automatic_adjoint
 from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.kernel import check_readable
-from keras_adjoint.layers.automatic import automatic_adjoint
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, apply_rule, class_with_rule, describe, rule_for
 from keras_adjoint.layers.sharing import copy_value
 from keras_adjoint.layers.sizes import recorded_shapes
