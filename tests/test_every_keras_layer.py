@@ -1,0 +1,242 @@
+"""Every layer of Keras in a small model: its adjoint, mirror and autoencoder are right, or refused by an error of ours.
+
+Layers are found by introspection, so that those of a later Keras are tested as soon as they exist.
+"""
+
+import inspect
+from itertools import count
+
+import keras
+import numpy as np
+import pytest
+from every_layer import layer_classes, uses_of
+from helpers import BACKENDS
+from layer_list import randomize
+from operators_of_models import (
+    assert_adjoint_of,
+    assert_close,
+    flat,
+    matrix,
+    right_or_refused,
+    run,
+    saved_and_loaded,
+)
+
+import keras_adjoint as ka
+
+L = keras.layers
+
+
+# --- the ways in which a layer is used: each takes a use and returns (the layer, a model of it)
+
+
+def plain(use):
+    layer = use.make()
+    inputs = use.arguments(lambda shape: keras.Input(shape, dtype=use.dtype))
+    return layer, model_of(inputs, layer(*inputs, **use.keywords))
+
+
+def by_keyword(use):
+    layer = use.make()
+    inputs = use.arguments(lambda shape: keras.Input(shape, dtype=use.dtype))
+    first = list(inspect.signature(layer.call).parameters)[0]
+    return layer, model_of(inputs, layer(*inputs[:0], **{first: inputs[0]}, **use.keywords)) if len(inputs) == 1 else None
+
+
+def nested(use):
+    layer, inner = plain(use)
+    inputs = [keras.Input(x.shape[1:], dtype=x.dtype) for x in inner.inputs]
+    return layer, model_of(inputs, inner(inputs if len(inputs) > 1 else inputs[0]))
+
+
+def masked(use):
+    layer = use.make()
+    inputs = use.arguments(lambda shape: keras.Input(shape, dtype=use.dtype))
+    if use.dtype != "float32" or not any(len(x.shape) > 2 for x in keras.tree.flatten(inputs)):
+        return layer, None
+    behind = keras.tree.map_structure(lambda x: L.Masking()(x) if len(x.shape) > 2 else x, inputs)
+    return layer, model_of(inputs, layer(*behind, **use.keywords))
+
+
+def with_a_mask(use):
+    layer = use.make()
+    inputs = use.arguments(lambda shape: keras.Input(shape, dtype=use.dtype))
+    if "mask" not in inspect.signature(layer.call).parameters or len(keras.tree.flatten(inputs)) > 1:
+        return layer, None
+    mask = keras.Input(inputs[0].shape[1:2] if len(inputs[0].shape) > 2 else inputs[0].shape[1:], dtype="bool")
+    return layer, model_of([*inputs, mask], layer(*inputs, mask=mask, **use.keywords))
+
+
+def of_integers(use):
+    layer = use.make()
+    if use.dtype != "float32":
+        return layer, None
+    inputs = use.arguments(lambda shape: keras.Input(shape, dtype="int32"))
+    return layer, model_of(inputs, layer(*inputs, **use.keywords))
+
+
+def called_twice(use):
+    layer = use.make()
+    inputs = [use.arguments(lambda shape: keras.Input(shape, dtype=use.dtype)) for _ in range(2)]
+    return layer, model_of(inputs, [layer(*each, **use.keywords) for each in inputs])
+
+
+def of_a_fixed_batch(use):
+    layer = use.make()
+    inputs = use.arguments(lambda shape: keras.Input(batch_shape=(2, *shape), dtype=use.dtype))
+    return layer, model_of(inputs, layer(*inputs, **use.keywords))
+
+
+def of_unknown_size(use):
+    layer = use.make()
+    inputs = use.arguments(lambda shape: keras.Input((None, *shape[1:]), dtype=use.dtype))
+    return layer, model_of(inputs, layer(*inputs, **use.keywords))
+
+
+def of_a_sequential(use):
+    layer = use.make()
+    inputs = use.arguments(lambda shape: keras.Input(shape, dtype=use.dtype))
+    if len(keras.tree.flatten(inputs)) > 1 or use.keywords:
+        return layer, None
+    return layer, keras.Sequential([*inputs, layer])
+
+
+def as_a_dictionary(use):
+    layer = use.make()
+    inputs = use.arguments(lambda shape: keras.Input(shape, dtype=use.dtype))
+    names = count()
+    given = {f"{next(names)}": x for x in reversed(keras.tree.flatten(inputs))}
+    outputs = keras.tree.flatten(layer(*inputs, **use.keywords))
+    return layer, keras.Model(given, {f"y{number}": y for number, y in enumerate(outputs)})
+
+
+def model_of(inputs, outputs):
+    """A model with lists of inputs and outputs, or single ones."""
+    inputs, outputs = (keras.tree.flatten(each) for each in (inputs, outputs))
+    return keras.Model(*(each[0] if len(each) == 1 else each for each in (inputs, outputs)))
+
+
+WAYS = [
+    plain,
+    by_keyword,
+    nested,
+    masked,
+    with_a_mask,
+    of_integers,
+    called_twice,
+    of_a_fixed_batch,
+    of_unknown_size,
+    of_a_sequential,
+    as_a_dictionary,
+]
+
+
+def parameters():
+    """Every use in every way; `make test` runs each use in two of the ways, and each of these on one backend."""
+    number = 0
+    for name, layer_class in layer_classes().items():
+        for place, use in enumerate(uses_of(name, layer_class)):
+            for way in WAYS:
+                is_quick = way in (plain, WAYS[1 + number % (len(WAYS) - 1)])
+                turn = pytest.mark.in_turn(BACKENDS[(number + WAYS.index(way)) % 3])
+                title = f"{name}{', ' + use.title if use.title else ''}, {way.__name__.replace('_', ' ')}"
+                yield pytest.param(use, way, id=title, marks=turn if is_quick else pytest.mark.exhaustive)
+            number += 1
+
+
+def build(use, way):
+    """(layer, model); no model where Keras itself refuses this way."""
+    try:
+        layer, model = way(use)
+    except Exception:
+        if way is plain:
+            raise
+        return use.make(), None
+    for weight in () if model is None else [layer]:
+        randomize(weight)
+    return layer, model
+
+
+def samples(use, model, number=3):
+    generator = np.random.default_rng(0)
+    shapes = [tuple(6 if size is None else size for size in x.shape[1:]) for x in model.inputs]
+    xs = []
+    for x, shape in zip(model.inputs, shapes, strict=True):
+        whole = generator.integers(0, use.below, (number, *shape))
+        values = whole if x.dtype != "float32" else generator.normal(size=(number, *shape))
+        if x.dtype == "float32" and len(shape) > 1:
+            values[:, -1] *= generator.integers(0, 2, (number, *[1] * (len(shape) - 1)))  # what a mask leaves out
+        xs.append(values.astype(x.dtype))
+    return xs
+
+
+def runs(model, xs):
+    """Whether Keras itself can run a model on this backend's CPU."""
+    try:
+        run(model, xs)
+    except Exception:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("use", "way"), list(parameters()))
+def test_adjoint_mirror_and_autoencoder_are_right_or_refused(use, way, tmp_path):
+    layer, model = build(use, way)
+    if model is None:
+        pytest.skip("Keras has no such model")
+    xs = samples(use, model) if use.dtype != "string" else None
+    places = (layer.name, model.name)
+    adjoint = None
+    with right_or_refused(*places):
+        adjoint = ka.adjoint(model)
+    if xs is None or not runs(model, xs):
+        return
+    if adjoint is not None:
+        check_adjoint(adjoint, model, xs, places, tmp_path)
+    for make in (ka.mirror, ka.autoencoder):
+        with right_or_refused(*places):
+            made = make(model)
+            given = xs if make is ka.autoencoder else run(model, xs)
+            found = run(made, given)
+            assert [y.shape[: x.ndim] for x, y in zip(xs, found, strict=True)] == [x.shape for x in xs]
+            assert_close(flat(run(saved_and_loaded(made, tmp_path / "made.keras"), given)), flat(found))
+    if adjoint is not None:
+        with right_or_refused(*places):
+            exact = ka.mirror(model, bias="none", norm="adjoint", preprocessing="adjoint", pooling="average")
+            ys = run(model, xs)
+            assert_close(flat(run(exact, ys)), flat(run(adjoint, ys)))
+
+
+def check_adjoint(adjoint, model, xs, places, tmp_path):
+    ys = run(model, xs)
+    with right_or_refused(*places):
+        found = run(adjoint, ys)
+        if any(y.shape[: x.ndim] == x.shape and y.ndim > x.ndim for x, y in zip(xs, found, strict=True)):
+            assert_adjoint_of_selection(adjoint, model, xs)
+        else:
+            assert_adjoint_of(adjoint, model, xs)
+    with right_or_refused(*places):
+        loaded = saved_and_loaded(adjoint, tmp_path / "adjoint.keras")
+        assert_close(flat(run(loaded, ys)), flat(run(adjoint, ys)))
+        again = ka.adjoint(loaded)
+        assert_close(matrix(again, [x.shape[1:] for x in found]).T, matrix(loaded, [y.shape[1:] for y in ys]))
+
+
+def assert_adjoint_of_selection(adjoint, model, xs):
+    """The rows that integers select: the adjoint gives the products of y with each of them."""
+    shapes = [y.shape[1:] for y in run(model, xs)]
+    columns = matrix(adjoint, shapes)
+    (x,), ys = xs, flat(run(model, xs))
+    rows = columns.reshape(*x.shape[1:], -1, columns.shape[1])
+    for sample, y in zip(x, ys, strict=True):
+        at = tuple(np.indices(sample.shape))
+        assert_close(rows[(*at, sample)].reshape(-1, len(y)).sum(axis=0), y)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("name", layer_classes())
+def test_a_layer_that_was_not_called_is_refused_or_has_an_adjoint(name):
+    for use in uses_of(name, layer_classes()[name]):
+        layer = use.make()
+        with right_or_refused(layer.name, type(layer).__name__):
+            assert isinstance(ka.adjoint(layer), L.Layer)
