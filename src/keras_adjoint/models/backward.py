@@ -155,16 +155,18 @@ class BackwardPass:
             return {}
         size = layer.output_size_like(*call.inputs)
         if size is None:
-            size = one_or_list([self.recorded(x, call, "an input of unknown size") for x in call.inputs])
+            known = "give the encoder an input of known size: `keras.Model(x, encoder(x))` with `x = keras.Input(...)`"
+            size = one_or_list([self.recorded(x, call, "an input of unknown size", known) for x in call.inputs])
         return {"output_size": size}
 
-    def recorded(self, tensor: keras.KerasTensor, call: Call, what: str) -> keras.KerasTensor:
+    def recorded(self, tensor: keras.KerasTensor, call: Call, what: str, otherwise: str) -> keras.KerasTensor:
         """An activation of the forward pass.
 
         Args:
             tensor: The activation.
             call: The call that is transposed.
             what: What needs the activation, for the message.
+            otherwise: What to do instead, for the message.
 
         Raises:
             ValueError: If activations may not be used.
@@ -172,9 +174,8 @@ class BackwardPass:
         if not self.records:
             raise ValueError(
                 f"To undo {what}, a decoder needs an activation that the encoder recorded at `{call.place}`, and `mirror` "
-                f"builds one from the code alone. Use `keras_adjoint.autoencoder`, which connects the two, choose a policy "
-                f"that needs no recorded activations, or give the encoder an input of known size: "
-                f"`keras.Model(x, encoder(x))` with `x = keras.Input(...)`. Received: {describe(call.operation)}"
+                f"builds one from the code alone. Use `keras_adjoint.autoencoder`, which connects the two, or {otherwise}. "
+                f"Received: {describe(call.operation)}"
             )
         self.records_used.append(tensor)
         return tensor
