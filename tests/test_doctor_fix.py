@@ -132,7 +132,7 @@ def test_biases_activations_and_frozen_layers_are_kept(tmp_path):
     adjoint = copy.get_layer("back")
     assert not adjoint.trainable and copy.get_layer("conv").trainable
     assert copy.get_layer("back_activation").activation is keras.activations.sigmoid
-    np.testing.assert_array_equal(adjoint._bias(), model.get_layer("back").bias)
+    np.testing.assert_array_equal(adjoint.bias, model.get_layer("back").bias)
 
 
 @pytest.mark.parametrize(

@@ -138,8 +138,7 @@ def matrices(model, adjoint):
     inputs, x_shape = packing_of(model.inputs)
     outputs, y_shape = packing_of(model.outputs)
     several_x, several_y = (inputs if x_shape is None else None), (outputs if y_shape is None else None)
-    with linear_part(model) as linear:
-        a = matrix(packed(linear, several_x, several_y), x_shape or inputs.shape[1:], "float64")
+    a = matrix(packed(linear_part(model), several_x, several_y), x_shape or inputs.shape[1:], "float64")
     b = matrix(packed(adjoint, several_y, several_x), y_shape or outputs.shape[1:], "float64")
     return a, b
 

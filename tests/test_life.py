@@ -182,7 +182,7 @@ def test_low_rank_adapters_reach_the_decoder():
     kernel = values(layer._kernel) + layer.lora_alpha / layer.lora_rank * values(layer.lora_kernel_a) @ values(
         layer.lora_kernel_b
     )
-    expected = code @ kernel.T + values(model.get_layer("code_adjoint")._bias())
+    expected = code @ kernel.T + values(model.get_layer("code_adjoint").bias)
     assert_close(values(model.get_layer("code_adjoint")(code)), expected)
     model.compile("adam", "mse")
     assert np.all(np.isfinite(losses(model, epochs=1)))
