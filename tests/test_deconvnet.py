@@ -59,10 +59,10 @@ def test_a_deconvnet_rectifies_where_the_network_had_an_activation():
     before, pooled = values(features_of(model, "conv1")(X)), values(features_of(model, "pool")(X))
     y = ops.relu(pooled)
     y = ka.adjoint(pool)(y, switches=ops.convert_to_tensor(before))
-    twin = L.Conv2D(4, 3, padding="same", use_bias=False)
-    twin.build((None, 13, 11, 3))
-    twin.kernel.assign(conv1.kernel)
-    expected = 0.5 * values(ka.adjoint(twin, output_size=(13, 11))(ops.relu(y)))
+    linear = L.Conv2D(4, 3, padding="same", use_bias=False)
+    linear.build((None, 13, 11, 3))
+    linear.kernel.assign(conv1.kernel)
+    expected = 0.5 * values(ka.adjoint(linear, output_size=(13, 11))(ops.relu(y)))
     assert_close(picture(model, "pool"), expected)
 
 

@@ -42,11 +42,16 @@ def linear_adjoint(source: Layer, **options: Any) -> Layer:
     return result
 
 
+def has_activation(layer: Any) -> bool:
+    """Whether a layer ends in an activation, after a part that may be linear."""
+    activation = getattr(layer, "activation", None)
+    return activation not in (None, keras.activations.linear) and not isinstance(layer, keras.layers.Activation)
+
+
 def check_linear(source: Layer) -> None:
     """Raise a NoRuleError if `source` ends in an activation."""
-    activation = getattr(source, "activation", None)
-    if activation not in (None, keras.activations.linear) and not isinstance(source, keras.layers.Activation):
-        name = getattr(activation, "__name__", activation)
+    if has_activation(source):
+        name = getattr(source.activation, "__name__", source.activation)
         raise NoRuleError(
             f"A layer with an activation is not linear, so it has no adjoint. Build it with `activation=None` and put a "
             f'`keras.layers.Activation("{name}")` behind it, then take the adjoint of the linear layer alone. '

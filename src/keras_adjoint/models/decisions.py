@@ -161,7 +161,7 @@ class DecidingBackwardPass(MirrorBackwardPass):
 
     Args:
         *arguments: See `MirrorBackwardPass`.
-        tolerant: Whether to go on with new tensors behind a call that cannot be undone. No model can be made then.
+        tolerant: Whether to go on, with new tensors, after a call that cannot be undone. No model can be made then.
         advance: Called for every call that is reached.
         **options: See `MirrorBackwardPass`.
     """
