@@ -91,9 +91,9 @@ def adjoint(
     again = {option: value for option, value in options.items() if option in ("tied", "name")}
     second = second_adjoint(source, **again)
     if second is not None:
-        if options.keys() - again.keys() or (second is getattr(source, "source", second) and again):
+        if options.keys() - again.keys() or second.name != options.get("name", second.name):
             raise ValueError(
-                f"The adjoint of an adjoint is its source itself, which takes no options. Received: {options}, "
+                f"The adjoint of an adjoint is its source itself, which takes no options but `tied`. Received: {options}, "
                 f"{describe(source)}"
             )
         return second
