@@ -190,6 +190,14 @@ def test_integers_are_recorded_as_numbers():
     assert_close(values(ka.autoencoder(encoder, **ALL)(given)), gradient(in_floats, given.astype("float32")))
 
 
+def test_a_mask_is_a_part_of_the_activation():
+    given = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")
+    given[:, 3:] = 0
+    x = keras.Input((5, 4))
+    y = L.Softmax(axis=-2)(L.Dense(5)(x), mask=ops.any(x != 0, axis=-1, keepdims=True))
+    assert_is_gradient(random_weights(keras.Model(x, L.Dense(3)(y))), given)
+
+
 # --- where the policies are defined
 
 

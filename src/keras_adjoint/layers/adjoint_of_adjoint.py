@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import tree
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.adjoint import linear_adjoint, probe_shape, recorded_source
@@ -52,13 +53,14 @@ class AdjointOfAdjoint(Tied):
     def call(self, x: Tensor, switches: Tensor | None = None) -> Tensor:
         return self.source.apply_forward(x, **({} if switches is None else {"switches": switches}))
 
-    def compute_output_shape(self, input_shape: Shape, switches_shape: Shape | None = None) -> Shape:
+    def compute_output_spec(self, y: Any, **switches: Any) -> Any:
         if isinstance(self.source, AdjointEmbedding):
-            return (*input_shape[:-1], self.source.source.output_dim)
-        return tuple(self.source.source.compute_output_shape(input_shape))
+            return keras.KerasTensor((*y.shape[:-1], self.source.source.output_dim), self.compute_dtype)
+        given = self.source.source.compute_output_spec(y)
+        return tree.map_structure(lambda x: keras.KerasTensor(x.shape, self.compute_dtype), given)
 
-    def compute_output_spec(self, y: keras.KerasTensor, **switches: Any) -> keras.KerasTensor:
-        return keras.KerasTensor(self.compute_output_shape(tuple(y.shape)), dtype=self.compute_dtype)
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return tuple(self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype)).shape)
 
     def shape_of_x(self, recorded: Shape) -> Shape:
         return recorded
@@ -86,9 +88,11 @@ def second_adjoint(
             f"Take the adjoint of `layer.source`. Received: {describe(layer)}"
         )
     if not tied and layer.weights:
-        owner = linear_adjoint(first_source(layer), tied=False)
+        owner: Any = linear_adjoint(first_source(layer), tied=False)
         if not isinstance(layer, AdjointOfAdjoint):
-            return owner.source if is_forward_of(owner) else AdjointOfAdjoint(owner, tied=False, name=name)
+            if not is_forward_of(owner):
+                return AdjointOfAdjoint(owner, tied=False, name=name)
+            owner = owner.source
         owner.name = name or owner.name
         return owner
     if isinstance(layer, AdjointOfAdjoint) and not is_linear_as_it_is(layer.source):
@@ -106,19 +110,20 @@ def is_forward_of(layer: Tied) -> bool:
     return not isinstance(layer, OF_OTHER_OPERATORS) and is_linear_as_it_is(layer.source)
 
 
-def is_linear_as_it_is(layer: keras.Operation) -> bool:
-    """Whether a layer that has a rule ends in no activation and adds nothing."""
+def is_linear_as_it_is(layer: keras.layers.Layer) -> bool:
+    """Whether a linear layer ends in no activation and adds nothing."""
     if getattr(layer, "activation", None) not in (None, keras.activations.linear):
         return False
     if getattr(layer, "bias", None) is not None or getattr(layer, "bias_mode", "none") != "none":
         return False
     if isinstance(layer, SHIFTING) and np.any(getattr(layer, "offset", 1)):
         return False
-    return class_with_rule(layer) not in REGISTERED_BY_USERS or is_zero_at_zero(layer)
+    known = isinstance(layer, Tied) or class_with_rule(layer) not in {None, *REGISTERED_BY_USERS}
+    return known or is_zero_at_zero(layer)
 
 
 def is_zero_at_zero(layer: keras.layers.Layer) -> bool:
-    """Whether a layer, of which only its author knows what it adds, gives zeros for zeros."""
+    """Whether a layer, of which this package does not know what it adds, gives zeros for zeros."""
     shape = probe_shape(layer)
     if shape is None:
         return False

@@ -11,11 +11,12 @@ from keras_adjoint.layers.options import standardize_options
 from keras_adjoint.layers.registry import class_with_rule, describe
 from keras_adjoint.models.adjoint_of_adjoint import remember_parts, unchanged_source
 from keras_adjoint.models.backward import BackwardPass
-from keras_adjoint.models.graph import trace
+from keras_adjoint.models.graph import computes_itself, trace
 
 _DEFAULTS = {
     "output_size": None,
     "bias": "none",
+    "linear_part": False,
     "channels": None,
     "channel_method": "learned",
     "algorithm": None,
@@ -29,6 +30,7 @@ def adjoint(
     *,
     output_size: Any = None,
     bias: str = "none",
+    linear_part: bool = False,
     channels: int | None = None,
     channel_method: str = "learned",
     algorithm: str | None = None,
@@ -37,6 +39,9 @@ def adjoint(
 ) -> keras.layers.Layer:
     """The layer that computes the transpose of a linear layer or model, reading the source's own kernels.
 
+    Where there is no rule for a layer's type, the layer is tested at its size, and if it proves to be linear, up to a
+    constant, its adjoint is derived by transposing the backend's derivative.
+
     Args:
         source: A built, linear Keras layer, or a Functional or Sequential model of such layers. Biases are not part of what
             is transposed.
@@ -44,6 +49,7 @@ def adjoint(
         bias: What to do with biases: "none"; "own", a new trainable bias; "subtract", Aᵀ(y − b) with the source's bias
             b; "repeat" or "average", a new trainable bias that starts from the source's, adapted in size; "learned", a
             trainable linear map of the source's bias.
+        linear_part: Whether to take the adjoint of the linear part of a layer that ends in an activation.
         channels: Number of output channels, if different from the source's input channels. The result is then no
             longer the adjoint, and its `exact` is `False`.
         channel_method: How the channels are adapted: "repeat", "average", "truncate", "pad", or "learned".
@@ -59,8 +65,8 @@ def adjoint(
         activation besides the linear operator, a layer that computes the operator alone.
 
     Raises:
-        NoRuleError: If no adjoint is known, because the layer or its activation is not linear or its type has no rule. In a
-            model, the message names the layer's place; `mirror` makes decoders of models that are not linear.
+        NoRuleError: If there is no adjoint, because the layer or its activation is not linear. The message says which numbers
+            showed it and, in a model, the layer's place; `mirror` makes decoders of models that are not linear.
         TieError: If the source is not built, or its kernel is quantised beyond recovery.
         ValueError: If an option is unknown, or makes no sense for this layer.
 
@@ -77,6 +83,7 @@ def adjoint(
     given = dict(
         output_size=output_size,
         bias=bias,
+        linear_part=linear_part,
         channels=channels,
         channel_method=channel_method,
         algorithm=algorithm,
@@ -86,7 +93,7 @@ def adjoint(
     if not isinstance(source, keras.layers.Layer):
         raise ValueError(f"`adjoint` takes a Keras layer. Received: source={source!r} of type {type(source).__name__}")
     options = {option: value for option, value in standardize_options(given).items() if not _is_default(option, value)}
-    if isinstance(source, keras.Model) and class_with_rule(source) is None:
+    if isinstance(source, keras.Model) and class_with_rule(source) is None and not computes_itself(source):
         return _adjoint_of_model(source, options)
     again = {option: value for option, value in options.items() if option in ("tied", "name")}
     second = second_adjoint(source, **again)
@@ -97,7 +104,8 @@ def adjoint(
                 f"{describe(source)}"
             )
         return second
-    check_linear(source)
+    if not options.pop("linear_part", False):
+        check_linear(source, advice=" Pass `linear_part=True` for the adjoint of its linear part. Or:")
     return linear_adjoint(source, **options)
 
 

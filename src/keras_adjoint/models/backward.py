@@ -23,6 +23,7 @@ from keras_adjoint.models.zeros import zeros
 from keras_adjoint.ops.precision import epsilon
 
 T = TypeVar("T")
+PART = "mirror a part of the model that has no such layer"
 
 
 class BackwardPass:
@@ -100,12 +101,12 @@ class BackwardPass:
                 return transpose_operation(call, ys)
             check_batch_axis(call)
             if is_symmetric(call.operation):
-                recorded = [self.recorded(x, call, "what depends on the input") for x in call.recorded]
+                recorded = [self.recorded(x, call, "what depends on the input", PART) for x in call.recorded]
                 return [call.operation(ys[0], *recorded)]
             check_mask(call, records=self.records)
             layer = self.layer(call, "adjoint", lambda name: self.adjoint_of(call, name))
             if getattr(layer, "needs_switches", False) and self.records and call.recorded:
-                switches = self.recorded(call.recorded[0], call, "an unpooling")
+                switches = self.recorded(call.recorded[0], call, "an unpooling", PART)
                 return [layer(ys[0], switches=switches)]
             if getattr(layer, "needs_switches", False):
                 raise NoRuleError(
@@ -165,7 +166,7 @@ class BackwardPass:
         if averages_by_mask(call, layer):
             check_mask(call, records=self.records)
             share = self.layer(call, "mask", lambda name: MaskedShare(layer.data_format, dtype=ys[0].dtype, name=name))
-            result = share(result, self.recorded(call.recorded[0], call, "a mean by a mask"))
+            result = share(result, self.recorded(call.recorded[0], call, "a mean by a mask", PART))
         return list(result) if isinstance(result, (list, tuple)) else [result]
 
     def _size(self, layer: keras.layers.Layer, call: Call, y: keras.KerasTensor) -> dict[str, Any]:
@@ -173,16 +174,18 @@ class BackwardPass:
             return {}
         size = layer.output_size_like(*call.inputs)  # kept in the graph, whatever the source is called with later
         if size is None:
-            size = one_or_list([self.recorded(x, call, "an input of unknown size") for x in call.inputs])
+            known = "give the encoder an input of known size: `keras.Model(x, encoder(x))` with `x = keras.Input(...)`"
+            size = one_or_list([self.recorded(x, call, "an input of unknown size", known) for x in call.inputs])
         return {"output_size": size}
 
-    def recorded(self, tensor: keras.KerasTensor, call: Call, what: str) -> keras.KerasTensor:
+    def recorded(self, tensor: keras.KerasTensor, call: Call, what: str, otherwise: str) -> keras.KerasTensor:
         """An activation of the forward pass.
 
         Args:
             tensor: The activation.
             call: The call that is transposed.
             what: What needs the activation, for the message.
+            otherwise: What to do instead, for the message.
 
         Raises:
             ValueError: If activations may not be used.
@@ -190,9 +193,8 @@ class BackwardPass:
         if not self.records:
             raise ValueError(
                 f"To undo {what}, a decoder needs an activation that the encoder recorded at `{call.place}`, and `mirror` "
-                f"builds one from the code alone. Use `keras_adjoint.autoencoder`, which connects the two, choose a policy "
-                f"that needs no recorded activations, or give the encoder an input of known size: "
-                f"`keras.Model(x, encoder(x))` with `x = keras.Input(...)`. Received: {describe(call.operation)}"
+                f"builds one from the code alone. Use `keras_adjoint.autoencoder`, which connects the two, or {otherwise}. "
+                f"Received: {describe(call.operation)}"
             )
         self.records_used.append(tensor)
         return tensor
