@@ -148,7 +148,7 @@ def shapes_in(given: Any, forward: Operator, backward: Operator) -> tuple[Any, A
     """(shape of x, or shapes of several x; the structure that A takes these in, or `None` for a list)."""
     if isinstance(given, Mapping):
         return tuple(given[key] for key in sorted(given)), dict.fromkeys(sorted(given), 0)
-    structure = getattr(forward, "input", None) if isinstance(forward, keras.Model) and forward.inputs else None
+    structure = getattr(forward, "input", None) if isinstance(forward, keras.Model) else None
     structure = structure if isinstance(structure, Mapping) else None
     shape = tuple(given) if given is not None else known_shape(forward, backward)
     return (shape if structure is None or given is not None or len(structure) > 1 else (shape,)), structure
