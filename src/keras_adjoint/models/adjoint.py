@@ -9,11 +9,12 @@ from keras_adjoint.layers.adjoint import check_linear, linear_adjoint, original_
 from keras_adjoint.layers.options import standardize_options
 from keras_adjoint.layers.registry import class_with_rule, describe
 from keras_adjoint.models.backward import BackwardPass
-from keras_adjoint.models.graph import trace
+from keras_adjoint.models.graph import computes_itself, trace
 
 _DEFAULTS = {
     "output_size": None,
     "bias": "none",
+    "linear_part": False,
     "channels": None,
     "channel_method": "learned",
     "algorithm": None,
@@ -27,6 +28,7 @@ def adjoint(
     *,
     output_size: Any = None,
     bias: str = "none",
+    linear_part: bool = False,
     channels: int | None = None,
     channel_method: str = "learned",
     algorithm: str | None = None,
@@ -35,6 +37,9 @@ def adjoint(
 ) -> keras.layers.Layer:
     """The layer that computes the transpose of a linear layer or model, reading the source's own kernels.
 
+    Where there is no rule for a layer's type, the layer is tested at its size, and if it proves to be linear, up to a
+    constant, its adjoint is derived by transposing the backend's derivative.
+
     Args:
         source: A built, linear Keras layer, or a Functional or Sequential model of such layers. Biases are not part of what
             is transposed.
@@ -42,6 +47,7 @@ def adjoint(
         bias: What to do with biases: "none"; "own", a new trainable bias; "subtract", Aᵀ(y − b) with the source's bias
             b; "repeat" or "average", a new trainable bias that starts from the source's, adapted in size; "learned", a
             trainable linear map of the source's bias.
+        linear_part: Whether to take the adjoint of the linear part of a layer that ends in an activation.
         channels: Number of output channels, if different from the source's input channels. The result is then no
             longer the adjoint, and its `exact` is `False`.
         channel_method: How the channels are adapted: "repeat", "average", "truncate", "pad", or "learned".
@@ -56,8 +62,8 @@ def adjoint(
         `tied` and `name` alone of the options. The adjoint of an adjoint is its source.
 
     Raises:
-        NoRuleError: If no adjoint is known, because the layer or its activation is not linear or its type has no rule. In a
-            model, the message names the layer's place; `mirror` makes decoders of models that are not linear.
+        NoRuleError: If there is no adjoint, because the layer or its activation is not linear. The message says which numbers
+            showed it and, in a model, the layer's place; `mirror` makes decoders of models that are not linear.
         TieError: If the source is not built, or its kernel is quantised beyond recovery.
         ValueError: If an option is unknown, or makes no sense for this layer.
 
@@ -74,6 +80,7 @@ def adjoint(
     given = dict(
         output_size=output_size,
         bias=bias,
+        linear_part=linear_part,
         channels=channels,
         channel_method=channel_method,
         algorithm=algorithm,
@@ -91,9 +98,10 @@ def adjoint(
                 f"{describe(source)}"
             )
         return original
-    if isinstance(source, keras.Model) and class_with_rule(source) is None:
+    if isinstance(source, keras.Model) and class_with_rule(source) is None and not computes_itself(source):
         return _adjoint_of_model(source, options)
-    check_linear(source)
+    if not options.pop("linear_part", False):
+        check_linear(source, advice=" Pass `linear_part=True` for the adjoint of its linear part. Or:")
     return linear_adjoint(source, **options)
 
 
