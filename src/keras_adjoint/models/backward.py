@@ -37,6 +37,7 @@ class BackwardPass:
 
     Attributes:
         records_used: The activations of the forward pass that were used.
+        unreached: The graph's inputs that no cotangent arrived at.
     """
 
     def __init__(self, graph: Graph, *, tied: bool = True, records: bool = False, taken: Iterable[str] = ()) -> None:
@@ -44,6 +45,7 @@ class BackwardPass:
         self.tied = tied
         self.records = records
         self.records_used: list[keras.KerasTensor] = []
+        self.unreached: list[keras.KerasTensor] = []
         self.names = Names(graph, taken)
         self._made: dict[tuple[int, str], keras.layers.Layer] = {}
 
@@ -53,6 +55,7 @@ class BackwardPass:
         """The cotangents of the graph's inputs; zeros for inputs that none arrives at."""
         self.names.stop_at(output_cotangents)
         found = transpose_graph(self.graph, output_cotangents, self.transpose_call, self.add)
+        self.unreached = [x for x, cotangent in zip(self.graph.inputs, found, strict=True) if cotangent is None]
         return [
             zeros(tuple(x.shape[1:]), like=output_cotangents[0]) if cotangent is None else cotangent
             for x, cotangent in zip(self.graph.inputs, found, strict=True)
