@@ -14,7 +14,7 @@ from keras import ops
 from scipy.optimize import least_squares
 
 from benchmarks.speed.geometries import Geometry
-from benchmarks.speed.operators import ways
+from benchmarks.speed.operators import backend_tools
 from benchmarks.speed.timing import interleaved
 from benchmarks.survival import survived
 from keras_adjoint.atomic_write import atomic_write
@@ -22,7 +22,7 @@ from keras_adjoint.ops.algorithms import cost_model
 from keras_adjoint.ops.algorithms.choose import candidates, problem_of
 from keras_adjoint.ops.algorithms.cost_model import nanoseconds
 from keras_adjoint.ops.backend import current
-from keras_adjoint_cli.output.console import make_console
+from keras_adjoint_cli.console import make_console
 
 SIDES = {1: (32, 64, 128, 512, 2048, 8192), 2: (7, 14, 28, 56, 112), 3: (7, 14, 28)}
 TAPS = (1, 2, 3, 3, 3, 4, 4, 5, 7, 8, 16, 32, 64, 256, 512)
@@ -116,8 +116,8 @@ def times(geometry, dtype, seconds):
     fitting = candidates(problem)
     runs = {}
     for algorithm in fitting:
-        runs[algorithm.name] = ways().timed(
-            lambda y, kernel, way=algorithm: way.apply(y, kernel, geometry.convolution), y, kernel
+        runs[algorithm.name] = backend_tools().timed(
+            lambda y, kernel, algorithm=algorithm: algorithm.apply(y, kernel, geometry.convolution), y, kernel
         )
         runs[algorithm.name]()
     best = interleaved(runs, seconds=seconds) if runs else {}  # none may be considered

@@ -62,7 +62,7 @@ def test_every_layer_of_a_good_model_passes(tmp_path):
     result = run("check", saved(autoencoder(), tmp_path), "--json")
     assert result.exit_code == 0
     data = json.loads(result.stdout)
-    assert data["passed"] and data["backend"] == keras.backend.backend()
+    assert data["ok"] and data["backend"] == keras.backend.backend()
     verdicts = {layer["layer"]: layer["verdict"] for layer in data["layers"]}
     names = [layer["layer"] for layer in data["layers"]]
     assert len(names) == len(verdicts) == 7
@@ -80,14 +80,22 @@ def test_every_layer_of_a_good_model_passes(tmp_path):
             assert 0 <= layer["residual"] <= layer["tolerance"]
     by_name = {layer["layer"]: layer for layer in data["layers"]}
     assert by_name["encoder/conv"]["adjoint"] == "AdjointConv"
-    assert by_name["decoder/conv_adjoint"]["adjoint"] == "of conv"
+    assert by_name["decoder/conv_adjoint"]["adjoint_of"] == "conv"
+    assert [name for name, layer in by_name.items() if layer["linear_part"]] == ["dense"]
     assert by_name["encoder/conv"]["input_shape"][1:] == [9, 8, 2]
 
 
 def test_the_table_has_a_line_per_layer_and_no_colours_outside_of_a_terminal(tmp_path):
     result = run("check", saved(autoencoder(), tmp_path))
     assert result.exit_code == 0
-    for words in ("encoder/conv", "AdjointMaxPooling", "9×8×2", "not linear", "7 layers: 5 ok"):
+    for words in (
+        "encoder/conv",
+        "AdjointMaxPooling",
+        "AdjointDense, linear part",
+        "9×8×2",
+        "not linear",
+        "7 layers: 5 ok",
+    ):
         assert words in result.stdout
     assert "no rule CenterCrop: No adjoint is known" in result.stdout
     assert "\x1b[" not in result.stdout
@@ -232,7 +240,7 @@ keras.Model(inputs, Swapped(conv, name="swapped")(features)).save("model.keras")
     found = run_in_new_process("-m", "keras_adjoint", "check", file, "--json", "--import", "wrong_layer", **options)
     assert found.returncode == 1, found.stderr
     layers_found = json.loads(found.stdout)["layers"]
-    assert [layer["verdict"] for layer in layers_found] == ["ok", "FAILED"]
+    assert [layer["verdict"] for layer in layers_found] == ["ok", "failed"]
     assert "H and W swapped" in layers_found[1]["reason"]
 
 

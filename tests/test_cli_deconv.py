@@ -12,7 +12,7 @@ from PIL import Image
 
 import keras_adjoint as ka
 from keras_adjoint.plots import photographs
-from keras_adjoint_cli import projections as features
+from keras_adjoint_cli.actions import deconv as features
 
 pytestmark = pytest.mark.any_backend
 

@@ -235,7 +235,7 @@ def test_what_a_custom_module_prints_does_not_get_into_the_data(tmp_path, monkey
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "talkative_layers.py").write_text("print('registered')")
     result = run("inspect", saved(model(), tmp_path), "--json", "--import", "talkative_layers")
-    assert json.loads(result.stdout)["can_be_mirrored"] and result.stderr == "registered\n"
+    assert json.loads(result.stdout)["ok"] and result.stderr == "registered\n"
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_a_pretrained_model_in_the_older_format_works(command, picture, tmp_path
 
 
 def test_a_layer_that_computes_with_tensorflow_gets_it(tmp_path):
-    """Keras is made to spare TensorFlow, but not where it says that it needs it."""
+    """Keras is kept from importing TensorFlow, but not where a layer needs it."""
     if importlib.util.find_spec("tensorflow") is None:
         pytest.skip("TensorFlow is not installed")
     script = f"""

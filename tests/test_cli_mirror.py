@@ -10,7 +10,7 @@ from keras import layers
 
 import keras_adjoint as ka
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint_cli import decoder_files as decoder
+from keras_adjoint_cli.actions import mirror as decoder
 
 pytestmark = pytest.mark.any_backend
 
@@ -60,14 +60,14 @@ def test_the_autoencoder_in_the_file_is_tied(file):
     loaded = keras.saving.load_model(file)
     kernels = sum(int(np.prod(loaded.get_layer(name).kernel.shape)) for name in ("first", "second"))
     assert data["parameters"] == model.count_params()
-    assert (data["adjoints"], data["variables"], data["shared"]) == (2, 2, kernels)
+    assert (data["adjoint_layers"], data["tied_variables"], data["tied_parameters"]) == (2, 2, kernels)
     own = sum(layer["own_parameters"] for layer in data["layers"])
     assert data["parameters"] == loaded.count_params() + own
 
 
 def test_an_untied_file_has_stock_layers_alone(file):
     data, model = mirrored(file, "--untie", "--autoencoder", "--policy", "norm=skip")
-    assert data["adjoints"] == 0
+    assert data["adjoint_layers"] == 0
     assert not any(isinstance(layer, Tied) for layer in model._flatten_layers())
     x, found = numbers(model)
     expected = ka.autoencoder(keras.saving.load_model(file), norm="skip")(x)
@@ -203,4 +203,4 @@ def test_the_progress_bar_stays_off_standard_output_and_away_without_a_terminal(
     model = keras.Sequential([keras.Input((4,)), *(layers.Dense(4) for _ in range(70))])
     result = run("mirror", saved(model, tmp_path), "-o", tmp_path / "out.keras", "--json")
     assert result.exit_code == 0 and result.stderr == ""
-    assert json.loads(result.stdout)["adjoints"] == 70
+    assert json.loads(result.stdout)["adjoint_layers"] == 70

@@ -59,10 +59,10 @@ def test_a_deconvnet_rectifies_where_the_network_had_an_activation():
     before, pooled = values(features_of(model, "conv1")(X)), values(features_of(model, "pool")(X))
     y = ops.relu(pooled)
     y = ka.adjoint(pool)(y, switches=ops.convert_to_tensor(before))
-    twin = L.Conv2D(4, 3, padding="same", use_bias=False)
-    twin.build((None, 13, 11, 3))
-    twin.kernel.assign(conv1.kernel)
-    expected = 0.5 * values(ka.adjoint(twin, output_size=(13, 11))(ops.relu(y)))
+    linear = L.Conv2D(4, 3, padding="same", use_bias=False)
+    linear.build((None, 13, 11, 3))
+    linear.kernel.assign(conv1.kernel)
+    expected = 0.5 * values(ka.adjoint(linear, output_size=(13, 11))(ops.relu(y)))
     assert_close(picture(model, "pool"), expected)
 
 
@@ -98,8 +98,9 @@ def test_the_strongest_units_of_a_channel():
 
 
 def test_units_of_a_dense_layer_and_channels_first_features():
-    model = network()
-    assert picture(model, "top", unit=(3,)).shape == picture(model, model.get_layer("mean"), channel=1).shape == X.shape
+    model, activation = network(), {"top": "linear", "default": "deconvnet"}
+    assert picture(model, "top", unit=(3,), activation=activation).shape == X.shape
+    assert picture(model, model.get_layer("mean"), channel=1).shape == X.shape
     x = keras.Input((3, 6, 5))
     first = keras.Model(x, L.ZeroPadding2D(1, data_format="channels_first", name="padding")(x))
     given = np.random.default_rng(0).normal(size=(1, 3, 6, 5)).astype("float32")

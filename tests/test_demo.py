@@ -10,6 +10,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import skimage.data
+from json_style import check_style
 from rich.console import Console
 
 import keras_adjoint as ka
@@ -106,6 +107,7 @@ def test_the_facts_for_programs_are_plain_json(results):
     data = json.loads(json.dumps(as_data(results)))
     assert data["tied"]["parameters"] == results.tied.parameters < data["untied"]["parameters"]
     assert data["reloaded"]["tied"]
+    check_style("demo", data)
     assert [attempt["passed"] for attempt in data["attempts"]] == [attempt.passed for attempt in results.attempts]
 
 

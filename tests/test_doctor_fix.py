@@ -36,6 +36,7 @@ from keras_adjoint.doctor.models.outputs import (
 )
 from keras_adjoint.doctor.repair import proven_difference
 from keras_adjoint.doctor.rules import STORED_TWICE, TIE_LOST, WRONG_TRANSPOSE, examine_model
+from keras_adjoint_cli.console import without_empty
 
 BROKEN_SCRIPT = """\
 import numpy as np
@@ -57,7 +58,7 @@ def fixed(model, folder, *options):
     result = run("doctor", file, "--fix", "--json", *options)
     assert file.read_bytes() == before
     data = json.loads(result.stdout)
-    assert data["repair"]["file"] == str(folder / "model.repaired.keras")
+    assert data["repair"]["output"] == str(folder / "model.repaired.keras")
     copy = keras.saving.load_model(folder / "model.repaired.keras")
     inputs = random_inputs(model)
     return result, data, outputs(model, inputs), outputs(copy, inputs), copy
@@ -103,8 +104,8 @@ def test_a_kernel_that_was_twice_is_once_and_nothing_else_changes(name, tmp_path
     assert [item["place"] for item in data["repair"]["repaired"]] == [finding.place]
     assert found(copy, rule) == []
     assert copy.count_params() == model.count_params() - saved_by(finding, model)
-    assert result.exit_code == (1 if examine_model(copy) else 0)
-    assert data["repair"]["remaining"] == [left.as_data() for left in examine_model(copy)]
+    assert result.exit_code == any(finding.severity != "note" for finding in examine_model(copy))
+    assert data["repair"]["remaining"] == without_empty([left.as_data() for left in examine_model(copy)])
 
 
 def saved_by(finding, model):
@@ -131,7 +132,7 @@ def test_biases_activations_and_frozen_layers_are_kept(tmp_path):
     adjoint = copy.get_layer("back")
     assert not adjoint.trainable and copy.get_layer("conv").trainable
     assert copy.get_layer("back_activation").activation is keras.activations.sigmoid
-    np.testing.assert_array_equal(adjoint._bias(), model.get_layer("back").bias)
+    np.testing.assert_array_equal(adjoint.bias, model.get_layer("back").bias)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +281,7 @@ def test_safe_edits_are_made_and_others_left_to_the_user(title, tmp_path):
     file = script(tmp_path, f"{START}{before}\n")
     result = run("doctor", file, "--fix", "--json")
     if after is None:
-        assert result.exit_code == 1 and json.loads(result.stdout)["repair"]["file"] is None
+        assert result.exit_code == 1 and json.loads(result.stdout)["repair"]["output"] is None
         assert not (tmp_path / "script.repaired.py").exists()
     else:
         assert (tmp_path / "script.repaired.py").read_text() == f"{START}{after}\n"
@@ -342,6 +343,16 @@ def test_findings_are_printed_with_place_effect_and_fix(tmp_path):
     ):
         assert words in result.stdout
     assert "\x1b[" not in result.stdout
+
+
+def test_notes_alone_fail_only_where_that_is_asked_for(tmp_path):
+    model = chain((9, 9, 3), layers.Conv2DTranspose(3, 3, strides=2, name="up"))
+    assert {finding.severity for finding in examine_model(model)} == {"note"}
+    model.save(tmp_path / "model.keras")
+    plain, strict = (run("doctor", tmp_path / "model.keras", "--json", *options) for options in ((), ("--strict",)))
+    assert (plain.exit_code, strict.exit_code) == (0, 1)
+    plain, strict = json.loads(plain.stdout), json.loads(strict.stdout)
+    assert (plain["ok"], strict["ok"]) == (True, False) and plain["findings"] == strict["findings"] != []
 
 
 def test_findings_are_data_for_programs(tmp_path):

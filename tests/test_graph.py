@@ -138,13 +138,12 @@ def matrices(model, adjoint):
     inputs, x_shape = packing_of(model.inputs)
     outputs, y_shape = packing_of(model.outputs)
     several_x, several_y = (inputs if x_shape is None else None), (outputs if y_shape is None else None)
-    with linear_part(model) as linear:
-        a = matrix(packed(linear, several_x, several_y), x_shape or inputs.shape[1:], "float64")
+    a = matrix(packed(linear_part(model), several_x, several_y), x_shape or inputs.shape[1:], "float64")
     b = matrix(packed(adjoint, several_y, several_x), y_shape or outputs.shape[1:], "float64")
     return a, b
 
 
-# What of Keras rounds float64 to float32 on the way forth: batch normalisation on two backends, `Dense` on PyTorch, and the
+# What of Keras rounds float64 to float32 in the forward pass: batch normalisation on two backends, `Dense` on PyTorch, and the
 # arithmetic of tensors with plain numbers, whose symbolic dtype is float32 everywhere.
 ROUNDING = {"tensorflow": (), "jax": (L.BatchNormalization,), "torch": (L.BatchNormalization, L.Dense)}
 
@@ -207,7 +206,7 @@ def test_the_adjoint_of_a_loaded_adjoint_computes_what_the_model_did(tmp_path):
     np.testing.assert_allclose(b, a.T, rtol=0, atol=tolerance(model) * np.abs(a).max())
 
 
-def test_layers_are_shared_on_the_backward_pass_as_on_the_way_forth():
+def test_layers_are_shared_in_the_backward_pass_as_in_the_forward_pass():
     model = made(a_layer_called_twice)
     adjoint = ka.adjoint(model)
     assert len([layer for layer in adjoint.layers if layer.weights]) == 1

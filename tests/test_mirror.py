@@ -129,8 +129,8 @@ def test_a_mirror_of_unknown_size_without_strides_needs_no_records():
 @pytest.mark.parametrize(
     "policies, message",
     [
-        ({"activation": "gradient"}, "an activation by 'gradient'.*`encoder/relu`"),
-        ({"activation": "guided"}, "an activation by 'guided'.*`encoder/relu`"),
+        ({"activation": "gradient"}, "an activation by .gradient.*`encoder/relu`"),
+        ({"activation": "guided"}, 'an activation by "guided".*`encoder/relu`'),
         ({"pooling": "switches"}, 'max pooling by "switches".*`encoder/pool`'),
         ({"gates": "recorded"}, 'a gate by "recorded".*`encoder/gate`'),
     ],

@@ -18,7 +18,7 @@ from benchmarks.peers.problems import PROBLEMS, conjugate_gradients
 from benchmarks.speed.timing import interleaved
 from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint.ops.backend import current
-from keras_adjoint_cli.output.console import make_console
+from keras_adjoint_cli.console import make_console
 
 INTRODUCTION = """# Other libraries
 

@@ -11,7 +11,7 @@ from rich.progress import track
 
 from benchmarks.speed import convolutions, files, notebook, overhead, page, training, workspace
 from benchmarks.speed.geometries import GEOMETRIES
-from keras_adjoint_cli.output.console import make_console
+from keras_adjoint_cli.console import make_console
 
 LENGTHS = {
     "float32": len(GEOMETRIES),

@@ -11,7 +11,7 @@ import keras
 from benchmarks.zoo import files, table
 from benchmarks.zoo.networks import FAMILIES, cases
 from benchmarks.zoo.processes import measured
-from keras_adjoint_cli.output.console import make_console
+from keras_adjoint_cli.console import make_console
 
 
 def main():

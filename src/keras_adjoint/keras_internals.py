@@ -9,10 +9,12 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 import keras
+from keras.src.activations import activations as activation_operations
 from keras.src.applications.convnext import LayerScale, StochasticDepth
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from keras.src.backend.common import global_state
 from keras.src.models.functional import Functional
+from keras.src.ops import core as core_operations
 from keras.src.ops import nn as nn_operations
 from keras.src.ops import numpy as numpy_operations
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
@@ -22,6 +24,8 @@ __all__ = [
     "Functional",  # what `keras.Model(inputs, outputs)` returns
     "LayerScale",  # ConvNeXt's scale of each channel
     "StochasticDepth",  # ConvNeXt's dropout of whole samples
+    "activation_operations",  # the classes behind those of `keras.activations` that `keras.ops` lacks: `ReLU`, `Mish`
+    "core_operations",  # the classes behind `keras.ops.cast`, `unstack` and the like: `Cast`, `Unstack`
     "nn_operations",  # the classes behind `keras.ops.conv`, `relu` and the like: `Conv`, `Relu`
     "numpy_operations",  # the classes behind `keras.ops.add`, `reshape` and the like: `Add`, `Reshape`
 ]

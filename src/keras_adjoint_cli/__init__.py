@@ -1,4 +1,8 @@
-"""The command `keras-adjoint`: `app` has its subcommands, and each of them does its work in a file of its own."""
+"""The command `keras-adjoint`.
+
+`app` has the subcommands. Each has its options and its help in `commands`, its work in `actions`, and what it prints in
+`output`, in files of its name; `files` reads and writes models, arrays and scripts.
+"""
 
 import importlib.util
 import os

@@ -77,13 +77,13 @@ def show_version(wanted: bool) -> None:
 @app.callback()
 def keras_adjoint(
     version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Say which version this is.")
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Exact adjoints of Keras layers that share their kernels.
 
     The backend is the one that KERAS_BACKEND names.
 
-    Exit status: 0 if all is well; 1 if something was examined and is not; 2 if a file or an option cannot be used; 130 if
-    it was interrupted. Errors are one line; --debug shows where they come from.
+    Exit status: 0 if all is well; 1 if what was examined, or what was made, fails; 2 if a file or an option cannot be
+    used; 130 if it was interrupted. Errors are one line; --debug shows where they come from.
     """

@@ -9,15 +9,24 @@ from typing import Annotated, Any
 import typer
 
 ModelFile = Annotated[
-    Path, typer.Argument(help="A saved Keras model.", metavar="MODEL.keras", readable=False, show_default=False)
+    Path,
+    typer.Argument(
+        help="The saved Keras model, a .keras or .h5 file.", metavar="MODEL.keras", readable=False, show_default=False
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON rather than for people.")]
 Modules = Annotated[
     list[str] | None,
-    typer.Option("--import", metavar="MODULE", help="A module to import first, which registers custom layers."),
+    typer.Option(
+        "--import",
+        metavar="MODULE",
+        help="A Python module to import first, because it registers custom layers. Can be given several times.",
+    ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite the output if it exists already; never the input.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Overwrite the output if it exists already. The input is never overwritten.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error rather than one line.")]
 
 
 def examples(*commands: str) -> str:

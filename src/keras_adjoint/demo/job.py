@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,8 +24,9 @@ SAMPLE = 16
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that the demo measured."""
+    """Everything that the demo measured, and the folder that it wrote to."""
 
+    out: Path
     tied: Trained
     untied: Trained
     attempts: list[Attempt]
@@ -62,7 +64,7 @@ def run(out: Path, *, steps: int, seed: int, console: Console | None = None) -> 
         trained.reconstruct(held_out)
     console.print(table_of_models(tied, untied))
 
-    with console.status("Trying other ways to reuse each kernel"):
+    with console.status("Trying other methods to reuse each kernel"):
         convolutions = models.convolutions(tied.encoder)
         attempts = [attempt for conv in convolutions for attempt in try_everything(conv, tied.decoder)]
     console.print(table_of_attempts(attempts))
@@ -78,7 +80,7 @@ def run(out: Path, *, steps: int, seed: int, console: Console | None = None) -> 
         f"{', and it is still the adjoint' if reloaded['still_adjoint'] else '[red], and it is not the adjoint[/]'}."
     )
     console.print(f"Wrote {out / 'demo.png'} and {file}. {time.perf_counter() - start:.0f} seconds in all.")
-    return Results(tied, untied, attempts, reloaded)
+    return Results(out, tied, untied, attempts, reloaded)
 
 
 def progress_bars(console: Console) -> Progress:
@@ -133,8 +135,8 @@ def table_of_models(tied: Trained, untied: Trained) -> Table:
 
 
 def table_of_attempts(attempts: Iterable[Attempt]) -> Table:
-    """The adjoint of every layer, and the other ways to reuse its kernel."""
-    title = "The adjoint of every layer, and other ways to reuse its kernel"
+    """The adjoint of every layer, and other methods to reuse its kernel."""
+    title = "The adjoint of every layer, and other methods to reuse its kernel"
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     table.add_column("layer", no_wrap=True)
     table.add_column("method", overflow="fold", ratio=2)
@@ -152,11 +154,22 @@ def table_of_attempts(attempts: Iterable[Attempt]) -> Table:
 
 def as_data(results: Results) -> dict[str, Any]:
     """A dictionary for JSON."""
-    facts = ("parameters", "file_bytes", "slot_numbers", "seconds", "step_seconds", "psnr")
     return {
-        **{
-            trained.name: {fact: getattr(trained, fact) for fact in facts} for trained in (results.tied, results.untied)
-        },
+        "output": str(results.out),
+        "backend": keras.backend.backend(),
+        "tied": trained_as_data(results.tied),
+        "untied": trained_as_data(results.untied),
         "attempts": [vars(attempt) for attempt in results.attempts],
         "reloaded": results.reloaded,
+    }
+
+
+def trained_as_data(trained: Trained) -> dict[str, Any]:
+    return {
+        "parameters": trained.parameters,
+        "bytes": trained.file_bytes,
+        "slot_numbers": trained.slot_numbers,
+        "seconds": trained.seconds,
+        "step_seconds": trained.step_seconds,
+        "psnr": trained.psnr,
     }

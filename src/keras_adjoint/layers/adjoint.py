@@ -18,8 +18,9 @@ from keras_adjoint.layers.tied import Tied, linear_part
 from keras_adjoint.ops import Shape
 from keras_adjoint.ops.dot_test import derived_tolerance, evaluate, operator_dtype, random_probe, residual_of
 
-# Stock layers cannot carry their source, so what they are the adjoint of is recorded here.
-SOURCES: weakref.WeakKeyDictionary[Layer, Layer] = weakref.WeakKeyDictionary()
+# Stock layers and models cannot carry their source, so what they are the adjoint of is recorded here. A source reaches its
+# adjoint through the graph where that is wired behind it, so neither may be kept alive.
+_SOURCES: weakref.WeakKeyDictionary[Layer, weakref.ref[Layer]] = weakref.WeakKeyDictionary()
 
 _UNKNOWN_SIZE = 12  # what an unknown size is tried with
 
@@ -35,17 +36,22 @@ def linear_adjoint(source: Layer, **options: Any) -> Layer:
             del options["tied"]  # nothing there that could be shared
     result = apply_rule(make, source, options)
     if not isinstance(result, Tied):
-        SOURCES[result] = source
+        record_source(result, source)
     if layer_class in REGISTERED_BY_USERS:
         _check_user_rule(source, result)
     return result
 
 
+def has_activation(layer: Any) -> bool:
+    """Whether a layer ends in an activation, after a part that may be linear."""
+    activation = getattr(layer, "activation", None)
+    return activation not in (None, keras.activations.linear) and not isinstance(layer, keras.layers.Activation)
+
+
 def check_linear(source: Layer) -> None:
     """Raise a NoRuleError if `source` ends in an activation."""
-    activation = getattr(source, "activation", None)
-    if activation not in (None, keras.activations.linear) and not isinstance(source, keras.layers.Activation):
-        name = getattr(activation, "__name__", activation)
+    if has_activation(source):
+        name = getattr(source.activation, "__name__", source.activation)
         raise NoRuleError(
             f"A layer with an activation is not linear, so it has no adjoint. Build it with `activation=None` and put a "
             f'`keras.layers.Activation("{name}")` behind it, then take the adjoint of the linear layer alone. '
@@ -68,10 +74,21 @@ def copied(source: Layer, *, keep_bias: bool) -> Layer:
     return copy
 
 
+def record_source(adjoint: Layer, source: Layer) -> None:
+    """Remember that a stock layer or a model is the adjoint of `source`, for as long as both exist."""
+    _SOURCES[adjoint] = weakref.ref(source)
+
+
+def recorded_source(adjoint: Layer) -> Layer | None:
+    """What a stock layer or a model was made the adjoint of, if that still exists."""
+    found = _SOURCES.get(adjoint)
+    return None if found is None else found()
+
+
 def original_of(layer: Layer) -> Layer | None:
     """The source of a layer that is an exact adjoint already."""
     if not isinstance(layer, Tied):
-        return SOURCES.get(layer)
+        return recorded_source(layer)
     if layer.exact:
         return layer.source
     raise NoRuleError(
@@ -100,8 +117,7 @@ def _check_user_rule(source: Layer, result: Layer) -> None:
     dtype = operator_dtype(source)
     generator = np.random.default_rng(0)
     x = random_probe(shape, dtype, generator)
-    with linear_part(source) as linear:
-        forward_x = evaluate(linear, x, dtype)
+    forward_x = evaluate(linear_part(source), x, dtype)
     y = random_probe(forward_x.shape, dtype, generator)
     backward_y = evaluate(result, y, dtype)
     if backward_y.shape != x.shape:

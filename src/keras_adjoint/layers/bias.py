@@ -13,6 +13,7 @@ from keras_adjoint.ops import Tensor
 MODES = ("none", "own", "subtract", "repeat", "average", "learned")
 READS_SOURCE = ("subtract", "repeat", "average", "learned")
 STARTS_FROM_SOURCE = ("repeat", "average")
+ADD_NOTHING = ("none", "subtract")
 
 
 def check_mode(mode: str, source: keras.layers.Layer) -> None:
@@ -31,25 +32,18 @@ def growing_or_shrinking(size: int, target: int) -> str:
     return "repeat" if target >= size else "average"
 
 
-def add_weights(
-    layer: keras.layers.Layer, mode: str, source: keras.layers.Layer, size: int
-) -> Callable[[], Tensor] | None:
-    """Give `layer` the weights that `mode` needs for a bias of `size` channels.
-
-    Returns:
-        A function without arguments that gives the bias to add, or `None` if the mode adds none.
-    """
-    if mode in ("none", "subtract"):
-        return None
-    if mode == "learned":
-        start = adapter_matrix(source.bias.shape[0], size, growing_or_shrinking(source.bias.shape[0], size))
-        bias_map = layer.add_weight(name="bias_map", shape=start.shape, initializer=constant(start))
-        return lambda: ops.sum(ops.expand_dims(source.bias, -1) * bias_map, axis=0)
+def add_bias(layer: keras.layers.Layer, mode: str, source: keras.layers.Layer, size: int) -> keras.Variable:
+    """Give `layer` a bias of `size` channels of its own, which starts from the source's for "repeat" and "average"."""
     start = np.zeros(size)
     if mode in STARTS_FROM_SOURCE:
         start = adapt_bias(keras.ops.convert_to_numpy(source.bias), size, mode)
-    bias = layer.add_weight(name="bias", shape=(size,), initializer=constant(start))
-    return lambda: bias
+    return layer.add_weight(name="bias", shape=(size,), initializer=constant(start))
+
+
+def add_bias_map(layer: keras.layers.Layer, source: keras.layers.Layer, size: int) -> keras.Variable:
+    """Give `layer` a trainable map from the source's bias to one of `size` channels."""
+    start = adapter_matrix(source.bias.shape[0], size, growing_or_shrinking(source.bias.shape[0], size))
+    return layer.add_weight(name="bias_map", shape=start.shape, initializer=constant(start))
 
 
 def constant(value: np.ndarray) -> Callable[..., Tensor]:

@@ -1,4 +1,4 @@
-"""Layers for pictures of features: select some of them, and pass gradients back by the sign of what was recorded."""
+"""The layer that selects features, for pictures of them."""
 
 import math
 from collections.abc import Sequence
@@ -86,45 +86,3 @@ class SelectedFeatures(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         own = {"channel": self.channel, "unit": self.unit, "rank": self.rank, "data_format": self.data_format}
         return {**super().get_config(), **own}
-
-
-@keras.saving.register_keras_serializable(package="keras_adjoint")
-class RecordedSign(keras.layers.Layer):
-    """Pass cotangents of units that were active and stop the others, as the gradient of a ReLU does.
-
-    With y for the cotangent and a for the recorded activation, "gradient" is y·[a > 0] (Simonyan et al. 2014) and
-    "guided" is y·[a > 0]·[y > 0] (Springenberg et al. 2015, equation 5). For fixed a the former is linear, and for a ReLU it
-    is its gradient.
-
-    Args:
-        guided: Whether negative values are stopped as well.
-
-    Call arguments:
-        y: The cotangent.
-        recorded: The recorded activation, of the same shape.
-
-    Input shape: Any.
-    Output shape: The same.
-
-    Example:
-
-    >>> y, recorded = np.array([[1.0, -2.0, 3.0]]), np.array([[0.5, 0.5, 0.0]])
-    >>> np.array(RecordedSign()(y, recorded)).tolist(), np.array(RecordedSign(guided=True)(y, recorded)).tolist()
-    ([[1.0, -2.0, 0.0]], [[1.0, 0.0, 0.0]])
-    """
-
-    def __init__(self, *, guided: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.guided = guided
-
-    def call(self, y: Tensor, recorded: Tensor) -> Tensor:
-        active = recorded > 0
-        if self.guided:
-            active = ops.logical_and(active, y > 0)
-        return ops.where(active, y, ops.zeros_like(y))
-
-    def compute_output_spec(self, y: Tensor, recorded: Tensor) -> keras.KerasTensor:
-        return keras.KerasTensor(y.shape, dtype=self.compute_dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "guided": self.guided}

@@ -78,11 +78,12 @@ class Sized(Tied):
         # What the source recorded changes with its calls alone. Going through it takes as long as a small convolution.
         key = outputs, len(calls_of(self.source))
         resolved: dict[Any, Shape] = self.resolved
-        if key not in resolved:
-            if len(resolved) == CACHE_SIZE:
+        sizes = resolved.get(key)
+        if sizes is None:
+            if len(resolved) >= CACHE_SIZE:
                 resolved.clear()
-            resolved[key] = self._resolve(outputs, None)
-        return resolved[key]
+            sizes = resolved[key] = self._resolve(outputs, None)
+        return sizes
 
     def _resolve(self, outputs: Shape, output_size: Any) -> Shape:
         outputs = self._known(outputs)

@@ -2,8 +2,10 @@
 
 import inspect
 import math
+import threading
 import warnings
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Self
 
@@ -49,7 +51,7 @@ class Tied(keras.layers.Layer):
         check_readable(source)
         current()  # imported here: `torch.compile` cannot import in its trace
         source.built = True  # a source that passed without being built has nothing to build
-        kwargs["name"] = kwargs.get("name") or name_after(source)
+        kwargs["name"] = name_after(source, self, kwargs.get("name"))
         super().__init__(dtype=float_policy(source) if dtype is None else dtype, **kwargs)
         self.source = source
         self.tied = tied
@@ -80,8 +82,7 @@ class Tied(keras.layers.Layer):
 
     def apply_forward(self, x: Tensor) -> Tensor:
         """A x: the source without its bias and activation, at inference."""
-        with linear_part(self.source) as linear:
-            return linear(x)
+        return linear_part(self.source)(x)
 
     @property
     def exact(self) -> bool:
@@ -148,35 +149,58 @@ class Tied(keras.layers.Layer):
         return cls(**config)
 
 
-def name_after(source: keras.layers.Layer) -> str:
-    """A name for an adjoint that says what it is the adjoint of, in every table that shows names."""
-    name = f"{source.name}_adjoint"
-    number = keras.backend.get_uid(name)
-    return name if number == 1 else f"{name}_{number - 1}"
+# The adjoints of each source by their names. Keras counts names per thread, and does not count those read from a file.
+_NAMED: weakref.WeakKeyDictionary[keras.layers.Layer, weakref.WeakValueDictionary[str, Tied]] = (
+    weakref.WeakKeyDictionary()
+)
+_NAMING = threading.Lock()
 
 
-class linear_part:
-    """Context manager that gives the linear part of a layer as a function: no bias, no activation, at inference."""
+def name_after(source: keras.layers.Layer, adjoint: Tied, name: str | None) -> str:
+    """The given name of an adjoint, or one that says what it is the adjoint of, in every table that shows names."""
+    with _NAMING:
+        taken = _NAMED.setdefault(source, weakref.WeakValueDictionary())
+        base = f"{source.name}_adjoint"
+        found = name
+        while found is None or (name is None and found in taken):
+            number = keras.backend.get_uid(base)
+            found = base if number == 1 else f"{base}_{number - 1}"
+        taken[found] = adjoint
+    return found
 
-    def __init__(self, layer: keras.layers.Layer) -> None:
-        self.layer = layer
 
-    def __enter__(self) -> Self:
-        # Written past Keras' attribute tracking, which would take a new value for a new part of the layer.
-        self.own = vars(self.layer)
-        self.kept = {name: self.own[name] for name in ("activation", "bias") if self.own.get(name) is not None}
-        if "activation" in self.kept:
-            self.own["activation"] = keras.activations.linear
-        if "bias" in self.kept:
-            self.own["bias"] = ops.zeros(self.kept["bias"].shape, self.layer.compute_dtype)
-        return self
+def linear_part(layer: keras.layers.Layer) -> Callable[[Any], Any]:
+    """The linear part of a layer as a function: no bias, no activation, at inference. The layer stays as it is."""
 
-    def __exit__(self, *exception: object) -> None:
-        self.own.update(self.kept)
+    def linear(x: Any) -> Any:
+        left_out = {name: part for name, part in _WITHOUT.items() if getattr(layer, name, None) is not None}
+        forward = stand_in(layer, {name: part(layer) for name, part in left_out.items()})
+        at_zero = call_at_inference(forward, keras.tree.map_structure(ops.zeros_like, x))
+        return keras.tree.map_structure(lambda y, y0: y - y0, call_at_inference(forward, x), at_zero)
 
-    def __call__(self, x: Any) -> Any:
-        at_zero = call_at_inference(self.layer, keras.tree.map_structure(ops.zeros_like, x))
-        return keras.tree.map_structure(lambda y, y0: y - y0, call_at_inference(self.layer, x), at_zero)
+    return linear
+
+
+# What is no part of the linear operator, or leaves a trace in the layer, and what it is called without.
+_WITHOUT: dict[str, Callable[[Any], Any]] = {
+    "activation": lambda layer: keras.activations.linear,
+    "bias": lambda layer: ops.zeros(layer.bias.shape, layer.compute_dtype),
+    "activity_regularizer": lambda layer: None,
+}
+
+
+def stand_in(layer: keras.layers.Layer, attributes: dict[str, Any]) -> keras.layers.Layer:
+    """An object that computes what `layer` does with other attributes, from the same variables, and owns nothing.
+
+    The layer itself may be in use in another thread, so it keeps its attributes. Written past Keras' attribute tracking,
+    which would take a new value for a new part of the layer.
+    """
+    if not attributes:
+        return layer
+    other = object.__new__(type(layer))
+    vars(other).update(vars(layer))
+    vars(other).update(attributes)
+    return other
 
 
 def call_at_inference(layer: keras.layers.Layer, x: Any) -> Any:

@@ -1,6 +1,6 @@
 """Tied layers whose output has channels: biases, and other numbers of channels than the source's."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -54,6 +54,11 @@ class TiedChannels(Tied):
             "average" takes means of every n-th, "truncate" drops the last, "pad" appends zeros, and "learned" is a
             trainable M that starts as one of the first two. Copies and means keep the scale of the output.
 
+    Attributes:
+        bias: The layer's own bias, a variable, for "own", "repeat" and "average"; else `None`.
+        bias_map: The trainable map of the source's bias for "learned"; else `None`.
+        channel_map: The trainable M for "learned" channels; else `None`.
+
     Raises:
         ValueError: If y has another number of axes or channels than the source's output.
     """
@@ -78,14 +83,32 @@ class TiedChannels(Tied):
         self.bias_mode = bias
         self.channels = channels
         self.channel_method = channel_method
-        self._bias: Callable[[], Tensor] | None = None
-        self._channel_map: Callable[[], Tensor] | None = None
         self._is_plain = bias == "none" and channels is None and self.data_format == "channels_last"
         # Checked here: an `input_spec` takes a tenth of an eager call of a small layer.
         self._filter_axis, self._filters = (1 if self.data_format == "channels_first" else -1), self.source_filters()
         self._axes = source.rank + 2 if hasattr(source, "rank") else None
-        if channels is not None:
-            self._channel_start(channels)
+        self._add_weights()
+
+    def _add_weights(self) -> None:
+        """Make the layer's own variables, which depend on nothing but the source."""
+        self.channel_map: keras.Variable | None = None
+        self._fixed_map: np.ndarray | None = None
+        if self.channels is not None:
+            start = self._channel_start(self.channels)
+            if self.channel_method == "learned":
+                self.channel_map = self.add_weight(
+                    name="channel_map", shape=start.shape, initializer=biases.constant(start)
+                )
+            else:
+                self._fixed_map = start
+        self.bias: keras.Variable | None = None
+        self.bias_map: keras.Variable | None = None
+        if self.bias_mode not in biases.ADD_NOTHING:
+            size = self.channels or self.source_channels()
+            if self.bias_mode == "learned":
+                self.bias_map = biases.add_bias_map(self, self.source, size)
+            else:
+                self.bias = biases.add_bias(self, self.bias_mode, self.source, size)
 
     def source_channels(self) -> int:
         """Channels of the source's input, which Aᵀ y has by default. Subclasses implement it."""
@@ -107,16 +130,17 @@ class TiedChannels(Tied):
     def exact(self) -> bool:
         return self.channels is None
 
-    def build(self, input_shape: Shape) -> None:
-        if self.channels is not None:
-            start = self._channel_start(self.channels)
-            if self.channel_method == "learned":
-                weight = self.add_weight(name="channel_map", shape=start.shape, initializer=biases.constant(start))
-                self._channel_map = lambda: weight
-            else:
-                self._channel_map = lambda: ops.convert_to_tensor(start, dtype=self.compute_dtype)
-        size = self.channels or self.source_channels()
-        self._bias = biases.add_weights(self, self.bias_mode, self.source, size)
+    def channel_matrix(self) -> Tensor | None:
+        """M in x ↦ x M, or `None` if the channels are the source's."""
+        if self._fixed_map is not None:
+            return ops.convert_to_tensor(self._fixed_map, dtype=self.compute_dtype)
+        return self.channel_map
+
+    def bias_added(self) -> Tensor | None:
+        """The bias that is added to Aᵀ y, or `None`."""
+        if self.bias_map is None:
+            return self.bias
+        return ops.sum(ops.expand_dims(self.source.bias, -1) * self.bias_map, axis=0)
 
     def call(self, y: Tensor) -> Tensor:
         y = accept(self, y)
@@ -137,10 +161,11 @@ class TiedChannels(Tied):
 
     def finished(self, x: Tensor) -> Tensor:
         """The layer's output: Aᵀ y with its channels adapted, the bias added, and the channels where the source has them."""
-        if self._channel_map is not None:
-            x = x @ ops.cast(self._channel_map(), x.dtype)
-        if self._bias is not None:
-            x = x + ops.cast(self._bias(), x.dtype)
+        matrix, bias = self.channel_matrix(), self.bias_added()
+        if matrix is not None:
+            x = x @ ops.cast(matrix, x.dtype)
+        if bias is not None:
+            x = x + ops.cast(bias, x.dtype)
         return self.from_channels_last(x)
 
     def to_channels_last(self, y: Tensor) -> Tensor:

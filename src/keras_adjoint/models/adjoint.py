@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_adjoint import layers as _layers  # noqa: F401  fills the registry
-from keras_adjoint.layers.adjoint import SOURCES, check_linear, linear_adjoint, original_of
+from keras_adjoint.layers.adjoint import check_linear, linear_adjoint, original_of, record_source
 from keras_adjoint.layers.options import standardize_options
 from keras_adjoint.layers.registry import class_with_rule, describe
 from keras_adjoint.models.backward import BackwardPass
@@ -111,5 +111,5 @@ def _adjoint_of_model(model: keras.Model, options: dict[str, Any]) -> keras.Mode
         )
     backward = BackwardPass(trace(model), tied=options.get("tied", True))
     result = backward.model(options.get("name") or f"{model.name}_adjoint")
-    SOURCES[result] = model
+    record_source(result, model)
     return result

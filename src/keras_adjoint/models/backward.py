@@ -1,18 +1,22 @@
 """The backward pass through a graph of linear layers: each is replaced by its adjoint, named after it, at its size."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import keras
+from keras import tree
 
 from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError
 from keras_adjoint.keras_internals import producer_of
 from keras_adjoint.layers.adjoint import check_linear, linear_adjoint, original_of
 from keras_adjoint.layers.registry import describe
-from keras_adjoint.models.graph import Call, Cotangents, Graph, transpose_graph, zeros
+from keras_adjoint.models.batch_axis import check_batch_axis
+from keras_adjoint.models.calls import Call, is_symbolic
+from keras_adjoint.models.graph import Cotangents, Graph, transpose_graph
 from keras_adjoint.models.names import Names
-from keras_adjoint.models.operations import is_symbolic, transpose_operation
+from keras_adjoint.models.operations import transpose_operation
+from keras_adjoint.models.zeros import zeros
 from keras_adjoint.ops.precision import epsilon
 
 T = TypeVar("T")
@@ -53,16 +57,25 @@ class BackwardPass:
     def model(self, name: str) -> keras.Model:
         """A Functional model from the graph's outputs to its inputs."""
         inputs = [
-            keras.Input(batch_shape=y.shape, dtype=y.dtype, name=self.names.new(f"from_{producer_of(y).name}"))
-            for y in self.graph.outputs
+            keras.Input(batch_shape=y.shape, dtype=y.dtype, name=self.names.new(wanted))
+            for y, wanted in zip(self.graph.outputs, self.names_of_inputs(), strict=True)
         ]
-        return self.build(inputs, self.run(inputs), name)
+        return self.build(packed_as(self.graph.output_structure, inputs), self.run(inputs), name)
 
-    def build(self, inputs: list[keras.KerasTensor], outputs: list[keras.KerasTensor], name: str) -> keras.Model:
-        """The Functional model between two lists of tensors, of which the backward pass is a part."""
-        outputs = [self.pass_on(y) if any(y is x for x in inputs) else y for y in outputs]
+    def names_of_inputs(self) -> list[str]:
+        """Names for the inputs of the backward pass: the keys of a dictionary, by which Keras distributes what it is given."""
+        paths = tree.flatten_with_path(self.graph.output_structure)
+        return [
+            "_".join(map(str, path)) if any(isinstance(key, str) for key in path) else f"from_{producer_of(y).name}"
+            for y, (path, _) in zip(self.graph.outputs, paths, strict=True)
+        ]
+
+    def build(self, inputs: Any, outputs: list[keras.KerasTensor], name: str) -> keras.Model:
+        """The Functional model from inputs, in any structure, to cotangents of the graph's inputs, in their structure."""
+        given = tree.flatten(inputs)
+        outputs = [self.pass_on(y) if any(y is x for x in given) else y for y in outputs]
         self.names.rename_others(outputs)
-        return keras.Model(one_or_list(inputs), one_or_list(outputs), name=name)
+        return keras.Model(inputs, packed_as(self.graph.input_structure, outputs), name=name)
 
     def pass_on(self, tensor: keras.KerasTensor) -> keras.KerasTensor:
         """The same tensor as a layer's output: Keras before 3.14 makes no model that returns its input itself."""
@@ -79,9 +92,10 @@ class BackwardPass:
             zeros(output.shape[1:], like) if y is None else y
             for output, y in zip(call.outputs, cotangents, strict=True)
         ]
-        if not isinstance(call.operation, keras.layers.Layer):
-            return transpose_operation(call, *ys)
         with locate_errors(call):
+            if not isinstance(call.operation, keras.layers.Layer):
+                return transpose_operation(call, ys)
+            check_batch_axis(call)
             layer = self.layer(call, "adjoint", lambda name: self.adjoint_of(call, name))
             if getattr(layer, "needs_switches", False):
                 raise NoRuleError(
@@ -192,3 +206,10 @@ def knows_size(layer: keras.layers.Layer, y: keras.KerasTensor, xs: list[keras.K
 def one_or_list(values: Sequence[T]) -> T | list[T]:
     """The one value of a list that has one, else the list."""
     return values[0] if len(values) == 1 else list(values)
+
+
+def packed_as(structure: Any, tensors: Sequence[keras.KerasTensor]) -> Any:
+    """Tensors in the lists and dictionaries of a model's inputs or outputs; a single one without a list around it."""
+    if isinstance(structure, Mapping) or (isinstance(structure, (list, tuple)) and len(tensors) > 1):
+        return tree.pack_sequence_as(structure, list(tensors))
+    return one_or_list(tensors)

@@ -15,7 +15,8 @@ from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.layers.adjoint import original_of
 from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.models.graph import Call, Cotangents, Graph
+from keras_adjoint.models.calls import Call
+from keras_adjoint.models.graph import Cotangents, Graph
 from keras_adjoint.models.mirror import with_decoder
 from keras_adjoint.models.mirror_backward import MirrorBackwardPass, graph_of_encoder
 from keras_adjoint.models.policies import Policies
@@ -51,8 +52,8 @@ class Decision:
         reached: For each of its inputs whether a cotangent arrives there.
         left_out: Whether a policy chose to put nothing in its place.
         error: Why it is not undone.
-        tied_parameters: How many parameters its layers share with it.
-        own_parameters: How many they add.
+        tied_variables: The variables of the encoder that its layers read.
+        own_variables: The variables that they add.
     """
 
     call: Call
@@ -64,8 +65,8 @@ class Decision:
     reached: tuple[bool, ...] = ()
     left_out: bool = False
     error: Exception | None = None
-    tied_parameters: int = 0
-    own_parameters: int = 0
+    tied_variables: tuple[keras.Variable, ...] = ()
+    own_variables: tuple[keras.Variable, ...] = ()
 
     @property
     def name(self) -> str:
@@ -161,7 +162,7 @@ class DecidingBackwardPass(MirrorBackwardPass):
 
     Args:
         *arguments: See `MirrorBackwardPass`.
-        tolerant: Whether to go on with new tensors behind a call that cannot be undone. No model can be made then.
+        tolerant: Whether to go on, with new tensors, after a call that cannot be undone. No model can be made then.
         advance: Called for every call that is reached.
         **options: See `MirrorBackwardPass`.
     """
@@ -199,7 +200,7 @@ class DecidingBackwardPass(MirrorBackwardPass):
         by_policy = self.policies.about(operation) is not None
         choices = self.choices[call] | ({} if by_policy else self._bias_of(call))
         keys = {policy: self.policies.key(policy, operation) for policy in choices}
-        counts = [parameters(layer, operation) for layer in layers.values()]
+        used = [variables_used(layer, operation) for layer in layers.values()]
         return Decision(
             call,
             Kind.POLICY if by_policy else Kind.EXACT,
@@ -209,8 +210,8 @@ class DecidingBackwardPass(MirrorBackwardPass):
             sharing=sharing_of(layers.values()),
             reached=self._reached[call],
             left_out=by_policy and call in self._left_out,
-            tied_parameters=sum(tied for tied, _ in counts),
-            own_parameters=sum(own for _, own in counts),
+            tied_variables=tuple(variable for tied, _ in used for variable in tied),
+            own_variables=tuple(variable for _, own in used for variable in own),
         )
 
     def _bias_of(self, call: Call) -> dict[str, Any]:
@@ -232,18 +233,21 @@ def sharing_of(layers: Iterable[keras.layers.Layer]) -> Sharing | None:
     return Sharing.TIED if all(layer.tied for layer in readers) else Sharing.COPIED
 
 
-def parameters(layer: keras.layers.Layer, undone: keras.Operation) -> tuple[int, int]:
-    """(parameters that a layer shares with the one that it undoes, parameters of its own)."""
+def variables_used(
+    layer: keras.layers.Layer, undone: keras.Operation
+) -> tuple[list[keras.Variable], list[keras.Variable]]:
+    """(variables that a layer of a mirror reads in its encoder, its own), for a layer that undoes another."""
     if isinstance(undone, Tied) and original_of(undone) is layer:
-        return parameters_read(undone), 0
-    if isinstance(layer, Tied) and layer.tied:
-        return parameters_read(layer), layer.count_params()
-    return 0, layer.count_params()
+        return variables_read(undone), []
+    if not (isinstance(layer, Tied) and layer.tied):
+        return [], layer.weights
+    theirs = {id(variable) for variable in layer.source.weights}
+    return variables_read(layer), [variable for variable in layer.weights if id(variable) not in theirs]
 
 
-def parameters_read(layer: Tied) -> int:
-    """How many parameters of its source an adjoint layer reads."""
-    return sum(math.prod(variable.shape) for variable in variables_read(layer))
+def count_parameters(variables: Iterable[keras.Variable]) -> int:
+    """How many numbers some variables hold; one that comes up several times is counted once."""
+    return sum(math.prod(variable.shape) for variable in {id(one): one for one in variables}.values())
 
 
 def variables_read(layer: Tied) -> list[keras.Variable]:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_adjoint.layers.deconvnet import SelectedFeatures
+from keras_adjoint.models.backward import packed_as
 from keras_adjoint.models.graph import Graph, trace
 from keras_adjoint.models.mirror import check_names
 from keras_adjoint.models.mirror_backward import MirrorBackwardPass
@@ -36,7 +37,7 @@ def deconvnet(
     """A model that shows what a layer's features respond to: it projects them back to pixels.
 
     Features are selected, all others are set to zero, and what is left passes the adjoints of the layers down to the input,
-    through the switches that max pooling recorded in the forward pass, and through a ReLU wherever there was an activation
+    through the switches that max pooling recorded in the forward pass, and through a ReLU wherever there was a ReLU
     (Zeiler and Fergus 2014, section 2.1).
 
     Args:
@@ -48,9 +49,10 @@ def deconvnet(
             `channel`: the k strongest units of that channel.
         name: Name of the new model.
         **policies: Other policies than those of a deconvnet, which are `activation="deconvnet"`, `pooling="switches"`,
-            `norm="adjoint"`, `gates="recorded"`, `preprocessing="adjoint"` and `bias="none"`. With `activation="gradient"` the
-            projection is the gradient of a ReLU network (Simonyan et al. 2014), with "guided" guided backpropagation
-            (Springenberg et al. 2015).
+            `norm="adjoint"`, `gates="recorded"`, `preprocessing="adjoint"` and `bias="none"`. "deconvnet" and "guided" (guided
+            backpropagation, Springenberg et al. 2015) are defined for rectifiers: ReLU, and ReLU with a maximum or a
+            threshold. With `activation="gradient"`, which is defined for every activation, the projection is the gradient of
+            the features that are selected, times their values (Simonyan et al. 2014).
 
     Returns:
         A Functional model from the model's inputs to projections of the same shape; with `strongest` they are stacked
@@ -58,7 +60,7 @@ def deconvnet(
 
     Raises:
         ValueError: If there is no such layer, channel or unit, or an option does not go with another.
-        NoRuleError: If a layer below has neither an adjoint nor a policy.
+        NoRuleError: If a layer below has neither an adjoint nor a policy, or a policy is not defined for it.
 
     Example:
 
@@ -85,7 +87,7 @@ def deconvnet(
         for same_input in zip(*pictures, strict=True)
     ]
     check_names(graph)
-    return backward.build(graph.inputs, stacked, name or f"{stem}_deconvnet")
+    return backward.build(packed_as(graph.input_structure, graph.inputs), stacked, name or f"{stem}_deconvnet")
 
 
 def graph_up_to(model: keras.Model, layer: keras.layers.Layer | str) -> Graph:
@@ -95,7 +97,7 @@ def graph_up_to(model: keras.Model, layer: keras.layers.Layer | str) -> Graph:
     graph = trace(model)
     for number, call in enumerate(graph.calls):
         if call.operation is layer or layer in (call.operation.name, call.place, call.place.partition("/")[2]):
-            return Graph(graph.inputs, [call.outputs[0]], graph.calls[: number + 1])
+            return Graph(graph.inputs, [call.outputs[0]], graph.calls[: number + 1], graph.input_structure)
     names = [call.operation.name for call in graph.calls]
     wanted = getattr(layer, "name", layer)
     near = difflib.get_close_matches(str(wanted), names) or names[-3:]

@@ -11,8 +11,9 @@ from keras_adjoint.layers.adjoint import linear_adjoint
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.sizes import recorded_shapes, spatial
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.models.decisions import Decision, Decisions, Kind
-from keras_adjoint.models.graph import Call, Graph, is_opaque, layers_of
+from keras_adjoint.models.calls import Call
+from keras_adjoint.models.decisions import Decision, Decisions, Kind, count_parameters
+from keras_adjoint.models.graph import Graph, is_opaque, layers_of
 from keras_adjoint.ops.algorithms.problem import ANY_SIZE
 from keras_adjoint.ops.backend import current
 
@@ -33,7 +34,8 @@ class LayerFacts:
         groups: Its groups.
         inputs: The shapes of its inputs.
         outputs: The shapes of its outputs.
-        adjoint: The type of its adjoint, or what it is the adjoint of.
+        adjoint: The type of its adjoint, whether or not a mirror takes it, or "".
+        adjoint_of: The name of its source, if it is itself an adjoint, or "".
         kind: How a mirror undoes it.
         policies: What the policies chose about it.
         parameters: How many parameters it has.
@@ -53,6 +55,7 @@ class LayerFacts:
     inputs: list[tuple[int | None, ...]]
     outputs: list[tuple[int | None, ...]]
     adjoint: str
+    adjoint_of: str
     kind: Kind
     policies: dict[str, Any]
     parameters: int
@@ -60,6 +63,30 @@ class LayerFacts:
     own_parameters: int
     algorithms: list[str]
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The parameters of a model and of its mirror. Each variable is counted once, however many layers read it.
+
+    Attributes:
+        parameters: Those of the model.
+        tied_parameters: Those of them that a mirror shares.
+        own_parameters: Those that a mirror adds.
+    """
+
+    parameters: int
+    tied_parameters: int
+    own_parameters: int
+
+
+def totals(model: keras.Model, decisions: Decisions | None) -> Totals:
+    """The `Totals` of a model, about which there are decisions if it is a graph of layers."""
+    return Totals(
+        parameters=count_parameters(model.weights),
+        tied_parameters=count_parameters(one for decision in decisions or () for one in decision.tied_variables),
+        own_parameters=count_parameters(one for decision in decisions or () for one in decision.own_variables),
+    )
 
 
 def facts_about_layers(model: keras.Model, decisions: Decisions | None, batch: int = 1) -> list[LayerFacts]:
@@ -99,20 +126,21 @@ def facts_about(name: str, layer: keras.Operation, decision: Decision | None, ba
         **hyperparameters(layer),
         inputs=inputs,
         outputs=outputs,
-        adjoint=name_of_adjoint(layer, adjoint),
+        adjoint=type_of_adjoint(layer, adjoint),
+        adjoint_of=layer.source.name if isinstance(layer, Tied) else "",
         kind=Kind.UNREACHED if decision is None else decision.kind,
         policies={} if decision is None else decision.policies,
-        tied_parameters=0 if decision is None else decision.tied_parameters,
-        own_parameters=0 if decision is None else decision.own_parameters,
+        tied_parameters=0 if decision is None else count_parameters(decision.tied_variables),
+        own_parameters=0 if decision is None else count_parameters(decision.own_variables),
         algorithms=algorithms(layer, outputs, batch) or algorithms(adjoint, inputs, batch),
         reason="" if decision is None else decision.reason,
     )
 
 
-def name_of_adjoint(layer: keras.Operation, adjoint: keras.layers.Layer | None) -> str:
-    """The type of a layer's adjoint, whether or not a mirror takes it; of an adjoint layer, its source."""
+def type_of_adjoint(layer: keras.Operation, adjoint: keras.layers.Layer | None) -> str:
+    """The type of a layer's adjoint, whether or not a mirror takes it."""
     if isinstance(layer, Tied):
-        return f"of {layer.source.name}"
+        return type(layer.source).__name__
     if adjoint is None and isinstance(layer, keras.layers.Layer):
         try:
             adjoint = linear_adjoint(layer)

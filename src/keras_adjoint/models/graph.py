@@ -10,38 +10,16 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import keras
-from keras import ops, tree
+from keras import tree
 
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.keras_internals import Functional, layers_inside, nodes_of
+from keras_adjoint.keras_internals import Functional, Node, call_of, layers_inside, nodes_of
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule, describe
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.models.calls import Call, bind
+from keras_adjoint.models.nested import tensors_for_inputs
 
 Cotangents: TypeAlias = list[keras.KerasTensor | None]  # one for each tensor; `None` stands for zeros
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """One call of a layer or operation.
-
-    Attributes:
-        operation: What was called, usually a layer.
-        place: Where it is, as in "classifier/encoder/conv1".
-        arguments: The positional arguments, symbolic tensors among them.
-        inputs: The symbolic tensors among all arguments.
-        outputs: The symbolic tensors that it returned.
-    """
-
-    operation: keras.Operation
-    place: str
-    arguments: tuple[Any, ...]
-    inputs: list[keras.KerasTensor]
-    outputs: list[keras.KerasTensor]
-
-    @property
-    def path(self) -> str:
-        """The place inside of the model, without the model's own name."""
-        return self.place.partition("/")[2]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,14 +31,18 @@ class Graph:
         outputs: Its output tensors. Where nested models were called, these are not `model.outputs`, but what their layers
             give when they are called one by one, so that every tensor between them is at hand.
         calls: The calls.
+        input_structure: The inputs in the lists and dictionaries that the model takes them in.
+        output_structure: The outputs of the model in the lists and dictionaries that it returns them in.
     """
 
     inputs: list[keras.KerasTensor]
     outputs: list[keras.KerasTensor]
     calls: list[Call]
+    input_structure: Any = None
+    output_structure: Any = None
 
     def readers(self) -> dict[int, int]:
-        """How many calls read each tensor, by the tensor's `id`."""
+        """How many times calls read each tensor as data, by the tensor's `id`."""
         count: dict[int, int] = defaultdict(int)
         for call in self.calls:
             for tensor in call.inputs:
@@ -79,7 +61,7 @@ def trace(model: keras.Model) -> Graph:
         raise NoRuleError(_no_graph(model, model.name))
     calls: list[Call] = []
     outputs = _follow(functional, list(functional.inputs), model.name, calls)
-    return Graph(list(functional.inputs), outputs, calls)
+    return Graph(list(functional.inputs), outputs, calls, functional.input, functional.output)
 
 
 def graph_of(layer: keras.Operation) -> Functional | None:
@@ -103,21 +85,38 @@ def _follow(
     current = dict(zip(map(id, model.inputs), inputs, strict=True))
     for node in nodes_of(model):
         layer, here = node.operation, f"{place}/{node.operation.name}"
-        arguments, keywords = node.arguments.fill_in(current)
         nested = graph_of(layer) if class_with_rule(layer) not in REGISTERED_BY_USERS else None
         if nested is not None:
-            outputs = _follow(nested, tree.flatten(arguments[0]), here, calls)
+            arguments, keywords = node.arguments.fill_in(current)
+            passed = next(iter(bind(layer, arguments, keywords).values()))
+            outputs = _nested(nested, passed, here, calls)
         else:
             if isinstance(layer, keras.Model) and class_with_rule(layer) is None:
                 raise NoRuleError(_no_graph(layer, here))
-            if all(current[id(tensor)] is tensor for tensor in node.input_tensors):
-                outputs = list(node.output_tensors)
-            else:
-                outputs = tree.flatten(layer(*arguments, **keywords))
-            read = [current[id(tensor)] for tensor in node.input_tensors]
-            calls.append(Call(layer, here, arguments, read, outputs))
+            call = Call.of(_on(node, current), here)
+            calls.append(call)
+            outputs = call.outputs
         current.update(zip(map(id, node.output_tensors), outputs, strict=True))
     return [current[id(tensor)] for tensor in model.outputs]
+
+
+def _nested(model: Functional, passed: Any, place: str, calls: list[Call]) -> list[keras.KerasTensor]:
+    """Append the calls of a nested model that is called with `passed`, and return its outputs."""
+    given = {id(x) for x in tree.flatten(passed)}
+    inputs = tensors_for_inputs(model, passed, place)
+    for x in inputs:
+        if id(x) not in given:  # an axis was added or dropped
+            node = call_of(x)
+            calls.append(Call.of(node, f"{place}/{node.operation.name}"))
+    return _follow(model, inputs, place, calls)
+
+
+def _on(node: Node, current: dict[int, keras.KerasTensor]) -> Node:
+    """The record of the same call on the current tensors."""
+    if all(current[id(tensor)] is tensor for tensor in node.input_tensors):
+        return node
+    arguments, keywords = node.arguments.fill_in(current)
+    return call_of(tree.flatten(node.operation(*arguments, **keywords))[0])
 
 
 def _no_graph(model: keras.Model, place: str) -> str:
@@ -168,12 +167,6 @@ def transpose_graph(
         if any(cotangent is not None for cotangent in cotangents):
             collect(call.inputs, transpose_call(call, cotangents))
     return [cotangent_of(tensor) for tensor in graph.inputs]
-
-
-def zeros(shape: tuple[int | None, ...], like: keras.KerasTensor) -> keras.KerasTensor:
-    """A symbolic tensor of zeros of `shape`, with as many samples as `like` has."""
-    one_each = ops.max(ops.zeros_like(like), axis=tuple(range(1, len(like.shape))))
-    return ops.reshape(one_each, (-1, *(1 for _ in shape))) + ops.zeros((1, *shape), dtype=like.dtype)
 
 
 # --- layers, called or not

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_adjoint.layers.options import boolean, name_or_none
+from keras_adjoint.models.backward import packed_as
 from keras_adjoint.models.graph import Graph
 from keras_adjoint.models.mirror_backward import MirrorBackwardPass, graph_of_encoder
 from keras_adjoint.models.policies import Policies
@@ -34,9 +35,9 @@ def mirror(
         encoder: A Functional or built Sequential model, nested ones included.
         bias: A mode of `adjoint`, for layers that can have it; modes that start from the source's bias leave out layers
             without one.
-        activation: "same", the encoder's own in the mirrored place; "linear", none; "deconvnet", a ReLU on the cotangent
-            (Zeiler and Fergus 2014); or an activation. With "same" and with activations of your own the code, which has
-            passed its activation already, does not pass one again. "gradient" and "guided" need recorded activations.
+        activation: "same", the encoder's own in the mirrored place; "linear", none; "deconvnet", of rectifiers, a ReLU on the
+            cotangent (Zeiler and Fergus 2014); or an activation. With "same" and with activations of your own the code, which
+            has passed its activation already, does not pass one again. "gradient" and "guided" need recorded activations.
         output_activation: The activation of the reconstruction, before preprocessing is undone; by default none.
         norm: "own", a new layer of the same kind; "inverse", which undoes scale and shift; "adjoint", which multiplies
             by the scale; "skip".
@@ -81,15 +82,17 @@ def autoencoder(
     """An encoder and its tied decoder in one Functional model, so that policies can use recorded activations.
 
     The model is made of the encoder's own layers, so that training it trains the encoder. What the decoder may read of
-    its activations are sizes that are known only at run time, the switches of max pooling, gates, and signs.
+    its activations are sizes that are known only at run time, the switches of max pooling, gates, and where activations were
+    evaluated.
 
     Args:
         encoder: A Functional or built Sequential model, nested ones included. If a policy needs activations from
             inside a nested model, that model's layers become layers of the autoencoder.
         name: Name of the model.
-        **policies: Those of `mirror`, and `tied`. Besides: `activation` "gradient", which sets the cotangents of units that
-            were not active to zero, and "guided", which does so with negative cotangents as well; `pooling="switches"`,
-            which puts maxima back where they came from; `gates="recorded"`, which multiplies by the recorded gate.
+        **policies: Those of `mirror`, and `tied`. Besides: `activation` "gradient", the gradient of any activation at its
+            recorded input, and "guided", of rectifiers, which also sets negative cotangents to zero (Springenberg et al.
+            2015); `pooling="switches"`, which puts maxima back where they came from; `gates="recorded"`, which multiplies by
+            the recorded gate.
 
     Returns:
         A Functional model from the encoder's inputs to reconstructions of them.
@@ -122,7 +125,8 @@ def with_decoder(backward: MirrorBackwardPass, encoder: keras.Model, name: str) 
             outputs = backward.run(own)  # nothing from inside of the nested models is needed, so they stay as they are
         else:
             check_names(backward.graph)
-    return backward.build(backward.graph.inputs, outputs, name)
+    graph = backward.graph
+    return backward.build(packed_as(graph.input_structure, graph.inputs), outputs, name)
 
 
 def check_names(graph: Graph) -> None:

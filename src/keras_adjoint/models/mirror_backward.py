@@ -10,7 +10,8 @@ from keras_adjoint.layers.adjoint import linear_adjoint, original_of
 from keras_adjoint.layers.bias import MODES, READS_SOURCE
 from keras_adjoint.layers.registry import class_with_rule, options_of
 from keras_adjoint.models.backward import BackwardPass, locate_errors
-from keras_adjoint.models.graph import Call, Cotangents, Graph, trace
+from keras_adjoint.models.calls import Call
+from keras_adjoint.models.graph import Cotangents, Graph, trace
 from keras_adjoint.models.policies import Policies, describe_call, has_own_activation
 from keras_adjoint.models.policy_layers import GLOBAL_MAX_POOLS, MAX_POOLS, UNDO
 
@@ -111,7 +112,7 @@ class MirrorBackwardPass(BackwardPass):
         readers = self.graph.readers()
         found = {id(tensor) for tensor in self.graph.inputs}
         for call in self.graph.calls:
-            x = call.inputs[0]
+            x = next(iter(call.inputs), None)
             if id(x) in found and readers[id(x)] == 1 and self.policies.about(call.operation) == "preprocessing":
                 found.remove(id(x))
                 found.add(id(call.outputs[0]))

@@ -6,10 +6,10 @@ from typing import Any
 
 import keras
 
-from keras_adjoint.keras_internals import StochasticDepth, nn_operations, numpy_operations
+from keras_adjoint.keras_internals import StochasticDepth, activation_operations, nn_operations, numpy_operations
 from keras_adjoint.layers.bias import MODES
 from keras_adjoint.layers.registry import class_with_rule, nearest_class
-from keras_adjoint.models.graph import Call
+from keras_adjoint.models.calls import Call
 
 NAMES = {
     "bias": MODES,
@@ -57,25 +57,38 @@ DECIDES: dict[type, str] = {
     keras.layers.Normalization: "preprocessing",
 }
 
-# Activations that were written as operations of `keras.ops`.
+# Activations that were written as operations.
 ACTIVATION_OPERATIONS = (
+    activation_operations.Mish,
+    activation_operations.ReLU,
+    numpy_operations.Exp,
     numpy_operations.Tanh,
     nn_operations.Celu,
     nn_operations.Elu,
     nn_operations.Gelu,
+    nn_operations.Glu,
+    nn_operations.HardShrink,
     nn_operations.HardSigmoid,
     nn_operations.HardSilu,
     nn_operations.HardTanh,
     nn_operations.LeakyRelu,
     nn_operations.LogSigmoid,
+    nn_operations.LogSoftmax,
     nn_operations.Relu,
     nn_operations.Relu6,
     nn_operations.Selu,
     nn_operations.Sigmoid,
     nn_operations.Silu,
+    nn_operations.SoftShrink,
     nn_operations.Softmax,
     nn_operations.Softplus,
     nn_operations.Softsign,
+    nn_operations.SparsePlus,
+    nn_operations.SparseSigmoid,
+    nn_operations.Sparsemax,
+    nn_operations.Squareplus,
+    nn_operations.TanhShrink,
+    nn_operations.Threshold,
 )
 
 

@@ -11,8 +11,8 @@ import keras
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import producer_of
+from keras_adjoint.layers.activations import ActivationGradient, PreActivation, rectifies
 from keras_adjoint.layers.adjoint import copied
-from keras_adjoint.layers.deconvnet import RecordedSign
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
 from keras_adjoint.layers.kernel import float_policy
 from keras_adjoint.layers.norm import (
@@ -22,13 +22,14 @@ from keras_adjoint.layers.norm import (
     AdjointRescaling,
 )
 from keras_adjoint.layers.pooling import AdjointAveragePooling, SpreadPooling
-from keras_adjoint.layers.registry import nearest_class
+from keras_adjoint.layers.registry import describe, nearest_class
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.backward import BackwardPass
-from keras_adjoint.models.graph import Call, Cotangents
+from keras_adjoint.models.calls import Call
+from keras_adjoint.models.graph import Cotangents
 from keras_adjoint.models.operations import transpose_operation
-from keras_adjoint.models.policies import describe_call
+from keras_adjoint.models.policies import describe_call, has_own_activation
 
 Replacement: TypeAlias = Callable[[BackwardPass, Call, keras.KerasTensor, Any], Cotangents]
 
@@ -94,13 +95,60 @@ def activation(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice:
         return [y]
     if choice == "same":
         return [same_activation(backward, call)(y)]
+    if choice in ("deconvnet", "guided"):
+        check_rectifier(backward, call, choice)
     if choice in ("gradient", "guided"):
-        recorded = backward.recorded(call.outputs[0], call, f"an activation by {choice!r}")
-        guided = choice == "guided"
-        layer = backward.layer(call, choice, lambda name: RecordedSign(guided=guided, dtype=y.dtype, name=name))
-        return [layer(y, recorded)]
+        return [activation_gradient(backward, call, y, choice)]
     function = "relu" if choice == "deconvnet" else choice
     return [activation_layer(backward, call, function, y.dtype)(y)]
+
+
+def check_rectifier(backward: BackwardPass, call: Call, choice: str) -> None:
+    """Raise unless a call ends in a rectifier, for which alone "deconvnet" and "guided" are defined."""
+    own = has_own_activation(call.operation)
+    if rectifies(call.operation.activation if own else call.operation):
+        return
+    gradient = 'For other activations use `activation="gradient"`, or leave' if backward.records else "Leave"
+    raise NoRuleError(
+        f'"{choice}" is defined for rectifiers: ReLU, and ReLU with a maximum or a threshold. {gradient} this one out: '
+        f'`activation={{{call.operation.name!r}: "linear", "default": "{choice}"}}`. '
+        f"Received: {describe_activation(call.operation)}"
+    )
+
+
+def describe_activation(operation: keras.Operation) -> str:
+    activation = getattr(operation, "activation", None)
+    name = f", activation={getattr(activation, '__name__', activation)!r}" if activation is not None else ""
+    return f"{describe(operation)}{name}"
+
+
+def activation_gradient(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: str) -> keras.KerasTensor:
+    """Jᵀ y for the activation of a call, at what the encoder recorded: the activation's output where that tells J.
+
+    Elsewhere it is the input. What a layer computes before its own activation is in no graph, so it is computed once more.
+    """
+    layer = backward.layer(call, choice, lambda name: gradient_layer(backward, call, choice, y.dtype, name))
+    what = f'an activation by "{choice}"'
+    if layer.reads_output:
+        return layer(y, backward.recorded(call.outputs[0], call, what))
+    if len(call.inputs) != 1:
+        raise missing(call, "activation", choice)
+    recorded = backward.recorded(call.inputs[0], call, what)
+    if has_own_activation(call.operation):
+        pre = backward.layer(call, "preactivation", lambda name: PreActivation(call.operation, name=name))
+        recorded = pre(recorded)
+    return layer(y, recorded)
+
+
+def gradient_layer(backward: BackwardPass, call: Call, choice: str, dtype: Any, name: str) -> ActivationGradient:
+    operation = call.operation
+    options = {"guided": choice == "guided", "dtype": dtype, "name": name}
+    if has_own_activation(operation) or not isinstance(operation, keras.layers.Layer):
+        function = operation.activation if has_own_activation(operation) else operation
+        return ActivationGradient(keras.layers.Activation(function, dtype=dtype), tied=False, **options)
+    if backward.tied or not operation.weights:
+        return ActivationGradient(operation, **options)
+    return ActivationGradient(copied(operation, keep_bias=True), tied=False, **options)
 
 
 def same_activation(backward: BackwardPass, call: Call) -> keras.Operation:
@@ -165,7 +213,7 @@ def pooling(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: An
 def gates(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: Any) -> Cotangents:
     """Through the signal alone. What computed the gates gets no cotangent."""
     if len(call.inputs) < 2:
-        return transpose_operation(call, y)
+        return transpose_operation(call, [y])
     signal = signal_among(call.inputs)
     if choice == "recorded":
         others = [x for number, x in enumerate(call.inputs) if number != signal]

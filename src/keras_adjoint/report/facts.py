@@ -1,6 +1,5 @@
 """The contents of the page, gathered from a model."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,9 +8,8 @@ from typing import Any, TypeAlias
 import keras
 
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.decisions import Decision, Decisions, Kind, decide
-from keras_adjoint.models.facts import KERNELS
+from keras_adjoint.models.facts import totals
 from keras_adjoint.plots.diagram.labels import Labels, labels_of
 from keras_adjoint.plots.diagram.layout import draw
 from keras_adjoint.plots.diagram.shapes import Drawing
@@ -38,6 +36,37 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Figures:
+    """The figures at the top of the page; `None` where there is no mirror.
+
+    Attributes:
+        calls: Calls of layers and operations.
+        exact_calls: Those of them that are mirrored by their exact adjoints.
+        tied_parameters: Parameters that the mirror shares with the model.
+        own_parameters: Parameters that it adds; `None` as well if it cannot be built.
+        adjoint_tests: Adjoint tests that were run.
+        adjoint_tests_passed: Those of them that passed.
+    """
+
+    calls: int | None
+    exact_calls: int | None
+    tied_parameters: int | None
+    own_parameters: int | None
+    adjoint_tests: int
+    adjoint_tests_passed: int
+
+    def in_words(self) -> Iterator[tuple[str, str]]:
+        """(number, what it counts) of each figure that there is."""
+        if self.exact_calls is not None:
+            yield f"{self.exact_calls} of {self.calls}", "layers are mirrored by their exact adjoints"
+        if self.tied_parameters is not None:
+            yield short(self.tied_parameters), "parameters are shared, not copied"
+        if self.own_parameters is not None:
+            yield short(self.own_parameters), "parameters are the mirror's own"
+        yield f"{self.adjoint_tests_passed} of {self.adjoint_tests}", "adjoint tests passed"
+
+
+@dataclass(frozen=True)
 class Facts:
     """What the page says.
 
@@ -45,7 +74,7 @@ class Facts:
         model: The model's name.
         file: The name of its file.
         backend: The versions of Keras and the backend that computed the figures.
-        figures: (number, what it counts) pairs.
+        figures: The `Figures`.
         drawings: The diagram for wide screens and for narrow ones; empty if there is none.
         refusal: Why there is no diagram, or "".
         gaps: (name, type, why) of each layer that has neither an adjoint nor a policy.
@@ -60,7 +89,7 @@ class Facts:
     model: str
     file: str
     backend: str
-    figures: list[tuple[str, str]]
+    figures: Figures
     drawings: list[Drawing] = field(default_factory=list)
     refusal: str = ""
     gaps: list[tuple[str, str, str]] = field(default_factory=list)
@@ -110,7 +139,7 @@ def facts_about(
         model=model.name,
         file=file,
         backend=f"Keras {keras.__version__} on {keras.backend.backend()}",
-        figures=[*figures_of_mirror(decisions, whole, model), tests_passed(checked)],
+        figures=figures_of(model, decisions, checked, built=whole is not None),
         drawings=[draw(decisions, fmt) for fmt in (WIDE, NARROW)] if decisions is not None else [],
         refusal=refusal,
         gaps=[(gap.name, gap.type, gap.reason.partition("\n")[0]) for gap in decisions.gaps] if decisions else [],
@@ -151,29 +180,18 @@ def reconstruct(
 # --- figures
 
 
-def figures_of_mirror(
-    decisions: Decisions | None, whole: keras.Model | None, model: keras.Model
-) -> Iterator[tuple[str, str]]:
-    """How many calls have an exact adjoint in the mirror, and how many parameters that takes."""
-    if not decisions:
-        return
-    exact = sum(decision.kind == Kind.EXACT for decision in decisions)
-    yield f"{exact} of {len(decisions)}", "layers are mirrored by their exact adjoints"
-    shared = {id(kernel): kernel for decision in decisions for kernel in kernels_read(decision)}
-    yield short(sum(math.prod(kernel.shape) for kernel in shared.values())), "kernel parameters are shared, not copied"
-    if whole is not None:
-        yield short(whole.count_params() - model.count_params()), "parameters are the mirror's own"
-
-
-def kernels_read(decision: Decision) -> list[keras.Variable]:
-    tied = [layer for layer in decision.layers.values() if isinstance(layer, Tied) and layer.tied]
-    return [variable for layer in tied for variable in layer.source.weights if variable.name.endswith(KERNELS)]
-
-
-def tests_passed(checked: Sequence[Checked]) -> tuple[str, str]:
-    """How many adjoint tests passed, of those that were run."""
+def figures_of(model: keras.Model, decisions: Decisions | None, checked: Sequence[Checked], *, built: bool) -> Figures:
+    """The `Figures` of a model, about which there are decisions if it has a mirror, which may have been built."""
     tested = [check for _, _, check in checked if check.residual is not None or check.failed]
-    return f"{sum(not check.failed for check in tested)} of {len(tested)}", "adjoint tests passed"
+    counts = totals(model, decisions) if decisions else None
+    return Figures(
+        calls=len(decisions) if decisions else None,
+        exact_calls=sum(decision.kind == Kind.EXACT for decision in decisions) if decisions else None,
+        tied_parameters=counts.tied_parameters if counts else None,
+        own_parameters=counts.own_parameters if counts and built else None,
+        adjoint_tests=len(tested),
+        adjoint_tests_passed=sum(not check.failed for check in tested),
+    )
 
 
 def short(count: int) -> str:

@@ -23,7 +23,7 @@ MEANS: dict[str, dict[str, str]] = {
         "the code has passed it already.",
         "linear": "The mirror has no activation there.",
         "deconvnet": "Values pass a ReLU in the mirror (Zeiler and Fergus 2014).",
-        "gradient": "Values are set to zero at units that were not active, as in a gradient.",
+        "gradient": "Values are multiplied by the derivative at the input that the encoder records: the gradient.",
         "guided": "Values are set to zero at units that were not active, and where they are negative (Springenberg et al. "
         "2015).",
     },

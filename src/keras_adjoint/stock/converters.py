@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from keras.layers import Layer
 
+from keras_adjoint.layers.activations import ActivationGradient, PreActivation
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.conv_transpose import AdjointConvTranspose
-from keras_adjoint.layers.deconvnet import RecordedSign, SelectedFeatures
+from keras_adjoint.layers.deconvnet import SelectedFeatures
 from keras_adjoint.layers.dense import AdjointDense, AdjointEinsumDense, AdjointEmbedding
 from keras_adjoint.layers.depthwise import AdjointDepthwiseConv, AdjointSeparableConv
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
@@ -59,7 +60,7 @@ REFUSED: dict[type, str] = {
 
 
 UNKNOWN = "no arrangement of them is known that computes it"
-NOT_CONVERTED = (RecordedSign, SelectedFeatures)  # layers of ours that are no adjoints
+NOT_CONVERTED = (ActivationGradient, PreActivation, SelectedFeatures)  # layers of ours that are no adjoints
 
 
 def converter_for(tied: Layer) -> Callable[[AdjointCall], list[Step] | Branches]:

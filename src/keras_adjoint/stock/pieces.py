@@ -78,10 +78,11 @@ def multiplied(matrix: np.ndarray, rank: int = 0, bias: np.ndarray | None = None
 def with_options(tied: Tied, rank: int, convert: Callable[[np.ndarray | None], list[Step]]) -> list[Step]:
     """The steps that the options of an adjoint add around those that `convert(bias)` gives."""
     before = subtracted(tied, tied.source.bias)
-    bias = None if tied._bias is None else array(tied._bias())
-    if tied._channel_map is None:
+    bias, matrix = tied.bias_added(), tied.channel_matrix()
+    bias = None if bias is None else array(bias)
+    if matrix is None:
         return [*before, *convert(bias)]
-    return [*before, *convert(None), multiplied(array(tied._channel_map()), rank, bias)]
+    return [*before, *convert(None), multiplied(array(matrix), rank, bias)]
 
 
 def among_channels_last(tied: Tied, rank: int, steps: list[Step]) -> list[Step]:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_adjoint.layers.adjoint import linear_adjoint, original_of
+from keras_adjoint.layers.adjoint import has_activation, linear_adjoint, original_of
 from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.ops import Shape
 from keras_adjoint.ops.dot_test import derived_tolerance, operator_dtype, random_probe, residual_of
@@ -24,8 +24,8 @@ class AdjointReport:
         tolerance: What rounding explains.
         dtype: The dtype that the operators computed in.
         diagnosis: What is probably wrong, or "".
-        forward: Name of A.
-        backward: Name of B.
+        forward: Name of A; of a layer with an activation "the linear part of" it.
+        backward: Name of B; of the source of an adjoint layer, likewise.
         input_shape: Shape of x; a tuple of shapes if there are several.
         output_shape: Shape of A x; a tuple of shapes if there are several.
     """
@@ -127,11 +127,20 @@ def check_adjoint(
         tolerance=float(tolerance),
         dtype=dtype,
         diagnosis=diagnosis,
-        forward=name_of(forward),
-        backward=name_of(backward),
+        forward=name_of_linear(forward),
+        backward=(name_of_linear if backward is getattr(forward, "source", None) else name_of)(backward),
         input_shape=shape if inputs is None else inputs.shapes,
         output_shape=output_shape if pair.outputs is None else pair.outputs.shapes,
     )
+
+
+def name_of_linear(operator: Operator) -> str:
+    """The name of an operator, which says so if only its linear part counts."""
+    name, is_layer = (
+        name_of(operator),
+        isinstance(operator, keras.layers.Layer) and not isinstance(operator, keras.Model),
+    )
+    return f"the linear part of {name}" if is_layer and has_activation(operator) else name
 
 
 def assert_adjoint(forward: Operator, backward: Operator | None = None, **options: Any) -> AdjointReport:

@@ -4,21 +4,22 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_adjoint.errors import NoRuleError, TieError
-from keras_adjoint.layers.adjoint import linear_adjoint, probe_shape
+from keras_adjoint.layers.adjoint import has_activation, linear_adjoint, probe_shape
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule
-from keras_adjoint.layers.tied import Tied, call_at_inference
+from keras_adjoint.layers.tied import Tied, call_at_inference, stand_in
 from keras_adjoint.models.graph import layers_of
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.dot_test import evaluate, operator_dtype, random_probe
 from keras_adjoint.ops.precision import epsilon
 from keras_adjoint.testing.check import AdjointReport, check_adjoint
 
-OK, FAILED, NO_RULE, NOT_LINEAR, NOT_RUN = "ok", "FAILED", "no rule", "not linear", "not run"
+OK, FAILED, NO_RULE, NOT_LINEAR, NOT_RUN = "ok", "failed", "no rule", "not linear", "not run"
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,12 @@ class LayerCheck:
         layer: Its name, with those of the models around it.
         type: Its type.
         verdict: OK, FAILED, NO_RULE, NOT_LINEAR or NOT_RUN.
-        adjoint: The type of its adjoint, or what the layer is the adjoint of.
+        adjoint: The type of its adjoint, or "".
+        adjoint_of: The name of its source, if the layer is itself an adjoint, or "".
         input_shape: The shape that was tried.
         residual: The largest residual, if it is finite.
         tolerance: What rounding explains.
+        linear_part: Whether the test is of its linear part alone, because the layer has an activation.
         reason: Why it failed or was not tested, or "".
     """
 
@@ -40,19 +43,31 @@ class LayerCheck:
     type: str
     verdict: str
     adjoint: str = ""
+    adjoint_of: str = ""
     input_shape: Shape = ()
     residual: float | None = None
     tolerance: float | None = None
+    linear_part: bool = False
     reason: str = ""
 
     @property
     def failed(self) -> bool:
         return self.verdict == FAILED
 
+    @property
+    def pair(self) -> str:
+        """What it was tested with: its adjoint or its source, in words."""
+        text = f"of {self.adjoint_of}" if self.adjoint_of else self.adjoint
+        return f"{text}, linear part" if self.linear_part else text
 
-def check_layers(model: keras.Model) -> list[LayerCheck]:
-    """A `LayerCheck` of every layer of a model."""
-    return [check_layer(name, layer) for name, layer in layers_of(model)]
+
+def check_layers(model: keras.Model, advance: Callable[[], Any] = lambda: None) -> list[LayerCheck]:
+    """A `LayerCheck` of every layer of a model; `advance` is called before each."""
+    found = []
+    for name, layer in layers_of(model):
+        advance()
+        found.append(check_layer(name, layer))
+    return found
 
 
 def check_layer(name: str, layer: keras.layers.Layer, trials: int = 3) -> LayerCheck:
@@ -76,31 +91,31 @@ def check_layer(name: str, layer: keras.layers.Layer, trials: int = 3) -> LayerC
     return replace(
         found,
         verdict=verdict,
-        adjoint=adjoint,
+        adjoint="" if adjoint is None else type(adjoint).__name__,
+        adjoint_of=layer.source.name if isinstance(layer, Tied) else "",
         input_shape=tuple(report.input_shape),
         residual=report.residual if math.isfinite(report.residual) else None,
         tolerance=report.tolerance,
+        linear_part=has_activation(layer.source if isinstance(layer, Tied) else layer),
         reason=reason,
     )
 
 
-def run_test(layer: keras.layers.Layer, trials: int) -> tuple[str, AdjointReport]:
-    """(the adjoint in words, the report of the adjoint test)."""
+def run_test(layer: keras.layers.Layer, trials: int) -> tuple[keras.layers.Layer | None, AdjointReport]:
+    """(the adjoint, or `None` of a layer that is itself one; the report of the adjoint test)."""
     if isinstance(layer, Tied):
-        return f"of {layer.source.name}", check_adjoint(layer, trials=trials) or without_bias(layer)
+        return None, check_adjoint(layer, trials=trials) or without_bias(layer)
     adjoint = linear_adjoint(layer)
-    return type(adjoint).__name__, check_adjoint(layer, adjoint, trials=trials)
+    return adjoint, check_adjoint(layer, adjoint, trials=trials)
 
 
 def without_bias(layer: Tied) -> AdjointReport:
     """The failed test of an adjoint layer once more, as that of its source, which can find mistakes in the kernel's use.
 
-    It would take the layer's bias for a mistake, so the bias of this model is set to zero.
+    It would take the layer's bias for a mistake, so it is left out.
     """
-    for variable in layer.weights:
-        if "bias" in variable.name and all(variable is not other for other in layer.source.weights):
-            variable.assign(keras.ops.zeros_like(variable))
-    return check_adjoint(layer.source, layer)
+    biases = {name: None for name in ("bias", "bias_map") if getattr(layer, name, None) is not None}
+    return check_adjoint(layer.source, stand_in(layer, biases))
 
 
 def quantisation(layer: keras.layers.Layer) -> str | None:

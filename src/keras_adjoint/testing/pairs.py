@@ -99,11 +99,11 @@ def pair_of(
     if isinstance(backward, Tied) and backward.source is forward:
         linear = backward.apply_forward
     elif isinstance(forward, Tied) and backward is forward.source:
-        linear, backward = _linear(forward), forward.apply_forward
+        linear, backward = linear_part(forward), forward.apply_forward
     elif isinstance(forward, keras.layers.Layer) and (
         not isinstance(forward, keras.Model) or (isinstance(backward, keras.Model) and original_of(backward) is forward)
     ):
-        linear = _linear(forward)
+        linear = linear_part(forward)
 
     def apply_backward(y: Tensor) -> Tensor:
         if not isinstance(backward, Tied) or getattr(backward, "output_size", ()) is not None:
@@ -138,14 +138,6 @@ def _zeros(shape: Shape, dtype: str) -> Tensor | list[Tensor]:
     if isinstance(shape[0], int):
         return ops.zeros(shape, dtype)
     return [ops.zeros(one, dtype) for one in shape]
-
-
-def _linear(layer: keras.layers.Layer) -> Operator:
-    def apply(x: Tensor) -> Tensor:
-        with linear_part(layer) as linear:
-            return linear(x)
-
-    return apply
 
 
 def known_shape(forward: Operator, backward: Operator) -> Any:

@@ -3,8 +3,8 @@
 import typer
 
 from keras_adjoint_cli.errors import one_line
-from keras_adjoint_cli.files.without_tensorflow import without_tensorflow
 from keras_adjoint_cli.options import AsJson, Debug, ModelFile, Modules
+from keras_adjoint_cli.without_tensorflow import without_tensorflow
 
 EXAMPLES = ("check model.keras", "check model.keras --json", "check model.keras --import my_layers")
 
@@ -12,17 +12,22 @@ EXAMPLES = ("check model.keras", "check model.keras --json", "check model.keras 
 def check(file: ModelFile, as_json: AsJson = False, modules: Modules = None, debug: Debug = False) -> None:
     """Run the adjoint test on every layer of a model.
 
-    Of a layer with a bias or an activation the linear part is tested; an adjoint layer is tested against its source.
-    The exit status is 0 if all tests passed, 1 if one failed, and 2 if the file cannot be used. Layers that are not
-    linear, or have no rule, are listed and do not count.
+    A layer is tested without its bias. If it has an activation, the test is of the linear part before it, and the table
+    says so. An adjoint layer is tested against its source.
+    Layers that are not linear, or have no rule, are listed and do not count.
+
+    Exit status: 0 if all tests passed; 1 if one failed; 2 if the file cannot be used.
     """
     with one_line(debug=debug), without_tensorflow():
+        from keras_adjoint.models.graph import layers_of
         from keras_adjoint.testing.model import check_layers
+        from keras_adjoint_cli.console import print_json, progress
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.check import as_data, show
-        from keras_adjoint_cli.output.console import print_json
 
-        findings = check_layers(load(file, modules))
+        model = load(file, modules)
+        with progress("Testing adjoints", len(list(layers_of(model)))) as advance:
+            findings = check_layers(model, advance)
         if as_json:
             print_json(as_data(file, findings))
         else:

@@ -11,29 +11,36 @@ from keras_adjoint_cli.options import AsJson, Debug
 
 EXAMPLES = ("demo", "demo --out pictures --steps 3000", "demo --json")
 
-Out = Annotated[Path, typer.Option(help="Folder for demo.png and autoencoder.keras.", file_okay=False)]
+Out = Annotated[
+    Path,
+    typer.Option(
+        help="The folder for demo.png and autoencoder.keras. It is made if it does not exist.", file_okay=False
+    ),
+]
 
 
 def demo(
     out: Out = Path("out"),
-    steps: Annotated[int, typer.Option(help="Training steps of either autoencoder.", min=2)] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the kernels, patches and batches.", min=0)] = 0,
+    steps: Annotated[int, typer.Option(help="How many steps each autoencoder is trained.", min=2)] = 1000,
+    seed: Annotated[
+        int, typer.Option(help="The seed of the initial kernels, of the patches and of their order.", min=0)
+    ] = 0,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Train a tied autoencoder on photographs beside an untied one, in about a minute.
 
-    Compares their sizes, times and reconstructions, measures the adjoint of every layer and what naive reuse of its
-    kernel gives, writes a picture and the model, and shows that the model is tied after loading.
+    Compares their sizes, times and reconstructions, measures the adjoint of every layer and other attempts to reuse its
+    kernel, writes a picture and the model, and shows that the model is tied after loading.
 
-    Exit status: 0 if it was made; 2 if something that it needs is missing.
+    Exit status: 0 if the picture and the model were written; 2 if a package that it needs is missing.
     """
     with one_line(debug=debug):
         for module, package in (("skimage", "scikit-image"), ("matplotlib", "matplotlib")):
             if importlib.util.find_spec(module) is None:
                 raise Unusable(f'The demo needs {package}: pip install "keras-adjoint[demo]"')
         from keras_adjoint.demo.job import as_data, run
-        from keras_adjoint_cli.output.console import make_console, print_json
+        from keras_adjoint_cli.console import make_console, print_json
 
         results = run(out, steps=steps, seed=seed, console=make_console(stderr=as_json))
         if as_json:

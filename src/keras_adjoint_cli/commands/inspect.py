@@ -5,15 +5,17 @@ from typing import Annotated
 import typer
 
 from keras_adjoint_cli.errors import one_line
-from keras_adjoint_cli.files.without_tensorflow import without_tensorflow
 from keras_adjoint_cli.options import AsJson, Debug, ModelFile, Modules
+from keras_adjoint_cli.without_tensorflow import without_tensorflow
 
 EXAMPLES = ("inspect model.keras", "inspect model.keras --batch 32", "inspect model.keras --json")
 
 
 def inspect(
     file: ModelFile,
-    batch: Annotated[int, typer.Option(help="Samples at once, on which the fastest algorithm depends.", min=1)] = 1,
+    batch: Annotated[
+        int, typer.Option(help="How many samples a batch has, on which the choice of the algorithm depends.", min=1)
+    ] = 1,
     as_json: AsJson = False,
     modules: Modules = None,
     debug: Debug = False,
@@ -21,8 +23,9 @@ def inspect(
     """List every layer of a model: its kernel and sizes, its adjoint, and what a mirror does about it.
 
     "exact" is undone by its adjoint; "policy" by what a policy puts there, shown with its default, such as norm=own;
-    "neither" has neither an adjoint nor a policy; "unreached" is not needed to get back, as what computes a gate is not.
-    "tied" counts the parameters that a mirror shares with the layer, "own" those that it adds.
+    "neither" has neither an adjoint nor a policy; "unreached" has no part in the mirror, such as a layer that computes a
+    gate. "tied" counts the parameters that a mirror shares with the layer, "own" those that it adds. The sums count a
+    variable once, however many layers read it.
 
     Exit status: 0 if the model can be mirrored; 1 if it cannot, because a layer has neither an adjoint nor a policy; 2 if
     the file cannot be used.
@@ -30,10 +33,10 @@ def inspect(
     with one_line(debug=debug), without_tensorflow():
         from keras_adjoint.errors import NoRuleError
         from keras_adjoint.models.decisions import decide
-        from keras_adjoint.models.facts import facts_about_layers
+        from keras_adjoint.models.facts import facts_about_layers, totals
         from keras_adjoint.models.graph import trace
+        from keras_adjoint_cli.console import print_json, progress
         from keras_adjoint_cli.files.models import load
-        from keras_adjoint_cli.output.console import print_json, progress
         from keras_adjoint_cli.output.inspect import as_data, can_be_mirrored, show
 
         model, decisions, problem = load(file, modules), None, ""
@@ -44,10 +47,10 @@ def inspect(
         else:
             with progress("Looking for adjoints", len(graph.calls)) as advance:
                 decisions = decide(model, graph=graph, advance=advance)
-        layers = facts_about_layers(model, decisions, batch)
+        layers, counts = facts_about_layers(model, decisions, batch), totals(model, decisions)
         if as_json:
-            print_json(as_data(file, layers, problem, batch))
+            print_json(as_data(file, layers, counts, problem, batch))
         else:
-            show(layers, problem)
+            show(layers, counts, problem)
         if not can_be_mirrored(layers, problem):
             raise typer.Exit(1)

@@ -16,36 +16,69 @@ EXAMPLES = (
     "kernel rgb.npz -o grey.npz --in-channels 1 --method average",
 )
 
-Source = Annotated[Path, typer.Argument(metavar="IN", help="A file of arrays.", readable=False, show_default=False)]
+Source = Annotated[Path, typer.Argument(metavar="IN", help="The file of arrays.", readable=False, show_default=False)]
 Result = Annotated[
-    Path, typer.Option("--output", "-o", metavar="OUT", help="Where to.", readable=False, show_default=False)
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="OUT",
+        help="The file of arrays to write, in the format of its ending.",
+        readable=False,
+        show_default=False,
+    ),
 ]
 Layout = Annotated[
-    str | None, typer.Option("--from", metavar="LAYOUT", help="Layout of the kernels, as OIHW; by default Keras'.")
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="LAYOUT",
+        help="The layout of the kernels, as in OIHW. By default Keras' own: WIO, HWIO or DHWIO.",
+    ),
 ]
-Channels = Annotated[int | None, typer.Option(help="How many input channels, per group, they shall have.", min=1)]
+Channels = Annotated[
+    int | None,
+    typer.Option(
+        help="How many input channels, per group, the kernels are adapted to. By default they keep theirs.", min=1
+    ),
+]
 
 
 def kernel(
     file: Source,
     output: Result,
     source: Layout = None,
-    target: Annotated[str | None, typer.Option("--to", metavar="LAYOUT", help="Layout to write them in.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--to", metavar="LAYOUT", help="The layout to write them in. By default that of --from."),
+    ] = None,
     kind: Annotated[
         str | None,
         typer.Option(
             autocompletion=kinds,
-            help="What to make of them: conv_transpose, conv, flip, swap_spatial or swap_channels.",
+            help="Which transpose to make: conv_transpose, conv, flip, swap_spatial or swap_channels. By default none.",
         ),
     ] = None,
-    groups: Annotated[int, typer.Option(help="Groups of the forward convolution.", min=1)] = 1,
+    groups: Annotated[int, typer.Option(help="How many groups the forward convolution has. For --kind.", min=1)] = 1,
     in_channels: Channels = None,
-    out_channels: Annotated[int | None, typer.Option(help="How many filters they shall have.", min=1)] = None,
+    out_channels: Annotated[
+        int | None,
+        typer.Option(help="How many filters the kernels are adapted to. By default they keep theirs.", min=1),
+    ] = None,
     method: Annotated[
-        str, typer.Option(autocompletion=methods, help="How channels are adapted: repeat, average, truncate or pad.")
+        str,
+        typer.Option(
+            autocompletion=methods,
+            help="How channels are adapted: repeat, average, truncate or pad. For --in-channels and --out-channels.",
+        ),
     ] = "repeat",
     key: Annotated[
-        list[str] | None, typer.Option("--key", metavar="NAME", help="Name of a kernel, or a pattern with *.")
+        list[str] | None,
+        typer.Option(
+            "--key",
+            metavar="NAME",
+            help="The name of a kernel, or a pattern with *. Can be given several times. By default *.",
+        ),
     ] = None,
     force: Force = False,
     as_json: AsJson = False,
@@ -53,19 +86,19 @@ def kernel(
 ) -> None:
     """Rearrange kernels in a file of arrays: their layout, which transpose they are for, and their channels.
 
-    The files are .npy, .npz, .safetensors, and PyTorch's state dicts, .pt, .pth or .bin; each kind can become another.
-    Kernels are all arrays with as many axes as the layout has letters, or those that --key names; every other array is
-    carried over unchanged. In a layout I stands for the input channels per group, O for the filters, and every other
-    letter for a spatial axis. The kinds are those of keras_adjoint.transpose_kernel, and the methods those of
+    The files are .npy, .npz, .safetensors, and PyTorch's state dicts, .pt, .pth or .bin; the output may have another
+    format than the input. Kernels are all arrays with as many axes as the layout has letters, or those that --key names;
+    every other array is copied unchanged. In a layout I stands for the input channels per group, O for the filters, and
+    every other letter for a spatial axis. The kinds are those of keras_adjoint.transpose_kernel, and the methods those of
     adapt_channels.
 
-    Exit status: 0 if the output was written; 2 if a file or an option cannot be used. Nothing is written then.
+    Exit status: 0 if the output was written; 2 if a file or an option cannot be used, and nothing is written.
     """
     with one_line(debug=debug):
+        from keras_adjoint_cli.actions.kernel import Plan, rearrange
+        from keras_adjoint_cli.console import print_json
         from keras_adjoint_cli.files.arrays import SUFFIXES, check_suffix, read, write
-        from keras_adjoint_cli.files.output import check_output
-        from keras_adjoint_cli.kernel_files import Plan, rearrange
-        from keras_adjoint_cli.output.console import print_json
+        from keras_adjoint_cli.files.destination import check_output
         from keras_adjoint_cli.output.kernel import as_data, show
 
         check_suffix(output)

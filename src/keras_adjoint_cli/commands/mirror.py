@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from keras_adjoint_cli.errors import one_line
-from keras_adjoint_cli.files.without_tensorflow import without_tensorflow
 from keras_adjoint_cli.options import AsJson, Debug, Force, Modules
 from keras_adjoint_cli.options import policies as complete_policy
+from keras_adjoint_cli.without_tensorflow import without_tensorflow
 
 EXAMPLES = (
     "mirror encoder.keras -o decoder.keras",
@@ -18,10 +18,16 @@ EXAMPLES = (
 )
 
 Encoder = Annotated[
-    Path, typer.Argument(help="A saved Keras model.", metavar="ENCODER.keras", readable=False, show_default=False)
+    Path,
+    typer.Argument(
+        help="The saved encoder, a .keras or .h5 file.", metavar="ENCODER.keras", readable=False, show_default=False
+    ),
 ]
 Decoder = Annotated[
-    Path, typer.Option("--output", "-o", metavar="FILE.keras", help="Where to.", readable=False, show_default=False)
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="FILE.keras", help="The .keras file to write.", readable=False, show_default=False
+    ),
 ]
 Policy = Annotated[
     list[str] | None,
@@ -30,7 +36,8 @@ Policy = Annotated[
         metavar="KEY=VALUE",
         autocompletion=complete_policy,
         help="A policy for the whole model, as in pooling=switches, or KEY:LAYER=VALUE for the layers of a name or class, as "
-        "in bias:conv1=none. Can be given several times. A wrong key or value is answered by a list of the right ones.",
+        "in bias:conv1=none. Can be given several times. By default those of keras_adjoint.mirror. The error for a wrong key "
+        "or value lists the right ones.",
     ),
 ]
 
@@ -40,33 +47,43 @@ def mirror(
     output: Decoder,
     autoencoder: Annotated[
         bool,
-        typer.Option("--autoencoder", help="Write both halves, tied, for policies that need recorded activations."),
+        typer.Option(
+            "--autoencoder",
+            help="Write encoder and decoder as one tied model, rather than the decoder alone. Policies that need recorded "
+            "activations need it.",
+        ),
     ] = False,
     policy: Policy = None,
     untie: Annotated[
-        bool, typer.Option("--untie", help="Write stock Keras layers only, with copies of all kernels.")
+        bool,
+        typer.Option("--untie", help="Write stock Keras layers with copies of the kernels, rather than tied layers."),
     ] = False,
     every_layer: Annotated[
-        bool, typer.Option("--every-layer", help="A line for each layer, rather than for all that are undone alike.")
+        bool,
+        typer.Option(
+            "--every-layer", help="Print a line for each layer, rather than one for all layers that are undone alike."
+        ),
     ] = False,
     force: Force = False,
     as_json: AsJson = False,
     modules: Modules = None,
     debug: Debug = False,
 ) -> None:
-    """Make the tied decoder of an encoder, and say what was decided about which layer, and why.
+    """Make the tied decoder of an encoder, and say what was decided about each layer, and why.
 
-    Whatever is linear is undone by its adjoint. About everything else policies decide; their names and choices are
-    those of keras_adjoint.mirror: activation, output_activation, norm, pooling, gates, dropout, preprocessing, and bias.
+    Linear layers are undone by their adjoints. Policies decide about everything else; their names and choices are those
+    of keras_adjoint.mirror: activation, output_activation, norm, pooling, gates, dropout, preprocessing, and bias.
 
-    What was written is loaded again and compared before it takes its place. Exit status: 0 if it was written; 1 if it did
-    not come back as it was made; 2 if the encoder cannot be used or mirrored. Nothing is written then.
+    The file is loaded again and compared before it is put in place.
+
+    Exit status: 0 if it was written; 1 if it was not the same when loaded again; 2 if the encoder cannot be used or
+    mirrored. After 1 and 2 nothing is written.
     """
     with one_line(debug=debug), without_tensorflow():
-        from keras_adjoint_cli.decoder_files import make, write
+        from keras_adjoint_cli.actions.mirror import make, write
+        from keras_adjoint_cli.console import print_json
+        from keras_adjoint_cli.files.destination import check_output
         from keras_adjoint_cli.files.models import load
-        from keras_adjoint_cli.files.output import check_output
-        from keras_adjoint_cli.output.console import print_json
         from keras_adjoint_cli.output.mirror import as_data, show
 
         check_output(output, inputs=[file], suffixes=[".keras"], force=force)

@@ -9,8 +9,8 @@ import typer
 from keras_adjoint_cli.commands.deconv import Limits
 from keras_adjoint_cli.commands.mirror import Policy
 from keras_adjoint_cli.errors import Unusable, one_line
-from keras_adjoint_cli.files.without_tensorflow import without_tensorflow
 from keras_adjoint_cli.options import AsJson, Debug, Force, ModelFile, Modules
+from keras_adjoint_cli.without_tensorflow import without_tensorflow
 
 EXAMPLES = (
     "report model.keras -o report.html",
@@ -19,11 +19,18 @@ EXAMPLES = (
 )
 
 Page = Annotated[
-    Path, typer.Option("--output", "-o", metavar="FILE.html", help="Where to.", readable=False, show_default=False)
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="FILE.html", help="The .html file to write.", readable=False, show_default=False
+    ),
 ]
 Images = Annotated[
     list[Path] | None,
-    typer.Option("--images", metavar="PHOTO", help="A picture to reconstruct. Can be given several times."),
+    typer.Option(
+        "--images",
+        metavar="PHOTO",
+        help="A picture file to reconstruct. Can be given several times. By default three photographs of scikit-image.",
+    ),
 ]
 
 
@@ -44,16 +51,17 @@ def report(
     photographs that come with scikit-image), every kernel with its transposes, and the adjoint test of every layer. Where a
     layer cannot be mirrored, the page says so and shows the rest.
 
-    Exit status: 0 if the page was written; 2 if a file or an option cannot be used. Nothing is written then.
+    Exit status: 0 if the page was written; 2 if a file or an option cannot be used, and nothing is written.
     """
     with one_line(debug=debug), without_tensorflow():
         for module in ("jinja2", "PIL"):
             if importlib.util.find_spec(module) is None:
                 raise Unusable('Reports need jinja2 and Pillow: pip install "keras-adjoint[cli]"')
+        from keras_adjoint_cli.actions.report import make, write
+        from keras_adjoint_cli.console import print_json
+        from keras_adjoint_cli.files.destination import check_output
         from keras_adjoint_cli.files.models import load
-        from keras_adjoint_cli.files.output import check_output
-        from keras_adjoint_cli.output.console import print_json
-        from keras_adjoint_cli.report_files import as_data, make, show, write
+        from keras_adjoint_cli.output.report import as_data, show
 
         pictures = images or []
         check_output(output, inputs=[file, *pictures], suffixes=[".html", ".htm"], force=force)

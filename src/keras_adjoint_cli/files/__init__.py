@@ -1,1 +1,1 @@
-"""Files that people hand to the command, and those that it writes."""
+"""Files that users name: models, arrays and scripts are read or refused in words, and written in full or not at all."""

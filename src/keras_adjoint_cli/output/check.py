@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from keras_adjoint.models.text import size_text
 from keras_adjoint.testing.model import FAILED, NO_RULE, NOT_LINEAR, NOT_RUN, OK, LayerCheck
-from keras_adjoint_cli.output.console import first_sentence, make_console, print_table
+from keras_adjoint_cli.console import first_sentence, make_console, print_table
 
 COLOURS = {OK: "green", FAILED: "bold red", NO_RULE: "yellow", NOT_LINEAR: "dim", NOT_RUN: "yellow"}
 COLUMNS = ("layer", "type", "adjoint", "input", "residual", "tolerance", "verdict")
@@ -18,11 +18,11 @@ SPARE = ("type", "tolerance", "adjoint")
 
 
 def as_data(file: Path, findings: list[LayerCheck]) -> dict[str, Any]:
-    """A dictionary for JSON; a residual that is not finite is null."""
+    """A dictionary for JSON."""
     return {
-        "file": str(file),
+        "input": str(file),
         "backend": keras.backend.backend(),
-        "passed": not any(finding.failed for finding in findings),
+        "ok": not any(finding.failed for finding in findings),
         "layers": [vars(finding) for finding in findings],
     }
 
@@ -42,7 +42,7 @@ def row(finding: LayerCheck) -> tuple[str, ...]:
     words = (
         finding.layer,
         finding.type,
-        finding.adjoint,
+        finding.pair,
         size_text(finding.input_shape[1:]) if finding.input_shape else "",
     )
     colour = COLOURS[finding.verdict]

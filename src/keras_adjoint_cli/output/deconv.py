@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from matplotlib import patheffects
 from matplotlib.axes import Axes
@@ -12,8 +13,8 @@ from matplotlib.patches import Rectangle
 from rich.markup import escape
 
 from keras_adjoint.models.text import size_text
-from keras_adjoint_cli.output.console import make_console, print_json, print_table
-from keras_adjoint_cli.projections import Seen
+from keras_adjoint_cli.actions.deconv import Seen
+from keras_adjoint_cli.console import make_console, print_table
 
 INK, SOFT = "#16202b", "#5b6775"
 COLOURS = ("#ffc43d", "#40c8ff", "#ff5e7d", "#78e678", "#be8cff", "#ff963c", "#3ddbc4", "#f5f06b", "#ff8ad8")
@@ -39,7 +40,7 @@ def draw(file: Path, seen: Seen, model_name: str) -> None:
     for left, title in zip(lefts, titles, strict=True):
         page.text(left, HEADER - 0.14, title, size=11, color=SOFT)
     axes = page.axes(lefts[0], HEADER, first, SIDE)
-    show(axes, seen.photograph)
+    show_picture(axes, seen.photograph)
     axes.set_anchor("NW")
     for number, feature in enumerate(seen.features):
         outline(axes, feature.box, number)
@@ -51,7 +52,7 @@ def draw(file: Path, seen: Seen, model_name: str) -> None:
         pictures = (as_picture(feature.projection), seen.photograph)
         for start, picture in zip(lefts[1:], pictures, strict=True):
             axes = page.axes(start + column * cell, HEADER + row * cell, 0.97 * cell, 0.97 * cell)
-            show(axes, picture[top:bottom, left:right])
+            show_picture(axes, picture[top:bottom, left:right])
             label(axes, number, f"channel {feature.channel}" if picture is not seen.photograph else "")
     figure.savefig(file, format=file.suffix[1:].replace("jpg", "jpeg"), dpi=DOTS)
 
@@ -80,7 +81,7 @@ def as_picture(projection: np.ndarray) -> np.ndarray:
     return np.clip(0.5 + 0.5 * projection / largest, 0, 1)
 
 
-def show(axes: Axes, picture: np.ndarray) -> None:
+def show_picture(axes: Axes, picture: np.ndarray) -> None:
     """A picture from 0 to 1, grey or in colour."""
     picture = picture[..., 0] if picture.shape[-1] == 1 else picture
     axes.imshow(
@@ -109,11 +110,8 @@ def letters(colour: str, size: float) -> dict[str, Any]:
     return {"color": colour, "size": size, "weight": "bold", "path_effects": stroke}
 
 
-def report(model: Path, photograph: Path, file: Path, seen: Seen, *, as_json: bool) -> None:
+def show(file: Path, seen: Seen) -> None:
     """Print the features and what was written."""
-    if as_json:
-        print_json(as_data(model, photograph, file, seen))
-        return
     console = make_console()
     rows = [
         (str(number), str(one.channel), f"{one.strength:.3g}", size_text(one.unit), place(one.box))
@@ -133,9 +131,10 @@ def as_data(model: Path, photograph: Path, file: Path, seen: Seen) -> dict[str, 
         {"channel": one.channel, "unit": one.unit, "strength": one.strength, "box": one.box} for one in seen.features
     ]
     return {
-        "model": str(model),
+        "input": str(model),
         "photograph": str(photograph),
-        "file": str(file),
+        "output": str(file),
+        "backend": keras.backend.backend(),
         "layer": seen.layer,
         "range": seen.range,
         "size": seen.photograph.shape[:2],

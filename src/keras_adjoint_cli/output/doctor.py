@@ -9,24 +9,24 @@ from rich.console import Console
 from rich.markup import escape
 
 from keras_adjoint.doctor.finding import ERROR, NOTE, WARNING
-from keras_adjoint_cli.output.console import make_console
-from keras_adjoint_cli.repair import ExaminedFile, Outcome
+from keras_adjoint_cli.actions.doctor import ExaminedFile, Outcome, wrong
+from keras_adjoint_cli.console import make_console
 
 COLOURS = {ERROR: "bold red", WARNING: "yellow", NOTE: "cyan"}
 
 
-def as_data(file: Path, examined: ExaminedFile, outcome: Outcome | None) -> dict[str, Any]:
+def as_data(file: Path, examined: ExaminedFile, outcome: Outcome | None, *, strict: bool) -> dict[str, Any]:
     """A dictionary for JSON."""
     data: dict[str, Any] = {
-        "file": str(file),
+        "input": str(file),
         "kind": examined.kind,
         "backend": keras.backend.backend(),
-        "ok": not examined.findings,
+        "ok": not wrong(examined.findings if outcome is None else outcome.remaining, strict=strict),
         "findings": [finding.as_data() for finding in examined.findings],
     }
     if outcome is not None:
         data["repair"] = {
-            "file": None if outcome.file is None else str(outcome.file),
+            "output": None if outcome.file is None else str(outcome.file),
             "repaired": [{"place": finding.place, "rule": finding.rule} for finding, _ in outcome.repaired],
             "refused": [
                 {"place": finding.place, "rule": finding.rule, "reason": reason} for finding, reason in outcome.refused

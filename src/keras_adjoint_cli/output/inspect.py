@@ -9,9 +9,9 @@ import keras
 from rich.markup import escape
 
 from keras_adjoint.models.decisions import Kind
-from keras_adjoint.models.facts import LayerFacts
+from keras_adjoint.models.facts import LayerFacts, Totals
 from keras_adjoint.models.text import shapes_text, size_text
-from keras_adjoint_cli.output.console import first_sentence, make_console, plural, print_table
+from keras_adjoint_cli.console import first_sentence, make_console, plural, print_table
 
 COLOURS = {Kind.EXACT: "green", Kind.POLICY: "cyan", Kind.NEITHER: "bold red", Kind.UNREACHED: "dim"}
 COLUMNS = ("layer", "type", "kernel", "stride, padding", "input → output", "undone", "by", "tied", "own", "algorithm")
@@ -19,14 +19,15 @@ WRAP = ("input → output", "by", "stride, padding", "algorithm", "kernel")
 SPARE = ("type", "algorithm", "stride, padding", "tied", "own", "kernel")
 
 
-def as_data(file: Path, layers: list[LayerFacts], problem: str, batch: int) -> dict[str, Any]:
+def as_data(file: Path, layers: list[LayerFacts], totals: Totals, problem: str, batch: int) -> dict[str, Any]:
     """A dictionary for JSON."""
     return {
-        "file": str(file),
+        "input": str(file),
         "backend": keras.backend.backend(),
-        "batch": batch,
-        "can_be_mirrored": can_be_mirrored(layers, problem),
+        "ok": can_be_mirrored(layers, problem),
         "problem": problem,
+        "batch": batch,
+        **vars(totals),
         "layers": [vars(layer) for layer in layers],
     }
 
@@ -35,13 +36,13 @@ def can_be_mirrored(layers: list[LayerFacts], problem: str) -> bool:
     return not problem and not any(layer.kind == Kind.NEITHER for layer in layers)
 
 
-def show(layers: list[LayerFacts], problem: str) -> None:
+def show(layers: list[LayerFacts], totals: Totals, problem: str) -> None:
     """Print the table, then what has neither an adjoint nor a policy, then the sums."""
     console = make_console()
     print_table(console, COLUMNS, map(row, layers), numbers=("tied", "own"), wrap=WRAP, spare=SPARE)
     for line in explanations(layers, problem):
         console.print(line, soft_wrap=True)
-    for line in sums(layers):
+    for line in sums(layers, totals):
         console.print(line, soft_wrap=True)
 
 
@@ -64,7 +65,11 @@ def row(layer: LayerFacts) -> tuple[str, ...]:
 def undone_by(layer: LayerFacts) -> str:
     """What undoes a layer: a policy, its adjoint, or first the one and then the other."""
     choices = [f"{policy}={choice}" for policy, choice in layer.policies.items() if policy != "bias"]
-    return ", ".join([*choices, *([] if layer.kind in (Kind.POLICY, Kind.NEITHER) else [layer.adjoint])])
+    return ", ".join([*choices, *([] if layer.kind in (Kind.POLICY, Kind.NEITHER) else [adjoint(layer)])])
+
+
+def adjoint(layer: LayerFacts) -> str:
+    return f"of {layer.adjoint_of}" if layer.adjoint_of else layer.adjoint
 
 
 def steps(layer: LayerFacts) -> str:
@@ -99,11 +104,11 @@ def explanations(layers: list[LayerFacts], problem: str) -> Iterator[str]:
         yield f"[bold red]neither[/] {escape(kind)} ({plural(1 + len(others), 'layer')}): {escape(reason)}"
 
 
-def sums(layers: list[LayerFacts]) -> Iterator[str]:
-    """How many layers are undone in which way, and what a mirror shares and adds."""
+def sums(layers: list[LayerFacts], totals: Totals) -> Iterator[str]:
+    """How many layers are undone by what, and how many parameters a mirror shares and adds."""
     counts = Counter(layer.kind for layer in layers)
     yield f"{plural(len(layers), 'layer')}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    total, tied, own = (
-        sum(getattr(layer, name) for layer in layers) for name in ("parameters", "tied_parameters", "own_parameters")
+    yield (
+        f"{totals.parameters:,} parameters, of which a mirror shares {totals.tied_parameters:,}, and it adds "
+        f"{totals.own_parameters:,} of its own"
     )
-    yield f"{total:,} parameters, of which a mirror shares {tied:,}, and it adds {own:,} of its own"

@@ -8,8 +8,8 @@ from typing import Any
 from rich.markup import escape
 
 from keras_adjoint.models.text import size_text
-from keras_adjoint_cli.kernel_files import Change, Plan
-from keras_adjoint_cli.output.console import make_console, plural, print_table
+from keras_adjoint_cli.actions.kernel import Change, Plan
+from keras_adjoint_cli.console import make_console, plural, print_table
 
 MOST = 40  # lines of the table
 
@@ -19,7 +19,7 @@ def as_data(source: Path, file: Path, plan: Plan, changes: list[Change], left_ou
     return {
         "input": str(source),
         "output": str(file),
-        "steps": list(plan.steps()),
+        **plan.as_data(),
         "arrays": [vars(change) for change in changes],
         "left_out": left_out,
     }

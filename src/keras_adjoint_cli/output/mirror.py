@@ -7,13 +7,13 @@ from typing import Any
 import keras
 from rich.markup import escape
 
-from keras_adjoint.models.decisions import Decision, Kind
-from keras_adjoint_cli.decoder_files import Figures, Mirrored
-from keras_adjoint_cli.output.console import make_console, plural, print_table
+from keras_adjoint.models.decisions import Decision, Kind, count_parameters
+from keras_adjoint_cli.actions.mirror import Figures, Mirrored
+from keras_adjoint_cli.console import bytes_text, make_console, plural, print_table
 from keras_adjoint_cli.policy_options import Setting, because
 
 COLUMNS = ("layers", "type", "which", "undone by", "because", "tied", "own")
-WORDY = ("because", "undone by", "which")
+WRAP = ("because", "undone by", "which")
 SPARE = ("tied", "own", "type", "which")
 NAMED = 3  # names of layers in a line of the summary
 LINEAR = "its adjoint"
@@ -24,8 +24,8 @@ def as_data(
 ) -> dict[str, Any]:
     """A dictionary for JSON."""
     return {
-        "encoder": str(encoder),
-        "file": str(file),
+        "input": str(encoder),
+        "output": str(file),
         "backend": keras.backend.backend(),
         "autoencoder": autoencoder,
         "untied": untied,
@@ -44,8 +44,8 @@ def layer_as_data(decision: Decision, settings: list[Setting]) -> dict[str, Any]
         "mirror_layers": mirror_layers(decision),
         "policies": decision.policies,
         "settings": decision.settings,
-        "tied_parameters": decision.tied_parameters,
-        "own_parameters": decision.own_parameters,
+        "tied_parameters": count_parameters(decision.tied_variables),
+        "own_parameters": count_parameters(decision.own_variables),
         "because": list(because(decision, settings)),
     }
 
@@ -61,7 +61,7 @@ def show(
     """Print the table, then what was written."""
     console = make_console()
     rows = [row(same, mirrored.settings) for same in groups(mirrored, every_layer)]
-    print_table(console, COLUMNS, rows, numbers=("layers", "tied", "own"), wrap=WORDY, spare=SPARE)
+    print_table(console, COLUMNS, rows, numbers=("layers", "tied", "own"), wrap=WRAP, spare=SPARE)
     for line in conclusions(file, figures, autoencoder=autoencoder, untied=untied):
         console.print(line, soft_wrap=True)
 
@@ -80,8 +80,8 @@ def row(same: list[Decision], settings: list[Setting]) -> tuple[str, ...]:
     one, exact = same[0], same[0].kind == Kind.EXACT
     names = [decision.call.path for decision in same[:NAMED]] + (["…"] if len(same) > NAMED else [])
     reasons = "; ".join([*([LINEAR] if exact else []), *because(one, settings)])
-    tied = sum(decision.tied_parameters for decision in same)
-    own = sum(decision.own_parameters for decision in same)
+    tied = count_parameters(one for decision in same for one in decision.tied_variables)
+    own = count_parameters(one for decision in same for one in decision.own_variables)
     by = " + ".join(mirror_layers(one)) or "nothing"
     return (
         str(len(same)),
@@ -96,17 +96,19 @@ def row(same: list[Decision], settings: list[Setting]) -> tuple[str, ...]:
 
 def conclusions(file: Path, figures: Figures, *, autoencoder: bool, untied: bool) -> Iterator[str]:
     """What was written, and what loading it again has shown."""
-    yield f"Wrote {escape(str(file))}, {figures.bytes / 1e6:,.1f} MB, and loaded it again: {figures.parameters:,} parameters."
+    yield f"Wrote {escape(str(file))}, {bytes_text(figures.bytes)}, and loaded it again: {figures.parameters:,} parameters."
+    readers, variables = figures.adjoint_layers, figures.tied_variables
+    read = "reads" if readers == 1 else "read"
     if untied:
         yield "It is made of stock Keras layers, with kernels of their own, and loads without this package."
     elif autoencoder:
         yield (
-            f"{plural(figures.adjoints, 'layer')} of the decoder read {plural(figures.variables, 'variable')} of the encoder, "
-            f"{figures.shared:,} parameters that are there once."
+            f"{plural(readers, 'layer')} of the decoder {read} {plural(variables, 'variable')} of the encoder, "
+            f"{figures.tied_parameters:,} parameters that are stored once."
         )
     else:
         yield (
-            f"{plural(figures.adjoints, 'adjoint')} read {plural(figures.variables, 'kernel')}, {figures.shared:,} parameters, "
-            "copied from the encoder's file as they are now. Pass --autoencoder for both halves in one file, where they stay "
-            "tied in training."
+            f"{plural(readers, 'adjoint')} {read} {plural(variables, 'kernel')}, "
+            f"{figures.tied_parameters:,} parameters, copied from the encoder's file as they are now. Pass --autoencoder "
+            "for both halves in one file, where they stay tied in training."
         )

@@ -12,7 +12,8 @@ import keras
 
 from keras_adjoint.doctor.models.duplicates import Duplicate, find_duplicates, was_trained
 from keras_adjoint.doctor.models.kernels import kernels_of
-from keras_adjoint.models.graph import Call, graph_of, layers_of, trace
+from keras_adjoint.models.calls import Call
+from keras_adjoint.models.graph import graph_of, layers_of, trace
 
 
 @dataclass(frozen=True)

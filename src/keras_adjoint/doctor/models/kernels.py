@@ -10,7 +10,7 @@ import numpy as np
 from keras_adjoint.keras_internals import nn_operations, numpy_operations, own_variables
 from keras_adjoint.layers.registry import nearest_class
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.models.graph import Call
+from keras_adjoint.models.calls import Call
 
 L = keras.layers
 
@@ -133,7 +133,7 @@ def kernels_of(layers: Iterable[tuple[str, keras.layers.Layer]], calls: Iterable
             groups = reading.groups(layer) if reading else 1
             yield Kernel(place, layer, variable.name, variable, role, groups)
     for call in calls:
-        for constant in call.arguments if type(call.operation) in OPERATIONS else ():
-            if len(getattr(constant, "shape", ())) > 1 and not isinstance(constant, keras.KerasTensor):
+        for constant in call.constants if type(call.operation) in OPERATIONS else ():
+            if len(getattr(constant, "shape", ())) > 1:
                 place = call.path
                 yield Kernel(place, call.operation, "constant", constant, OPERATIONS[type(call.operation)], call=call)

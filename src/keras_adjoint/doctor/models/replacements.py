@@ -16,12 +16,11 @@ from keras_adjoint.layers.sized import Sized
 from keras_adjoint.layers.sizes import recorded_shapes, spatial
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.facts import KERNELS
-from keras_adjoint.models.operations import is_symbolic
 from keras_adjoint.ops import Tensor
 
 if TYPE_CHECKING:
     from keras_adjoint.doctor.models.context import ModelContext
-    from keras_adjoint.models.graph import Call
+    from keras_adjoint.models.calls import Call
 
 L = keras.layers
 REPLACEABLE = (
@@ -124,7 +123,7 @@ def computed(change: Replacement) -> Callable[[Tensor], Tensor]:
     if change.call is None:
         layer: Callable[[Tensor], Tensor] = change.replaced
         return layer
-    operation, (constant,) = change.replaced, [k for k in change.call.arguments if not is_symbolic(k)]
+    operation, (constant,) = change.replaced, change.call.constants
     function, names = FUNCTIONS[type(operation)]
     return lambda y: function(y, constant, **{name: getattr(operation, name) for name in names})
 

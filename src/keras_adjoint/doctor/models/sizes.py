@@ -16,7 +16,7 @@ from keras_adjoint.doctor.models.context import ModelContext
 from keras_adjoint.doctor.rules import SIZE_LOST
 from keras_adjoint.layers.sizes import spatial
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.models.graph import Call
+from keras_adjoint.models.calls import Call
 from keras_adjoint.models.text import size_text
 
 L = keras.layers

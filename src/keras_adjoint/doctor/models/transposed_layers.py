@@ -17,7 +17,7 @@ from keras_adjoint.doctor.models.context import ModelContext
 from keras_adjoint.doctor.models.outputs import in_short
 from keras_adjoint.doctor.rules import OPERATION_DOES_NOT_RUN, SHIFTED
 from keras_adjoint.keras_internals import nn_operations
-from keras_adjoint.models.graph import Call
+from keras_adjoint.models.calls import Call
 from keras_adjoint.ops.algorithms.choose import adjoint_convolution
 from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.dot_test import evaluate, random_probe
@@ -133,7 +133,7 @@ def error_of(call: Call) -> Exception | None:
         keras.ops.zeros([size or 1 for size in argument.shape], argument.dtype)
         if isinstance(argument, keras.KerasTensor)
         else argument
-        for argument in call.arguments
+        for argument in call.parameters.values()
     ]
     try:
         call.operation.call(*arguments)

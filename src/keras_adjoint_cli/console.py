@@ -1,6 +1,7 @@
 """Where tables, data and progress are printed, and how a table is fitted into the terminal."""
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,9 +27,25 @@ def make_console(*, stderr: bool = False) -> Console:
     return console if console.is_terminal else Console(highlight=False, stderr=stderr, width=WIDTH)
 
 
-def print_json(data: Any) -> None:
-    """Data for programs, on standard output."""
-    print(json.dumps(data, indent=2, default=str))
+def print_json(data: dict[str, Any]) -> None:
+    """Data for programs, on standard output. What there is none of is null: "" and numbers that are not finite, too."""
+    print(json.dumps(without_empty(data), indent=2, allow_nan=False))
+
+
+def without_empty(value: Any) -> Any:
+    """A value of JSON's types, with `None` for texts that are empty and numbers that are not finite."""
+    match value:
+        case dict():
+            return {key: without_empty(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [without_empty(inner) for inner in value]
+        case bool() | int() | None:
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case str():
+            return str(value) or None
+    return without_empty(value.item()) if hasattr(value, "item") else str(value)  # a scalar of NumPy's
 
 
 @contextmanager
@@ -45,6 +62,11 @@ def progress(what: str, steps: int) -> Iterator[Callable[[], None]]:
 
 def plural(count: int, noun: str, nouns: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def bytes_text(count: int) -> str:
+    """The size of a file, as in 0.4 kB or 12.3 MB."""
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"
 
 
 def first_sentence(text: str) -> str:

@@ -76,6 +76,18 @@ class Plan:
             kernel = adapt_channels(kernel, **channels, method=self.method, layout=target)
         return kernel
 
+    def as_data(self) -> dict[str, Any]:
+        """The plan for programs, under the names of the options."""
+        return {
+            "from": self.source,
+            "to": self.target,
+            "kind": self.kind,
+            "groups": self.groups,
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "method": self.method if self.adapts else None,
+        }
+
     def steps(self) -> Iterator[str]:
         """What is done, in words."""
         if self.source:

@@ -7,14 +7,14 @@ from typing import Any, TypeAlias
 import keras
 
 from keras_adjoint.atomic_write import atomic_write
-from keras_adjoint.doctor.finding import Finding
+from keras_adjoint.doctor.finding import NOTE, Finding
 from keras_adjoint.doctor.models.context import origin_of
 from keras_adjoint.doctor.models.outputs import Refused
 from keras_adjoint.doctor.repair import proven_difference, repair_model, repair_script
 from keras_adjoint.doctor.rules import examine_model, examine_script
 from keras_adjoint_cli.errors import Unusable
+from keras_adjoint_cli.files.destination import check_output
 from keras_adjoint_cli.files.models import load
-from keras_adjoint_cli.files.output import check_output
 from keras_adjoint_cli.files.scripts import read_script, write_script
 
 
@@ -65,6 +65,11 @@ class ModelFile:
         repaired = [(finding, finding.change.description) for finding in repair.repaired if finding.change is not None]
         words = in_words(repair.keeps_outputs, difference)
         return Outcome(remaining, target, repaired, repair.refused, words, difference)
+
+
+def wrong(findings: list[Finding[Any]], *, strict: bool) -> list[Finding[Any]]:
+    """The findings that make a file fail: errors and warnings, and notes as well if `strict`."""
+    return [finding for finding in findings if strict or finding.severity != NOTE]
 
 
 def in_words(keeps_outputs: bool, difference: float | None) -> str:

@@ -1,6 +1,5 @@
 """`keras-adjoint mirror`: make the decoder of an encoder in a file, write it, and see that it loads tied."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,19 @@ import numpy as np
 import keras_adjoint as ka
 from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint.keras_internals import layers_inside
-from keras_adjoint.models.decisions import DecidingBackwardPass, Decision, Decisions, Kind, adjoints_in, variables_read
+from keras_adjoint.models.decisions import (
+    DecidingBackwardPass,
+    Decision,
+    Decisions,
+    Kind,
+    adjoints_in,
+    count_parameters,
+    variables_read,
+)
 from keras_adjoint.models.graph import trace
 from keras_adjoint.models.mirror import with_decoder
+from keras_adjoint_cli.console import progress
 from keras_adjoint_cli.errors import Failed, unusable
-from keras_adjoint_cli.output.console import progress
 from keras_adjoint_cli.policy_options import Setting, policies_from, read_settings
 
 
@@ -41,16 +48,16 @@ class Figures:
     Attributes:
         parameters: Parameters, each counted once.
         bytes: Its size.
-        adjoints: Layers that read kernels of others.
-        variables: Kernels and other variables that they read, each counted once.
-        shared: Parameters in these.
+        adjoint_layers: Layers that read kernels of others.
+        tied_variables: Kernels and other variables that they read, each counted once.
+        tied_parameters: Parameters in these.
     """
 
     parameters: int
     bytes: int
-    adjoints: int
-    variables: int
-    shared: int
+    adjoint_layers: int
+    tied_variables: int
+    tied_parameters: int
 
 
 def make(encoder: keras.Model, texts: Sequence[str], *, autoencoder: bool, untie: bool) -> Mirrored:
@@ -87,8 +94,7 @@ def write(model: keras.Model, file: Path, *, autoencoder: bool) -> Figures:
         size = beside.stat().st_size
     adjoints = list(adjoints_in(loaded))
     shared = {id(variable): variable for layer in adjoints for variable in variables_read(layer)}
-    parameters = sum(math.prod(variable.shape) for variable in shared.values())
-    return Figures(loaded.count_params(), size, len(adjoints), len(shared), parameters)
+    return Figures(loaded.count_params(), size, len(adjoints), len(shared), count_parameters(shared.values()))
 
 
 def equal(a: keras.Variable, b: keras.Variable) -> bool:

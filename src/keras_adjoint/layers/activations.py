@@ -1,0 +1,202 @@
+"""The gradient of an activation at a recorded point: y ↦ Jᵀ y, with the Jacobian J of any activation there.
+
+The backend differentiates the activation itself. Of a few activations the output tells the derivative, so it is recorded
+in the place of the input, and nothing is computed twice.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import keras
+from keras import ops
+
+from keras_adjoint.keras_internals import activation_operations, nn_operations, numpy_operations
+from keras_adjoint.layers.registry import nearest_class
+from keras_adjoint.layers.tied import Tied, call_at_inference
+from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.backend import current
+
+Activation: TypeAlias = Callable[[Tensor], Tensor]
+
+
+def _softmax(a: Tensor, y: Tensor) -> Tensor:
+    return a * (y - ops.sum(a * y, axis=-1, keepdims=True))
+
+
+# (output a, cotangent y) ↦ Jᵀ y, where the output tells the derivative as precisely as the input does.
+FROM_OUTPUT: dict[Activation, Callable[[Tensor, Tensor], Tensor]] = {
+    keras.activations.relu: lambda a, y: ops.where(a > 0, y, ops.zeros_like(y)),
+    keras.activations.sigmoid: lambda a, y: y * a * (1 - a),
+    keras.activations.tanh: lambda a, y: y * (1 - a * a),
+    keras.activations.exponential: lambda a, y: y * a,
+    keras.activations.softmax: _softmax,
+}
+
+# The same functions under other names.
+ALIASES: dict[Activation, Activation] = {
+    ops.relu: keras.activations.relu,
+    ops.relu6: keras.activations.relu6,
+    ops.sigmoid: keras.activations.sigmoid,
+    ops.softmax: keras.activations.softmax,
+    ops.exp: keras.activations.exponential,
+    ops.tanh: keras.activations.tanh,
+}
+
+# Operations of a graph, which compute an activation if their options are those given here.
+OPERATIONS: dict[type, tuple[Activation, dict[str, Any]]] = {
+    activation_operations.ReLU: (keras.activations.relu, {"negative_slope": 0, "max_value": None, "threshold": 0}),
+    nn_operations.Relu: (keras.activations.relu, {}),
+    nn_operations.Relu6: (keras.activations.relu6, {}),
+    nn_operations.Sigmoid: (keras.activations.sigmoid, {}),
+    nn_operations.Softmax: (keras.activations.softmax, {"axis": -1}),
+    numpy_operations.Exp: (keras.activations.exponential, {}),
+    numpy_operations.Tanh: (keras.activations.tanh, {}),
+}
+
+
+def function_of(activation: Any) -> Any:
+    """The function of `keras.activations` that a layer, operation or function is at its end; as it came if it is none."""
+    if isinstance(activation, keras.layers.Layer):
+        layer_class = nearest_class(activation, (keras.layers.Activation, keras.layers.ReLU))
+        if layer_class is keras.layers.Activation:
+            return function_of(activation.activation)
+        if layer_class is None or activation.negative_slope or activation.threshold:
+            return activation
+        functions = {None: keras.activations.relu, 6: keras.activations.relu6}
+        return functions.get(activation.max_value, activation)
+    if isinstance(activation, keras.Operation):
+        function, options = OPERATIONS.get(type(activation), (activation, {}))
+        return function if all(getattr(activation, name) == value for name, value in options.items()) else activation
+    return next((known for alias, known in ALIASES.items() if alias is activation), activation)
+
+
+def from_output(activation: Any) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """(output a, cotangent y) ↦ Jᵀ y for an activation whose output tells its derivative, else `None`."""
+    function = function_of(activation)
+    return next((derivative for known, derivative in FROM_OUTPUT.items() if known is function), None)
+
+
+def rectifies(activation: Any) -> bool:
+    """Whether an activation is a rectifier: its derivatives are 0 and 1 alone, and its values are not negative."""
+    function = function_of(activation)
+    if isinstance(function, (keras.layers.ReLU, activation_operations.ReLU)):
+        return bool(function.negative_slope == 0 and function.threshold >= 0)
+    return any(function is rectifier for rectifier in (keras.activations.relu, keras.activations.relu6))
+
+
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class ActivationGradient(Tied):
+    """The gradient of an activation at a recorded point: y ↦ Jᵀ y, with the Jacobian J of the activation there.
+
+    For a fixed point it is linear. "Guided" is defined for rectifiers, whose J is a diagonal of zeros and ones: negative
+    cotangents are stopped as well, y ↦ J max(y, 0) (Springenberg et al. 2015, equation 5).
+
+    Args:
+        source: The layer of the activation: a `keras.layers.Activation`, or any other layer that maps one tensor to one.
+        guided: Whether negative cotangents are stopped as well.
+        tied: See `Tied`.
+
+    Call arguments:
+        y: The cotangent of the activation's output.
+        recorded: The activation's input; where `reads_output` is true, its output.
+
+    Input shape: That of the activation's output.
+    Output shape: That of its input.
+
+    Example:
+
+    >>> relu = keras.layers.Activation("relu")
+    >>> y, recorded = np.array([[1.0, -2.0, 3.0]]), np.array([[0.5, 0.5, 0.0]])
+    >>> np.array(ActivationGradient(relu)(y, recorded)).tolist()
+    [[1.0, -2.0, 0.0]]
+    >>> np.array(ActivationGradient(relu, guided=True)(y, recorded)).tolist()
+    [[1.0, 0.0, 0.0]]
+    """
+
+    def __init__(self, source: keras.layers.Layer, *, guided: bool = False, **kwargs: Any) -> None:
+        super().__init__(source, **kwargs)
+        self.guided = guided
+
+    @property
+    def exact(self) -> bool:
+        return False
+
+    @property
+    def reads_output(self) -> bool:
+        """Whether the derivative is computed from the activation's output."""
+        return from_output(self.source) is not None
+
+    def call(self, y: Tensor, recorded: Tensor) -> Tensor:
+        y = ops.relu(y) if self.guided else y
+        derivative = from_output(self.source)
+        if derivative is not None:
+            return derivative(recorded, y)
+        x = ops.cast(recorded, self.compute_dtype)  # integers have no derivative
+        return current().vjp(lambda x: ops.cast(call_at_inference(self.source, x), y.dtype), x, y)
+
+    def compute_output_spec(self, y: keras.KerasTensor, recorded: keras.KerasTensor) -> keras.KerasTensor:
+        return keras.KerasTensor(recorded.shape, dtype=self.compute_dtype)
+
+    def compute_output_shape(self, y_shape: Shape, recorded_shape: Shape) -> Shape:
+        return recorded_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "guided": self.guided}
+
+
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class PreActivation(Tied):
+    """What a layer computes before its activation, its bias included, which the layer itself does not give: x ↦ A x + b.
+
+    Args:
+        source: A built layer that ends in an activation.
+        tied: See `Tied`.
+
+    Input shape: That of the source.
+    Output shape: The same as the source's.
+
+    Example:
+
+    >>> dense = keras.layers.Dense(2, activation="relu", kernel_initializer="ones", bias_initializer="ones")
+    >>> dense.build((None, 1))
+    >>> keras.ops.convert_to_numpy(PreActivation(dense)(np.array([[-3.0]]))).tolist()
+    [[-2.0, -2.0]]
+    """
+
+    def __init__(self, source: keras.layers.Layer, **kwargs: Any) -> None:
+        super().__init__(source, **kwargs)
+        self.takes_training = "training" in inspect.signature(source.call).parameters
+        self.__dict__["linear"] = without_activation(source)  # past Keras, which would take it for one more layer
+
+    @property
+    def exact(self) -> bool:
+        return False
+
+    def call(self, x: Tensor) -> Tensor:
+        compute = self.linear.call if self.source.quantization_mode is None else self.linear.quantized_call
+        return compute(x, training=False) if self.takes_training else compute(x)
+
+    def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
+        return keras.KerasTensor(self.compute_output_shape(x.shape), dtype=self.compute_dtype)
+
+    def compute_output_shape(self, x_shape: Shape) -> Shape:
+        return tuple(self.source.compute_output_shape(x_shape))
+
+
+def without_activation(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """The same layer with the same attributes, now and later, but for its activation, which it does not have.
+
+    The layer itself stays as it is, for other threads.
+    """
+    linear: keras.layers.Layer = object.__new__(_without_activation(layer.__class__))
+    object.__setattr__(linear, "__dict__", vars(layer))
+    return linear
+
+
+@lru_cache
+def _without_activation(layer_class: Any) -> Any:
+    # A property comes before what an object has in its own dictionary.
+    linear = property(lambda self: keras.activations.linear)
+    return type(layer_class.__name__, (layer_class,), {"activation": linear})

@@ -1,0 +1,138 @@
+"""One call of a layer or operation: what each of its arguments is, wherever it stands.
+
+Keras records a call as positional and keyword arguments in any nesting of lists, tuples and dictionaries. Among them are
+tensors that the operation is to be linear in, tensors that it depends on otherwise, such as the mask that Keras hands in
+by itself, and constants. For the backward pass they differ, so each argument has a role.
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+
+import keras
+from keras import tree
+
+from keras_adjoint.keras_internals import Node
+
+
+class Role(StrEnum):
+    """What an argument is to the operation that is called with it."""
+
+    DATA = "data"  # a tensor that the operation acts on; cotangents go to these
+    RECORDED = "recorded"  # a tensor that the operation depends on otherwise: a mask, switches, a size, a condition
+    CONSTANT = "constant"  # whatever is no symbolic tensor
+
+
+# Parameters of layers that take tensors which the layer is not to be linear in; besides, all whose names end in "_mask".
+RECORDED_PARAMETERS = frozenset({"mask", "switches", "recorded", "output_size"})
+
+
+@dataclass(frozen=True, eq=False)
+class Argument:
+    """One argument of a call.
+
+    Attributes:
+        path: The name of the parameter, and the way into the lists and dictionaries that were passed for it.
+        value: A symbolic tensor, or a constant.
+        role: Its `Role`.
+    """
+
+    path: tuple[Any, ...]
+    value: Any
+    role: Role
+
+    @property
+    def name(self) -> str:
+        """The path as in "inputs.image"."""
+        return ".".join(map(str, self.path))
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a layer or operation.
+
+    Attributes:
+        operation: What was called, usually a layer.
+        place: Where it is, as in "classifier/encoder/conv1".
+        parameters: What was passed, by the parameters' names, however it was passed.
+        arguments: The same as a list of single values, each with its role.
+        outputs: The symbolic tensors that it returned.
+    """
+
+    operation: keras.Operation
+    place: str
+    parameters: Mapping[str, Any]
+    arguments: tuple[Argument, ...]
+    outputs: list[keras.KerasTensor]
+
+    @classmethod
+    def of(cls, node: Node, place: str) -> "Call":
+        """The call that Keras recorded as `node`."""
+        operation = node.operation
+        parameters = bind(operation, node.arguments.args, node.arguments.kwargs)
+        arguments = tuple(
+            Argument((name, *path), value, role_of(operation, name, value))
+            for name, passed in parameters.items()
+            for path, value in tree.flatten_with_path(passed)
+        )
+        return cls(operation, place, parameters, arguments, list(node.output_tensors))
+
+    @property
+    def path(self) -> str:
+        """The place inside of the model, without the model's own name."""
+        return self.place.partition("/")[2]
+
+    @property
+    def inputs(self) -> list[keras.KerasTensor]:
+        """The tensors that it acts on."""
+        return self._of_role(Role.DATA)
+
+    @property
+    def recorded(self) -> list[keras.KerasTensor]:
+        """The tensors that it depends on otherwise, such as masks."""
+        return self._of_role(Role.RECORDED)
+
+    @property
+    def constants(self) -> list[Any]:
+        """Everything else that was passed."""
+        return self._of_role(Role.CONSTANT)
+
+    @property
+    def several_outputs(self) -> bool:
+        """Whether there is not just one output."""
+        return len(self.outputs) != 1
+
+    def _of_role(self, role: Role) -> list[Any]:
+        return [argument.value for argument in self.arguments if argument.role == role]
+
+
+def bind(operation: keras.Operation, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What was passed for each parameter of an operation's `call`; "0", "1", ... where that cannot be told."""
+    try:
+        bound = _signature(type(operation).call).bind(None, *args, **kwargs).arguments
+        return dict(list(bound.items())[1:])  # without `self`
+    except (TypeError, ValueError):
+        return {**{str(number): value for number, value in enumerate(args)}, **kwargs}
+
+
+@lru_cache
+def _signature(call: Any) -> inspect.Signature:
+    return inspect.signature(call)
+
+
+def is_symbolic(argument: Any) -> bool:
+    return isinstance(argument, keras.KerasTensor)
+
+
+def role_of(operation: keras.Operation, parameter: str, value: Any) -> Role:
+    """The role of a single value that was passed for a parameter."""
+    if not is_symbolic(value):
+        return Role.CONSTANT
+    if isinstance(operation, keras.layers.Layer):
+        recorded = parameter in RECORDED_PARAMETERS or parameter.endswith("_mask")
+    else:
+        recorded = value.dtype == "bool"
+    return Role.RECORDED if recorded else Role.DATA
