@@ -22,10 +22,13 @@ HALF_PRECISION_POLICIES = ["mixed_bfloat16"] if BACKEND == "torch" else ["mixed_
 
 def in_turn(cases, name=str, backends=lambda case: BACKENDS):
     """Parameters of a slow test: `make test` runs each case on one of its backends, one after the other."""
-    return [
-        pytest.param(case, id=name(case), marks=pytest.mark.in_turn(backends(case)[number % len(backends(case))]))
-        for number, case in enumerate(cases)
-    ]
+
+    def parameters(number, case):
+        turns = backends(case)
+        values = case if isinstance(case, tuple) else (case,)
+        return pytest.param(*values, id=name(case), marks=pytest.mark.in_turn(turns[number % len(turns)]))
+
+    return [parameters(number, case) for number, case in enumerate(cases)]
 
 
 def build_pair(case, dtype="float64"):

@@ -113,7 +113,7 @@ def differentiable(form: Form) -> Adjoint:
     return adjoint
 
 
-def vjp(function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+def vjp(function: Callable[[Any], Any], x: Any, y: Any) -> Any:
     _, transposed = jax.vjp(function, x)
     (found,) = transposed(y)
     return found
