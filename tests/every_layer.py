@@ -219,11 +219,12 @@ TABLE: dict[str, list[Use]] = {
     ],
     "FlaxLayer": [],  # of modules of a library that Keras does not need
     "TFSMLayer": [],  # of files
-    "TorchModuleWrapper": [Use(lambda: L.TorchModuleWrapper(torch_module()), SEQUENCE, only_on=("torch",))],
+    "TorchModuleWrapper": [Use(lambda: L.TorchModuleWrapper(torch_module(), output_shape=(None, 6, 2)), SEQUENCE, only_on=("torch",))],
     "AugMix": [use(L.AugMix, BYTES)],
     "ContrastLimitedAdaptiveHistogramEqualization": [
         use(getattr(L, "ContrastLimitedAdaptiveHistogramEqualization", None), BYTES)
     ],
+    "Equalization": [],  # called on a symbolic tensor it gives back that very tensor, of which Keras makes no model
     "CutMix": [use(L.CutMix, BYTES)],
     "MaxNumBoundingBoxes": [use(L.MaxNumBoundingBoxes, BYTES, 3)],
     "RandomBrightness": [use(L.RandomBrightness, BYTES, 0.5)],

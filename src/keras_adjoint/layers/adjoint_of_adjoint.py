@@ -4,17 +4,18 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import tree
+from keras import ops, tree
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.adjoint import linear_adjoint, probe_shape, recorded_source
+from keras_adjoint.layers.automatic import AutomaticAdjoint
 from keras_adjoint.layers.dense import AdjointEmbedding
 from keras_adjoint.layers.norm import AdjointScaling
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule, describe
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied, call_at_inference
 from keras_adjoint.ops import Shape, Tensor
-from keras_adjoint.ops.dot_test import evaluate, operator_dtype
+from keras_adjoint.ops.dot_test import operator_dtype
 
 # Adjoints whose source, called as it is, computes something else: with a shift, from words, or by its own maxima.
 OF_OTHER_OPERATORS = (AdjointScaling, AdjointEmbedding, AdjointMaxPooling, AdjointGlobalMaxPooling)
@@ -56,7 +57,8 @@ class AdjointOfAdjoint(Tied):
     def compute_output_spec(self, y: Any, **switches: Any) -> Any:
         if isinstance(self.source, AdjointEmbedding):
             return keras.KerasTensor((*y.shape[:-1], self.source.source.output_dim), self.compute_dtype)
-        given = self.source.source.compute_output_spec(y)
+        automatic = isinstance(self.source, AutomaticAdjoint)
+        given = self.source.forward_spec(y) if automatic else self.source.source.compute_output_spec(y)
         return tree.map_structure(lambda x: keras.KerasTensor(x.shape, self.compute_dtype), given)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -107,6 +109,8 @@ def first_source(layer: Tied) -> keras.layers.Layer:
 
 def is_forward_of(layer: Tied) -> bool:
     """Whether the source of an adjoint layer, called as it is, is the operator that the layer is the adjoint of."""
+    if isinstance(layer, AutomaticAdjoint):
+        return layer.source_is_forward()
     return not isinstance(layer, OF_OTHER_OPERATORS) and is_linear_as_it_is(layer.source)
 
 
@@ -127,7 +131,8 @@ def is_zero_at_zero(layer: keras.layers.Layer) -> bool:
     shape = probe_shape(layer)
     if shape is None:
         return False
-    return not np.any(evaluate(lambda x: call_at_inference(layer, x), np.zeros(shape), operator_dtype(layer)))
+    found = call_at_inference(layer, ops.zeros(shape, operator_dtype(layer)))
+    return not any(np.any(ops.convert_to_numpy(y)) for y in tree.flatten(found))
 
 
 def shares_all(layer: keras.layers.Layer, other: keras.layers.Layer) -> bool:

@@ -11,6 +11,7 @@ from keras.layers import Layer
 from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.layers.call_pattern import CallPattern, flat, recorded_patterns, single_input
 from keras_adjoint.layers.linearity import NotLinear, Prober, check_linearity
+from keras_adjoint.layers.linearity import agree as same
 from keras_adjoint.layers.options import as_integer
 from keras_adjoint.layers.registry import apply_rule, describe, why_no_rule
 from keras_adjoint.layers.sharing import copy_value
@@ -92,6 +93,23 @@ class AutomaticAdjoint(Tied):
         xs = flat(x)
         at_x, at_zero = (pattern.call(self.source, each) for each in (xs, list(map(ops.zeros_like, xs))))
         return tree.map_structure(ops.subtract, at_x, at_zero)
+
+    def calls(self) -> list[tuple[CallPattern, list[Shape]]]:
+        """(how the source is called, the shapes of its inputs without the batch axis), for each way that is known."""
+        if self.output_size is not None:
+            return [self.resolve([], None)]
+        return [(pattern, [shape[1:] for shape in pattern.input_shapes]) for pattern in self.patterns]
+
+    def source_is_forward(self) -> bool:
+        """Whether the source, called on what this layer gives, is the operator A: it adds nothing."""
+        calls = self.calls()
+        return all(pattern.has_one_argument for pattern, _ in calls) and not any(
+            np.any(y) for pattern, shapes in calls for y in prober(self.source, pattern, shapes).of_zeros()
+        )
+
+    def forward_spec(self, x: Any) -> Any:
+        """What A gives for symbolic tensors."""
+        return self._pattern_like(x).spec(self.source, flat(x))
 
     def _pattern_like(self, x: Any) -> CallPattern:
         ranks = [len(each.shape) for each in flat(x)]
@@ -257,10 +275,13 @@ def automatic_adjoint(source: Layer, **options: Any) -> AutomaticAdjoint:
 def check_source(adjoint: AutomaticAdjoint) -> None:
     """Raise a NoRuleError unless the source of an automatic adjoint is linear at each of its sizes."""
     source = adjoint.source
-    cases: list[tuple[CallPattern, list[Shape]]] = [(p, [s[1:] for s in p.input_shapes]) for p in adjoint.patterns]
-    if adjoint.output_size is not None:
-        cases = [adjoint.resolve([], None)]
     name = type(source).__name__
+    if "float" not in source.compute_dtype:
+        raise NoRuleError(
+            f"No adjoint is known for `{name}`: {why_no_rule(source)}, and it computes with `{source.compute_dtype}`, where no "
+            f"operation is linear. Received: {describe(source)}"
+        )
+    cases = adjoint.calls()
     if not cases:
         raise NoRuleError(
             f"No adjoint is known for `{name}`: {why_no_rule(source)}. If it is linear, its adjoint is derived, for which the "
@@ -270,22 +291,43 @@ def check_source(adjoint: AutomaticAdjoint) -> None:
     before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in source.variables]
     try:
         for pattern, shapes in cases:
-            batches = {shape[0] for shape in pattern.input_shapes} - {None}
-            known = [tuple(_UNKNOWN_SIZE if size is None else int(size) for size in shape) for shape in shapes]
-
-            def function(xs: list[Tensor], pattern: CallPattern = pattern) -> Any:
-                return pattern.call(source, xs)
-
-            samples = next(iter(batches), None)
-            Prober(function, known, source.compute_dtype, samples).of_zeros()
+            probe = prober(source, pattern, shapes)
+            given = [(None, *y.shape[1:]) for y in probe.of_zeros()]
             _check_unchanged(source, before)
-            check_linearity(function, known, source.compute_dtype, samples)
+            _check_shapes(given, pattern.output_shapes)
+            check_linearity(probe.function, probe.shapes, source.compute_dtype, pattern.samples)
+            _check_integers(probe, pattern)
     except NotLinear as found:
         raise NoRuleError(
             f"No adjoint is known for `{name}`: {why_no_rule(source)}, and it is not linear: {found}. `mirror` and "
             f"`autoencoder` have policies for layers that are not linear. If its adjoint is known nevertheless, teach it with "
             f"`@keras_adjoint.register_rule({name})`. Received: {describe(source)}"
         ) from None
+
+
+def prober(source: Layer, pattern: CallPattern, shapes: Sequence[Shape]) -> Prober:
+    """Calls a layer on arrays by a pattern, at some size where that is unknown."""
+    known = [tuple(_UNKNOWN_SIZE if size is None else int(size) for size in shape) for shape in shapes]
+    return Prober(lambda xs: pattern.call(source, xs), known, source.compute_dtype, pattern.samples)
+
+
+def _check_shapes(given: Sequence[Shape], announced: Sequence[Shape]) -> None:
+    if announced and not agree(given, announced):
+        shapes, others = (", ".join(map(str, each)) for each in (given, announced))
+        raise NotLinear(f"at inference it gives {shapes}, although it says of a symbolic call that it gives {others}")
+
+
+def _check_integers(probe: Prober, pattern: CallPattern) -> None:
+    """Layers that are called on integers may round what they give."""
+    if pattern.takes_integers:
+
+        def typed(xs: list[Tensor]) -> Any:
+            return probe.function([keras.ops.cast(x, each.dtype) for x, each in zip(xs, pattern.inputs, strict=True)])
+
+        other = Prober(typed, probe.shapes, probe.dtype, pattern.samples)
+        xs = [other.generator.integers(0, 5, (other.samples, *shape)) for shape in probe.shapes]
+        what = f"of integers of {' and '.join(x.dtype for x in pattern.inputs)} it gives something else than of floats"
+        same(other(xs), probe(xs), probe.rounding, what)
 
 
 def _check_unchanged(source: Layer, before: list[Any]) -> None:

@@ -37,8 +37,23 @@ class CallPattern:
         return tuple(tuple(x.shape) for x in self.inputs)
 
     @property
+    def takes_integers(self) -> bool:
+        """Whether there are tensors of integers or booleans among the arguments."""
+        return any("float" not in x.dtype for x in self.inputs)
+
+    @property
     def output_shapes(self) -> tuple[Shape, ...]:
         return tuple(tuple(y.shape) for y in self.outputs)
+
+    @property
+    def samples(self) -> int | None:
+        """The number of samples; `None` if it is not fixed."""
+        return next((shape[0] for shape in self.input_shapes if shape[0] is not None), None)
+
+    @property
+    def has_one_argument(self) -> bool:
+        """Whether all tensors are in the first argument, in whatever structure, and nothing else is."""
+        return len(self.arguments) == 1 and len(flat(self.arguments)) == len(self.inputs) and not self.keywords
 
     def call(self, layer: Layer, tensors: Sequence[Tensor]) -> Any:
         """What a layer gives for these arguments with `tensors` in their places, at inference."""
@@ -46,9 +61,15 @@ class CallPattern:
         with called_aside(layer):
             return layer(*arguments, **keywords)
 
+    def spec(self, layer: Layer, tensors: Sequence[keras.KerasTensor]) -> Any:
+        """The same of symbolic tensors, without a record of the call."""
+        arguments, keywords = filled((self.arguments, self.keywords), list(tensors))
+        with called_aside(layer):
+            return layer.compute_output_spec(*arguments, **keywords)
+
     def packed(self, tensors: Sequence[Any]) -> Any:
         """`tensors`, one for each input: as the one argument has them, else as a list."""
-        if len(self.arguments) == 1 and len(flat(self.arguments)) == len(tensors):
+        if self.has_one_argument:
             return filled(self.arguments[0], list(tensors))
         return list(tensors)
 
@@ -96,7 +117,7 @@ def recorded_patterns(layer: Layer) -> list[CallPattern]:
     found = [pattern_of_node(node, layer.compute_dtype) for node in calls_of(layer)]
     if not found:
         found = list(_pattern_of_build(layer))
-    distinct = {repr((one.input_shapes, tree.map_structure(str, one.keywords))): one for one in found if one.inputs}
+    distinct = {repr((one.input_shapes, one.takes_integers, tree.map_structure(str, one.keywords))): one for one in found if one.inputs}
     return list(distinct.values())
 
 
@@ -105,7 +126,9 @@ def pattern_of_node(node: Any, dtype: str) -> CallPattern:
     given = {name: value for name, value in node.arguments.kwargs.items() if name != "training" and not _is_mask(name)}
 
     def without_history(leaf: Any) -> Any:
-        return keras.KerasTensor(leaf.shape, dtype) if is_symbolic(leaf) else leaf
+        if not is_symbolic(leaf):
+            return leaf
+        return keras.KerasTensor(leaf.shape, dtype if "float" in leaf.dtype else leaf.dtype)
 
     arguments, keywords = tree.map_structure(without_history, (tuple(node.arguments.args), given))
     return CallPattern(arguments, keywords, tuple(map(without_history, node.output_tensors)))

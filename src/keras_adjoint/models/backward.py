@@ -170,7 +170,7 @@ class BackwardPass:
             check_mask(call, records=self.records)
             share = self.layer(call, "mask", lambda name: MaskedShare(layer.data_format, dtype=ys[0].dtype, name=name))
             result = share(result, self.recorded(call.recorded[0], call, "a mean by a mask", PART))
-        return list(result) if isinstance(result, (list, tuple)) else [result]
+        return tree.flatten(result)
 
     def _size(self, layer: keras.layers.Layer, call: Call, y: keras.KerasTensor) -> dict[str, Any]:
         if not getattr(layer, "needs_output_size", False):
