@@ -37,6 +37,14 @@ def shared_there_and_back():
     return keras.Sequential([keras.Input(SHAPE), L.Flatten(), L.Dense(4), L.Dense(60), L.Reshape(SHAPE)])
 
 
+@keras.saving.register_keras_serializable(package="test_random_graphs")
+class Differences(L.Layer):
+    """A linear layer without a rule."""
+
+    def call(self, x):
+        return x - ops.roll(x, 1, axis=1)
+
+
 # From any tensors of one shape to one of the same shape.
 ONE = {
     "convolution": lambda: L.Conv2D(3, 3, padding="same", bias_initializer="ones"),
@@ -59,7 +67,7 @@ ONE = {
     "transposed": lambda: lambda x: ops.transpose(ops.transpose(x, (0, 3, 1, 2)), (0, 2, 3, 1)),
     "mean": lambda: lambda x: x - ops.mean(x, axis=(1, 2), keepdims=True),
     "sum": lambda: lambda x: ops.expand_dims(ops.sum(x, axis=2), 2) + x,
-    "automatic": lambda: L.Lambda(lambda x: x - ops.roll(x, 1, axis=1)),
+    "automatic": lambda: Differences(),
 }
 TWO = {
     "added": lambda: L.Add(),
