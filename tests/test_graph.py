@@ -191,7 +191,8 @@ def test_a_layer_that_is_called_on_several_shapes_goes_back_to_each():
 
 
 def test_the_adjoint_of_an_adjoint_is_the_model():
-    model = made(branches_joined)
+    x = image(4)
+    model = keras.Model(x, L.Subtract()([L.Dense(3, use_bias=False)(x), x[:, 1:] * 2.0]))
     assert ka.adjoint(ka.adjoint(model)) is model
 
 
