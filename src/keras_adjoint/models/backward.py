@@ -11,11 +11,12 @@ from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError
 from keras_adjoint.keras_internals import producer_of
 from keras_adjoint.layers.adjoint import check_linear, linear_adjoint, original_of
 from keras_adjoint.layers.registry import describe
+from keras_adjoint.models.automatic import adjoint_of_operation
 from keras_adjoint.models.batch_axis import check_batch_axis
 from keras_adjoint.models.calls import Call, is_symbolic
 from keras_adjoint.models.graph import Cotangents, Graph, transpose_graph
 from keras_adjoint.models.names import Names
-from keras_adjoint.models.operations import transpose_operation
+from keras_adjoint.models.operations import OPERATIONS, transpose_operation
 from keras_adjoint.models.zeros import zeros
 from keras_adjoint.ops.precision import epsilon
 
@@ -94,7 +95,10 @@ class BackwardPass:
         ]
         with locate_errors(call):
             if not isinstance(call.operation, keras.layers.Layer):
-                return transpose_operation(call, ys)
+                if type(call.operation) in OPERATIONS:
+                    return transpose_operation(call, ys)
+                layer = self.layer(call, "adjoint", lambda name: adjoint_of_operation(call, name))
+                return self.apply(layer, call, ys)
             check_batch_axis(call)
             layer = self.layer(call, "adjoint", lambda name: self.adjoint_of(call, name))
             if getattr(layer, "needs_switches", False):
@@ -147,8 +151,7 @@ class BackwardPass:
     def apply(self, layer: keras.layers.Layer, call: Call, ys: list[keras.KerasTensor]) -> Cotangents:
         """What a layer gives for the cotangents of a call's outputs, at the size of the call's input."""
         y = one_or_list(ys)
-        result = layer(y, **self._size(layer, call, y))
-        return list(result) if isinstance(result, (list, tuple)) else [result]
+        return list(tree.flatten(layer(y, **self._size(layer, call, y))))
 
     def _size(self, layer: keras.layers.Layer, call: Call, y: keras.KerasTensor) -> dict[str, Any]:
         if not getattr(layer, "needs_output_size", False) or knows_size(layer, y, call.inputs):
@@ -196,7 +199,7 @@ def locate_errors(call: Call) -> Iterator[None]:
 def knows_size(layer: keras.layers.Layer, y: keras.KerasTensor, xs: list[keras.KerasTensor]) -> bool:
     """Whether a layer gives tensors of the sizes of `xs` by itself, because its source recorded them."""
     try:
-        found = layer.compute_output_shape(tuple(y.shape))
+        found = layer.compute_output_shape([tuple(one.shape) for one in y] if isinstance(y, list) else tuple(y.shape))
     except SizeError:
         return False
     found = found if isinstance(found, list) else [found]
