@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import calls_of
+from keras_adjoint.layers.inputs import Expected
 from keras_adjoint.layers.kernel import kernel_shape
 from keras_adjoint.layers.registry import describe, rule
 from keras_adjoint.layers.tied import Tied
@@ -99,6 +100,10 @@ class AdjointEmbedding(Tied):
             )
         super().__init__(source, **kwargs)
 
+    @property
+    def expected(self) -> Expected:
+        return Expected(at_least=2, sizes={-1: self.source.output_dim})
+
     def apply_adjoint(self, y: Tensor) -> Tensor:
         return times_transpose(y, self.read())
 
@@ -143,6 +148,16 @@ class AdjointEinsumDense(TiedShift):
     def __init__(self, source: keras.layers.Layer, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
         self.equation = backward_equation(source.equation)
+
+    @property
+    def expected(self) -> Expected:
+        outputs, kernel = self.equation.partition("->")[0].split(",")
+        sizes = dict(zip(kernel, self.source.kernel.shape, strict=True))
+        before, dots, after = outputs.partition("...")
+        known = {axis: sizes.get(letter) for axis, letter in enumerate(before)}
+        known.update({axis - len(after): sizes.get(letter) for axis, letter in enumerate(after)})
+        axes = len(before) + len(after)
+        return Expected(None if dots else axes, at_least=axes, sizes=known)
 
     def apply_adjoint(self, y: Tensor) -> Tensor:
         if self.bias_mode == "subtract" and self.source.bias is not None:

@@ -13,9 +13,10 @@ import keras
 from keras import ops
 
 from keras_adjoint.keras_internals import reads_file, set_own_trainable
+from keras_adjoint.layers.inputs import Expected, accept, check_symbolic, name_of_dtype
 from keras_adjoint.layers.kernel import check_readable, float_policy, read_kernel
 from keras_adjoint.layers.sharing import share
-from keras_adjoint.layers.sizes import recorded_shapes
+from keras_adjoint.layers.sizes import plain, recorded_shapes
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.backend import current
 
@@ -62,8 +63,18 @@ class Tied(keras.layers.Layer):
 
     # --- the operator
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if "output_size" in kwargs:
+            kwargs["output_size"] = plain(kwargs["output_size"])
+        return super().__call__(*args, **kwargs)
+
     def call(self, y: Tensor) -> Tensor:
-        return self.apply_adjoint(y)
+        return self.apply_adjoint(accept(self, y))
+
+    @property
+    def expected(self) -> Expected:
+        """The shape that y must have. Subclasses say it."""
+        return Expected()
 
     def apply_adjoint(self, y: Tensor) -> Tensor:
         """Aᵀ y. Subclasses implement it."""
@@ -83,7 +94,7 @@ class Tied(keras.layers.Layer):
         source, name = self.source, name or self.kernel_name
         is_plain = source.built and source.quantization_mode is None
         kernel = ops.convert_to_tensor(getattr(source, name) if is_plain else read_kernel(source, name))
-        return kernel if _name_of(kernel.dtype) == self.compute_dtype else ops.cast(kernel, self.compute_dtype)
+        return kernel if name_of_dtype(kernel.dtype) == self.compute_dtype else ops.cast(kernel, self.compute_dtype)
 
     def recorded_shapes(self) -> list[Shape]:
         """Input shapes of the source, those from before it was saved included."""
@@ -94,6 +105,7 @@ class Tied(keras.layers.Layer):
         return recorded
 
     def compute_output_spec(self, y: keras.KerasTensor, **kwargs: Any) -> keras.KerasTensor:
+        check_symbolic(self, y)
         return keras.KerasTensor(self.compute_output_shape(tuple(y.shape), **kwargs), dtype=self.compute_dtype)
 
     # --- the tie
@@ -135,9 +147,6 @@ class Tied(keras.layers.Layer):
             )
         config["source"] = keras.saving.deserialize_keras_object(config["source"])
         return cls(**config)
-
-
-_name_of = lru_cache(keras.backend.standardize_dtype)  # asked at every call
 
 
 # The adjoints of each source by their names. Keras counts names per thread, and does not count those read from a file.

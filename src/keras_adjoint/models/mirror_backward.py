@@ -6,7 +6,7 @@ import keras
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import layers_inside
-from keras_adjoint.layers.adjoint import linear_adjoint, original_of
+from keras_adjoint.layers.adjoint import linear_adjoint
 from keras_adjoint.layers.bias import MODES, READS_SOURCE
 from keras_adjoint.layers.registry import class_with_rule, describe, options_of
 from keras_adjoint.models.backward import BackwardPass, locate_errors
@@ -77,9 +77,9 @@ class MirrorBackwardPass(BackwardPass):
     def adjoint_of(self, call: Call, name: str) -> keras.layers.Layer:
         """The adjoint of the linear part of a layer, with the bias that the policy gives it."""
         layer = call.operation
-        original = original_of(layer)
-        if original is not None:
-            return original
+        second = self.second_adjoint_of(call, name)
+        if second is not None:
+            return second
         if class_with_rule(layer) is None:
             try:
                 return linear_adjoint(layer, name=name, **self.copy_option())
