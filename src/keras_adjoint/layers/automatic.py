@@ -268,41 +268,37 @@ def automatic_adjoint(source: Layer, **options: Any) -> AutomaticAdjoint:
             del options["tied"]  # nothing there that could be shared
     result = apply_rule(AutomaticAdjoint, source, options)
     assert isinstance(result, AutomaticAdjoint)
-    check_source(result)
-    return result
-
-
-def check_source(adjoint: AutomaticAdjoint) -> None:
-    """Raise a NoRuleError unless the source of an automatic adjoint is linear at each of its sizes."""
-    source = adjoint.source
     name = type(source).__name__
-    if "float" not in source.compute_dtype:
-        raise NoRuleError(
-            f"No adjoint is known for `{name}`: {why_no_rule(source)}, and it computes with `{source.compute_dtype}`, where no "
-            f"operation is linear. Received: {describe(source)}"
-        )
-    cases = adjoint.calls()
-    if not cases:
+    if not result.patterns and result.output_size is None:
         raise NoRuleError(
             f"No adjoint is known for `{name}`: {why_no_rule(source)}. If it is linear, its adjoint is derived, for which the "
             f"shape of its input must be known: call it on a `keras.Input`, build it with `source.build(input_shape)`, or "
             f"pass the shape without the batch axis as `output_size=...`. Received: {describe(source)}"
         )
-    before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in source.variables]
     try:
-        for pattern, shapes in cases:
-            probe = prober(source, pattern, shapes)
-            given = [(None, *y.shape[1:]) for y in probe.of_zeros()]
-            _check_unchanged(source, before)
-            _check_shapes(given, pattern.output_shapes)
-            check_linearity(probe.function, probe.shapes, source.compute_dtype, pattern.samples)
-            _check_integers(probe, pattern)
+        check_source(result)
     except NotLinear as found:
         raise NoRuleError(
             f"No adjoint is known for `{name}`: {why_no_rule(source)}, and it is not linear: {found}. `mirror` and "
             f"`autoencoder` have policies for layers that are not linear. If its adjoint is known nevertheless, teach it with "
             f"`@keras_adjoint.register_rule({name})`. Received: {describe(source)}"
         ) from None
+    return result
+
+
+def check_source(adjoint: AutomaticAdjoint) -> None:
+    """Raise a NotLinear unless the source of an automatic adjoint is linear at each of its sizes."""
+    source = adjoint.source
+    if "float" not in source.compute_dtype:
+        raise NotLinear(f"it computes with `{source.compute_dtype}`, where no operation is linear")
+    before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in source.variables]
+    for pattern, shapes in adjoint.calls():
+        probe = prober(source, pattern, shapes)
+        given = [(None, *y.shape[1:]) for y in probe.of_zeros()]
+        _check_unchanged(source, before)
+        _check_shapes(given, pattern.output_shapes)
+        check_linearity(probe.function, probe.shapes, source.compute_dtype, pattern.samples)
+        _check_integers(probe, pattern)
 
 
 def prober(source: Layer, pattern: CallPattern, shapes: Sequence[Shape]) -> Prober:
