@@ -88,7 +88,9 @@ TABLE: dict[str, list[Use]] = {
     **{
         f"AdaptiveAveragePooling{rank}D": [
             use(getattr(L, f"AdaptiveAveragePooling{rank}D", None), shape, 2),
-            use(getattr(L, f"AdaptiveAveragePooling{rank}D", None), shape, 2, data_format=FIRST, title="channels first"),
+            use(
+                getattr(L, f"AdaptiveAveragePooling{rank}D", None), shape, 2, data_format=FIRST, title="channels first"
+            ),
         ]
         for rank, shape in SHAPES.items()
     },
@@ -117,7 +119,10 @@ TABLE: dict[str, list[Use]] = {
     "GroupQueryAttention": [use(L.GroupQueryAttention, (SEQUENCE, SEQUENCE), 2, 4, 2)],
     **{f"AveragePooling{rank}D": [use(getattr(L, f"AveragePooling{rank}D"), s, 2)] for rank, s in SHAPES.items()},
     **{f"MaxPooling{rank}D": [use(getattr(L, f"MaxPooling{rank}D"), s, 2)] for rank, s in SHAPES.items()},
-    **{f"GlobalAveragePooling{rank}D": [use(getattr(L, f"GlobalAveragePooling{rank}D"), s)] for rank, s in SHAPES.items()},
+    **{
+        f"GlobalAveragePooling{rank}D": [use(getattr(L, f"GlobalAveragePooling{rank}D"), s)]
+        for rank, s in SHAPES.items()
+    },
     **{f"GlobalMaxPooling{rank}D": [use(getattr(L, f"GlobalMaxPooling{rank}D"), s)] for rank, s in SHAPES.items()},
     **{f"ZeroPadding{rank}D": [use(getattr(L, f"ZeroPadding{rank}D"), s)] for rank, s in SHAPES.items()},
     **{f"Cropping{rank}D": [use(getattr(L, f"Cropping{rank}D"), s)] for rank, s in SHAPES.items()},
@@ -213,13 +218,13 @@ TABLE: dict[str, list[Use]] = {
     ],
     "InputLayer": [],  # it is not called
     "JaxLayer": [
-        Use(
-            lambda: L.JaxLayer(jax_function, params={"kernel": np.ones((3, 2), "float32")}), SEQUENCE, only_on=("jax",)
-        )
+        Use(lambda: L.JaxLayer(jax_function, params={"kernel": np.ones((3, 2), "float32")}), SEQUENCE, only_on=("jax",))
     ],
     "FlaxLayer": [],  # of modules of a library that Keras does not need
     "TFSMLayer": [],  # of files
-    "TorchModuleWrapper": [Use(lambda: L.TorchModuleWrapper(torch_module(), output_shape=(None, 6, 2)), SEQUENCE, only_on=("torch",))],
+    "TorchModuleWrapper": [
+        Use(lambda: L.TorchModuleWrapper(torch_module(), output_shape=(None, 6, 2)), SEQUENCE, only_on=("torch",))
+    ],
     "AugMix": [use(L.AugMix, BYTES)],
     "ContrastLimitedAdaptiveHistogramEqualization": [
         use(getattr(L, "ContrastLimitedAdaptiveHistogramEqualization", None), BYTES)

@@ -29,6 +29,12 @@ def is_ours(error, places):
     return own_class and "Received: " in str(error) and any(place in str(error) for place in places)
 
 
+def model_of(inputs, outputs):
+    """A model with lists of inputs and outputs, or single ones."""
+    inputs, outputs = (tree.flatten(each) for each in (inputs, outputs))
+    return keras.Model(*(each[0] if len(each) == 1 else each for each in (inputs, outputs)))
+
+
 def run(model, xs):
     """What a model gives at inference for a list of arrays, as a list of arrays; by pieces, where its batch is fixed."""
     fixed = model.inputs[0].shape[0]
@@ -44,7 +50,9 @@ def run(model, xs):
 
 def _at_once(model, xs):
     tensors = [ops.convert_to_tensor(x, symbolic.dtype) for x, symbolic in zip(xs, model.inputs, strict=True)]
-    given = tree.pack_sequence_as(model.input, tensors) if len(tensors) > 1 or isinstance(model.input, dict) else tensors[0]
+    given = (
+        tree.pack_sequence_as(model.input, tensors) if len(tensors) > 1 or isinstance(model.input, dict) else tensors[0]
+    )
     found = tree.flatten(model(given, training=False))
     return [ops.convert_to_numpy(ops.cast(each, "float64")) for each in found]
 

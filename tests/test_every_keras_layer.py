@@ -17,6 +17,7 @@ from operators_of_models import (
     assert_close,
     flat,
     matrix,
+    model_of,
     right_or_refused,
     run,
     saved_and_loaded,
@@ -40,7 +41,9 @@ def by_keyword(use):
     layer = use.make()
     inputs = use.arguments(lambda shape: keras.Input(shape, dtype=use.dtype))
     first = list(inspect.signature(layer.call).parameters)[0]
-    return layer, model_of(inputs, layer(*inputs[:0], **{first: inputs[0]}, **use.keywords)) if len(inputs) == 1 else None
+    return layer, model_of(inputs, layer(*inputs[:0], **{first: inputs[0]}, **use.keywords)) if len(
+        inputs
+    ) == 1 else None
 
 
 def nested(use):
@@ -110,12 +113,6 @@ def as_a_dictionary(use):
     return layer, keras.Model(given, {f"y{number}": y for number, y in enumerate(outputs)})
 
 
-def model_of(inputs, outputs):
-    """A model with lists of inputs and outputs, or single ones."""
-    inputs, outputs = (keras.tree.flatten(each) for each in (inputs, outputs))
-    return keras.Model(*(each[0] if len(each) == 1 else each for each in (inputs, outputs)))
-
-
 WAYS = [
     plain,
     by_keyword,
@@ -135,7 +132,7 @@ def parameters():
     """Every use in every way; `make test` runs each use in two of the ways, and each of these on one backend."""
     number = 0
     for name, layer_class in layer_classes().items():
-        for place, use in enumerate(uses_of(name, layer_class)):
+        for use in uses_of(name, layer_class):
             for way in WAYS:
                 is_quick = way in (plain, WAYS[1 + number % (len(WAYS) - 1)])
                 turn = pytest.mark.in_turn(BACKENDS[(number + WAYS.index(way)) % 3])

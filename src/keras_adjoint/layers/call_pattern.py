@@ -117,7 +117,11 @@ def recorded_patterns(layer: Layer) -> list[CallPattern]:
     found = [pattern_of_node(node, layer.compute_dtype) for node in calls_of(layer)]
     if not found:
         found = list(_pattern_of_build(layer))
-    distinct = {repr((one.input_shapes, one.takes_integers, tree.map_structure(str, one.keywords))): one for one in found if one.inputs}
+    distinct = {
+        repr((one.input_shapes, one.takes_integers, tree.map_structure(str, one.keywords))): one
+        for one in found
+        if one.inputs
+    }
     return list(distinct.values())
 
 
