@@ -13,6 +13,7 @@ from keras_adjoint.layers.registry import describe, rule
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.tied_channels import TiedChannels, TiedShift
 from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.products import times_matrix
 
 
 def times_transpose(y: Tensor, kernel: Tensor) -> Tensor:
@@ -108,7 +109,7 @@ class AdjointEmbedding(Tied):
         return times_transpose(y, self.read())
 
     def apply_forward(self, x: Tensor) -> Tensor:
-        return x @ self.read()
+        return times_matrix(x, self.read())
 
     def shape_of_x(self, recorded: Shape) -> Shape:
         return (*recorded, self.source.input_dim)  # one-hot vectors instead of words

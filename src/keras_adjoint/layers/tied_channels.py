@@ -14,6 +14,7 @@ from keras_adjoint.layers.inputs import Expected, accept
 from keras_adjoint.layers.options import positive_integer_or_none
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.products import times_matrix
 
 CHANNEL_METHODS = ("repeat", "average", "truncate", "pad", "learned")
 
@@ -163,7 +164,7 @@ class TiedChannels(Tied):
         """The layer's output: Aᵀ y with its channels adapted, the bias added, and the channels where the source has them."""
         matrix, bias = self.channel_matrix(), self.bias_added()
         if matrix is not None:
-            x = x @ ops.cast(matrix, x.dtype)
+            x = times_matrix(x, ops.cast(matrix, x.dtype))
         if bias is not None:
             x = x + ops.cast(bias, x.dtype)
         return self.from_channels_last(x)
