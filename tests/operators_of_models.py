@@ -48,6 +48,15 @@ def run(model, xs):
     return [np.concatenate(parts)[:count] for parts in zip(*pieces, strict=True)]
 
 
+def runs(model, xs):
+    """Whether Keras itself can run a model on this backend's CPU."""
+    try:
+        run(model, xs)
+    except Exception:
+        return False
+    return True
+
+
 def _at_once(model, xs):
     tensors = [ops.convert_to_tensor(x, symbolic.dtype) for x, symbolic in zip(xs, model.inputs, strict=True)]
     given = (

@@ -20,7 +20,7 @@ from keras_adjoint.models.deep import CALLS, DeepModel
 from keras_adjoint.models.graph import Cotangents, Graph, transpose_graph
 from keras_adjoint.models.masks import MaskedShare, averages_by_mask, check_mask
 from keras_adjoint.models.names import Names
-from keras_adjoint.models.operations import OPERATIONS, transpose_operation
+from keras_adjoint.models.operations import has_rule, transpose_operation
 from keras_adjoint.models.zeros import zeros
 from keras_adjoint.ops.precision import epsilon
 
@@ -104,7 +104,7 @@ class BackwardPass:
         ]
         with locate_errors(call):
             if not isinstance(call.operation, keras.layers.Layer):
-                if type(call.operation) in OPERATIONS:
+                if has_rule(call.operation):
                     return transpose_operation(call, ys)
                 layer = self.layer(call, "adjoint", lambda name: adjoint_of_operation(call, name))
                 return self.apply(layer, call, ys)

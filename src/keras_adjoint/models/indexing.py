@@ -115,10 +115,6 @@ def padded_by(y: keras.KerasTensor, widths: list[Widths]) -> keras.KerasTensor:
 
 def padded(call: Call, ys: Tensors) -> Cotangents:
     """Padding writes a window and leaves constants around it; its adjoint reads the window."""
-    if call.operation.mode != "constant":
-        raise NoRuleError(
-            f"The adjoint of `pad` is known for constants. Received: mode={call.operation.mode!r} at `{call.place}`"
-        )
     widths = [tuple(map(int, width)) for width in call.operation.pad_width]
     widths = widths * len(ys[0].shape) if len(widths) == 1 else widths
     if any(widths[0]):

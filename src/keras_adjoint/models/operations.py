@@ -68,6 +68,12 @@ OPERATIONS: dict[type, Transpose] = {
 }
 
 
+def has_rule(operation: keras.Operation) -> bool:
+    """Whether an operation is in the table; of paddings those by constants."""
+    pads_otherwise = isinstance(operation, numpy_operations.Pad) and operation.mode != "constant"
+    return type(operation) in OPERATIONS and not pads_otherwise
+
+
 def transpose_operation(call: Call, ys: list[keras.KerasTensor]) -> Cotangents:
     """The cotangents of the inputs of a call of an operation in the table, from those of its outputs."""
     return OPERATIONS[type(call.operation)](call, ys)
