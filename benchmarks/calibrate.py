@@ -14,7 +14,7 @@ from keras import ops
 from scipy.optimize import least_squares
 
 from benchmarks.speed.geometries import Geometry
-from benchmarks.speed.operators import ways
+from benchmarks.speed.operators import backend_tools
 from benchmarks.speed.timing import interleaved
 from benchmarks.survival import survived
 from keras_adjoint.atomic_write import atomic_write
@@ -116,8 +116,8 @@ def times(geometry, dtype, seconds):
     fitting = candidates(problem)
     runs = {}
     for algorithm in fitting:
-        runs[algorithm.name] = ways().timed(
-            lambda y, kernel, way=algorithm: way.apply(y, kernel, geometry.convolution), y, kernel
+        runs[algorithm.name] = backend_tools().timed(
+            lambda y, kernel, algorithm=algorithm: algorithm.apply(y, kernel, geometry.convolution), y, kernel
         )
         runs[algorithm.name]()
     best = interleaved(runs, seconds=seconds) if runs else {}  # none may be considered

@@ -1,6 +1,6 @@
 """What every test relies on: quick compilers, double precision on JAX, a clean Keras state, and who runs what.
 
-Each backend runs its own tests. What is the same on every backend (`any_backend`) and what is dear and merely meant to
+Each backend runs its own tests. What is the same on every backend (`any_backend`) and what is slow and merely meant to
 hold on each (`in_turn`) is shared out among the three by `--share`, with which `make test` calls pytest.
 """
 

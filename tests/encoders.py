@@ -42,7 +42,7 @@ def features(*shape):
 
 @keras.saving.register_keras_serializable(package="test_mirror")
 class Cube(keras.layers.Layer):
-    """A layer that nobody knows."""
+    """A layer without a rule."""
 
     def call(self, x):
         return x**3

@@ -21,11 +21,14 @@ HALF_PRECISION_POLICIES = ["mixed_bfloat16"] if BACKEND == "torch" else ["mixed_
 
 
 def in_turn(cases, name=str, backends=lambda case: BACKENDS):
-    """Parameters of a test that is dear: `make test` runs each case on one of its backends, one after the other."""
-    return [
-        pytest.param(case, id=name(case), marks=pytest.mark.in_turn(backends(case)[number % len(backends(case))]))
-        for number, case in enumerate(cases)
-    ]
+    """Parameters of a slow test: `make test` runs each case on one of its backends, one after the other."""
+
+    def parameters(number, case):
+        turns = backends(case)
+        values = case if isinstance(case, tuple) else (case,)
+        return pytest.param(*values, id=name(case), marks=pytest.mark.in_turn(turns[number % len(turns)]))
+
+    return [parameters(number, case) for number, case in enumerate(cases)]
 
 
 def build_pair(case, dtype="float64"):
@@ -59,16 +62,16 @@ def operators(case, layer, adjoint):
 
 
 def forward_of(layer, adjoint):
-    """A, computed by the source itself, or on TensorFlow's CPU by a channels-last twin of a channels-first source."""
-    twin = channels_last_twin(layer)
-    if twin is not None:
-        return twin
+    """A, computed by the source itself, or on TensorFlow's CPU by a channels-last version of a channels-first source."""
+    version = channels_last_version(layer)
+    if version is not None:
+        return version
     if hasattr(adjoint, "apply_forward"):
         return adjoint.apply_forward
     return lambda x: layer(x, training=False) if layer._call_has_training_arg else layer(x)
 
 
-def channels_last_twin(layer):
+def channels_last_version(layer):
     """A as moved axes around a channels-last operation with the same kernel; `None` where the layer itself can run."""
     lacking = isinstance(layer, (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv1DTranspose))
     if BACKEND != "tensorflow" or not lacking or layer.data_format == "channels_last":
@@ -76,11 +79,11 @@ def channels_last_twin(layer):
     operation = ops.conv_transpose if isinstance(layer, keras.layers.Conv1DTranspose) else ops.conv
     geometry = {"strides": layer.strides, "padding": layer.padding, "dilation_rate": layer.dilation_rate}
 
-    def twin(x):
+    def version(x):
         x = operation(ops.moveaxis(x, 1, -1), layer.kernel, data_format="channels_last", **geometry)
         return ops.moveaxis(x, -1, 1)
 
-    return twin
+    return version
 
 
 def compiled(function):

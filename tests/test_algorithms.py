@@ -16,6 +16,7 @@ from keras_adjoint.ops.algorithms.choose import ALGORITHMS, BY_NAME
 from keras_adjoint.ops.algorithms.problem import Problem
 from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.geometry import Convolution, Window
+from keras_adjoint.ops.precision import outputs_meet
 
 CASES = [case for name, algorithm in BY_NAME.items() for case in problem_cases(name, fits=algorithm.fits)]
 
@@ -70,6 +71,21 @@ def test_every_algorithm_is_tried():
 def of_long_sums(stride):
     """A convolution whose adjoint sums 4096 numbers, whether outputs meet in a position or not."""
     return Problem(Convolution((Window(8, stride).at(32),)), 1, 512, 512 * stride)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("problem", problem_cases())
+def test_outputs_meet_where_two_of_them_read_one_position(problem):
+    readers = {}
+    for output, _, position in joins(problem.convolution):
+        readers.setdefault(position, set()).add(output)
+    assert outputs_meet(problem.convolution) or all(len(outputs) == 1 for outputs in readers.values())
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(("taps", "stride", "meet"), [(1, 1, False), (2, 2, False), (2, 3, False), (3, 2, True)])
+def test_outputs_do_not_meet_where_a_kernel_fits_into_its_stride(taps, stride, meet):
+    assert outputs_meet(Convolution((Window(taps, stride).at(12), Window(1).at(4)))) == meet
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

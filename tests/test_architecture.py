@@ -17,8 +17,8 @@ import pytest
 import keras_adjoint as ka
 
 pytestmark = pytest.mark.any_backend
-# Lowest first. A module imports only from its own wing and from those above it here.
-WINGS = [
+# The parts of the package, lowest first. A module imports only from its own part and from those above it here.
+PARTS = [
     "errors",
     "default_backend",
     "atomic_write",
@@ -38,7 +38,7 @@ WINGS = [
     "__main__",
 ]
 
-# Within a wing, what is the ground of the others: a folder or module imports only from those before it.
+# Within a part, what the rest of it is built on: a folder or module imports only from those before it.
 LEVELS = {
     "ops": ["geometry", "window", "exporting", "backend", "precision", "dot_test", "algorithms"],
     "keras_adjoint_cli": [
@@ -88,24 +88,24 @@ OURS = {module: {name for name in imported_by(module) if name in SOURCES} - {mod
 THEIRS = {module: {name.partition(".")[0] for name in imported_by(module) if name not in SOURCES} for module in SOURCES}
 
 
-def wing_of(module):
-    """The name in `WINGS` that a module belongs to."""
+def part_of(module):
+    """The name in `PARTS` that a module belongs to."""
     if module.startswith("keras_adjoint_cli"):
         return "keras_adjoint_cli"
     return module.split(".")[1] if "." in module else "__init__"
 
 
 def level_of(module):
-    """The name in `LEVELS` of its wing that a module belongs to; "" for others."""
+    """The name in `LEVELS` of its part that a module belongs to; "" for others."""
     inside = module.split(".")[1 if module.startswith("keras_adjoint_cli") else 2 :]
-    return inside[0] if inside and inside[0] in LEVELS[wing_of(module)] else ""
+    return inside[0] if inside and inside[0] in LEVELS[part_of(module)] else ""
 
 
 # --- imports
 
 
-def test_every_module_has_its_wing_and_every_wing_its_modules():
-    assert {wing_of(module) for module in SOURCES} == set(WINGS)
+def test_every_module_has_its_part_and_every_part_its_modules():
+    assert {part_of(module) for module in SOURCES} == set(PARTS)
 
 
 def test_imports_run_one_way():
@@ -113,22 +113,22 @@ def test_imports_run_one_way():
         f"{module} may not import {name}"
         for module, names in OURS.items()
         for name in names
-        if WINGS.index(wing_of(name)) > WINGS.index(wing_of(module))
+        if PARTS.index(part_of(name)) > PARTS.index(part_of(module))
     ]
     assert not wrong, "\n".join(sorted(wrong))
 
 
-@pytest.mark.parametrize("wing", LEVELS)
-def test_imports_run_one_way_within(wing):
-    levels = [*LEVELS[wing], ""]
+@pytest.mark.parametrize("part", LEVELS)
+def test_imports_run_one_way_within(part):
+    levels = [*LEVELS[part], ""]
     wrong = [
         f"{module} may not import {name}"
         for module, names in OURS.items()
         for name in names
-        if wing_of(module) == wing_of(name) == wing
+        if part_of(module) == part_of(name) == part
         and levels.index(level_of(name)) > levels.index(level_of(module))
         and SOURCES[module].name != "__init__.py"
-        and name != f"keras_adjoint.{wing}"  # the wing's own names, which import nothing
+        and name != f"keras_adjoint.{part}"  # the part's own names, which import nothing
     ]
     assert not wrong, "\n".join(sorted(wrong))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dying import dies_in_sound
+from crashing import crashes_on_sound
 from helpers import BACKEND, in_turn
 
 sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks are no part of the package
@@ -101,7 +101,7 @@ def test_what_is_considered_holds_no_more_than_it_may(name):
 
 def test_a_convolution_that_kills_its_process_costs_one_row(monkeypatch):
     monkeypatch.setattr(convolutions, "GEOMETRIES", SMALL)
-    monkeypatch.setattr(convolutions, "measure", dies_in_sound)
+    monkeypatch.setattr(convolutions, "measure", crashes_on_sound)
     found = [row for _, row in convolutions.rows("float32", 0.5)]
     assert found == [{"fails": "the process died, or took too long"}, {"seconds": 0.5}]
 

@@ -9,6 +9,7 @@ from keras import ops
 from layer_list import LAYERS, ONE_OF_EACH_FAMILY, REPRESENTATIVES, for_each
 
 import keras_adjoint as ka
+from keras_adjoint.layers.adjoint import linear_adjoint as adjoint_of_linear_part
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops.dot_test import derived_tolerance
 
@@ -90,7 +91,7 @@ def test_raw_kernel_in_another_convolution_is_named():
 
 
 def as_functions(conv, kernel):
-    """The same two operators, but as functions whose kernels nobody can see."""
+    """The same two operators, but as functions, whose kernels cannot be read."""
     layer = transposed(conv, kernel)
     return (lambda x: conv(x)), (lambda y: layer(y))
 
@@ -177,6 +178,16 @@ def test_report_reads_as_a_sentence():
     assert str(bad).startswith("back is not the adjoint of conv: residual")
     assert str(bad).endswith("Diagnosis: scaled by a constant: B is 2 times the adjoint")
     assert bool(good) is True and bool(bad) is False
+
+
+def test_report_says_where_only_the_linear_part_counts():
+    linear, relu = convolution(name="linear"), convolution(name="conv", activation="relu")
+    other = transposed(relu, activation="relu", name="other")  # whose activation does count
+    assert "of linear: " in str(ka.check_adjoint(linear))
+    assert "is the adjoint of the linear part of conv: " in str(ka.check_adjoint(relu))
+    assert str(ka.check_adjoint(relu, other)).startswith("other is not the adjoint of the linear part of conv: ")
+    back = adjoint_of_linear_part(relu)
+    assert str(ka.check_adjoint(back)).startswith("the linear part of conv is the adjoint of ")
 
 
 def test_assert_adjoint_raises_with_the_report():

@@ -81,13 +81,21 @@ def test_every_layer_of_a_good_model_passes(tmp_path):
     by_name = {layer["layer"]: layer for layer in data["layers"]}
     assert by_name["encoder/conv"]["adjoint"] == "AdjointConv"
     assert by_name["decoder/conv_adjoint"]["adjoint_of"] == "conv"
+    assert [name for name, layer in by_name.items() if layer["linear_part"]] == ["dense"]
     assert by_name["encoder/conv"]["input_shape"][1:] == [9, 8, 2]
 
 
 def test_the_table_has_a_line_per_layer_and_no_colours_outside_of_a_terminal(tmp_path):
     result = run("check", saved(autoencoder(), tmp_path))
     assert result.exit_code == 0
-    for words in ("encoder/conv", "AdjointMaxPooling", "9×8×2", "not linear", "7 layers: 5 ok"):
+    for words in (
+        "encoder/conv",
+        "AdjointMaxPooling",
+        "AdjointDense, linear part",
+        "9×8×2",
+        "not linear",
+        "7 layers: 5 ok",
+    ):
         assert words in result.stdout
     assert "no rule CenterCrop: No adjoint is known" in result.stdout
     assert "\x1b[" not in result.stdout

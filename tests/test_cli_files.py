@@ -290,7 +290,7 @@ def test_a_pretrained_model_in_the_older_format_works(command, picture, tmp_path
 
 
 def test_a_layer_that_computes_with_tensorflow_gets_it(tmp_path):
-    """Keras is made to spare TensorFlow, but not where it says that it needs it."""
+    """Keras is kept from importing TensorFlow, but not where a layer needs it."""
     if importlib.util.find_spec("tensorflow") is None:
         pytest.skip("TensorFlow is not installed")
     script = f"""

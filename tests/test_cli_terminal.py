@@ -50,7 +50,7 @@ def test_the_commands_are_listed():
         assert f" {command} " in text
 
 
-def test_no_colour_outside_of_a_terminal_or_where_nobody_wants_it(tmp_path):
+def test_no_colour_outside_of_a_terminal_or_where_it_is_turned_off(tmp_path):
     """`script` makes a terminal of a process."""
     file = saved(model(), tmp_path)
     command = [sys.executable, "-m", "keras_adjoint", "inspect", str(file)]

@@ -1,5 +1,7 @@
 """Which algorithm is considered, which one is chosen, and what the cost model knows of each backend."""
 
+import itertools
+
 import pytest
 from geometries import every_problem, label, problems
 from helpers import BACKEND
@@ -92,7 +94,32 @@ def test_an_operation_that_writes_columns_does_the_multiply_adds_of_the_forward(
     work = native.work(problem)
     products = work.rows * work.depth * work.width * work.repeats
     assert products == problem.outputs * problem.positions("taps") * problem.channels
-    assert work.elements > 2 * products / work.depth  # the columns are written and read
+    assert (
+        work.elements == 2 * products // work.depth + problem.inputs
+    )  # columns are written and read, then x is written
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_an_operation_that_collects_reads_y_and_the_kernel_and_writes_x(monkeypatch, groups):
+    monkeypatch.setattr(current(), "WRITES_COLUMNS", ())
+    monkeypatch.setattr(current(), "CHANNELS_AT_ONCE", 1)
+    problem = Problem(Convolution((Window(3, 2).at(9), Window(4).at(8)), groups), 5, 2, 6)
+    assert native.work(problem).elements == problem.inputs + problem.outputs + problem.kernel
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("taps", "stride", "filters", "expected"), [(3, 1, 4, 12), (4, 2, 4, 8), (3, 2, 1, 1), (1, 2, 1, 1), (1, 4, 6, 1)]
+)
+def test_sums_are_over_the_taps_that_meet_on_average(taps, stride, filters, expected):
+    assert native.depth_of(Problem(Convolution((Window(taps, stride).at(9),)), 1, 1, filters), filters) == expected
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("problem", problems(), ids=label)
+def test_blocks_have_a_position_of_each_phase_and_cover_the_input(problem):
+    first = itertools.product(*(range(0, axis.size, axis.stride) for axis in problem.convolution.axes))
+    assert problem.blocks == problem.batch * len(list(first))
 
 
 def test_the_cost_model_knows_the_backend():

@@ -59,10 +59,10 @@ def test_a_deconvnet_rectifies_where_the_network_had_an_activation():
     before, pooled = values(features_of(model, "conv1")(X)), values(features_of(model, "pool")(X))
     y = ops.relu(pooled)
     y = ka.adjoint(pool)(y, switches=ops.convert_to_tensor(before))
-    twin = L.Conv2D(4, 3, padding="same", use_bias=False)
-    twin.build((None, 13, 11, 3))
-    twin.kernel.assign(conv1.kernel)
-    expected = 0.5 * values(ka.adjoint(twin, output_size=(13, 11))(ops.relu(y)))
+    linear = L.Conv2D(4, 3, padding="same", use_bias=False)
+    linear.build((None, 13, 11, 3))
+    linear.kernel.assign(conv1.kernel)
+    expected = 0.5 * values(ka.adjoint(linear, output_size=(13, 11))(ops.relu(y)))
     assert_close(picture(model, "pool"), expected)
 
 
@@ -110,6 +110,26 @@ def test_units_of_a_dense_layer_and_channels_first_features():
     expected = np.zeros_like(given)
     expected[0, 2, 3, 4] = given[0, 2, 3, 4]
     assert_close(picture(first, "padding", unit=(2, 4, 5), x=given, activation="linear"), expected)
+
+
+@pytest.mark.parametrize("in_dictionaries", [False, True])
+def test_integers_that_features_do_not_depend_on_have_no_projection(in_dictionaries):
+    image, words, length = (
+        keras.Input((5, 2), name="image"),
+        keras.Input((4,), dtype="int32"),
+        keras.Input((), dtype="int32"),
+    )
+    embedded = L.Embedding(7, 3)(words)
+    top = L.Dense(5, activation="relu", name="top")(L.Flatten()(embedded))
+    rest = L.Concatenate()([top, L.Flatten()(image), ops.cast(ops.expand_dims(length, -1), "float32")])
+    inputs = {"image": image, "length": length, "words": words} if in_dictionaries else [image, length, words]
+    given = [np.ones((2, 5, 2), "float32"), np.array([3, 2]), np.array([[1, 2, 3, 4], [0, 0, 1, 1]])]
+    found = ka.deconvnet(keras.Model(inputs, L.Dense(2)(rest)), "top")(
+        dict(zip(inputs, given, strict=True)) if in_dictionaries else given
+    )
+    image, words = (found["image"], found["words"]) if in_dictionaries else found
+    assert len(found) == 2 and not np.any(values(image)) and image.shape == (2, 5, 2)
+    assert np.any(values(words)) and words.shape == (2, 4, 7)
 
 
 def test_a_deconvnet_survives_its_file(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from layer_list import KERAS
 
 import keras_adjoint as ka
+from keras_adjoint.layers.automatic import AutomaticAdjoint
 
 L = keras.layers
 
@@ -115,8 +116,10 @@ class DoubledOperation(L.Conv2D):
 
 @pytest.mark.parametrize("layer_class", [DoubledConv, DoubledOperation])
 def test_a_subclass_that_computes_something_else_does_not_inherit_the_rule(layer_class):
+    layer = built(layer_class(3, 3), 5, 5, 1)
     with pytest.raises(ka.NoRuleError, match="replaces the computation of `Conv2D`.*does not inherit"):
-        ka.adjoint(built(layer_class(3, 3), 5, 5, 1))
+        ka.layers.registry.rule_for(layer)
+    assert isinstance(ka.adjoint(layer), AutomaticAdjoint) and ka.check_adjoint(layer)
 
 
 def test_a_subclass_that_computes_the_same_inherits_the_rule():

@@ -1,4 +1,4 @@
-"""The way of a tensor: how many functions of ours an eager call crosses on its way to the backend's operation."""
+"""The call stack: how many functions of ours an eager call crosses on its way to the backend's operation."""
 
 import sys
 from pathlib import Path
@@ -61,6 +61,24 @@ def test_the_plan_of_a_call_is_made_once(monkeypatch):
         decode = decode or ka.adjoint(source)
         decode(y)
     assert len(made) == 2
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: layers.Conv2D(4, 3, strides=2), lambda: layers.AveragePooling2D(3, 2)], ids=["conv", "pool"]
+)
+def test_the_sizes_of_a_source_are_looked_up_once(monkeypatch, make):
+    source = make()
+    source(keras.Input((9, 9, 2)))
+    y = source(np.ones((1, 9, 9, 2), "float32"))
+    decode = ka.adjoint(source)
+    decode(y)
+    asked, recorded = [], type(decode).recorded_shapes
+    monkeypatch.setattr(type(decode), "recorded_shapes", lambda layer: asked.append(layer) or recorded(layer))
+    decode(y)
+    assert not asked
+    source(keras.Input((9, 9, 2)))  # which might have been of another size
+    decode(y)
+    assert asked == [decode]
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "copied"])

@@ -1,6 +1,8 @@
 """`activation="gradient"` and the other exact policies: the backward pass is the gradient, as autodiff has it."""
 
 import re
+import runpy
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -188,6 +190,27 @@ def test_integers_are_recorded_as_numbers():
     given = np.array([[1, -2, 7, 3]], "int32")
     in_floats = keras.Model(y := keras.Input((4,)), encoder.layers[2](encoder.layers[1](y)))
     assert_close(values(ka.autoencoder(encoder, **ALL)(given)), gradient(in_floats, given.astype("float32")))
+
+
+@pytest.mark.parametrize(
+    "size",
+    [pytest.param(97, marks=pytest.mark.only_on("torch")), pytest.param(225, marks=pytest.mark.exhaustive)],
+)
+def test_pretrained_mobilenet(size):
+    """MobileNetV2 with the weights of ImageNet, ReLU6 and all, on a photograph."""
+    guide = runpy.run_path(str(Path(__file__).parents[1] / "guides" / "pretrained_networks.py"))
+    model = guide["mobilenet"](size)
+    if model is None:
+        pytest.skip("needs the packages of requirements/pretrained.txt")
+    assert_is_gradient(model, guide["as_imagenet"](guide["photograph"]("chelsea", size)[None]))
+
+
+def test_a_mask_is_a_part_of_the_activation():
+    given = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")
+    given[:, 3:] = 0
+    x = keras.Input((5, 4))
+    y = L.Softmax(axis=-2)(L.Dense(5)(x), mask=ops.any(x != 0, axis=-1, keepdims=True))
+    assert_is_gradient(random_weights(keras.Model(x, L.Dense(3)(y))), given)
 
 
 # --- where the policies are defined

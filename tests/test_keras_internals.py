@@ -23,6 +23,7 @@ from keras_adjoint.keras_internals import (
     activation_operations,
     announce_to_file,
     call_of,
+    called_aside,
     calls_of,
     layers_inside,
     nn_operations,
@@ -383,3 +384,31 @@ def test_an_announced_layer_has_an_identity_when_it_is_met_first():
         assert "shared_object_id" not in keras.saving.serialize_keras_object(L.Dense(2))
         announce_to_file(dense)
         assert "shared_object_id" in keras.saving.serialize_keras_object(dense)
+
+
+def test_what_is_called_aside_is_at_inference_and_leaves_no_losses():
+    inner = L.Dropout(0.5)
+
+    class Outer(L.Layer):
+        def call(self, x):
+            self.add_loss(ops.sum(x))
+            return inner(x)
+
+    class Around(L.Layer):
+        def __init__(self):
+            super().__init__()
+            self.outer = Outer()
+
+        def call(self, x):
+            with called_aside(self.outer):
+                aside = self.outer(x)
+            return aside, self.outer(x)
+
+    around = Around()
+    aside, usual = around(ops.ones((8, 8)), training=True)
+    assert (ops.convert_to_numpy(aside) == 1).all()
+    assert (ops.convert_to_numpy(usual) == 0).any()
+    assert len(around.losses) == 1
+    with keras.StatelessScope(collect_losses=True) as scope:
+        around(ops.ones((8, 8)), training=True)
+        assert len(scope.losses) == 1

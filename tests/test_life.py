@@ -1,4 +1,4 @@
-"""The life of a mirrored model: training in every way, interruptions, freezing, adapters, quantisation, summaries."""
+"""A mirrored model in use: training in every way, interruptions, freezing, adapters, quantisation, summaries."""
 
 import inspect
 
@@ -42,6 +42,8 @@ def losses(model, epochs=3, **options):
 
 @pytest.mark.parametrize("name", in_turn(OPTIMIZERS))
 def test_every_optimizer_of_keras_trains_a_mirrored_model(name):
+    if name == "Muon" and BACKEND == "tensorflow" and KERAS < (3, 13):
+        pytest.skip("Keras' Muon asks TensorFlow's variables for a path that they do not have, whatever the model")
     model = autoencoder()
     before = values(model.get_layer("conv").kernel).copy()
     make = getattr(keras.optimizers, name)

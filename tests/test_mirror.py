@@ -235,7 +235,7 @@ def test_a_layer_without_rule_or_policy_is_named_with_its_place_and_both_ways_ou
     encoder = chain(keras.Sequential([keras.Input((13, 11, 3)), Cube(name="cube")], name="inner"))
     with pytest.raises(
         ka.NoRuleError,
-        match=r"`encoder/inner/cube`, a `Cube`, has neither an adjoint nor a policy.*rule\(Cube\).*activation=\{Cube: ",
+        match=r"`encoder/inner/cube`, a `Cube`, has neither an adjoint nor a policy.*rule\(Cube\).*activation=\{.cube.: ",
     ):
         ka.mirror(encoder)
 

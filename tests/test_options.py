@@ -143,7 +143,7 @@ def test_the_result_says_whether_it_is_the_adjoint():
     assert ka.adjoint(source).exact and ka.adjoint(source, bias="own").exact
     changed = ka.adjoint(source, channels=5)
     assert not changed.exact
-    with pytest.raises(ka.NoRuleError, match="other channels, so it is not the adjoint.*layer.source"):
+    with pytest.raises(ka.NoRuleError, match="is not the adjoint of its source.*layer.source"):
         ka.adjoint(changed)
 
 
@@ -197,19 +197,9 @@ def shifted_batch_norm():
     return norm
 
 
-def test_adjoint_of_the_adjoint_is_the_source_itself():
-    layers = [
-        convolution(),
-        with_shape(L.Dense(4), 3),
-        L.Permute((2, 1)),
-        L.ZeroPadding2D(1),
-        L.MaxPooling2D(),
-        L.Dropout(0.5),
-    ]
-    for layer in layers:
-        assert ka.adjoint(ka.adjoint(layer)) is layer
+def test_adjoint_of_the_adjoint_takes_no_options():
     with pytest.raises(ValueError, match="adjoint of an adjoint is its source itself.*bias"):
-        ka.adjoint(ka.adjoint(layers[0]), bias="own")
+        ka.adjoint(ka.adjoint(convolution()), bias="own")
 
 
 def test_name_is_given_to_the_new_layer():

@@ -186,9 +186,9 @@ def test_spreading_of_overlapping_windows_repeats_over_the_stride():
 
 
 def test_pooling_average_is_the_adjoint_of_average_pooling():
-    encoder, twin = chain(L.MaxPooling2D(3, 2, padding="same")), chain(L.AveragePooling2D(3, 2, padding="same"))
+    encoder, averaging = chain(L.MaxPooling2D(3, 2, padding="same")), chain(L.AveragePooling2D(3, 2, padding="same"))
     code = features(7, 6, 3)
-    assert_close(back(encoder, code, pooling="average"), values(ka.adjoint(twin)(code)))
+    assert_close(back(encoder, code, pooling="average"), values(ka.adjoint(averaging)(code)))
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_a_policy_about_layers_that_have_no_such_thing_changes_nothing():
     assert_close(back(encoder, code, activation={L.Conv2D: "linear"}, norm={L.Conv2D: "skip"}), expected)
 
 
-def test_a_layer_that_nobody_knows_can_be_declared_an_activation_or_a_norm():
+def test_an_unknown_layer_can_be_declared_an_activation_or_a_norm():
     conv = L.Conv2D(4, 3, padding="same")
     encoder = chain(conv, Cube(name="cube"), L.Conv2D(4, 1))
     code = features(13, 11, 4)

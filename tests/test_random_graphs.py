@@ -1,4 +1,4 @@
-"""`adjoint(model)` on graphs that nobody thought of: random ones, wired by Hypothesis."""
+"""`adjoint(model)` on random graphs, wired by Hypothesis."""
 
 import keras
 from hypothesis import given

@@ -327,8 +327,8 @@ def contrast(one, other):
     return (bright + 0.05) / (dim + 0.05)
 
 
-GROUNDS = {"ink": ("page", "raised", "tied-ground", "policy-ground", "broken-ground")}
-GROUNDS |= {"soft": GROUNDS["ink"], "tied": ("page", "raised"), "broken": ("page", "raised")}
+BACKGROUNDS = {"ink": ("page", "raised", "tied-ground", "policy-ground", "broken-ground")}
+BACKGROUNDS |= {"soft": BACKGROUNDS["ink"], "tied": ("page", "raised"), "broken": ("page", "raised")}
 LINES = {"edge": ("page", "raised"), "tied": ("page", "tied-ground"), "policy": ("page", "policy-ground")}
 LINES |= {"broken": ("page", "broken-ground")}
 
@@ -341,10 +341,10 @@ def test_contrast_is_computed_as_wcag_does():
 @pytest.mark.parametrize("theme", ["light", "dark", "print"])
 def test_text_and_lines_have_enough_contrast(theme):
     colours = themes()[theme]
-    for least, pairs in ((4.5, GROUNDS), (3.0, LINES)):
-        for front, grounds in pairs.items():
-            for ground in grounds:
-                assert contrast(colours[front], colours[ground]) >= least, (front, ground)
+    for least, pairs in ((4.5, BACKGROUNDS), (3.0, LINES)):
+        for front, backgrounds in pairs.items():
+            for background in backgrounds:
+                assert contrast(colours[front], colours[background]) >= least, (front, background)
 
 
 def test_every_colour_of_the_style_is_a_variable_of_every_theme():

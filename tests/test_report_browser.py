@@ -133,7 +133,7 @@ CONTRASTS = """() => {
         const [dim, bright] = [luminance(one), luminance(other)].sort((a, b) => a - b);
         return (bright + 0.05) / (dim + 0.05);
     };
-    const ground = element => {
+    const background = element => {
         for (; element; element = element.parentElement) {
             const colour = rgba(getComputedStyle(element).backgroundColor);
             if (colour[3] === 255) return colour;
@@ -144,14 +144,14 @@ CONTRASTS = """() => {
         const own = text.getBBox(), x = own.x + own.width / 2, y = own.y + own.height / 2;
         const box = [...text.parentNode.querySelectorAll('.box')].map(box => [box, box.getBBox()]).find(
             ([, {x: left, y: top, width, height}]) => left < x && x < left + width && top < y && y < top + height);
-        return box ? rgba(getComputedStyle(box[0]).fill) : ground(text.ownerSVGElement);
+        return box ? rgba(getComputedStyle(box[0]).fill) : background(text.ownerSVGElement);
     };
     const measured = [];
     for (const element of document.querySelectorAll('body *')) {
         const words = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
         if (!words || !element.getBoundingClientRect().width || ['title', 'desc'].includes(element.tagName)) continue;
         const style = getComputedStyle(element), drawn = element.tagName === 'text';
-        const pair = drawn ? [rgba(style.fill), behind(element)] : [rgba(style.color), ground(element)];
+        const pair = drawn ? [rgba(style.fill), behind(element)] : [rgba(style.color), background(element)];
         const what = `${element.tagName}.${element.getAttribute('class')}: ${element.textContent.slice(0, 40)}`;
         measured.push([contrast(...pair), what]);
     }
@@ -176,8 +176,8 @@ def test_one_version_of_the_diagram_is_shown(opened):
 
 
 def test_the_theme_follows_the_system(opened, scheme):
-    ground = opened.evaluate("getComputedStyle(document.documentElement).backgroundColor")
-    assert ground == {"light": "rgb(255, 255, 255)", "dark": "rgb(16, 22, 28)"}[scheme]
+    background = opened.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(16, 22, 28)"}[scheme]
 
 
 # --- without a mouse

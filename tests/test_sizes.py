@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from layer_list import KERAS
 
 import keras_adjoint as ka
 
@@ -144,7 +145,9 @@ RESHAPING = {"flatten": L.Flatten, "reshape": lambda: L.Reshape((-1,))}
 @pytest.mark.parametrize("name", RESHAPING)
 def test_reshaping_goes_back_to_the_shape_of_a_tensor(name):
     y, like = np.arange(12.0, dtype="float32")[None], np.zeros((1, 2, 6), "float32")
-    layer = ka.adjoint(RESHAPING[name]())
+    source = RESHAPING[name]()
+    source(keras.Input((3, 4)))
+    layer = ka.adjoint(source)
     np.testing.assert_array_equal(ops.convert_to_numpy(layer(y, output_size=like)), y.reshape(1, 2, 6))
     assert layer(keras.Input((12,)), output_size=keras.Input((2, 6))).shape == (None, 2, 6)
 
@@ -185,8 +188,9 @@ def test_reshaping_of_two_shapes_of_as_many_elements_is_ambiguous(name):
 def test_where_no_size_is_asked_for_along_an_axis_the_recorded_one_comes_back(asked, expected):
     conv = built(L.Conv2D(3, 3, strides=2, padding="same"), 28, 13)
     y = np.ones((1, 14, 7, 3), "float32")
-    assert ka.adjoint(conv)(y, output_size=asked).shape == (1, *expected, 2)
     assert ka.adjoint(conv, output_size=asked)(y).shape == (1, *expected, 2)
+    if any(asked) or KERAS >= (3, 13):  # before, Keras takes an argument of nothing but `None` for tensors
+        assert ka.adjoint(conv)(y, output_size=asked).shape == (1, *expected, 2)
 
 
 LAYERS_OF_ANY_SIZE = {

@@ -154,14 +154,14 @@ class TestRoundTrips:
     def test_copies_keep_the_tie_and_the_values(self, make, copied):
         model = make()
         x = batch_for(model)
-        twin = copied(model)
-        np.testing.assert_allclose(predictions(twin, x), predictions(model, x), rtol=1e-6, atol=1e-6)
-        assert not ka.is_tied(twin, model)
+        other = copied(model)
+        np.testing.assert_allclose(predictions(other, x), predictions(model, x), rtol=1e-6, atol=1e-6)
+        assert not ka.is_tied(other, model)
         expected = predictions(model, x)
-        twin.compile(optimizer="sgd", loss="mse")
-        twin.fit(x, expected * 0, epochs=1, verbose=0)
+        other.compile(optimizer="sgd", loss="mse")
+        other.fit(x, expected * 0, epochs=1, verbose=0)
         np.testing.assert_array_equal(predictions(model, x), expected)
-        assert_still_tied(twin, x)
+        assert_still_tied(other, x)
 
     def test_clone_tied_can_start_afresh(self, make):
         model = make()
@@ -221,8 +221,8 @@ def test_single_adjoint_layer_survives_pickle_and_deepcopy():
     conv = L.Conv2D(3, 3, strides=2)
     y = conv(X)
     layer = ka.adjoint(conv)
-    for twin in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
-        np.testing.assert_allclose(predictions(twin, y), predictions(layer, y), rtol=1e-6)
+    for other in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
+        np.testing.assert_allclose(predictions(other, y), predictions(layer, y), rtol=1e-6)
 
 
 def test_size_recorded_by_a_pool_survives_saving_the_decoder_alone(tmp_path):

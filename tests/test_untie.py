@@ -289,7 +289,7 @@ def test_a_grouped_kernel_that_would_be_huge_is_refused_and_the_way_out_works():
     assert_same([(tied, ka.untie(tied, to="conv"))], random_input(features_shape(tied)))
 
 
-def test_an_adjoint_that_nobody_has_written_out_is_refused():
+def test_an_adjoint_without_a_converter_is_refused():
     class OfSomebody(type(ka.adjoint(built(L.Dense(4), (3,))))):
         pass
 

@@ -87,7 +87,7 @@ def nested_sequential():
 
 
 def called_twice():
-    """Encoder and decoder go round twice, and an operation of `keras.ops` adds up the two."""
+    """Encoder and decoder are called twice, and an operation of `keras.ops` adds up the two."""
     encoder, decoder = parts()
     inputs = keras.Input((9, 10, 2))
     once = decoder(encoder(inputs))

@@ -23,7 +23,7 @@ INTRODUCTION = """# Notebook of the speed benchmarks
 
 <!-- Written by `python -m benchmarks.speed`. Changes made by hand are lost, except those in `notes.md` beside this file. -->
 
-Everything behind [the page on speed](../../docs/speed.md). Every ratio is one of two best times, of functions that took turns
+All measurements of [the page on speed](../../docs/speed.md). Every ratio is one of two best times, of functions that took turns
 in one process, compiled by JAX and TensorFlow and eager in PyTorch. *Spread* is the distance between the quartiles over the
 median, the larger one of the two functions. Numbers in parentheses are targets.
 """

@@ -50,7 +50,7 @@ def operators(geometry, dtype="float32"):
     def adjoint(y, kernel):
         return adjoint_convolution(y, kernel, convolution)
 
-    backend = ways()
+    backend = backend_tools()
     functions = Operators(
         forward=backend.timed(forward, x, kernel),
         adjoint=backend.timed(adjoint, y, kernel),
@@ -63,7 +63,7 @@ def operators(geometry, dtype="float32"):
     return functions
 
 
-def ways():
+def backend_tools():
     """How the backend compiles, differentiates and waits."""
     return _BACKENDS[keras.backend.backend()]()
 

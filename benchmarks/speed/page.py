@@ -20,11 +20,16 @@ PAGE = """# Speed
 <!-- Written by `python -m benchmarks.speed` from the measurements in `{results}`. Changes made by hand are lost. -->
 
 An adjoint does as many multiply-adds as its layer, so it should take about as long. Up to {count} convolutions of real networks
-were timed on CPUs, in float32. Each is a dot; the bar is the middle half of them, and the circle their geometric mean.
+were timed on CPUs, in float32. Each dot is the time of one adjoint over that of its layer. The circle is their geometric mean,
+and the bar their middle half: a quarter of the dots lie to the left of it, and a quarter to the right.
 
 ![Ratios of times for every convolution, backend and machine; left of the line the adjoint is faster](speed.svg)
 
 {table}
+
+All entries are ratios of times, below 1 where the adjoint is faster{ranges}. The geometric mean
+is about the convolutions as a whole: one that takes twice as long and one that takes half as long balance. The middle half is
+about a single convolution: half of them lie in it.
 
 In short, an adjoint takes {layer} of the time of its layer, and {own} of that of the backend's own transpose, which
 `Conv2DTranspose` calls; a training step of a tied autoencoder takes {step} of that of an untied one (geometric means). The
@@ -101,6 +106,9 @@ def text(measured):
         results=RESULTS.as_posix(),
         count=max(len(ratios(figures, "adjoint").by_name) for figures in measured),
         table=summary(measured),
+        ranges=", from the lowest machine to the highest"
+        if len({figures["device"] for figures in measured}) > 1
+        else "",
         layer=between([ratios(figures, "adjoint").mean for figures in measured]),
         own=between([ratios(figures, "native").mean for figures in measured]),
         step=between(steps) if steps else "(not measured)",
@@ -145,9 +153,9 @@ def _mean(name, part="float32"):
 
 MEASURES = {
     "adjoint ÷ layer, geometric mean": _mean("adjoint"),
-    "middle half of the convolutions": lambda figures: ratios(figures, "adjoint").middle_half,
-    "slowest convolution": lambda figures: [ratios(figures, "adjoint").worst[0]],
-    "adjoint ÷ the backend's own transpose": _mean("native"),
-    "gradients of the adjoint ÷ gradients of the layer": _mean("gradients"),
-    "training step, tied ÷ untied": _mean("time", "training"),
+    "adjoint ÷ layer, middle half": lambda figures: ratios(figures, "adjoint").middle_half,
+    "adjoint ÷ layer, slowest convolution": lambda figures: [ratios(figures, "adjoint").worst[0]],
+    "adjoint ÷ the backend's own transpose, geometric mean": _mean("native"),
+    "gradients of the adjoint ÷ gradients of the layer, geometric mean": _mean("gradients"),
+    "training step, tied ÷ untied, geometric mean": _mean("time", "training"),
 }

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from benchmarks.speed.geometries import Geometry
-from benchmarks.speed.operators import ways
+from benchmarks.speed.operators import backend_tools
 from benchmarks.speed.resident import grown, in_a_process
 from keras_adjoint.ops.algorithms.choose import BY_NAME, candidates
 
@@ -62,8 +62,8 @@ def main(geometry_name, algorithm_name):
         planned = jax.jit(compute).lower(y, kernel).compile().memory_analysis().temp_size_in_bytes
         found["planned"] = planned / larger
     # One sample first: what a backend needs for any run is not counted, and there is little for it to keep and use again.
-    ways().timed(compute, y[:1], kernel)()
-    found["resident"] = (grown(ways().timed(compute, y, kernel)) - 4 * np.prod(geometry.x_shape)) / larger
+    backend_tools().timed(compute, y[:1], kernel)()
+    found["resident"] = (grown(backend_tools().timed(compute, y, kernel)) - 4 * np.prod(geometry.x_shape)) / larger
     print(json.dumps({name: float(ratio) for name, ratio in found.items()}))
 
 

@@ -1,6 +1,6 @@
 """What must be true of a mirror, derived from the network alone: which kernels it shares, and how much it owns.
 
-Nothing here asks the library. Policies are those of the zoo: gates are skipped or recalled, biases and normalisations are
+Nothing here asks the library. Policies are those of the zoo: gates are skipped or recorded, biases and normalisations are
 the decoder's own, everything else has no parameters.
 """
 

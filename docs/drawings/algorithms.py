@@ -1,4 +1,4 @@
-"""Drawings of the algorithms: five ways from four numbers to seven, for three taps at stride 2."""
+"""Drawings of the algorithms: each computes seven numbers from four, with three taps at stride 2."""
 
 from canvas import EDGE, SOFT, TAPS, WIDTH, Drawing, subscript
 from convolutions import GAP, SIDE, STEP

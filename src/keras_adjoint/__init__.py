@@ -1,4 +1,18 @@
-"""Exact, tied adjoints of Keras layers."""
+"""Exact, tied adjoints of Keras layers.
+
+Where things are, from the ground up:
+
+- `kernels`: kernels and biases as arrays.
+- `ops`: tensors and integers. An algorithm is a file in `ops/algorithms`, a backend one in `ops/backend`.
+- `layers`: the adjoint layers. A layer's rule is in the file of its family; `layers/registry.py` finds it.
+- `models`: whole models. `adjoint` is in `models/adjoint.py`, `mirror` in `models/mirror.py`, and the table of its policies in
+  `models/policies.py`.
+- `testing`: `check_adjoint` and its diagnosis.
+- `stock`: `untie`, the same in stock layers.
+- `plots`, `report`, `doctor`, `demo`: figures, the page about a model, common mistakes, the demo.
+
+A command is a file in `keras_adjoint_cli/commands`, in the package beside this one. The names below are public.
+"""
 
 # ruff: noqa: E402  the backend is settled before the first import of Keras
 from keras_adjoint.default_backend import settle_backend

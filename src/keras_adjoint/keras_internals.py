@@ -6,7 +6,7 @@ No other module imports from `keras.src` or reads an attribute of Keras' that be
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Any, TypeAlias
 
@@ -15,6 +15,8 @@ from keras.src.activations import activations as activation_operations
 from keras.src.applications.convnext import LayerScale, StochasticDepth
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from keras.src.backend.common import global_state
+from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
+from keras.src.layers.layer import CallContext
 from keras.src.models.functional import Functional
 from keras.src.ops import core as core_operations
 from keras.src.ops import nn as nn_operations
@@ -36,6 +38,7 @@ __all__ = [
 Node: TypeAlias = Any  # Keras' record of one symbolic call; it has no public name
 Tensor: TypeAlias = Any
 
+_CALL_GOING_ON = "current_call_ctx"
 _MET_WHILE_WRITING = "shared_objects/id_to_config_map"
 _MET_WHILE_READING = "shared_objects/id_to_obj_map"
 _READS_HDF5 = "use_legacy_config"
@@ -94,6 +97,28 @@ def set_own_trainable(layer: keras.layers.Layer, trainable: bool) -> None:
     layer._trainable = trainable
     for variable in layer._trainable_variables:
         variable.trainable = trainable
+
+
+@contextmanager
+def called_aside(layer: keras.layers.Layer) -> Iterator[None]:
+    """Inside, calls of `layer` are at inference, whatever calls are going on around them, and leave no losses behind.
+
+    What a call finds in its context counts as if it were given, and layers inside of layers find it there, too.
+    """
+    outer = global_state.get_global_attribute(_CALL_GOING_ON)
+    context = CallContext(entry_layer=None)
+    context.training = False
+    losses = [one._losses for one in (layer, *layers_inside(layer))]
+    if in_stateless_scope():
+        losses.append(get_stateless_scope().losses)
+    counts = [len(each) for each in losses]
+    global_state.set_global_attribute(_CALL_GOING_ON, context)
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(_CALL_GOING_ON, outer)
+        for each, count in zip(losses, counts, strict=True):
+            del each[count:]
 
 
 # --- quantised kernels

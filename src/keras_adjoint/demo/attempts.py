@@ -1,4 +1,4 @@
-"""Other ways to reuse a kernel, tried on the encoder's layers and measured beside the adjoint."""
+"""Other attempts to reuse a kernel, made on the encoder's layers and measured beside the adjoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,14 +84,14 @@ def crop(conv: Layer, backward: Layer, cropping: Sequence[tuple[int, int]]) -> k
 
 
 def cropped(conv: Layer, backward: Layer, shape: Shape) -> list[Attempt]:
-    """Both ways to crop what a layer returns, if it is too large."""
+    """What a layer returns, cropped at its end and at its start, if it is too large."""
     extra = surplus(conv, backward)
     if not any(extra):
         return []
-    behind, front = [(0, n) for n in extra], [(n, 0) for n in extra]
+    at_end, at_start = [(0, n) for n in extra], [(n, 0) for n in extra]
     return [
-        measured(conv, "… its last row and column cropped", crop(conv, backward, behind), shape),
-        measured(conv, "… its first row and column cropped", crop(conv, backward, front), shape),
+        measured(conv, "… its last row and column cropped", crop(conv, backward, at_end), shape),
+        measured(conv, "… its first row and column cropped", crop(conv, backward, at_start), shape),
     ]
 
 

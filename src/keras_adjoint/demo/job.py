@@ -64,7 +64,7 @@ def run(out: Path, *, steps: int, seed: int, console: Console | None = None) -> 
         trained.reconstruct(held_out)
     console.print(table_of_models(tied, untied))
 
-    with console.status("Trying other ways to reuse each kernel"):
+    with console.status("Trying other methods to reuse each kernel"):
         convolutions = models.convolutions(tied.encoder)
         attempts = [attempt for conv in convolutions for attempt in try_everything(conv, tied.decoder)]
     console.print(table_of_attempts(attempts))
@@ -135,8 +135,8 @@ def table_of_models(tied: Trained, untied: Trained) -> Table:
 
 
 def table_of_attempts(attempts: Iterable[Attempt]) -> Table:
-    """The adjoint of every layer, and the other ways to reuse its kernel."""
-    title = "The adjoint of every layer, and other ways to reuse its kernel"
+    """The adjoint of every layer, and other methods to reuse its kernel."""
+    title = "The adjoint of every layer, and other methods to reuse its kernel"
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     table.add_column("layer", no_wrap=True)
     table.add_column("method", overflow="fold", ratio=2)

@@ -48,7 +48,7 @@ def adapter_matrix(size: int, target: int, method: str) -> np.ndarray:
         A NumPy array in float64.
 
     Raises:
-        ValueError: If the method is unknown, a size is not a positive integer, or the method only goes the other way.
+        ValueError: If the method is unknown, a size is not a positive integer, or the method does not fit the two numbers.
 
     Example:
 

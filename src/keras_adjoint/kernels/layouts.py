@@ -177,8 +177,8 @@ def adapt_channels(
         An array of the same kind as `kernel`, in the same layout and dtype.
 
     Raises:
-        ValueError: If the method is unknown or only goes the other way, `layout` does not fit, or integers would have
-            to be averaged.
+        ValueError: If the method is unknown or does not fit the numbers of channels, `layout` does not fit, or integers
+            would have to be averaged.
 
     Example:
 

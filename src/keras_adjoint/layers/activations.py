@@ -101,6 +101,7 @@ class ActivationGradient(Tied):
     Call arguments:
         y: The cotangent of the activation's output.
         recorded: The activation's input; where `reads_output` is true, its output.
+        recorded_mask: The mask that the activation was called with, if there was one.
 
     Input shape: That of the activation's output.
     Output shape: That of its input.
@@ -118,6 +119,7 @@ class ActivationGradient(Tied):
     def __init__(self, source: keras.layers.Layer, *, guided: bool = False, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
         self.guided = guided
+        self.takes_mask = "mask" in inspect.signature(source.call).parameters
 
     @property
     def exact(self) -> bool:
@@ -128,18 +130,23 @@ class ActivationGradient(Tied):
         """Whether the derivative is computed from the activation's output."""
         return from_output(self.source) is not None
 
-    def call(self, y: Tensor, recorded: Tensor) -> Tensor:
+    def call(self, y: Tensor, recorded: Tensor, recorded_mask: Tensor | None = None) -> Tensor:
         y = ops.relu(y) if self.guided else y
         derivative = from_output(self.source)
         if derivative is not None:
             return derivative(recorded, y)
         x = ops.cast(recorded, self.compute_dtype)  # integers have no derivative
-        return current().vjp(lambda x: ops.cast(call_at_inference(self.source, x), y.dtype), x, y)
+        return current().vjp(lambda x: ops.cast(self._activate(x, recorded_mask), y.dtype), x, y)
 
-    def compute_output_spec(self, y: keras.KerasTensor, recorded: keras.KerasTensor) -> keras.KerasTensor:
+    def _activate(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        return self.source(x, mask=mask) if self.takes_mask else call_at_inference(self.source, x)
+
+    def compute_output_spec(
+        self, y: keras.KerasTensor, recorded: keras.KerasTensor, recorded_mask: keras.KerasTensor | None = None
+    ) -> keras.KerasTensor:
         return keras.KerasTensor(recorded.shape, dtype=self.compute_dtype)
 
-    def compute_output_shape(self, y_shape: Shape, recorded_shape: Shape) -> Shape:
+    def compute_output_shape(self, y_shape: Shape, recorded_shape: Shape, *masks_shape: Shape) -> Shape:
         return recorded_shape
 
     def get_config(self) -> dict[str, Any]:

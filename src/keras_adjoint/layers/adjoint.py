@@ -9,9 +9,10 @@ import numpy as np
 from keras.layers import Layer
 
 from keras_adjoint.errors import NoRuleError
+from keras_adjoint.layers.automatic import automatic_adjoint
 from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.kernel import check_readable
-from keras_adjoint.layers.registry import REGISTERED_BY_USERS, apply_rule, describe, rule_for
+from keras_adjoint.layers.registry import REGISTERED_BY_USERS, apply_rule, class_with_rule, describe, rule_for
 from keras_adjoint.layers.sharing import copy_value
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.tied import Tied, linear_part
@@ -26,7 +27,12 @@ _UNKNOWN_SIZE = 12  # what an unknown size is tried with
 
 
 def linear_adjoint(source: Layer, **options: Any) -> Layer:
-    """The adjoint of the linear part of a layer, whatever the layer's activation. Options as in `adjoint`."""
+    """The adjoint of the linear part of a layer, whatever the layer's activation; automatic where the layer has no rule.
+
+    Options as in `adjoint`.
+    """
+    if class_with_rule(source) is None:
+        return automatic_adjoint(source, **options)
     layer_class, make = rule_for(source)
     check_readable(source)
     if not options.get("tied", True):
@@ -42,14 +48,21 @@ def linear_adjoint(source: Layer, **options: Any) -> Layer:
     return result
 
 
-def check_linear(source: Layer) -> None:
-    """Raise a NoRuleError if `source` ends in an activation."""
-    activation = getattr(source, "activation", None)
-    if activation not in (None, keras.activations.linear) and not isinstance(source, keras.layers.Activation):
-        name = getattr(activation, "__name__", activation)
+def has_activation(layer: Any) -> bool:
+    """Whether a layer ends in an activation, after a part that may be linear."""
+    activation = getattr(layer, "activation", None)
+    return activation not in (None, keras.activations.linear) and not isinstance(layer, keras.layers.Activation)
+
+
+def check_linear(source: Layer, *, advice: str = "") -> None:
+    """Raise a NoRuleError, with `advice` in it, if `source` has a rule and ends in an activation."""
+    if class_with_rule(source) is None:
+        return  # it is tested as it is
+    if has_activation(source):
+        name = getattr(source.activation, "__name__", source.activation)
         raise NoRuleError(
-            f"A layer with an activation is not linear, so it has no adjoint. Build it with `activation=None` and put a "
-            f'`keras.layers.Activation("{name}")` behind it, then take the adjoint of the linear layer alone. '
+            f"A layer with an activation is not linear, so it has no adjoint.{advice} Build it with `activation=None` and put "
+            f'a `keras.layers.Activation("{name}")` behind it, then take the adjoint of the linear layer alone. '
             f"Received: activation={name!r}, {describe(source)}"
         )
 

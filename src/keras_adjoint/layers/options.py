@@ -53,6 +53,7 @@ def as_integer(value: Any) -> int | None:
 
 
 STANDARDIZE: dict[str, Callable[[str, Any], Any]] = {
+    "linear_part": boolean,
     "tied": boolean,
     "channels": positive_integer_or_none,
     "name": name_or_none,

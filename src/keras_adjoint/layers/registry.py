@@ -103,19 +103,23 @@ def rule_for(layer: Layer) -> tuple[type, Callable[..., Layer]]:
     layer_class = class_with_rule(layer)
     if layer_class is None:
         name = type(layer).__name__
-        parent = _nearest_parent(layer, RULES)
-        reason = (
-            f"it replaces the computation of `{parent.__name__}` by its own `{'`, `'.join(_replaced(layer, parent))}`, so it "
-            "does not inherit that class's rule"
-            if parent
-            else "no rule is registered for it"
-        )
         raise NoRuleError(
-            f"No adjoint is known for `{name}`: {reason}. If the layer is linear, write a function that takes the layer "
-            f"and returns the layer computing its adjoint, and decorate it with `@keras_adjoint.register_rule({name})`. "
+            f"No adjoint is known for `{name}`: {why_no_rule(layer)}. If the layer is linear, write a function that takes the "
+            f"layer and returns the layer computing its adjoint, and decorate it with `@keras_adjoint.register_rule({name})`. "
             f"Received: {describe(layer)}"
         )
     return layer_class, RULES[layer_class]
+
+
+def why_no_rule(layer: Layer) -> str:
+    """Why no rule holds for a layer without one."""
+    parent = _nearest_parent(layer, RULES)
+    if parent is None:
+        return "no rule is registered for it"
+    return (
+        f"it replaces the computation of `{parent.__name__}` by its own `{'`, `'.join(_replaced(layer, parent))}`, so it "
+        "does not inherit that class's rule"
+    )
 
 
 def apply_rule(make: Callable[..., Layer], source: Layer, options: dict[str, Any]) -> Layer:

@@ -5,15 +5,18 @@ from typing import Any
 import keras
 
 from keras_adjoint import layers as _layers  # noqa: F401  fills the registry
-from keras_adjoint.layers.adjoint import check_linear, linear_adjoint, original_of, record_source
+from keras_adjoint.layers.adjoint import check_linear, linear_adjoint, record_source
+from keras_adjoint.layers.adjoint_of_adjoint import second_adjoint
 from keras_adjoint.layers.options import standardize_options
 from keras_adjoint.layers.registry import class_with_rule, describe
+from keras_adjoint.models.adjoint_of_adjoint import remember_parts, unchanged_source
 from keras_adjoint.models.backward import BackwardPass
-from keras_adjoint.models.graph import trace
+from keras_adjoint.models.graph import computes_itself, trace
 
 _DEFAULTS = {
     "output_size": None,
     "bias": "none",
+    "linear_part": False,
     "channels": None,
     "channel_method": "learned",
     "algorithm": None,
@@ -27,6 +30,7 @@ def adjoint(
     *,
     output_size: Any = None,
     bias: str = "none",
+    linear_part: bool = False,
     channels: int | None = None,
     channel_method: str = "learned",
     algorithm: str | None = None,
@@ -35,6 +39,9 @@ def adjoint(
 ) -> keras.layers.Layer:
     """The layer that computes the transpose of a linear layer or model, reading the source's own kernels.
 
+    Where there is no rule for a layer's type, the layer is tested at its size, and if it proves to be linear, up to a
+    constant, its adjoint is derived by transposing the backend's derivative.
+
     Args:
         source: A built, linear Keras layer, or a Functional or Sequential model of such layers. Biases are not part of what
             is transposed.
@@ -42,6 +49,7 @@ def adjoint(
         bias: What to do with biases: "none"; "own", a new trainable bias; "subtract", Aᵀ(y − b) with the source's bias
             b; "repeat" or "average", a new trainable bias that starts from the source's, adapted in size; "learned", a
             trainable linear map of the source's bias.
+        linear_part: Whether to take the adjoint of the linear part of a layer that ends in an activation.
         channels: Number of output channels, if different from the source's input channels. The result is then no
             longer the adjoint, and its `exact` is `False`.
         channel_method: How the channels are adapted: "repeat", "average", "truncate", "pad", or "learned".
@@ -53,17 +61,18 @@ def adjoint(
 
     Returns:
         A Keras layer, for `Cropping`, `Permute` and the like a stock one; for a model a Functional model, which takes
-        `tied` and `name` alone of the options. The adjoint of an adjoint is its source.
+        `tied` and `name` alone of the options. The adjoint of an adjoint is its source, or, if that has a bias or an
+        activation besides the linear operator, a layer that computes the operator alone.
 
     Raises:
-        NoRuleError: If no adjoint is known, because the layer or its activation is not linear or its type has no rule. In a
-            model, the message names the layer's place; `mirror` makes decoders of models that are not linear.
+        NoRuleError: If there is no adjoint, because the layer or its activation is not linear. The message says which numbers
+            showed it and, in a model, the layer's place; `mirror` makes decoders of models that are not linear.
         TieError: If the source is not built, or its kernel is quantised beyond recovery.
         ValueError: If an option is unknown, or makes no sense for this layer.
 
     Example:
 
-    >>> conv = keras.layers.Conv2D(8, 3, strides=2, padding="same")
+    >>> conv = keras.layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)
     >>> features = conv(np.ones((1, 27, 27, 3)))
     >>> decode = ka.adjoint(conv)
     >>> decode(features).shape
@@ -74,6 +83,7 @@ def adjoint(
     given = dict(
         output_size=output_size,
         bias=bias,
+        linear_part=linear_part,
         channels=channels,
         channel_method=channel_method,
         algorithm=algorithm,
@@ -83,17 +93,19 @@ def adjoint(
     if not isinstance(source, keras.layers.Layer):
         raise ValueError(f"`adjoint` takes a Keras layer. Received: source={source!r} of type {type(source).__name__}")
     options = {option: value for option, value in standardize_options(given).items() if not _is_default(option, value)}
-    original = original_of(source)
-    if original is not None:
-        if options:
+    if isinstance(source, keras.Model) and class_with_rule(source) is None and not computes_itself(source):
+        return _adjoint_of_model(source, options)
+    again = {option: value for option, value in options.items() if option in ("tied", "name")}
+    second = second_adjoint(source, **again)
+    if second is not None:
+        if options.keys() - again.keys() or second.name != options.get("name", second.name):
             raise ValueError(
-                f"The adjoint of an adjoint is its source itself, which takes no options. Received: {options}, "
+                f"The adjoint of an adjoint is its source itself, which takes no options but `tied`. Received: {options}, "
                 f"{describe(source)}"
             )
-        return original
-    if isinstance(source, keras.Model) and class_with_rule(source) is None:
-        return _adjoint_of_model(source, options)
-    check_linear(source)
+        return second
+    if not options.pop("linear_part", False):
+        check_linear(source, advice=" Pass `linear_part=True` for the adjoint of its linear part. Or:")
     return linear_adjoint(source, **options)
 
 
@@ -109,7 +121,13 @@ def _adjoint_of_model(model: keras.Model, options: dict[str, Any]) -> keras.Mode
             f"The adjoint of a model takes `tied` and `name` alone; `keras_adjoint.mirror` makes decoders with other options. "
             f"Received: {', '.join(sorted(refused))}, {describe(model)}"
         )
-    backward = BackwardPass(trace(model), tied=options.get("tied", True))
-    result = backward.model(options.get("name") or f"{model.name}_adjoint")
+    tied = options.get("tied", True)
+    original = unchanged_source(model) if tied and "name" not in options else None
+    if original is not None:
+        return original
+    graph = trace(model)
+    result = BackwardPass(graph, tied=tied).model(options.get("name") or f"{model.name}_adjoint")
     record_source(result, model)
+    if tied:
+        remember_parts(result, model, graph)
     return result

@@ -7,19 +7,23 @@ from typing import Any, TypeVar
 import keras
 from keras import tree
 
-from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError
+from keras_adjoint.errors import KerasAdjointError, NoRuleError
 from keras_adjoint.keras_internals import producer_of
-from keras_adjoint.layers.adjoint import check_linear, linear_adjoint, original_of
+from keras_adjoint.layers.activations import ActivationGradient
+from keras_adjoint.layers.adjoint import check_linear, linear_adjoint
+from keras_adjoint.layers.adjoint_of_adjoint import second_adjoint
 from keras_adjoint.layers.registry import describe
 from keras_adjoint.models.batch_axis import check_batch_axis
 from keras_adjoint.models.calls import Call, is_symbolic
 from keras_adjoint.models.graph import Cotangents, Graph, transpose_graph
+from keras_adjoint.models.masks import MaskedShare, averages_by_mask, check_mask
 from keras_adjoint.models.names import Names
 from keras_adjoint.models.operations import transpose_operation
 from keras_adjoint.models.zeros import zeros
 from keras_adjoint.ops.precision import epsilon
 
 T = TypeVar("T")
+PART = "mirror a part of the model that has no such layer"
 
 
 class BackwardPass:
@@ -33,6 +37,7 @@ class BackwardPass:
 
     Attributes:
         records_used: The activations of the forward pass that were used.
+        unreached: The graph's inputs that no cotangent arrived at.
     """
 
     def __init__(self, graph: Graph, *, tied: bool = True, records: bool = False, taken: Iterable[str] = ()) -> None:
@@ -40,6 +45,7 @@ class BackwardPass:
         self.tied = tied
         self.records = records
         self.records_used: list[keras.KerasTensor] = []
+        self.unreached: list[keras.KerasTensor] = []
         self.names = Names(graph, taken)
         self._made: dict[tuple[int, str], keras.layers.Layer] = {}
 
@@ -49,6 +55,7 @@ class BackwardPass:
         """The cotangents of the graph's inputs; zeros for inputs that none arrives at."""
         self.names.stop_at(output_cotangents)
         found = transpose_graph(self.graph, output_cotangents, self.transpose_call, self.add)
+        self.unreached = [x for x, cotangent in zip(self.graph.inputs, found, strict=True) if cotangent is None]
         return [
             zeros(tuple(x.shape[1:]), like=output_cotangents[0]) if cotangent is None else cotangent
             for x, cotangent in zip(self.graph.inputs, found, strict=True)
@@ -96,7 +103,14 @@ class BackwardPass:
             if not isinstance(call.operation, keras.layers.Layer):
                 return transpose_operation(call, ys)
             check_batch_axis(call)
+            if is_symmetric(call.operation):
+                recorded = [self.recorded(x, call, "what depends on the input", PART) for x in call.recorded]
+                return [call.operation(ys[0], *recorded)]
+            check_mask(call, records=self.records)
             layer = self.layer(call, "adjoint", lambda name: self.adjoint_of(call, name))
+            if getattr(layer, "needs_switches", False) and self.records and call.recorded:
+                switches = self.recorded(call.recorded[0], call, "an unpooling", PART)
+                return [layer(ys[0], switches=switches)]
             if getattr(layer, "needs_switches", False):
                 raise NoRuleError(
                     "Max pooling is linear only once its switches are fixed, so a model with it has no adjoint. "
@@ -107,11 +121,15 @@ class BackwardPass:
     def adjoint_of(self, call: Call, name: str) -> keras.layers.Layer:
         """The adjoint of the layer of a call."""
         layer = call.operation
-        original = original_of(layer)
-        if original is not None:
-            return original
+        second = self.second_adjoint_of(call, name)
+        if second is not None:
+            return second
         check_linear(layer)
         return linear_adjoint(layer, name=name, **self.copy_option())
+
+    def second_adjoint_of(self, call: Call, name: str) -> keras.layers.Layer | None:
+        """The adjoint of the layer of a call if that layer is an adjoint itself."""
+        return second_adjoint(call.operation, tied=self.tied, name=name)
 
     def copy_option(self) -> dict[str, bool]:
         """The option of adjoints that own a copy of the kernel, if these shall."""
@@ -148,23 +166,29 @@ class BackwardPass:
         """What a layer gives for the cotangents of a call's outputs, at the size of the call's input."""
         y = one_or_list(ys)
         result = layer(y, **self._size(layer, call, y))
+        if averages_by_mask(call, layer):
+            check_mask(call, records=self.records)
+            share = self.layer(call, "mask", lambda name: MaskedShare(layer.data_format, dtype=ys[0].dtype, name=name))
+            result = share(result, self.recorded(call.recorded[0], call, "a mean by a mask", PART))
         return list(result) if isinstance(result, (list, tuple)) else [result]
 
     def _size(self, layer: keras.layers.Layer, call: Call, y: keras.KerasTensor) -> dict[str, Any]:
-        if not getattr(layer, "needs_output_size", False) or knows_size(layer, y, call.inputs):
+        if not getattr(layer, "needs_output_size", False):
             return {}
-        size = layer.output_size_like(*call.inputs)
+        size = layer.output_size_like(*call.inputs)  # kept in the graph, whatever the source is called with later
         if size is None:
-            size = one_or_list([self.recorded(x, call, "an input of unknown size") for x in call.inputs])
+            known = "give the encoder an input of known size: `keras.Model(x, encoder(x))` with `x = keras.Input(...)`"
+            size = one_or_list([self.recorded(x, call, "an input of unknown size", known) for x in call.inputs])
         return {"output_size": size}
 
-    def recorded(self, tensor: keras.KerasTensor, call: Call, what: str) -> keras.KerasTensor:
+    def recorded(self, tensor: keras.KerasTensor, call: Call, what: str, otherwise: str) -> keras.KerasTensor:
         """An activation of the forward pass.
 
         Args:
             tensor: The activation.
             call: The call that is transposed.
             what: What needs the activation, for the message.
+            otherwise: What to do instead, for the message.
 
         Raises:
             ValueError: If activations may not be used.
@@ -172,12 +196,16 @@ class BackwardPass:
         if not self.records:
             raise ValueError(
                 f"To undo {what}, a decoder needs an activation that the encoder recorded at `{call.place}`, and `mirror` "
-                f"builds one from the code alone. Use `keras_adjoint.autoencoder`, which connects the two, choose a policy "
-                f"that needs no recorded activations, or give the encoder an input of known size: "
-                f"`keras.Model(x, encoder(x))` with `x = keras.Input(...)`. Received: {describe(call.operation)}"
+                f"builds one from the code alone. Use `keras_adjoint.autoencoder`, which connects the two, or {otherwise}. "
+                f"Received: {describe(call.operation)}"
             )
         self.records_used.append(tensor)
         return tensor
+
+
+def is_symmetric(layer: keras.layers.Layer) -> bool:
+    """Whether a layer of this package is its own adjoint for given activations of the forward pass."""
+    return isinstance(layer, MaskedShare) or (isinstance(layer, ActivationGradient) and not layer.guided)
 
 
 @contextmanager
@@ -190,17 +218,6 @@ def locate_errors(call: Call) -> Iterator[None]:
         if not ours or f"`{call.place}`" in str(error):
             raise
         raise type(error)(f"At `{call.place}`: {error}") from error
-
-
-def knows_size(layer: keras.layers.Layer, y: keras.KerasTensor, xs: list[keras.KerasTensor]) -> bool:
-    """Whether a layer gives tensors of the sizes of `xs` by itself, because its source recorded them."""
-    try:
-        found = layer.compute_output_shape(tuple(y.shape))
-    except SizeError:
-        return False
-    found = found if isinstance(found, list) else [found]
-    wanted = [tuple(x.shape[1:]) for x in xs]
-    return [tuple(shape[1:]) for shape in found] == wanted and not any(None in shape for shape in wanted)
 
 
 def one_or_list(values: Sequence[T]) -> T | list[T]:

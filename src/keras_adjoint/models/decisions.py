@@ -12,7 +12,6 @@ from typing import Any
 import keras
 
 from keras_adjoint.keras_internals import layers_inside
-from keras_adjoint.layers.adjoint import original_of
 from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.calls import Call
@@ -162,7 +161,7 @@ class DecidingBackwardPass(MirrorBackwardPass):
 
     Args:
         *arguments: See `MirrorBackwardPass`.
-        tolerant: Whether to go on with new tensors behind a call that cannot be undone. No model can be made then.
+        tolerant: Whether to go on, with new tensors, after a call that cannot be undone. No model can be made then.
         advance: Called for every call that is reached.
         **options: See `MirrorBackwardPass`.
     """
@@ -237,7 +236,7 @@ def variables_used(
     layer: keras.layers.Layer, undone: keras.Operation
 ) -> tuple[list[keras.Variable], list[keras.Variable]]:
     """(variables that a layer of a mirror reads in its encoder, its own), for a layer that undoes another."""
-    if isinstance(undone, Tied) and original_of(undone) is layer:
+    if isinstance(undone, Tied) and undone.source is layer:
         return variables_read(undone), []
     if not (isinstance(layer, Tied) and layer.tied):
         return [], layer.weights

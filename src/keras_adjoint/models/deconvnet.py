@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_adjoint.layers.deconvnet import SelectedFeatures
-from keras_adjoint.models.backward import packed_as
+from keras_adjoint.models.backward import one_or_list, packed_as
 from keras_adjoint.models.graph import Graph, trace
 from keras_adjoint.models.mirror import check_names
 from keras_adjoint.models.mirror_backward import MirrorBackwardPass
@@ -56,7 +56,8 @@ def deconvnet(
 
     Returns:
         A Functional model from the model's inputs to projections of the same shape; with `strongest` they are stacked
-        along a new axis after the batch axis. Without a selection all features are projected together.
+        along a new axis after the batch axis. Without a selection all features are projected together. An input that the
+        features do not depend on has a projection of zeros; of integers, such as lengths or a mask, there is none.
 
     Raises:
         ValueError: If there is no such layer, channel or unit, or an option does not go with another.
@@ -87,7 +88,25 @@ def deconvnet(
         for same_input in zip(*pictures, strict=True)
     ]
     check_names(graph)
-    return backward.build(packed_as(graph.input_structure, graph.inputs), stacked, name or f"{stem}_deconvnet")
+    whole = backward.build(packed_as(graph.input_structure, graph.inputs), stacked, name or f"{stem}_deconvnet")
+    left_out = {number for number, x in enumerate(graph.inputs) if is_unreached_integer(x, backward)}
+    if not left_out or len(left_out) == len(graph.inputs):
+        return whole
+    return keras.Model(whole.input, without(whole.output, left_out), name=whole.name)
+
+
+def is_unreached_integer(x: keras.KerasTensor, backward: MirrorBackwardPass) -> bool:
+    """Whether an input has no projection, not even zeros: lengths, identifiers and masks are no values along an axis."""
+    return "float" not in x.dtype and any(x is unreached for unreached in backward.unreached)
+
+
+def without(structure: Any, left_out: set[int]) -> Any:
+    """The tensors of a list or dictionary without those of some numbers; a single one without a list around it."""
+    numbered = enumerate(keras.tree.flatten_with_path(structure))
+    kept = [(path, y) for number, (path, y) in numbered if number not in left_out]
+    if isinstance(structure, dict):
+        return {path[0] if len(path) == 1 else path: y for path, y in kept}
+    return one_or_list([y for _, y in kept])
 
 
 def graph_up_to(model: keras.Model, layer: keras.layers.Layer | str) -> Graph:

@@ -74,6 +74,12 @@ def graph_of(layer: keras.Operation) -> Functional | None:
     return None
 
 
+def computes_itself(model: keras.Model) -> bool:
+    """Whether a model's `call` is its own, so that its layers cannot be walked."""
+    stock = isinstance(model, keras.Sequential) and type(model).call is keras.Sequential.call
+    return graph_of(model) is None and not stock
+
+
 def _follow(
     model: Functional, inputs: list[keras.KerasTensor], place: str, calls: list[Call]
 ) -> list[keras.KerasTensor]:

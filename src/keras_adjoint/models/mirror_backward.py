@@ -6,14 +6,14 @@ import keras
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import layers_inside
-from keras_adjoint.layers.adjoint import linear_adjoint, original_of
+from keras_adjoint.layers.adjoint import linear_adjoint
 from keras_adjoint.layers.bias import MODES, READS_SOURCE
-from keras_adjoint.layers.registry import class_with_rule, options_of
+from keras_adjoint.layers.registry import class_with_rule, describe, options_of
 from keras_adjoint.models.backward import BackwardPass, locate_errors
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Cotangents, Graph, trace
-from keras_adjoint.models.policies import Policies, describe_call, has_own_activation
-from keras_adjoint.models.policy_layers import GLOBAL_MAX_POOLS, MAX_POOLS, UNDO
+from keras_adjoint.models.policies import Policies, describe_call, has_own_activation, hints
+from keras_adjoint.models.policy_layers import GLOBAL_MAX_POOLS, MAX_POOLS, undo
 
 # Layers that move or select values and do not change them, so that an activation still holds behind them.
 MOVES = (
@@ -66,25 +66,22 @@ class MirrorBackwardPass(BackwardPass):
         with locate_errors(call):
             if policy is not None:
                 choices[policy] = self.policies.choose(policy, call.operation)
-                return UNDO[policy](self, call, cotangents[0], self._effective(policy, choices[policy], call))
-            if has_own_activation(call.operation):
+                choice = self._effective(policy, choices[policy], call)
+                return undo(self, policy, call, cotangents, choice, call.inputs)
+            if has_own_activation(call.operation) and class_with_rule(call.operation) is not None:
                 choices["activation"] = self.policies.choose("activation", call.operation)
                 choice = self._effective("activation", choices["activation"], call)
-                cotangents = UNDO["activation"](self, call, cotangents[0], choice)
+                cotangents = undo(self, "activation", call, cotangents, choice, call.outputs)
         return super().transpose_call(call, cotangents)
 
     def adjoint_of(self, call: Call, name: str) -> keras.layers.Layer:
         """The adjoint of the linear part of a layer, with the bias that the policy gives it."""
         layer = call.operation
-        original = original_of(layer)
-        if original is not None:
-            return original
+        second = self.second_adjoint_of(call, name)
+        if second is not None:
+            return second
         if class_with_rule(layer) is None:
-            raise NoRuleError(
-                f"{describe_call(call)} If it is linear, write a function that takes the layer and returns the layer computing "
-                f"its adjoint, and decorate it with `@keras_adjoint.register_rule({type(layer).__name__})`. If it is a kind of "
-                f'activation, normalisation or dropout, say so, as in `activation={{{type(layer).__name__}: "linear"}}`'
-            )
+            raise NoRuleError(f"{describe_call(call)} {hints(call)}. Received: {describe(layer)}")
         return linear_adjoint(layer, name=name, **self.copy_option(), **self._bias(layer))
 
     def _bias(self, layer: keras.layers.Layer) -> dict[str, str]:

@@ -204,6 +204,32 @@ def _check_choice(policy: str, choice: Any) -> None:
     raise ValueError(f"`{policy}` must be one of {names}{others}. Received: {policy}={choice!r}")
 
 
+# What can be chosen where no activations are recorded.
+WITHOUT_RECORDS = {"activation": ("same", "linear"), "pooling": ("spread", "average"), "gates": ("skip",)}
+
+
 def describe_call(call: Call) -> str:
     """The beginning of an error about a call that neither has an adjoint nor a policy."""
     return f"`{call.place}`, a `{type(call.operation).__name__}`, has neither an adjoint nor a policy."
+
+
+def keeps_shape(call: Call) -> bool:
+    """Whether a call makes one tensor of another of the same shape, so that it can be left out."""
+    return [tuple(x.shape) for x in call.inputs] == [tuple(y.shape) for y in call.outputs] and len(call.outputs) == 1
+
+
+def hints(call: Call) -> str:
+    """The end of an error about a call that cannot be undone: what can be done about it."""
+    operation = call.operation
+    linear = (
+        f"If it is linear, write a function that takes the layer and returns the layer computing its adjoint, and decorate it "
+        f"with `@keras_adjoint.register_rule({type(operation).__name__})`."
+        if isinstance(operation, keras.layers.Layer)
+        else "If it is linear, write it as a layer and teach its adjoint with `@keras_adjoint.register_rule`."
+    )
+    if keeps_shape(call):
+        return f'{linear} To leave it out, declare it an activation: `activation={{{operation.name!r}: "linear"}}`'
+    return (
+        f"{linear} It changes the shape, so it cannot be left out; otherwise mirror the part of the encoder before it, "
+        f"`keras.Model(encoder.inputs, tensor)`"
+    )

@@ -15,6 +15,7 @@ from keras_adjoint.layers.activations import ActivationGradient, PreActivation, 
 from keras_adjoint.layers.adjoint import copied
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
 from keras_adjoint.layers.kernel import float_policy
+from keras_adjoint.layers.merge import sum_to
 from keras_adjoint.layers.norm import (
     AdjointAffinePart,
     AdjointBatchNormalization,
@@ -29,7 +30,7 @@ from keras_adjoint.models.backward import BackwardPass
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Cotangents
 from keras_adjoint.models.operations import transpose_operation
-from keras_adjoint.models.policies import describe_call, has_own_activation
+from keras_adjoint.models.policies import WITHOUT_RECORDS, has_own_activation, hints
 
 Replacement: TypeAlias = Callable[[BackwardPass, Call, keras.KerasTensor, Any], Cotangents]
 
@@ -82,9 +83,67 @@ def reading(
 
 def missing(call: Call, policy: str, choice: Any) -> NoRuleError:
     return NoRuleError(
-        f'{describe_call(call)} No layer is known for {policy}="{choice}" there. Choose another policy for it, as in '
-        f"`{policy}={{{call.operation.name!r}: ...}}`"
+        f'No layer is known for {policy}="{choice}" in the place of `{call.place}`. {hints(call)}. '
+        f"Received: {describe(call.operation)}"
     )
+
+
+def undo(
+    backward: BackwardPass,
+    policy: str,
+    call: Call,
+    cotangents: Cotangents,
+    choice: Any,
+    wanted: list[keras.KerasTensor],
+) -> Cotangents:
+    """What a policy puts in the place of a call, or of the activation that it ends in.
+
+    Args:
+        backward: The backward pass.
+        policy: The policy's name.
+        call: The call.
+        cotangents: Those of the call's outputs.
+        choice: What the policy chose.
+        wanted: The tensors whose cotangents are asked for: the call's inputs, or its outputs before their activation.
+
+    Raises:
+        NoRuleError: If the choice is not defined for the call, or gives tensors of other shapes.
+    """
+    (y, *others), like = cotangents, call.outputs[:1]
+    fits = not others and (choice == "gradient" or policy in CHANGES_SHAPES or may_be_of(like, wanted))
+    found = UNDO[policy](backward, call, y, choice) if fits and y is not None else []
+    if may_be_of(found, wanted):
+        return found
+    given = ", ".join(str(tuple(y.shape)) for y in call.outputs)
+    taken = ", ".join(str(tuple(x.shape)) for x in wanted)
+    raise NoRuleError(
+        f'`{policy}="{choice}"` gives no cotangent of the right shape: `{call.place}` makes {given} of {taken}. '
+        f"{hints(call)}. Received: {describe(call.operation)}"
+    )
+
+
+# Policies whose choices may change the shape. Those of others keep tensors as they are, or call such a layer again.
+CHANGES_SHAPES = ("pooling", "gates")
+
+
+def may_be_of(cotangents: Cotangents, tensors: list[keras.KerasTensor]) -> bool:
+    """Whether cotangents have the shapes of tensors, as far as sizes are known."""
+
+    def fits(y: keras.KerasTensor | None, x: keras.KerasTensor) -> bool:
+        return y is None or (
+            len(y.shape) == len(x.shape)
+            and all(None in pair or pair[0] == pair[1] for pair in zip(y.shape, x.shape, strict=True))
+        )
+
+    return len(cotangents) == len(tensors) and all(map(fits, cotangents, tensors))
+
+
+def recorded_for(
+    policy: str, backward: BackwardPass, tensor: keras.KerasTensor, call: Call, what: str
+) -> keras.KerasTensor:
+    """An activation of the forward pass that a policy needs."""
+    others = " or ".join(f'`{policy}="{choice}"`' for choice in WITHOUT_RECORDS[policy])
+    return backward.recorded(tensor, call, what, f"choose {others}")
 
 
 # --- activations
@@ -130,14 +189,14 @@ def activation_gradient(backward: BackwardPass, call: Call, y: keras.KerasTensor
     layer = backward.layer(call, choice, lambda name: gradient_layer(backward, call, choice, y.dtype, name))
     what = f'an activation by "{choice}"'
     if layer.reads_output:
-        return layer(y, backward.recorded(call.outputs[0], call, what))
+        return layer(y, recorded_for("activation", backward, call.outputs[0], call, what))
     if len(call.inputs) != 1:
         raise missing(call, "activation", choice)
-    recorded = backward.recorded(call.inputs[0], call, what)
+    recorded = recorded_for("activation", backward, call.inputs[0], call, what)
     if has_own_activation(call.operation):
         pre = backward.layer(call, "preactivation", lambda name: PreActivation(call.operation, name=name))
         recorded = pre(recorded)
-    return layer(y, recorded)
+    return layer(y, recorded, recorded_mask=next(iter(call.recorded), None))
 
 
 def gradient_layer(backward: BackwardPass, call: Call, choice: str, dtype: Any, name: str) -> ActivationGradient:
@@ -202,7 +261,7 @@ def pooling(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: An
     layer_class = classes.get(choice, exact)
     layer = reading(backward, call, choice, layer_class)
     if layer.needs_switches:
-        switches = backward.recorded(call.inputs[0], call, 'max pooling by "switches"')
+        switches = recorded_for("pooling", backward, call.inputs[0], call, 'max pooling by "switches"')
         return [layer(y, switches=switches)]
     return backward.apply(layer, call, [y])
 
@@ -213,13 +272,15 @@ def pooling(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: An
 def gates(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: Any) -> Cotangents:
     """Through the signal alone. What computed the gates gets no cotangent."""
     if len(call.inputs) < 2:
+        if isinstance(call.operation, keras.layers.Layer):
+            raise missing(call, "gates", choice)
         return transpose_operation(call, [y])
     signal = signal_among(call.inputs)
     if choice == "recorded":
         others = [x for number, x in enumerate(call.inputs) if number != signal]
-        recorded = [backward.recorded(x, call, 'a gate by "recorded"') for x in others]
+        recorded = [recorded_for("gates", backward, x, call, 'a gate by "recorded"') for x in others]
         multiply = backward.layer(call, "gate", lambda name: keras.layers.Multiply(dtype=y.dtype, name=name))
-        y = multiply([y, *recorded])
+        y = sum_to(multiply([y, *recorded]), tuple(call.inputs[signal].shape[1:]))
     return [y if number == signal else None for number in range(len(call.inputs))]
 
 

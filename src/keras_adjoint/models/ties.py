@@ -37,9 +37,9 @@ def is_tied(a: keras.layers.Layer, b: keras.layers.Layer | None = None) -> bool:
 
 
 def _reads(reader: keras.layers.Layer, variables: set[int]) -> bool:
-    adjoints = [layer for layer in _layers(reader) if isinstance(layer, Tied) and layer.source.variables]
+    adjoints = [layer for layer in _layers(reader) if isinstance(layer, Tied) and layer.source.weights]
     return bool(adjoints) and all(
-        layer.tied and all(id(variable) in variables for variable in layer.source.variables) for layer in adjoints
+        layer.tied and all(id(variable) in variables for variable in layer.source.weights) for layer in adjoints
     )
 
 

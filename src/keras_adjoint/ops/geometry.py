@@ -161,7 +161,7 @@ class Axis:
 
     @property
     def pad_after(self) -> Size:
-        """Zeros behind the input; negative where its last positions are never read."""
+        """Zeros after the input; negative where its last positions are never read."""
         return self.padded_size - self.pad_before - self.size
 
 
@@ -193,7 +193,7 @@ class Convolution:
 
     @property
     def pads(self) -> tuple[tuple[Size, Size], ...]:
-        """Zeros (in front, behind) that every axis is padded with; negative where positions behind are never read."""
+        """Zeros (before, after) that every axis is padded with; negative where its last positions are never read."""
         return tuple((axis.pad_before, axis.pad_after) for axis in self.axes)
 
     @property

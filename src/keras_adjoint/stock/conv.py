@@ -78,7 +78,7 @@ def as_transposed(
     """A transposed convolution with the very same kernel, cropped to the size.
 
     Stock transposed layers have no groups, and do not dilate on every CPU, so that a grouped or dilated kernel is stored
-    with its zeros. Where a stride leaves input positions unread, a zero behind the outputs makes the layer reach
+    with its zeros. Where a stride leaves input positions unread, a zero after the outputs makes the layer reach
     them, so that they get their bias, and so that the layer is the same for every size.
     """
     rank, groups = len(convolution.axes), convolution.groups
@@ -138,8 +138,8 @@ def as_plain(call: AdjointCall, kernel: np.ndarray, convolution: Convolution, bi
 def plain_kernel(kernel: np.ndarray, axes: tuple[Axis, ...], groups: int) -> np.ndarray:
     """The kernels of all phases side by side: phase r has every s-th tap of the forward's kernel, from tap r on."""
     strides = [axis.stride for axis in axes]
-    behind = [(0, -axis.taps % axis.stride) for axis in axes]
-    kernel = np.pad(kernel, [*behind, (0, 0), (0, 0)])
+    pad_after = [(0, -axis.taps % axis.stride) for axis in axes]
+    kernel = np.pad(kernel, [*pad_after, (0, 0), (0, 0)])
     phases = []
     for phase in np.ndindex(*strides):
         taps = kernel[tuple(slice(first, None, stride) for first, stride in zip(phase, strides, strict=True))]

@@ -1,17 +1,17 @@
 """The adjoint test and its report: whether ⟨A x, y⟩ = ⟨x, B y⟩ on random x and y."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_adjoint.layers.adjoint import linear_adjoint, original_of
+from keras_adjoint.layers.adjoint import has_activation, linear_adjoint, original_of
 from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.ops import Shape
 from keras_adjoint.ops.dot_test import derived_tolerance, operator_dtype, random_probe, residual_of
-from keras_adjoint.testing.pairs import UNPOOLING, Operator, Packing, known_shape, name_of, pair_of
+from keras_adjoint.testing.pairs import UNPOOLING, Operator, Packing, name_of, pair_of, shapes_in
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class AdjointReport:
         tolerance: What rounding explains.
         dtype: The dtype that the operators computed in.
         diagnosis: What is probably wrong, or "".
-        forward: Name of A.
-        backward: Name of B.
+        forward: Name of A; of a layer with an activation "the linear part of" it.
+        backward: Name of B; of the source of an adjoint layer, likewise.
         input_shape: Shape of x; a tuple of shapes if there are several.
         output_shape: Shape of A x; a tuple of shapes if there are several.
     """
@@ -56,7 +56,7 @@ def check_adjoint(
     forward: Operator,
     backward: Operator | None = None,
     *,
-    input_shape: Sequence[Any] | None = None,
+    input_shape: Sequence[Any] | Mapping[str, Any] | None = None,
     trials: int = 3,
     seed: int = 0,
     tolerance: float | None = None,
@@ -71,8 +71,8 @@ def check_adjoint(
             `adjoint` makes the adjoint, only the linear part A counts, without biases and activation.
         backward: The operator B to test: a layer, a model, or a function. By default `adjoint(forward)`, whatever the
             activation of `forward`.
-        input_shape: Shape of x, batch axis included, or a list of shapes if A takes several tensors. By default the shape
-            that `forward` was built with, with a small size where it is unknown.
+        input_shape: Shape of x, batch axis included, or a list or dictionary of shapes if A takes several tensors. By default
+            the shape that `forward` was built with, with a small size where it is unknown.
         trials: Number of random pairs.
         seed: Seed of the random numbers.
         tolerance: The largest residual that passes. By default what rounding explains, see `derived_tolerance`.
@@ -100,10 +100,10 @@ def check_adjoint(
     elif backward is None:
         whole = isinstance(forward, keras.Model)
         backward = original_of(forward) or (adjoint(forward) if whole else linear_adjoint(forward))
-    given = tuple(input_shape) if input_shape is not None else known_shape(forward, backward)
+    given, structure = shapes_in(input_shape, forward, backward)
     dtype = operator_dtype(forward, backward)
     generator = np.random.default_rng(seed)
-    inputs = None if all(isinstance(size, int) for size in given) else Packing(given)
+    inputs = None if all(isinstance(size, int) for size in given) else Packing(given, structure)
     pair = pair_of(forward, backward, given, inputs, dtype, generator)
     shape = given if inputs is None else inputs.shape
     x = random_probe(shape, dtype, generator)
@@ -127,11 +127,20 @@ def check_adjoint(
         tolerance=float(tolerance),
         dtype=dtype,
         diagnosis=diagnosis,
-        forward=name_of(forward),
-        backward=name_of(backward),
+        forward=name_of_linear(forward),
+        backward=(name_of_linear if backward is getattr(forward, "source", None) else name_of)(backward),
         input_shape=shape if inputs is None else inputs.shapes,
         output_shape=output_shape if pair.outputs is None else pair.outputs.shapes,
     )
+
+
+def name_of_linear(operator: Operator) -> str:
+    """The name of an operator, which says so if only its linear part counts."""
+    name, is_layer = (
+        name_of(operator),
+        isinstance(operator, keras.layers.Layer) and not isinstance(operator, keras.Model),
+    )
+    return f"the linear part of {name}" if is_layer and has_activation(operator) else name
 
 
 def assert_adjoint(forward: Operator, backward: Operator | None = None, **options: Any) -> AdjointReport:

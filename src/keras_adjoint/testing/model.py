@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_adjoint.errors import NoRuleError, TieError
-from keras_adjoint.layers.adjoint import linear_adjoint, probe_shape
+from keras_adjoint.layers.adjoint import has_activation, linear_adjoint, probe_shape
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule
 from keras_adjoint.layers.tied import Tied, call_at_inference, stand_in
 from keras_adjoint.models.graph import layers_of
@@ -35,6 +35,7 @@ class LayerCheck:
         input_shape: The shape that was tried.
         residual: The largest residual, if it is finite.
         tolerance: What rounding explains.
+        linear_part: Whether the test is of its linear part alone, because the layer has an activation.
         reason: Why it failed or was not tested, or "".
     """
 
@@ -46,6 +47,7 @@ class LayerCheck:
     input_shape: Shape = ()
     residual: float | None = None
     tolerance: float | None = None
+    linear_part: bool = False
     reason: str = ""
 
     @property
@@ -55,7 +57,8 @@ class LayerCheck:
     @property
     def pair(self) -> str:
         """What it was tested with: its adjoint or its source, in words."""
-        return f"of {self.adjoint_of}" if self.adjoint_of else self.adjoint
+        text = f"of {self.adjoint_of}" if self.adjoint_of else self.adjoint
+        return f"{text}, linear part" if self.linear_part else text
 
 
 def check_layers(model: keras.Model, advance: Callable[[], Any] = lambda: None) -> list[LayerCheck]:
@@ -93,6 +96,7 @@ def check_layer(name: str, layer: keras.layers.Layer, trials: int = 3) -> LayerC
         input_shape=tuple(report.input_shape),
         residual=report.residual if math.isfinite(report.residual) else None,
         tolerance=report.tolerance,
+        linear_part=has_activation(layer.source if isinstance(layer, Tied) else layer),
         reason=reason,
     )
 

@@ -1,13 +1,13 @@
 """Two operators that may be each other's adjoint, as functions of arrays, whatever they are made of."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 from numpy.typing import NDArray
 
 from keras_adjoint.errors import SizeError
@@ -35,10 +35,12 @@ class Packing:
 
     Args:
         shapes: The tensors' shapes, batch axis included.
+        structure: The lists and dictionaries that the tensors come in; by default one list.
     """
 
-    def __init__(self, shapes: Sequence[Shape]) -> None:
+    def __init__(self, shapes: Sequence[Shape], structure: Any = None) -> None:
         self.shapes = tuple(tuple(shape) for shape in shapes)
+        self.structure = list(range(len(self.shapes))) if structure is None else structure
         self.sizes = [math.prod(shape[1:]) for shape in self.shapes]
 
     @property
@@ -46,18 +48,19 @@ class Packing:
         """Shape of all of them as one tensor."""
         return self.shapes[0][0], sum(self.sizes)
 
-    def split(self, packed: Tensor) -> list[Tensor]:
+    def split(self, packed: Tensor) -> Any:
         """The tensors in a packed one, whatever its number of samples."""
         parts, start = [], 0
         for shape, size in zip(self.shapes, self.sizes, strict=True):
             parts.append(ops.reshape(packed[:, start : start + size], (-1, *shape[1:])))
             start += size
-        return parts
+        return tree.pack_sequence_as(self.structure, parts)
 
     @staticmethod
-    def join(tensors: Sequence[Tensor]) -> Tensor:
+    def join(tensors: Any) -> Tensor:
         """One tensor of them all."""
-        return ops.concatenate([ops.reshape(tensor, (ops.shape(tensor)[0], -1)) for tensor in tensors], axis=1)
+        flat = [ops.reshape(tensor, (ops.shape(tensor)[0], -1)) for tensor in tree.flatten(tensors)]
+        return ops.concatenate(flat, axis=1)
 
 
 def packed(operator: Operator, inputs: Packing | None, outputs: Packing | None) -> Operator:
@@ -113,8 +116,9 @@ def pair_of(
         except SizeError:  # then the test shall show the size that it takes by itself
             return backward(y)
 
-    result = linear(_zeros(shape, dtype))
-    outputs = Packing([tuple(y.shape) for y in result]) if isinstance(result, (list, tuple)) else None
+    result = linear(_zeros(shape, dtype) if inputs is None else inputs.split(ops.zeros(inputs.shape, dtype)))
+    several = isinstance(result, (list, tuple, dict))
+    outputs = Packing([tuple(y.shape) for y in tree.flatten(result)], result) if several else None
     return Pair(
         forward=lambda x: evaluate(packed(linear, inputs, outputs), x, dtype),
         backward=lambda y: evaluate(packed(apply_backward, outputs, inputs), y, dtype),
@@ -138,6 +142,16 @@ def _zeros(shape: Shape, dtype: str) -> Tensor | list[Tensor]:
     if isinstance(shape[0], int):
         return ops.zeros(shape, dtype)
     return [ops.zeros(one, dtype) for one in shape]
+
+
+def shapes_in(given: Any, forward: Operator, backward: Operator) -> tuple[Any, Any]:
+    """(shape of x, or shapes of several x; the structure that A takes these in, or `None` for a list)."""
+    if isinstance(given, Mapping):
+        return tuple(given[key] for key in sorted(given)), dict.fromkeys(sorted(given), 0)
+    structure = getattr(forward, "input", None) if isinstance(forward, keras.Model) else None
+    structure = structure if isinstance(structure, Mapping) else None
+    shape = tuple(given) if given is not None else known_shape(forward, backward)
+    return (shape if structure is None or given is not None or len(structure) > 1 else (shape,)), structure
 
 
 def known_shape(forward: Operator, backward: Operator) -> Any:

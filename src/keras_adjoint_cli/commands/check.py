@@ -12,7 +12,8 @@ EXAMPLES = ("check model.keras", "check model.keras --json", "check model.keras 
 def check(file: ModelFile, as_json: AsJson = False, modules: Modules = None, debug: Debug = False) -> None:
     """Run the adjoint test on every layer of a model.
 
-    Of a layer with a bias or an activation the linear part is tested; an adjoint layer is tested against its source.
+    A layer is tested without its bias. If it has an activation, the test is of the linear part before it, and the table
+    says so. An adjoint layer is tested against its source.
     Layers that are not linear, or have no rule, are listed and do not count.
 
     Exit status: 0 if all tests passed; 1 if one failed; 2 if the file cannot be used.

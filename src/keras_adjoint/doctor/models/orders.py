@@ -60,7 +60,7 @@ def has_channels_of_adjoint(first: Kernel, second: Kernel, order: Order) -> bool
 def order_between(first: Kernel, second: Kernel) -> Order | None:
     """The kinds of `transpose_kernel` that lead from one kernel to the other; `None` if none do.
 
-    A symmetric kernel is reached in several ways. Copies and adjoints are tried first.
+    Several orders may give a symmetric kernel. Copies and adjoints are tried first.
     """
     good = list(meanings(first, second))
     unknown = first.role is None or second.role is None
@@ -93,7 +93,7 @@ def in_words(kinds: Order, axes: int = 4) -> str:
 # Layers around the two kernels may have strides, paddings and sizes that do not fit each other. What the order alone does
 # shows where everything fits: in convolutions at stride 1 that keep their size. There the adjoint of one is another one,
 # with the kernel flipped, its channels swapped, and its zeros on the other side, so that plain convolutions are enough:
-# A reads its own kernel that way or unchanged, and B whatever was found.
+# A reads its own kernel in that order or unchanged, and B whatever was found.
 
 SMALLEST_SIZE = 16
 DTYPE = "float32"

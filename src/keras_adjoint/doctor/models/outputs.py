@@ -21,7 +21,7 @@ class Refused(Exception):
 
 
 def rounding(dtype: str) -> float:
-    """What rounding may leave of a difference: half of the digits, since it grows on its way through the layers."""
+    """What rounding may leave of a difference: half of the digits, since it grows from layer to layer."""
     return float(np.sqrt(epsilon(dtype)))
 
 

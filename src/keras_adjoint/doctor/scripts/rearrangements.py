@@ -89,7 +89,7 @@ def rearranged(name: str, kernel: Numbers, arguments: Arguments, node: Expressio
 
 
 def opaque(kernel: Numbers, node: Expression) -> KernelExpression | None:
-    """A kernel that was rearranged in a way that is not known."""
+    """A kernel whose rearrangement is not known."""
     if isinstance(kernel, Array):
         return None
     return replace(kernel, axes=None, flipped=(), node=node, is_opaque=True)

@@ -186,8 +186,8 @@ class Source:
         """The lines that an edit touches, as they are afterwards."""
         start, end = self.span(edit.node)
         first = self._lines[bisect_right(self._lines, start) - 1]
-        behind = bisect_left(self._lines, max(end, start + 1))
-        last = self._lines[behind] if behind < len(self._lines) else len(self.text)
+        after = bisect_left(self._lines, max(end, start + 1))
+        last = self._lines[after] if after < len(self._lines) else len(self.text)
         parts = {name: self.code(part) for name, part in edit.parts}
         return (self.text[first:start] + edit.template.format(**parts) + self.text[end:last]).strip("\r\n")
 

@@ -93,7 +93,7 @@ class KernelExpression:
         node: The expression that made it.
         origin: The expression in it that stands for the layer's kernel, unchanged.
         is_array: Whether it is a NumPy array, rather than a variable or a tensor.
-        is_opaque: Whether it was rearranged in a way that is not known.
+        is_opaque: Whether it was rearranged, and how is not known.
     """
 
     layer: Layer

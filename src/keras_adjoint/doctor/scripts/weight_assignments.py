@@ -53,7 +53,7 @@ def weight_assignments(events: list[Event]) -> Iterator[WeightAssignment]:
 
 
 def assigned(event: CallEvent) -> Iterator[tuple[Layer | None, str, Argument]]:
-    """(layer, its text, what it is given) for each way of giving it."""
+    """(layer, its text, what it is given) for each kind of assignment."""
     receiver, name = event.receiver, (event.path or "").rpartition(".")[2]
     first, second, *_ = [*event.arguments, None, None]
     if event.method == "set_weights" and event.path is None and event.receiver_node is not None and first:

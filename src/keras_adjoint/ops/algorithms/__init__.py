@@ -1,1 +1,1 @@
-"""Ways to compute an adjoint convolution: one file each, and `choose` with the table of them."""
+"""Algorithms for adjoint convolutions: one file each. The table of them, and the choice among them, are in `choose.py`."""

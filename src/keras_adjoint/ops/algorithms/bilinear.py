@@ -29,7 +29,7 @@ class BilinearForm:
 
     Attributes:
         convolution: The geometry of A.
-        algorithm: The way in which Aᵀ y is computed.
+        algorithm: The algorithm that computes Aᵀ y.
     """
 
     convolution: Convolution

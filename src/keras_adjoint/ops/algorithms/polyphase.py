@@ -96,7 +96,7 @@ def correlate(
 
 
 def pads_of(starts: Sequence[Size], lengths: Sequence[Size], sizes: Sequence[Size]) -> tuple[tuple[Size, Size], ...]:
-    """Zeros (in front, behind) of axes of `sizes` that are read from `starts` on; negative for what is not read."""
+    """Zeros (before, after) of axes of `sizes` that are read from `starts` on; negative for what is not read."""
     windows = zip(starts, lengths, sizes, strict=True)
     return tuple((-start, start + length - size) for start, length, size in windows)
 

@@ -50,7 +50,7 @@ class Problem:
 
     @property
     def kind(self) -> str:
-        """Convolutions of one kind are computed in one way, and have costs of their own in `cost_model.json`."""
+        """The kind of convolution; each has coefficients of its own in `cost_model.json`."""
         if self.is_plain:
             return ("sequence", "image", "volume")[len(self.convolution.axes) - 1]
         if self.convolution.groups == 1:
@@ -129,7 +129,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Algorithm:
-    """One way to compute Aᵀ y.
+    """An algorithm that computes Aᵀ y.
 
     Attributes:
         name: What users call it.

@@ -131,7 +131,7 @@ def _mesh_axis_types(tensor: Tensor) -> tuple[AxisType, ...]:
     return tuple(kind for kind in mesh.axis_types if kind is not AxisType.Auto)
 
 
-def vjp(function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+def vjp(function: Callable[[Any], Any], x: Any, y: Any) -> Any:
     _, transposed = jax.vjp(function, x)
     (found,) = transposed(y)
     return found

@@ -121,5 +121,8 @@ class Backend(Protocol):
     def differentiable(self, form: Form) -> Adjoint:
         """The adjoint as a function of y and the kernel, differentiated as the form says."""
 
-    def vjp(self, function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
-        """The transpose of the derivative of `function` at `x`, applied to `y`; differentiable by whatever is involved."""
+    def vjp(self, function: Callable[[Any], Any], x: Any, y: Any) -> Any:
+        """The transpose of the derivative of `function` at `x`, applied to `y`; differentiable by whatever is involved.
+
+        Either of them may be a list of tensors; `y` has the dtypes of what the function gives.
+        """

@@ -261,13 +261,13 @@ def _gradient_of_form(wanted: str, form: Form, **others: Tensor) -> Tensor:
     return gradient(*others.values())
 
 
-def vjp(function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
-    x = tf.convert_to_tensor(x)
+def vjp(function: Callable[[Any], Any], x: Any, y: Any) -> Any:
+    x = tf.nest.map_structure(tf.convert_to_tensor, x)
     with tf.GradientTape() as tape:
         tape.watch(x)
         result = function(x)
     found = tape.gradient(result, x, output_gradients=y, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    return tf.convert_to_tensor(found)  # of what was gathered it is sparse
+    return tf.nest.map_structure(tf.convert_to_tensor, found)  # of what was gathered it is sparse
 
 
 def _cut(starts: Sequence[int], lengths: Sequence[int], sizes: Sequence[int]) -> tuple[slice, ...] | None:

@@ -86,7 +86,7 @@ def differentiable(form: Form) -> Adjoint:
     return form.prepare()
 
 
-def vjp(function: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+def vjp(function: Callable[[Any], Any], x: Any, y: Any) -> Any:
     _, transposed = torch.func.vjp(function, x)
     (found,) = transposed(y)
     return found

@@ -10,7 +10,7 @@ from keras_adjoint.plots.diagram.labels import Labels
 
 BOLD = ("head", "name", "kernel")
 MOST_LINES = 4  # of one text
-# Where lines may break, best first: behind commas, between words, inside of names_likeThese, anywhere.
+# Where lines may break, best first: after commas, between words, inside names_likeThese, anywhere.
 BREAKS: tuple[str, ...] = (
     r"(?<=[,;] )",
     r"(?<= )",

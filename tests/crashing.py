@@ -3,7 +3,7 @@
 import os
 
 
-def dies_in_sound(geometry, dtype, seconds):
+def crashes_on_sound(geometry, dtype, seconds):
     if geometry.name == "sound":
         os._exit(1)
     return {"seconds": seconds}

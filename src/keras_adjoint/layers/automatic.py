@@ -1,0 +1,308 @@
+"""The automatic adjoint: of a layer that has no rule and proves to be linear, the transpose of the backend's own derivative."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+from keras.layers import Layer
+
+from keras_adjoint.errors import NoRuleError, SizeError
+from keras_adjoint.layers.call_pattern import CallPattern, flat, recorded_patterns, single_input
+from keras_adjoint.layers.linearity import NotLinear, Prober, check_linearity
+from keras_adjoint.layers.options import as_integer
+from keras_adjoint.layers.registry import apply_rule, describe, why_no_rule
+from keras_adjoint.layers.sharing import copy_value
+from keras_adjoint.layers.sizes import shape_of
+from keras_adjoint.layers.tied import Tied
+from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.backend import current
+
+_UNKNOWN_SIZE = 12  # what an unknown size is tried with
+
+
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class AutomaticAdjoint(Tied):
+    """The adjoint of a layer that is linear up to a constant, by transposing the backend's derivative of it.
+
+    A x = source(x) − source(0) is its own derivative everywhere, so Aᵀ y is the vector-Jacobian product of the source at 0
+    with y. It is differentiable by y and by whatever the source computes with.
+
+    Args:
+        source: A layer, of which `automatic_adjoint` has tested that it is linear.
+        output_size: The shape of the source's input, without the batch axis, or along its spatial axes alone; for several
+            inputs a list of shapes. By default what the source was called or built with.
+        patterns: How the source is called. For deserialisation.
+
+    Call arguments:
+        y: Tensor of the shape of the source's output; if it gives several, in the structure that it gives them in.
+        output_size: The shape wanted in this call, or a tensor that has it; a list for several inputs.
+
+    Input shape: That of the source's output.
+    Output shape: That of the source's input. Inputs that are one argument of the source come in its structure, others in
+        a list.
+
+    Raises:
+        SizeError: If the source works for several sizes and nothing says which is meant.
+
+    Example:
+
+    >>> differences = keras.layers.Lambda(lambda x: x[:, 1:] - x[:, :-1])
+    >>> inputs = keras.Input((4,))
+    >>> outputs = differences(inputs)
+    >>> np.array(ka.adjoint(differences)(np.array([[1.0, 0.0, 0.0]]))).tolist()
+    [[-1.0, 1.0, 0.0, 0.0]]
+    """
+
+    options = ("output_size", *Tied.options)
+
+    def __init__(
+        self,
+        source: Layer,
+        *,
+        output_size: Any = None,
+        patterns: Sequence[CallPattern] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(source, **kwargs)
+        self.patterns = tuple(recorded_patterns(source) if patterns is None else patterns)
+        self.output_size = None if output_size is None else tuple(self._asked_shapes(output_size))
+
+    # --- the operator
+
+    def call(self, y: Any, output_size: Any = None) -> Any:
+        ys = [ops.convert_to_tensor(each, dtype=self.compute_dtype) for each in flat(y)]
+        pattern, shapes = self.resolve([tuple(each.shape) for each in ys], output_size)
+        if any(None in shape for shape in shapes):
+            raise self._ambiguous([tuple(each.shape) for each in ys], [shapes])
+        batch = ops.shape(ys[0])[0]
+        xs = [ops.zeros((batch, *shape), dtype=self.compute_dtype) for shape in shapes]
+
+        def forward(xs: list[Tensor]) -> list[Tensor]:
+            outputs = [ops.cast(each, self.compute_dtype) for each in flat(pattern.call(self.source, xs))]
+            self._check_fits([tuple(each.shape) for each in ys], [tuple(each.shape) for each in outputs])
+            return outputs
+
+        return pattern.packed(current().vjp(forward, xs, ys))
+
+    def apply_forward(self, x: Any) -> Any:
+        """A x."""
+        pattern = self._pattern_like(x)
+        xs = flat(x)
+        at_x, at_zero = (pattern.call(self.source, each) for each in (xs, list(map(ops.zeros_like, xs))))
+        return tree.map_structure(ops.subtract, at_x, at_zero)
+
+    def _pattern_like(self, x: Any) -> CallPattern:
+        ranks = [len(each.shape) for each in flat(x)]
+        fitting = [one for one in self.patterns if [len(shape) for shape in one.input_shapes] == ranks]
+        return next(iter(fitting), None) or single_input(tuple(x.shape), self.compute_dtype)
+
+    # --- sizes
+
+    def resolve(self, received: Sequence[Shape], output_size: Any = None) -> tuple[CallPattern, list[Shape]]:
+        """(how the source is called, the shapes of its inputs without the batch axis), for shapes of y."""
+        asked = self.output_size if output_size is None else self._asked_shapes(output_size)
+        if asked is not None:
+            of_ranks = [p for p in self.patterns if [len(s) - 1 for s in p.input_shapes] == list(map(len, asked))]
+            pattern = next(iter(of_ranks), None) or single_input((None, *asked[0]), self.compute_dtype)
+            return pattern, list(asked)
+        fitting = [p for p in self.patterns if not p.outputs or agree(received, p.output_shapes)]
+        if not fitting and self.patterns:
+            self._check_fits(received, self.patterns[0].output_shapes)
+        shapes = [[shape[1:] for shape in pattern.input_shapes] for pattern in fitting]
+        if len(fitting) == 1:
+            return fitting[0], shapes[0]
+        raise self._ambiguous(received, shapes)
+
+    def _ambiguous(self, received: Sequence[Shape], shapes: Sequence[Sequence[Shape]]) -> SizeError:
+        known = " or ".join(", ".join(map(str, each)) for each in shapes) or "none"
+        return SizeError(
+            f"`{self.source.name}` may give this for inputs of several sizes, so its adjoint cannot know which is meant. Pass "
+            f"the shape of its input as `output_size=...`, without the batch axis, to `adjoint` or when you call the layer. "
+            f"Received: y.shape={', '.join(map(str, received))}, recorded sizes: {known}"
+        )
+
+    def _asked_shapes(self, output_size: Any) -> list[Shape]:
+        """`output_size` in any of its forms as one shape for each input."""
+        several = next((pattern for pattern in self.patterns if len(pattern.inputs) > 1), None)
+        if several is None:
+            one = next(iter(self.patterns), None)
+            return [self._asked_shape(output_size, None if one is None else one.input_shapes[0])]
+        is_one_shape = hasattr(output_size, "shape") or isinstance(output_size, int)
+        asked = [output_size] if is_one_shape else flat_shapes(output_size)
+        if len(asked) != len(several.inputs):
+            raise SizeError(
+                f"`{self.source.name}` takes {len(several.inputs)} tensors, so `output_size` is a list of as many shapes. "
+                f"Received: output_size={output_size!r}"
+            )
+        return [self._asked_shape(size, shape) for size, shape in zip(asked, several.input_shapes, strict=True)]
+
+    def _asked_shape(self, size: Any, recorded: Shape | None) -> Shape:
+        if hasattr(size, "shape") and not _holds_sizes(size):
+            return tuple(shape_of(size))[1:]
+        if hasattr(size, "shape"):
+            size = [size[number] for number in range(size.shape[0])]
+        elif isinstance(size, int):
+            size = (size,)
+        shape = tuple(size if (known := as_integer(size)) is None else known for size in size)
+        if recorded is None or len(shape) == len(recorded) - 1:
+            return shape
+        if len(shape) == len(recorded):
+            return shape[1:]
+        if len(shape) == len(recorded) - 2 and shape:
+            first = self.data_format == "channels_first"
+            return (recorded[1], *shape) if first else (*shape, recorded[-1])
+        raise SizeError(
+            f"`{self.source.name}` takes inputs of shape {recorded}, of which `output_size` gives all sizes but the batch's. "
+            f"Received: output_size={size!r}"
+        )
+
+    def _check_fits(self, received: Sequence[Shape], expected: Sequence[Shape]) -> None:
+        if not agree(received, expected):
+            raise ValueError(
+                f"`{self.name}` takes the output of `{self.source.name}`: {', '.join(map(str, expected))}. "
+                f"Received: {'tensors' if len(received) > 1 else 'a tensor'} of shape {', '.join(map(str, received))}"
+            )
+
+    @property
+    def needs_output_size(self) -> bool:
+        return True
+
+    def output_size_like(self, *xs: keras.KerasTensor) -> list[Shape] | None:
+        """The `output_size` that makes the outputs as large as symbolic tensors; `None` if that is not known."""
+        shapes = [tuple(x.shape[1:]) for x in xs]
+        if any(None in shape for shape in shapes):
+            return None
+        return shapes if len(shapes) > 1 else shapes[0]  # type: ignore[return-value]
+
+    def compute_output_spec(self, y: Any, output_size: Any = None, **kwargs: Any) -> Any:
+        ys = flat(y)
+        pattern, shapes = self.resolve([tuple(each.shape) for each in ys], output_size)
+        tensors = [keras.KerasTensor((ys[0].shape[0], *shape), dtype=self.compute_dtype) for shape in shapes]
+        return pattern.packed(tensors)
+
+    def compute_output_shape(self, input_shape: Any, output_size: Any = None) -> Any:
+        received = flat_shapes(input_shape)
+        _, shapes = self.resolve(received, output_size)
+        found = [(received[0][0], *shape) for shape in shapes]
+        return found if len(found) > 1 else found[0]
+
+    def get_config(self) -> dict[str, Any]:
+        patterns = [pattern.get_config() for pattern in self.patterns]
+        return {**super().get_config(), "output_size": self.output_size, "patterns": patterns}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "AutomaticAdjoint":
+        patterns = [CallPattern.from_config(pattern) for pattern in config["patterns"]]
+        return super().from_config({**config, "patterns": patterns})
+
+
+def agree(received: Sequence[Shape], expected: Sequence[Shape]) -> bool:
+    """Whether shapes agree wherever both are known, the batch axis left out."""
+    return len(received) == len(expected) and all(
+        len(one) == len(two)
+        and all(
+            a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in zip(one[1:], two[1:], strict=True)
+        )
+        for one, two in zip(received, expected, strict=True)
+    )
+
+
+def flat_shapes(shapes: Any) -> list[Any]:
+    """The shapes, or tensors, in a structure of them; a tuple or list of integers is one shape."""
+    if isinstance(shapes, dict):
+        return [shape for name in sorted(shapes) for shape in flat_shapes(shapes[name])]
+    if hasattr(shapes, "shape") or not any(isinstance(one, (tuple, list, dict)) or is_array(one) for one in shapes):
+        return [shapes]
+    return [shape for each in shapes for shape in flat_shapes(each)]
+
+
+def is_array(value: Any) -> bool:
+    """Whether a value is a tensor with axes."""
+    return bool(len(getattr(value, "shape", ())))
+
+
+def _holds_sizes(tensor: Any) -> bool:
+    """Whether a tensor is a vector of integers, which are sizes, rather than one whose own size is meant."""
+    return "int" in keras.backend.standardize_dtype(tensor.dtype) and len(tensor.shape) == 1
+
+
+# --- making one
+
+
+def automatic_adjoint(source: Layer, **options: Any) -> AutomaticAdjoint:
+    """The automatic adjoint of a layer without a rule, if the layer proves to be linear. Options as in `adjoint`.
+
+    Raises:
+        NoRuleError: If it is not linear, with the numbers that showed it, or if that cannot be tested.
+    """
+    if not source.built and type(source).build is not Layer.build:
+        raise NoRuleError(
+            f"No adjoint is known for `{type(source).__name__}`: {why_no_rule(source)}; and it is not built, so it cannot be "
+            f"tested whether it is linear. Call it, or `source.build(input_shape)`, before asking for its adjoint. "
+            f"Received: {describe(source)}"
+        )
+    if not options.get("tied", True):
+        if source.weights:
+            source = _copied(source)
+        else:
+            del options["tied"]  # nothing there that could be shared
+    result = apply_rule(AutomaticAdjoint, source, options)
+    assert isinstance(result, AutomaticAdjoint)
+    check_source(result)
+    return result
+
+
+def check_source(adjoint: AutomaticAdjoint) -> None:
+    """Raise a NoRuleError unless the source of an automatic adjoint is linear at each of its sizes."""
+    source = adjoint.source
+    cases: list[tuple[CallPattern, list[Shape]]] = [(p, [s[1:] for s in p.input_shapes]) for p in adjoint.patterns]
+    if adjoint.output_size is not None:
+        cases = [adjoint.resolve([], None)]
+    name = type(source).__name__
+    if not cases:
+        raise NoRuleError(
+            f"No adjoint is known for `{name}`: {why_no_rule(source)}. If it is linear, its adjoint is derived, for which the "
+            f"shape of its input must be known: call it on a `keras.Input`, build it with `source.build(input_shape)`, or "
+            f"pass the shape without the batch axis as `output_size=...`. Received: {describe(source)}"
+        )
+    before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in source.variables]
+    try:
+        for pattern, shapes in cases:
+            batches = {shape[0] for shape in pattern.input_shapes} - {None}
+            known = [tuple(_UNKNOWN_SIZE if size is None else int(size) for size in shape) for shape in shapes]
+
+            def function(xs: list[Tensor], pattern: CallPattern = pattern) -> Any:
+                return pattern.call(source, xs)
+
+            samples = next(iter(batches), None)
+            Prober(function, known, source.compute_dtype, samples).of_zeros()
+            _check_unchanged(source, before)
+            check_linearity(function, known, source.compute_dtype, samples)
+    except NotLinear as found:
+        raise NoRuleError(
+            f"No adjoint is known for `{name}`: {why_no_rule(source)}, and it is not linear: {found}. `mirror` and "
+            f"`autoencoder` have policies for layers that are not linear. If its adjoint is known nevertheless, teach it with "
+            f"`@keras_adjoint.register_rule({name})`. Received: {describe(source)}"
+        ) from None
+
+
+def _check_unchanged(source: Layer, before: list[Any]) -> None:
+    pairs = zip(source.variables, before, strict=True)
+    changed = [v for v, old in pairs if not np.array_equal(keras.ops.convert_to_numpy(v), old, equal_nan=True)]
+    for variable, old in zip(source.variables, before, strict=True):
+        if any(variable is one for one in changed):
+            variable.assign(old)
+    if changed:
+        raise NotLinear(f"at every call it changes its own variables {', '.join(v.name for v in changed)}")
+
+
+def _copied(source: Layer) -> Layer:
+    """A copy of a layer with its own variables."""
+    config = keras.saving.serialize_keras_object(source)
+    config["config"]["name"] = f"{source.name}_copy"  # in PyTorch parameters of equal paths would be one
+    copy = keras.saving.deserialize_keras_object(config, safe_mode=False)
+    for new, old in zip(copy.weights, source.weights, strict=True):
+        copy_value(new, old)
+    return copy

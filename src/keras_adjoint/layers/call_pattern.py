@@ -1,0 +1,148 @@
+"""How a layer is called: which of its arguments are tensors, in whatever nesting, of which shapes, and what comes out."""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import keras
+from keras import tree
+from keras.layers import Layer
+
+from keras_adjoint.keras_internals import called_aside, calls_of
+from keras_adjoint.ops import Shape, Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class CallPattern:
+    """The arguments of one call of a layer, with a symbolic tensor in the place of each tensor.
+
+    Attributes:
+        arguments: The positional arguments.
+        keywords: The others.
+        outputs: The tensors that the layer gives; none if they are not known.
+    """
+
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    outputs: tuple[keras.KerasTensor, ...] = ()
+
+    @property
+    def inputs(self) -> list[keras.KerasTensor]:
+        """The tensors among the arguments, in the order of `flat`."""
+        return [leaf for leaf in flat((self.arguments, self.keywords)) if is_symbolic(leaf)]
+
+    @property
+    def input_shapes(self) -> tuple[Shape, ...]:
+        return tuple(tuple(x.shape) for x in self.inputs)
+
+    @property
+    def output_shapes(self) -> tuple[Shape, ...]:
+        return tuple(tuple(y.shape) for y in self.outputs)
+
+    def call(self, layer: Layer, tensors: Sequence[Tensor]) -> Any:
+        """What a layer gives for these arguments with `tensors` in their places, at inference."""
+        arguments, keywords = filled((self.arguments, self.keywords), list(tensors))
+        with called_aside(layer):
+            return layer(*arguments, **keywords)
+
+    def packed(self, tensors: Sequence[Any]) -> Any:
+        """`tensors`, one for each input: as the one argument has them, else as a list."""
+        if len(self.arguments) == 1 and len(flat(self.arguments)) == len(tensors):
+            return filled(self.arguments[0], list(tensors))
+        return list(tensors)
+
+    def get_config(self) -> dict[str, Any]:
+        parts = {"arguments": list(self.arguments), "keywords": self.keywords, "outputs": list(self.outputs)}
+        return {name: keras.saving.serialize_keras_object(part) for name, part in parts.items()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        parts = {name: keras.saving.deserialize_keras_object(part) for name, part in config.items()}
+        return cls(tuple(parts["arguments"]), parts["keywords"], tuple(parts["outputs"]))
+
+
+def flat(structure: Any) -> list[Any]:
+    """The leaves of lists, tuples and dictionaries, as `keras.tree.flatten` has them; `torch.compile` follows this one."""
+    if isinstance(structure, dict):
+        return [leaf for key in sorted(structure) for leaf in flat(structure[key])]
+    if isinstance(structure, (list, tuple)):
+        return [leaf for part in structure for leaf in flat(part)]
+    return [structure]
+
+
+def filled(structure: Any, tensors: list[Any]) -> Any:
+    """A structure with `tensors`, which are used up, in the place of its symbolic tensors."""
+    if isinstance(structure, dict):
+        found = {key: filled(structure[key], tensors) for key in sorted(structure)}
+        return {key: found[key] for key in structure}
+    if isinstance(structure, (list, tuple)):
+        parts = [filled(part, tensors) for part in structure]
+        return parts if isinstance(structure, list) else tuple(parts)
+    return tensors.pop(0) if is_symbolic(structure) else structure
+
+
+def is_symbolic(value: Any) -> bool:
+    return isinstance(value, keras.KerasTensor)
+
+
+def single_input(shape: Sequence[Any], dtype: str) -> CallPattern:
+    """The pattern of a call with one tensor of a shape, batch axis included."""
+    return CallPattern((keras.KerasTensor(tuple(shape), dtype),), {})
+
+
+def recorded_patterns(layer: Layer) -> list[CallPattern]:
+    """One pattern for each way in which a layer was called with symbolic tensors; if it was not, the way it was built."""
+    found = [pattern_of_node(node, layer.compute_dtype) for node in calls_of(layer)]
+    if not found:
+        found = list(_pattern_of_build(layer))
+    distinct = {repr((one.input_shapes, tree.map_structure(str, one.keywords))): one for one in found if one.inputs}
+    return list(distinct.values())
+
+
+def pattern_of_node(node: Any, dtype: str) -> CallPattern:
+    """The pattern of a symbolic call. Masks are left out: the operator is the one without."""
+    given = {name: value for name, value in node.arguments.kwargs.items() if name != "training" and not _is_mask(name)}
+
+    def without_history(leaf: Any) -> Any:
+        return keras.KerasTensor(leaf.shape, dtype) if is_symbolic(leaf) else leaf
+
+    arguments, keywords = tree.map_structure(without_history, (tuple(node.arguments.args), given))
+    return CallPattern(arguments, keywords, tuple(map(without_history, node.output_tensors)))
+
+
+def _is_mask(name: str) -> bool:
+    return name == "mask" or name.endswith("_mask")
+
+
+def _pattern_of_build(layer: Layer) -> Iterator[CallPattern]:
+    config = layer.get_build_config() or {}
+    single = config.get("input_shape")
+    shapes = config.get("shapes_dict") or {} if single is None else {"": single}
+    structures = {name.removesuffix("_shape"): _tensors(shape, layer.compute_dtype) for name, shape in shapes.items()}
+    first = next(iter(structures), None)
+    if first is None:
+        return
+    arguments = (structures.pop(first),)
+    known = inspect.signature(layer.call).parameters
+    pattern = CallPattern(arguments, {name: value for name, value in structures.items() if name in known})
+    yield with_outputs(layer, pattern)
+
+
+def _tensors(shape: Any, dtype: str) -> Any:
+    """Symbolic tensors for the shapes in a structure of shapes. The batch of a call with numbers says nothing."""
+    if isinstance(shape, dict):
+        return {name: _tensors(each, dtype) for name, each in shape.items()}
+    if all(size is None or isinstance(size, int) for size in shape):
+        return keras.KerasTensor((None, *shape[1:]), dtype)
+    return [_tensors(each, dtype) for each in shape]
+
+
+def with_outputs(layer: Layer, pattern: CallPattern) -> CallPattern:
+    """The same pattern with what the layer gives, where Keras can say so."""
+    with called_aside(layer):
+        try:
+            outputs = layer.compute_output_spec(*pattern.arguments, **pattern.keywords)
+        except Exception:  # of whatever kind the layer's code raises
+            return pattern
+    return CallPattern(pattern.arguments, pattern.keywords, tuple(filter(is_symbolic, flat(outputs))))

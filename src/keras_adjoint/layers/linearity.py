@@ -1,0 +1,263 @@
+"""Whether a function of tensors is linear up to a constant, sample by sample, and has that linear map as its derivative.
+
+Nothing is read off the function's code: it is called on random numbers of many sizes. Factors that are powers of two change no
+rounding, so that what is linear passes almost to the last bit and a kink of one in a thousand is seen.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from keras_adjoint.layers.call_pattern import flat
+from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.backend import current
+from keras_adjoint.ops.dot_test import SAFETY
+from keras_adjoint.ops.precision import epsilon, product_epsilon
+
+Array: TypeAlias = NDArray[Any]
+Function: TypeAlias = Callable[[list[Tensor]], Any]
+
+SAMPLES = 3
+# From about 1e-3 to 1e4; half precision holds no numbers of such sizes.
+FACTORS = tuple(2.0**power for power in (-10, -5, -2, 3, 7, 10, 14))
+FACTORS_IN_FLOAT16 = (2.0**-4, 2.0**3)
+
+
+class NotLinear(Exception):
+    """What showed that a function is not linear, with numbers."""
+
+
+class Prober:
+    """Calls a function on arrays of several samples.
+
+    Args:
+        function: A function of a list of tensors.
+        shapes: Their shapes, without the batch axis.
+        dtype: Their dtype.
+        samples: The number of samples, where the function takes no other.
+    """
+
+    def __init__(self, function: Function, shapes: Sequence[Shape], dtype: str, samples: int | None = None) -> None:
+        dtype = ops.dtype(ops.zeros((), dtype))  # JAX may be set to know no double precision
+        self.function, self.shapes, self.dtype = function, list(shapes), dtype
+        self.samples, self.any_samples = samples or SAMPLES, samples is None
+        self.generator = np.random.default_rng(0)
+        self.factors = FACTORS_IN_FLOAT16 if dtype == "float16" else FACTORS
+        inputs = sum(math.prod(shape) for shape in self.shapes)
+        # Some of Keras' operations round what is in double precision to single precision.
+        product = max(product_epsilon(dtype), epsilon("float32"))
+        self.rounding = SAFETY * (product + epsilon("float32") * math.sqrt(inputs))
+        self.last_bits = 8 * epsilon(dtype)
+
+    def random(self) -> list[Array]:
+        return self._exact([self.generator.standard_normal((self.samples, *shape)) for shape in self.shapes])
+
+    def of_zeros(self) -> list[Array]:
+        """What the function gives of zeros."""
+        return self([np.zeros((self.samples, *shape)) for shape in self.shapes])
+
+    def random_like(self, outputs: list[Array]) -> list[Array]:
+        return self._exact([self.generator.standard_normal(y.shape) for y in outputs])
+
+    def _exact(self, arrays: list[Array]) -> list[Array]:
+        """Numbers that the dtype holds."""
+        return [self._numbers(self._tensor(array)) for array in arrays]
+
+    def _tensor(self, array: Array) -> Tensor:
+        exact = array.astype("float64" if self.dtype == "float64" else "float32")
+        return ops.cast(ops.convert_to_tensor(exact), self.dtype)
+
+    @staticmethod
+    def _numbers(tensor: Tensor) -> Array:
+        return ops.convert_to_numpy(ops.cast(ops.stop_gradient(tensor), "float64")).astype("float64")
+
+    def __call__(self, xs: list[Array]) -> list[Array]:
+        """What the function gives."""
+        try:
+            found = flat(self.function([self._tensor(x) for x in xs]))
+        except Exception as error:  # of whatever kind the function's code raises
+            raise NotLinear(
+                f"called on {self.samples} samples of random numbers it fails with {type(error).__name__}: {error}"
+            ) from error
+        for y in found:
+            dtype = keras.backend.standardize_dtype(y.dtype) if hasattr(y, "dtype") else type(y).__name__
+            if not hasattr(y, "dtype") or "float" not in dtype:
+                raise NotLinear(f"it gives {dtype}, not tensors of floating point numbers")
+        arrays = [self._numbers(y) for y in found]
+        wrong = [y.shape for y in arrays if y.shape[:1] != (len(xs[0]),)]
+        if wrong:
+            raise NotLinear(f"it turns {len(xs[0])} samples into a tensor of shape {wrong[0]}, so it mixes samples")
+        if not all(np.isfinite(y).all() for y in arrays):
+            raise NotLinear(f"of numbers up to {largest(xs):.4g} it gives some that are not finite")
+        return arrays
+
+    def transposed(self, xs: list[Array], ys: list[Array]) -> list[Array]:
+        """The transpose of the function's derivative at `xs`, of `ys`."""
+        tensors, cotangents = [self._tensor(x) for x in xs], [self._tensor(y) for y in ys]
+
+        def function(tensors: list[Tensor]) -> list[Tensor]:
+            return [ops.cast(y, self.dtype) for y in flat(self.function(tensors))]
+
+        try:
+            return [self._numbers(x) for x in current().vjp(function, tensors, cotangents)]
+        except Exception as error:
+            raise NotLinear(
+                f"the backend cannot differentiate it, and fails with {type(error).__name__}: {error}"
+            ) from error
+
+
+def check_linearity(function: Function, shapes: Sequence[Shape], dtype: str, samples: int | None = None) -> None:
+    """Test that a function is linear up to a constant and acts on each sample alike.
+
+    Args:
+        function: A function of a list of tensors, at inference.
+        shapes: Their shapes, without the batch axis.
+        dtype: Their dtype.
+        samples: The number of samples, where the function takes no other.
+
+    Raises:
+        NotLinear: If it does not, with the numbers that showed it.
+    """
+    probe = Prober(function, shapes, dtype, samples)
+    x = probe.random()
+    at_x = probe(x)
+    agree(probe(x), at_x, probe.last_bits, "called twice on the same x it gives two results")
+    constant = probe.of_zeros()
+    linear = minus(at_x, constant)
+    _check_factors(probe, x, linear, constant)
+    other = probe.random()
+    at_other = probe(other)
+    agree(
+        minus(probe(plus(x, other)), constant),
+        plus(linear, minus(at_other, constant)),
+        probe.rounding,
+        "of x + y it gives something else than the sum of what it gives of x and of y",
+        constant,
+    )
+    _check_samples(probe, x, at_x)
+    _check_derivative(probe, x, other, at_x, constant)
+
+
+def _check_factors(probe: Prober, x: list[Array], linear: list[Array], constant: list[Array]) -> None:
+    shifted = any(c.any() for c in constant)
+    bound = probe.rounding if shifted else probe.last_bits
+    for factor in (-1.0, *(sign * size for size in probe.factors for sign in (1.0, -1.0))):
+        agree(
+            minus(probe(times(factor, x)), constant),
+            times(factor, linear),
+            bound,
+            f"of {factor:.4g} · x it gives something else than {factor:.4g} times what it gives of x"
+            + (", the constant that it gives of 0 subtracted" if shifted else ""),
+            constant,
+        )
+
+
+def _check_samples(probe: Prober, x: list[Array], at_x: list[Array]) -> None:
+    """No sample reads another one, and each is treated alike, wherever it stands and however many there are."""
+    count = probe.samples
+    large = times(probe.factors[-1], probe.random())
+    at_large = probe(large)
+    for chosen in separating(count):
+        agree(
+            probe(mixed(chosen, large, x)),
+            mixed(chosen, at_large, at_x),
+            probe.rounding,
+            "what it gives of a sample changes with the other samples, so it mixes them",
+        )
+    agree(probe(rolled(x)), rolled(at_x), probe.rounding, "the same samples in another order give other results")
+    if probe.any_samples:
+        two = probe([each[:2] for each in x])
+        agree(two, [y[:2] for y in at_x], probe.rounding, f"2 samples give other results than they do among {count}")
+
+
+def _check_derivative(
+    probe: Prober, x: list[Array], other: list[Array], at_x: list[Array], constant: list[Array]
+) -> None:
+    y = probe.random_like(at_x)
+    zero = [np.zeros_like(each) for each in x]
+    expected = probe.transposed(zero, y)
+    if not all(np.isfinite(each).all() for each in expected):
+        raise NotLinear("its derivative at 0 is not finite")
+    for size, point in (("", x), ("opposite ", times(-1.0, x)), ("large ", times(probe.factors[-1], other))):
+        agree(
+            probe.transposed(point, y),
+            expected,
+            probe.last_bits,
+            f"its derivatives at 0 and at a {size}random x differ",
+        )
+    forward, backward = dot(minus(at_x, constant), y), dot(x, expected)
+    scale = (norm(at_x) + norm(constant)) * norm(y)
+    bound = probe.rounding / math.sqrt(sum(each.size for each in y))
+    if abs(forward - backward) > bound * scale:
+        raise NotLinear(
+            f"its derivative is not the linear map that it computes: ⟨A x, y⟩ = {forward:.6g} for random x and y, and by "
+            f"the derivative it is {backward:.6g}"
+        )
+
+
+# --- lists of arrays, as vectors
+
+
+def agree(
+    found: list[Array], expected: list[Array], bound: float, what: str, constant: list[Array] | None = None
+) -> None:
+    """Raise a NotLinear unless every sample of every tensor agrees up to `bound`, relative to its largest number."""
+    for number, (one, two) in enumerate(zip(found, expected, strict=True)):
+        sizes = np.maximum(peaks(one), peaks(two))
+        if constant is not None:
+            sizes = np.maximum(sizes, peaks(constant[number]))
+        errors = peaks(one - two)
+        ratio = float(np.max(errors / np.where(sizes > 0, sizes, 1.0), initial=0.0))
+        if ratio > bound:
+            raise NotLinear(
+                f"{what}: relative to the largest number they differ by {ratio:.2g}, of which rounding explains {bound:.1g}"
+            )
+
+
+def peaks(array: Array) -> Array:
+    """The largest absolute value of each sample."""
+    return np.max(np.abs(array).reshape(len(array), -1), axis=1, initial=0.0)
+
+
+def largest(arrays: list[Array]) -> float:
+    return max((float(np.abs(each).max(initial=0.0)) for each in arrays), default=0.0)
+
+
+def plus(one: list[Array], two: list[Array]) -> list[Array]:
+    return [a + b for a, b in zip(one, two, strict=True)]
+
+
+def minus(one: list[Array], two: list[Array]) -> list[Array]:
+    return [a - b for a, b in zip(one, two, strict=True)]
+
+
+def times(factor: float, arrays: list[Array]) -> list[Array]:
+    return [factor * each for each in arrays]
+
+
+def rolled(arrays: list[Array]) -> list[Array]:
+    return [np.roll(each, 1, axis=0) for each in arrays]
+
+
+def dot(one: list[Array], two: list[Array]) -> float:
+    return float(sum(np.vdot(a, b) for a, b in zip(one, two, strict=True)))
+
+
+def norm(arrays: list[Array]) -> float:
+    return math.sqrt(dot(arrays, arrays))
+
+
+def separating(count: int) -> Iterator[Array]:
+    """Choices among `count` samples such that each two of them are once on different sides."""
+    for bit in range((count - 1).bit_length()):
+        yield np.arange(count) >> bit & 1 == 1
+
+
+def mixed(chosen: Array, one: list[Array], two: list[Array]) -> list[Array]:
+    """The samples of `one` where they are chosen, else those of `two`."""
+    return [np.where(chosen.reshape(-1, *(1 for _ in a.shape[1:])), a, b) for a, b in zip(one, two, strict=True)]

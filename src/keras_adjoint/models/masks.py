@@ -1,0 +1,80 @@
+"""Masks, where they are part of the operator: a mean over the positions that a mask keeps divides by their number.
+
+Keras hands the mask that an `Embedding` or a `Masking` layer computes to every layer behind it. Most of those that have an
+adjoint ignore it.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_adjoint.errors import NoRuleError
+from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling
+from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule
+from keras_adjoint.models.calls import Call
+from keras_adjoint.ops import Shape, Tensor
+
+
+@keras.saving.register_keras_serializable(package="keras_adjoint")
+class MaskedShare(keras.layers.Layer):
+    """What a mean over the positions that a mask keeps makes of the adjoint of the mean over all of them.
+
+    It multiplies the positions that the mask keeps by n / (their number), and all others by zero.
+
+    Args:
+        data_format: Where the channels are.
+
+    Call arguments:
+        y: Tensor of shape `(batch, steps, channels)`, or with the channels first.
+        recorded: The mask, of shape `(batch, steps)`.
+
+    Example:
+
+    >>> mask = np.array([[True, True, False, False]])
+    >>> np.array(MaskedShare()(np.ones((1, 4, 1)), mask))[0, :, 0].tolist()
+    [2.0, 2.0, 0.0, 0.0]
+    """
+
+    def __init__(self, data_format: str = "channels_last", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.data_format = data_format
+
+    def call(self, y: Tensor, recorded: Tensor) -> Tensor:
+        kept = ops.cast(ops.cast(recorded, "bool"), y.dtype)
+        kept = kept / ops.mean(kept, axis=1, keepdims=True)
+        return y * ops.expand_dims(kept, 2 if self.data_format == "channels_last" else 1)
+
+    def compute_output_shape(self, y_shape: Shape, recorded_shape: Shape) -> Shape:
+        return y_shape
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "data_format": self.data_format}
+
+
+def averages_by_mask(call: Call, adjoint: keras.layers.Layer) -> bool:
+    """Whether a call is a mean over the positions of a mask, and `adjoint` the adjoint of the mean over all positions."""
+    masked = isinstance(call.operation, keras.layers.GlobalAveragePooling1D) and bool(call.recorded)
+    return masked and isinstance(adjoint, AdjointGlobalAveragePooling)
+
+
+def check_mask(call: Call, *, records: bool) -> None:
+    """Raise a NoRuleError if a call depends on a mask in a way that cannot be undone.
+
+    Args:
+        call: The call of a layer.
+        records: Whether the mask may be read from the forward pass.
+    """
+    if not call.recorded:
+        return
+    if class_with_rule(call.operation) in REGISTERED_BY_USERS:
+        raise NoRuleError(
+            f"`{call.place}` is called with a mask, of which a registered rule knows nothing. Remove the mask, for instance by "
+            f"a layer that does not support masking in front of it. Received: {type(call.operation).__name__}"
+        )
+    if isinstance(call.operation, keras.layers.GlobalAveragePooling1D) and not records:
+        raise NoRuleError(
+            f"`{call.place}` is a mean over the positions that a mask keeps, and the model computes the mask from its input, "
+            f'so the model is not linear. `keras_adjoint.autoencoder` reads the mask, and `pooling="spread"` needs none. '
+            f"Received: {type(call.operation).__name__} with a mask"
+        )

@@ -1,0 +1,57 @@
+"""What moves samples, mixes them or makes others of them is refused, and the message says where."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import keras_adjoint as ka
+
+L = keras.layers
+
+MIXING = {
+    "concatenate layer": lambda x: L.Concatenate(axis=0, name="here")([x, x]),
+    "concatenate": lambda x: ops.concatenate([x, x], axis=0),
+    "stack": lambda x: ops.stack([x, x]),
+    "reshape": lambda x: ops.reshape(x, (-1, 6)),
+    "reshape of as many": lambda x: ops.reshape(x, (-1, 2, 6)),
+    "transpose": lambda x: ops.transpose(x),
+    "moveaxis": lambda x: ops.moveaxis(x, 0, 1),
+    "swapaxes": lambda x: ops.swapaxes(x, 0, -1),
+    "expand_dims": lambda x: ops.expand_dims(x, 0),
+    "new axis": lambda x: x[None, :],
+    "one sample": lambda x: x[0],
+    "some samples": lambda x: x[1:, :],
+    "flip": lambda x: ops.flip(x, axis=0),
+    "flip of all axes": lambda x: ops.flip(x),
+    "pad": lambda x: ops.pad(x, 1),
+    "sum": lambda x: ops.sum(x, axis=0),
+    "sum of all": lambda x: ops.sum(x),
+    "mean": lambda x: ops.mean(x, axis=(0, 1)),
+    "constant with more axes": lambda x: x * np.ones((5, 1, 4, 6)),
+    "constant of several samples": lambda x: x * np.ones((5, 4, 6)),
+    "sum with more axes": lambda x: x + np.ones((5, 1, 4, 6)),
+    "tensor of fewer axes": lambda x: x[:, 0] + x,
+}
+
+
+@pytest.mark.parametrize("function", MIXING.values(), ids=MIXING)
+def test_what_touches_the_batch_axis_is_refused_with_its_place(function):
+    x = keras.Input((4, 6))
+    model = keras.Model(x, function(L.Dense(6)(x)), name="net")
+    for make in (ka.adjoint, ka.mirror):
+        with pytest.raises(ka.NoRuleError, match=r"`net/.*sample by sample.*Received: \w+ of shapes"):
+            make(model)
+
+
+def test_one_sample_that_is_broadcast_is_refused():
+    x = keras.Input(batch_shape=(1, 3))
+    with pytest.raises(ka.NoRuleError, match=r"broadcasts the samples of a tensor of shape \(1, 3\) to shape \(5, 3\)"):
+        ka.adjoint(keras.Model(x, x * np.ones((5, 3))))
+
+
+def test_samples_of_known_number_may_be_scaled_one_by_one():
+    x = keras.Input(batch_shape=(3, 2))
+    factors = np.arange(6.0, dtype="float32").reshape(3, 2)
+    adjoint = ka.adjoint(keras.Model(x, x * factors))
+    np.testing.assert_allclose(ops.convert_to_numpy(adjoint(np.ones((3, 2)))), factors)

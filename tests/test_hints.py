@@ -1,0 +1,156 @@
+"""What errors tell to do works, in the very case that raises them."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from encoders import Cube, X, chain
+from keras import ops
+
+import keras_adjoint as ka
+
+pytestmark = pytest.mark.any_backend
+L = keras.layers
+
+
+@keras.saving.register_keras_serializable(package="test_hints")
+class Halved(L.Layer):
+    """A layer without a rule that is not linear and changes the shape."""
+
+    def call(self, x):
+        return ops.abs(x[:, ::2])
+
+
+@keras.saving.register_keras_serializable(package="test_hints")
+class Largest(L.Layer):
+    """A layer without a rule that has two inputs, and an output of the same shape."""
+
+    def call(self, x, y):
+        return ops.maximum(x, y)
+
+
+def choices_in(error, policy):
+    """The values of a policy that a message offers."""
+    return [eval(text) for text in re.findall(rf"`{policy}=(.+?)`", str(error.value))]
+
+
+def last_words(error):
+    """What follows the place and the reason in a message."""
+    return str(error.value).partition(". ")[2]
+
+
+def two_inputs():
+    x = keras.Input((6, 3))
+    return keras.Model(x, Largest(name="odd")(x, L.Dense(3)(x)), name="encoder")
+
+
+def with_states():
+    x = keras.Input((6, 3))
+    return keras.Model(x, L.LSTM(3, return_state=True, return_sequences=True, name="odd")(x), name="encoder")
+
+
+SHAPED = {
+    "another size": lambda: chain(Halved(name="odd"), L.Conv2D(2, 2)),
+    "another rank": lambda: chain(L.LSTM(3, name="odd"), L.Dense(2), shape=(6, 3)),
+    "two inputs": two_inputs,
+    "several outputs": with_states,
+}
+KEEPING = [
+    {policy: {"odd": choice}}
+    for policy, choices in {
+        "activation": ("linear", "same", "tanh", "gradient"),
+        "norm": ("skip", "own"),
+        "gates": ("skip",),
+        "dropout": ("drop", "keep"),
+        "preprocessing": ("skip",),
+    }.items()
+    for choice in choices
+]
+
+
+@pytest.mark.parametrize("make", SHAPED.values(), ids=SHAPED.keys())
+def test_a_layer_that_changes_the_shape_cannot_be_declared_to_be_left_out(make):
+    encoder = make()
+    with pytest.raises(ka.NoRuleError, match="has neither an adjoint nor a policy") as error:
+        ka.autoencoder(encoder)
+    assert "activation=" not in str(error.value)
+    assert "`keras.Model(encoder.inputs, tensor)`" in str(error.value)
+    before = encoder.get_layer("odd").input
+    ka.autoencoder(keras.Model(encoder.inputs, [L.Identity()(x) for x in keras.tree.flatten(before)]))
+
+
+@pytest.mark.parametrize("policies", KEEPING, ids=str)
+@pytest.mark.parametrize("make", SHAPED.values(), ids=SHAPED.keys())
+def test_policies_are_refused_or_give_the_shape_of_the_input(make, policies):
+    encoder = make()
+    try:
+        autoencoder = ka.autoencoder(encoder, **policies)
+    except ka.NoRuleError as error:
+        assert "`encoder/odd`" in str(error) and "Received: source='odd'" in str(error)
+    else:
+        assert autoencoder.output_shape == encoder.input_shape
+
+
+def test_a_layer_that_keeps_the_shape_is_left_out_as_the_hint_says():
+    encoder = chain(L.Conv2D(4, 3), Cube(name="cube"), L.Conv2D(5, 1))
+    with pytest.raises(ka.NoRuleError) as error:
+        ka.mirror(encoder)
+    (choice,) = choices_in(error, "activation")
+    assert ka.mirror(encoder, activation=choice).output_shape == encoder.input_shape
+
+
+@pytest.mark.parametrize(
+    "policies",
+    [{"norm": {"odd": "adjoint"}}, {"norm": {"odd": "inverse"}}, {"pooling": {"odd": "spread"}}],
+    ids=str,
+)
+def test_what_has_no_scale_and_no_windows_is_refused(policies):
+    encoder = chain(Cube(name="odd"), L.Conv2D(5, 1))
+    with pytest.raises(ka.NoRuleError, match="No layer is known for .* in the place of `encoder/odd`") as error:
+        ka.mirror(encoder, **policies)
+    (choice,) = choices_in(error, "activation")
+    assert ka.mirror(encoder, **policies, activation=choice).output_shape == encoder.input_shape
+
+
+def gated():
+    x = keras.Input((13, 11, 3))
+    return keras.Model(x, L.Multiply()([L.Conv2D(3, 1)(x), L.Conv2D(3, 1, activation="sigmoid")(x)]))
+
+
+@pytest.mark.parametrize(
+    "policy, choice, make",
+    [
+        ("activation", "gradient", lambda: chain(L.Conv2D(4, 3), L.ReLU(), L.Conv2D(5, 1, activation="gelu"))),
+        ("activation", "guided", lambda: chain(L.Conv2D(4, 3), L.ReLU(), L.Conv2D(5, 1))),
+        ("pooling", "switches", lambda: chain(L.MaxPooling2D(2), L.GlobalMaxPooling2D())),
+        ("gates", "recorded", gated),
+    ],
+)
+def test_what_needs_recorded_activations_says_what_does_not(policy, choice, make):
+    encoder = make()
+    with pytest.raises(ValueError, match="Use `keras_adjoint.autoencoder`") as error:
+        ka.mirror(encoder, **{policy: choice})
+    others = choices_in(error, policy)
+    assert others
+    for other in others:
+        assert ka.mirror(encoder, **{policy: other}).output_shape == encoder.input_shape
+    assert ka.autoencoder(encoder, **{policy: choice})(X).shape == X.shape
+
+
+def test_an_input_of_known_size_makes_a_mirror_possible():
+    encoder = chain(L.Conv2D(4, 3, strides=2), shape=(None, None, 3))
+    with pytest.raises(ValueError, match=r"`keras.Model\(x, encoder\(x\)\)` with `x = keras.Input") as error:
+        ka.mirror(encoder)
+    assert "activation" not in last_words(error).replace("an activation that the encoder recorded", "")
+    x = keras.Input((13, 11, 3))
+    assert ka.mirror(keras.Model(x, encoder(x))).output_shape == (None, 13, 11, 3)
+
+
+def test_a_product_whose_factors_are_both_broadcast():
+    x = keras.Input((4, 3))
+    rows, columns = L.Dense(1)(x), L.GlobalAveragePooling1D(keepdims=True)(x)
+    encoder = keras.Model(x, L.Multiply(name="outer")([rows, columns]), name="encoder")
+    with pytest.raises(ka.NoRuleError, match=r'`gates="skip"` gives no cotangent of the right shape: `encoder/outer`'):
+        ka.mirror(encoder, gates="skip")
+    assert ka.autoencoder(encoder, gates="recorded")(np.ones((2, 4, 3))).shape == (2, 4, 3)

@@ -1,0 +1,65 @@
+"""Masks are ignored where they change nothing, and are part of the operator where they do."""
+
+import keras
+import numpy as np
+import pytest
+from encoders import assert_close, values
+from keras import ops
+
+import keras_adjoint as ka
+
+L = keras.layers
+WORDS = np.array([[1, 2, 0, 0, 3], [4, 0, 0, 0, 0]])
+
+
+def embedded(*layers):
+    words = keras.Input((5,), dtype="int32")
+    y = L.Embedding(7, 3, mask_zero=True)(words)
+    for layer in layers:
+        y = layer(y)
+    return keras.Model(words, y, name="net")
+
+
+@pytest.mark.parametrize(
+    "layers", [(L.BatchNormalization,), (L.Softmax,), (L.Dropout, 0.5), (L.Dense, 4), (L.Conv1D, 4, 3)]
+)
+def test_masks_that_change_nothing_are_ignored(layers):
+    kind, *options = layers
+    assert ka.mirror(embedded(kind(*options))).output_shape == (None, 5, 7)
+    assert ka.autoencoder(embedded(kind(*options))).output_shape == (None, 5, 7)
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_a_masked_mean_is_divided_by_the_number_of_positions_kept(data_format, tmp_path):
+    layers = [L.Permute((2, 1))] if data_format == "channels_first" else []
+    layers.append(L.GlobalAveragePooling1D(data_format=data_format))
+    words = keras.Input((5,), dtype="int32")
+    embedding = L.Embedding(7, 3)
+    y, mask = embedding(words), ops.not_equal(words, 0)
+    for layer in layers[:-1]:
+        y = layer(y)
+    model = keras.Model(words, layers[-1](y, mask=mask), name="net")
+    autoencoder = ka.autoencoder(model, pooling="average", bias="none")
+    vectors, kept = values(embedding.embeddings), WORDS != 0
+    shares = kept / kept.sum(axis=1, keepdims=True)
+    expected = shares[:, :, None] * (values(model(WORDS)) @ vectors.T)[:, None]
+    autoencoder.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert_close(values(autoencoder(WORDS)), expected)
+    assert_close(values(loaded(WORDS)), expected)
+
+
+def test_a_masked_mean_without_its_mask_is_refused_with_its_place():
+    model = embedded(L.GlobalAveragePooling1D(name="mean"))
+    refused = r"`net/mean` is a mean over the positions that a mask keeps"
+    with pytest.raises(ka.NoRuleError, match=refused):
+        ka.adjoint(model)
+    with pytest.raises(ka.NoRuleError, match=refused):
+        ka.mirror(model, pooling="average")
+    assert ka.mirror(model, pooling="spread").output_shape == (None, 5, 7)
+
+
+def test_an_autoencoder_of_a_masked_mean_can_be_mirrored_again():
+    model = embedded(L.GlobalAveragePooling1D())
+    autoencoder = ka.autoencoder(model, pooling="average", bias="none")
+    assert ka.autoencoder(autoencoder, pooling="average").output_shape == (None, 5, 7)

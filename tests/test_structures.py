@@ -1,0 +1,58 @@
+"""Decoders take the structure that the encoder gives, and give the one that it takes."""
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+import keras_adjoint as ka
+
+L = keras.layers
+
+
+def encoder():
+    x, z = keras.Input((3,), name="x"), keras.Input((2, 3), name="b")
+    return keras.Model({"x": x, "b": z}, {"u": L.Dense(2)(x), "a": L.Dense(4)(z)}, name="net")
+
+
+def batch():
+    return {"x": np.ones((4, 3), "float32"), "b": np.ones((4, 2, 3), "float32")}
+
+
+def shapes(tensors):
+    return tree.map_structure(lambda tensor: tuple(tensor.shape), tensors)
+
+
+def test_a_mirror_takes_the_dictionary_that_the_encoder_gives():
+    model, x = encoder(), batch()
+    decoder = ka.mirror(model)
+    assert shapes(decoder.input) == shapes(model.output) and shapes(decoder.output) == shapes(model.input)
+    assert {key: tuple(value.shape) for key, value in decoder(model(x)).items()} == {"x": (4, 3), "b": (4, 2, 3)}
+
+
+def test_dictionaries_are_distributed_by_name():
+    model = encoder()
+    adjoint = ka.adjoint(model)
+    found = adjoint({"u": np.ones((1, 2)), "a": np.zeros((1, 2, 4))})
+    assert np.any(ops.convert_to_numpy(found["x"])) and not np.any(ops.convert_to_numpy(found["b"]))
+    ka.assert_adjoint(model)
+    ka.assert_adjoint(model, input_shape={"x": (5, 3), "b": (5, 2, 3)})
+
+
+def test_an_autoencoder_of_dictionaries_is_fitted_to_its_inputs(tmp_path):
+    autoencoder, x = ka.autoencoder(encoder()), batch()
+    autoencoder.compile("sgd", "mse")
+    autoencoder.fit(x, x, verbose=0)
+    autoencoder.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for key, value in autoencoder(x).items():
+        np.testing.assert_allclose(ops.convert_to_numpy(loaded(x)[key]), ops.convert_to_numpy(value), rtol=1e-6)
+
+
+def test_structures_may_be_nested_and_of_one_entry():
+    x, z = keras.Input((3,), name="x"), keras.Input((2, 3), name="z")
+    nested = keras.Model([x, z], {"o": [L.Dense(2)(x), {"p": L.Dense(4)(z)}]})
+    single = keras.Model({"x": x}, {"u": L.Dense(2)(x)})
+    for model in (nested, single):
+        assert shapes(ka.mirror(model).input) == shapes(model.output)
+        assert shapes(ka.mirror(model).output) == shapes(model.input)
+        ka.assert_adjoint(model)
