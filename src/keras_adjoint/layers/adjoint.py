@@ -12,7 +12,7 @@ from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.automatic import automatic_adjoint
 from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.kernel import check_readable
-from keras_adjoint.layers.registry import REGISTERED_BY_USERS, apply_rule, class_with_rule, describe, rule_for
+from keras_adjoint.layers.registry import REGISTERED_BY_USERS, RULES, apply_rule, class_with_rule, describe
 from keras_adjoint.layers.sharing import copy_value
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.tied import Tied, linear_part
@@ -31,16 +31,16 @@ def linear_adjoint(source: Layer, **options: Any) -> Layer:
 
     Options as in `adjoint`.
     """
-    if class_with_rule(source) is None:
+    layer_class = class_with_rule(source)
+    if layer_class is None:
         return automatic_adjoint(source, **options)
-    layer_class, make = rule_for(source)
     check_readable(source)
     if not options.get("tied", True):
         if source.weights:
             source = copied(source, keep_bias=options.get("bias", "none") in READS_SOURCE)
         else:
             del options["tied"]  # nothing there that could be shared
-    result = apply_rule(make, source, options)
+    result = apply_rule(RULES[layer_class], source, options)
     if not isinstance(result, Tied):
         record_source(result, source)
     if layer_class in REGISTERED_BY_USERS:
@@ -56,9 +56,7 @@ def has_activation(layer: Any) -> bool:
 
 def check_linear(source: Layer, *, advice: str = "") -> None:
     """Raise a NoRuleError, with `advice` in it, if `source` has a rule and ends in an activation."""
-    if class_with_rule(source) is None:
-        return  # it is tested as it is
-    if has_activation(source):
+    if has_activation(source) and class_with_rule(source) is not None:  # without a rule it is tested as it is
         name = getattr(source.activation, "__name__", source.activation)
         raise NoRuleError(
             f"A layer with an activation is not linear, so it has no adjoint.{advice} Build it with `activation=None` and put "
