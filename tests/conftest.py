@@ -50,6 +50,19 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for item in items if item not in set(left_out)]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests that share a fixture go to one process. xdist's own `loadgroup` has no effect from pytest 9.2 on."""
+    from scheduling import unit_of
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return unit_of(nodeid, config.rootpath)
+
+    return Scheduling(config, log)
+
+
 def runs_here(item, share, exhaustive):
     """Whether a test runs on this backend: see the markers in pyproject.toml."""
     if item.get_closest_marker("exhaustive") and not exhaustive:

@@ -10,7 +10,8 @@ from geometries import forward_matrix, joins, kernel_shape, label, problem_cases
 from helpers import compiled, matrix
 from keras import ops
 
-from keras_adjoint.ops.algorithms import bilinear
+import keras_adjoint as ka
+from keras_adjoint.ops.algorithms import bilinear, choose
 from keras_adjoint.ops.algorithms.bilinear import kernel_gradient
 from keras_adjoint.ops.algorithms.choose import ALGORITHMS, BY_NAME
 from keras_adjoint.ops.algorithms.problem import Problem
@@ -66,6 +67,21 @@ def test_every_algorithm_is_tried():
     """But `fold` where the backend has no such operation."""
     tried = {case.values[0] for case in CASES}
     assert set(BY_NAME) - tried == (set() if current().FOLDED_RANKS else {"fold"})
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("name", ["subpixel", "phases", "columns", "shifts", "native"])
+def test_the_pointwise_half_of_a_separable_convolution_is_exact_by_every_algorithm(monkeypatch, name):
+    prepared = choose.prepared_adjoint.__wrapped__
+
+    def by_name(problem, algorithm):
+        return prepared(problem, name if BY_NAME[name].fits(problem) else None)
+
+    monkeypatch.setattr(choose, "prepared_adjoint", by_name)
+    source = keras.layers.SeparableConv2D(4, 3, strides=2, depth_multiplier=2)
+    source.build((None, 9, 8, 3))
+    report = ka.check_adjoint(source)
+    assert report, report
 
 
 def of_long_sums(stride):

@@ -40,7 +40,7 @@ PARTS = [
 
 # Within a part, what the rest of it is built on: a folder or module imports only from those before it.
 LEVELS = {
-    "ops": ["geometry", "window", "exporting", "backend", "precision", "dot_test", "algorithms"],
+    "ops": ["geometry", "window", "products", "exporting", "backend", "precision", "dot_test", "algorithms"],
     "keras_adjoint_cli": [
         *("errors", "without_tensorflow", "console", "options", "files", "policy_options"),
         *("actions", "output", "commands", "app"),

@@ -20,7 +20,7 @@ from keras_adjoint.demo.job import as_data, run
 from keras_adjoint.demo.models import PATCH, STAGES, make_autoencoder
 from keras_adjoint.plots import photographs
 
-pytestmark = [pytest.mark.in_turn("jax"), pytest.mark.xdist_group("demo")]  # `make demo` runs on JAX
+pytestmark = pytest.mark.in_turn("jax")  # `make demo` runs on JAX
 
 
 @pytest.fixture(scope="module")

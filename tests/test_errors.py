@@ -215,7 +215,7 @@ def test_a_kernel_quantised_after_its_adjoint_was_made_is_noticed():
 def test_input_with_another_number_of_channels_is_refused_by_name(layer, shape):
     layer = built(layer(), *shape)
     wrong = (*layer.compute_output_shape((1, *shape))[:-1], 5)
-    with pytest.raises(ValueError, match=r"`back` takes the output of `.*`: .* 4 channels. Received: .* \(1, .*5\)"):
+    with pytest.raises(ValueError, match=r"`back` takes the output of `.*`: .* size 4. Received: .* \(1, .*5\)"):
         ka.adjoint(layer, name="back")(np.ones(wrong, "float32"))
 
 
@@ -223,7 +223,7 @@ def test_input_with_another_number_of_channels_is_refused_by_name(layer, shape):
 def test_input_without_a_batch_axis_is_refused_by_name(symbolic):
     layer = built(L.Dense(4), 2)
     y = keras.KerasTensor((4,)) if symbolic else np.ones((4,), "float32")
-    with pytest.raises(ValueError, match=r"`back` takes the output of `.*`: two or more axes.*Received: .*\(4,\)"):
+    with pytest.raises(ValueError, match=r"`back` takes the output of `.*`: 2 or more axes.*Received: .*\(4,\)"):
         ka.adjoint(layer, name="back")(y)
 
 

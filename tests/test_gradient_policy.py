@@ -100,15 +100,15 @@ OPERATIONS = {
 }
 
 
-@pytest.mark.parametrize("make", in_turn(LAYERS.items(), name=lambda item: item[0]))
-def test_every_activation_layer(make):
-    layer = make[1]()
+@pytest.mark.parametrize("name", in_turn(LAYERS))
+def test_every_activation_layer(name):
+    layer = LAYERS[name]()
     assert_is_gradient(network(layer, L.Activation("relu")), activation={"default": "gradient", Cube: "gradient"})
 
 
-@pytest.mark.parametrize("function", in_turn(OPERATIONS.items(), name=lambda item: item[0]))
-def test_operations_with_options(function):
-    assert_is_gradient(network(function[1], L.Activation("relu")))
+@pytest.mark.parametrize("name", in_turn(OPERATIONS))
+def test_operations_with_options(name):
+    assert_is_gradient(network(OPERATIONS[name], L.Activation("relu")))
 
 
 def smooth_network():
@@ -243,10 +243,10 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("make", in_turn(RECTIFIERS.items(), name=lambda item: item[0]))
-def test_rectifiers_are_guided_and_made_a_deconvnet_of(make):
+@pytest.mark.parametrize("name", in_turn(RECTIFIERS))
+def test_rectifiers_are_guided_and_made_a_deconvnet_of(name):
     """Guided is the gradient of what is positive, a deconvnet what is positive (Springenberg et al. 2015, figure 1)."""
-    rectifier, last = make[1](), L.Conv2D(5, 3)
+    rectifier, last = RECTIFIERS[name](), L.Conv2D(5, 3)
     x = keras.Input((13, 11, 4))
     encoder = random_weights(keras.Model(x, last(rectifier(x))))
     given = ops.convert_to_tensor(np.random.default_rng(0).normal(size=(2, 13, 11, 4)).astype("float32"))

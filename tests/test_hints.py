@@ -154,3 +154,19 @@ def test_a_product_whose_factors_are_both_broadcast():
     with pytest.raises(ka.NoRuleError, match=r'`gates="skip"` gives no cotangent of the right shape: `encoder/outer`'):
         ka.mirror(encoder, gates="skip")
     assert ka.autoencoder(encoder, gates="recorded")(np.ones((2, 4, 3))).shape == (2, 4, 3)
+
+
+def test_the_gradient_of_an_operation_that_was_called_with_a_constant_is_refused():
+    x = keras.Input((3,))
+    encoder = keras.Model(x, L.Dense(3)(ops.maximum(L.Dense(3)(x), 0.0)))
+    with pytest.raises(ka.NoRuleError, match="No layer is known for activation=.gradient.") as error:
+        ka.autoencoder(encoder, activation={"maximum": "gradient"})
+    (choice,) = choices_in(error, "activation")
+    assert ka.autoencoder(encoder, activation=choice).output_shape == (None, 3)
+
+
+def test_operations_that_keep_the_shape_can_be_declared_activations():
+    x = keras.Input((3,))
+    encoder = keras.Model(x, ops.clip(x, -1.0, 0.5))
+    found = ka.autoencoder(encoder, activation={"clip": "gradient"})(np.array([[2.0, 0.25, -3.0]], "float32"))
+    np.testing.assert_allclose(ops.convert_to_numpy(found), [[0.0, 0.25, 0.0]])

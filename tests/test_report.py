@@ -21,7 +21,7 @@ from keras_adjoint.report.policy_words import MEANS
 from keras_adjoint.report.samples import InputFormat, input_format_of, samples_for
 from keras_adjoint.testing.model import check_layer
 
-pytestmark = [pytest.mark.any_backend, pytest.mark.xdist_group("report")]
+pytestmark = pytest.mark.any_backend
 EVIL = "<script>alert(1)<|script>&\"'"  # Keras refuses a slash
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 

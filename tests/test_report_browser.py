@@ -12,7 +12,6 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
     pytest.mark.any_backend,
-    pytest.mark.xdist_group("browser"),
 ]
 
 OPTIONS = (

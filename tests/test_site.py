@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 GUIDES = sorted((ROOT / "guides").glob("*.py"))
 LINKS = {"a": "href", "link": "href", "img": "src", "script": "src"}
 
-pytestmark = [pytest.mark.only_on("jax"), pytest.mark.xdist_group("site")]  # `make docs` runs on JAX
+pytestmark = pytest.mark.only_on("jax")  # `make docs` runs on JAX
 
 
 class Page(HTMLParser):

@@ -97,9 +97,10 @@ def original_of(layer: Layer) -> Layer | None:
         return recorded_source(layer)
     if layer.exact:
         return layer.source
+    reason = "was given other channels" if getattr(layer, "channels", None) else "was made by a policy"
     raise NoRuleError(
-        f"This layer was given other channels, so it is not the adjoint of its source, and its own adjoint is not known. "
-        f"Take the adjoint of `layer.source`. Received: {describe(layer)}"
+        f"This layer {reason}, so it is not the adjoint of its source, and its own adjoint is not known. Take the adjoint of "
+        f"`layer.source`, or of a model without this layer. Received: {describe(layer)}"
     )
 
 

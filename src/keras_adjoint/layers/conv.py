@@ -7,9 +7,10 @@ from typing import Any, Self
 import keras
 
 from keras_adjoint.keras_internals import calls_of
+from keras_adjoint.layers.inputs import accept
 from keras_adjoint.layers.kernel import kernel_shape
 from keras_adjoint.layers.registry import rule
-from keras_adjoint.layers.sized import Sized
+from keras_adjoint.layers.sized import Sized, windows_of
 from keras_adjoint.layers.sizes import shape_of, spatial
 from keras_adjoint.layers.tied_channels import TiedChannels
 from keras_adjoint.ops import Shape, Size, Tensor
@@ -58,6 +59,7 @@ class AdjointConv(Sized, TiedChannels):
     """
 
     options = ("output_size", "algorithm", *TiedChannels.options)
+    geometry: tuple[str, ...] = ("padding", "strides", "dilation_rate", "groups", "data_format")
 
     def __init__(self, source: keras.layers.Layer, *, algorithm: str | None = None, **kwargs: Any) -> None:
         if algorithm is not None:
@@ -70,9 +72,13 @@ class AdjointConv(Sized, TiedChannels):
 
     @cached_property
     def windows(self) -> tuple[Window, ...]:
-        source = self.source
-        per_axis = zip(source.kernel_size, source.strides, source.dilation_rate, strict=True)
-        return tuple(Window(taps, stride, dilation, source.padding) for taps, stride, dilation in per_axis)
+        return windows_of(self.source, "kernel_size")
+
+    def follow_source(self) -> None:
+        super().follow_source()
+        self.__dict__.pop("windows", None)
+        self.transposes.clear()
+        self.groups = self.source_groups()
 
     def source_groups(self) -> int:
         """Groups of the convolution."""
@@ -83,6 +89,9 @@ class AdjointConv(Sized, TiedChannels):
 
     def call(self, y: Tensor, output_size: Any = None) -> Tensor:
         transpose = self._cached_transpose(y, output_size)
+        if transpose is None:
+            y = accept(self, y)
+            transpose = self._transpose(y, output_size)
         if self._is_plain:
             return self.apply_transpose(y, transpose)
         return self.finished(self.apply_transpose(self.prepared(y), transpose))
@@ -91,19 +100,25 @@ class AdjointConv(Sized, TiedChannels):
         """Aᵀ y by `transpose`, the adjoint of the convolution as a function of y and a kernel."""
         return transpose(y, self.read())
 
-    def _cached_transpose(self, y: Tensor, output_size: Any) -> Adjoint:
-        """The adjoint convolution for tensors like y: all that depends on shapes is worked out in the first call."""
+    def _cached_transpose(self, y: Tensor, output_size: Any) -> Adjoint | None:
+        """The adjoint convolution for tensors like y: all that depends on shapes is worked out in the first call.
+
+        `None` for tensors of which some sizes may be unknown, or that are not in the compute dtype.
+        """
         is_plain = output_size is None or (type(output_size) is tuple and all(map(is_known, output_size)))
-        signature = self.signature(y) if is_plain and TRACING.format is None else None
+        signature = self.signature(y) if is_plain and TRACING.format is None and hasattr(y, "shape") else None
         if signature is None:
-            return self._transpose(y, output_size)
+            return None
+        if self.state_of(self.source) != self.state:
+            self.follow_source()
         transposes: dict[Any, Adjoint] = self.transposes
         key = signature, output_size, self.algorithm, len(self.calls_of_source)
         transpose = transposes.get(key)
         if transpose is None:
             if len(transposes) >= CACHE_SIZE:  # another thread may have added one
                 transposes.clear()
-            self._check_shape(y.shape)
+            if accept(self, y) is not y:
+                return None
             sizes = self.resolve(spatial(y.shape, self.data_format), output_size)
             problem = self.problem(sizes, y.shape[0], current().device_of(y))
             transpose = transposes[key] = prepared_adjoint(problem, self.algorithm)
@@ -111,7 +126,6 @@ class AdjointConv(Sized, TiedChannels):
 
     def _transpose(self, y: Tensor, output_size: Any = None) -> Adjoint:
         """The adjoint convolution for tensors of which some sizes may be unknown."""
-        self._check_shape(y.shape)
         sizes = self.resolve(spatial(shape_of(y), self.data_format), output_size)
         return partial(adjoint_convolution, convolution=self.convolution(sizes), algorithm=self.algorithm)
 

@@ -5,8 +5,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_adjoint.errors import NoRuleError, SizeError
+from keras_adjoint.errors import NoRuleError, SizeError, TieError
 from keras_adjoint.layers.registry import describe, rule
+from keras_adjoint.layers.sized import PADDINGS
 from keras_adjoint.layers.tied_channels import TiedChannels
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.algorithms.bilinear import forward
@@ -59,6 +60,10 @@ class AdjointConvTranspose(TiedChannels):
     def windows(self) -> tuple[TransposedWindow, ...]:
         source = self.source
         output_padding = source.output_padding or (None,) * source.rank
+        if source.padding not in PADDINGS[:2]:
+            raise TieError(
+                f"The padding must be one of {', '.join(PADDINGS[:2])}. Received: padding={source.padding!r}"
+            )
         per_axis = zip(source.kernel_size, source.strides, source.dilation_rate, output_padding, strict=True)
         return tuple(TransposedWindow(taps, s, d, source.padding, extra) for taps, s, d, extra in per_axis)
 

@@ -6,11 +6,13 @@ import keras
 from keras import ops
 
 from keras_adjoint.errors import NoRuleError
+from keras_adjoint.layers.inputs import Expected
 from keras_adjoint.layers.kernel import kernel_shape
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.tied_channels import TiedChannels, TiedShift
 from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.products import times_matrix
 
 
 def times_transpose(y: Tensor, kernel: Tensor) -> Tensor:
@@ -87,11 +89,15 @@ class AdjointEmbedding(Tied):
 
     kernel_name = "embeddings"
 
+    @property
+    def expected(self) -> Expected:
+        return Expected(at_least=2, sizes={-1: self.source.output_dim})
+
     def apply_adjoint(self, y: Tensor) -> Tensor:
         return times_transpose(y, self.read())
 
     def apply_forward(self, x: Tensor) -> Tensor:
-        return x @ self.read()
+        return times_matrix(x, self.read())
 
     def shape_of_x(self, recorded: Shape) -> Shape:
         return (*recorded, self.source.input_dim)  # one-hot vectors instead of words
@@ -131,6 +137,16 @@ class AdjointEinsumDense(TiedShift):
     def __init__(self, source: keras.layers.Layer, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
         self.equation = backward_equation(source.equation)
+
+    @property
+    def expected(self) -> Expected:
+        outputs, kernel = self.equation.partition("->")[0].split(",")
+        sizes = dict(zip(kernel, self.source.kernel.shape, strict=True))
+        before, dots, after = outputs.partition("...")
+        known = {axis: sizes.get(letter) for axis, letter in enumerate(before)}
+        known.update({axis - len(after): sizes.get(letter) for axis, letter in enumerate(after)})
+        axes = len(before) + len(after)
+        return Expected(None if dots else axes, at_least=axes, sizes=known)
 
     def apply_adjoint(self, y: Tensor) -> Tensor:
         if self.bias_mode == "subtract" and self.source.bias is not None:

@@ -36,6 +36,8 @@ class AdjointDepthwiseConv(AdjointConv):
     (1, 9, 8, 3)
     """
 
+    geometry: tuple[str, ...] = ("padding", "strides", "dilation_rate", "data_format")
+
     def source_channels(self) -> int:
         return kernel_shape(self.source, self.kernel_name)[-2]
 

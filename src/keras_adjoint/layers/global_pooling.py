@@ -8,6 +8,7 @@ from keras import ops
 from keras.layers import Layer
 
 from keras_adjoint.errors import SizeError
+from keras_adjoint.layers.inputs import Expected, accept
 from keras_adjoint.layers.pooling import Pooling, computes_averages
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.sizes import spatial, standardize_output_size
@@ -62,7 +63,13 @@ class BroadcastGlobalPooling(Pooling):
             f"when you call the layer. Received: source={self.source.name!r}"
         )
 
+    @property
+    def expected(self) -> Expected:
+        kept = range(self.first_axis, self.first_axis + self.rank) if self.source.keepdims else ()
+        return Expected(2 + len(kept), sizes=dict.fromkeys(kept, 1))
+
     def call(self, y: Tensor, output_size: Any = None) -> Tensor:
+        y = accept(self, y)
         sizes = self.resolve(output_size)
         if any(size is None for size in sizes):
             raise SizeError(

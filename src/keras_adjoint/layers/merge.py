@@ -9,8 +9,9 @@ from keras.layers import Layer
 
 from keras_adjoint.errors import SizeError
 from keras_adjoint.keras_internals import CustomScaleLayer
+from keras_adjoint.layers.inputs import Expected, accept, broadcast_shape, check_symbolic
 from keras_adjoint.layers.registry import rule
-from keras_adjoint.layers.sizes import shape_of
+from keras_adjoint.layers.sizes import standardize_shapes
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.geometry import is_known
@@ -53,20 +54,26 @@ class AdjointMerge(Tied):
 
     def __init__(self, source: Layer, *, output_size: Any = None, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
-        self.output_size = tuple(map(tuple, output_size or shapes_of_inputs(source)))
+        self.output_size = standardize_shapes(output_size) or shapes_of_inputs(source)
 
     def distribute(self, y: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
         """The adjoint: one tensor per shape. To be written by the subclass."""
         raise NotImplementedError
 
+    def merged(self, shapes: Sequence[Shape]) -> Shape:
+        """What the source makes of inputs of these shapes, all without the batch axis. To be written by the subclass."""
+        raise NotImplementedError
+
     def call(self, y: Tensor, output_size: Any = None) -> list[Tensor]:
-        return self.distribute(y, self.resolve(output_size))
+        shapes = self.resolve(output_size)
+        return self.distribute(accept(self, y, self.expected_of(shapes)), shapes)
+
+    def expected_of(self, shapes: Sequence[Shape]) -> Expected:
+        """The shape that y must have if the source's inputs have these."""
+        return Expected.shape((None, *self.merged(shapes)))
 
     def resolve(self, output_size: Any = None) -> tuple[Shape, ...]:
-        if output_size is None:
-            shapes = self.output_size
-        else:
-            shapes = tuple(tuple(shape_of(x)[1:] if hasattr(x, "shape") else x) for x in output_size)
+        shapes = self.output_size if output_size is None else standardize_shapes(output_size) or ()
         if not shapes:
             raise SizeError(
                 f"`{self.source.name}` has not been called, so the number of its inputs is unknown. Call it, or pass their "
@@ -83,6 +90,7 @@ class AdjointMerge(Tied):
         return None if any(None in shape for shape in shapes) else shapes
 
     def compute_output_spec(self, y: Tensor, output_size: Any = None) -> list[keras.KerasTensor]:
+        check_symbolic(self, y, self.expected_of(self.resolve(output_size)))
         shapes = self.compute_output_shape(tuple(y.shape), output_size)
         return [keras.KerasTensor(shape, dtype=self.compute_dtype) for shape in shapes]
 
@@ -104,7 +112,10 @@ WEIGHTS: dict[type, Callable[[Any, int], tuple[float, ...]]] = {
 
 def weights_of(source: Layer, count: int) -> tuple[float, ...]:
     """What a merging layer multiplies each of `count` inputs by."""
-    return next(WEIGHTS[base] for base in type(source).__mro__ if base in WEIGHTS)(source, count)
+    weights = next(WEIGHTS[base] for base in type(source).__mro__ if base in WEIGHTS)(source, count)
+    if len(weights) != count:
+        raise SizeError(f"`{source.name}` takes {len(weights)} inputs. Received: output_size of {count} shapes")
+    return weights
 
 
 @rule(*WEIGHTS)
@@ -128,6 +139,10 @@ class AdjointSum(AdjointMerge):
     >>> [np.array(x).tolist() for x in AdjointSum(subtract)(difference)]
     [[[1.0, 1.0]], [[-1.0, -1.0]]]
     """
+
+    def merged(self, shapes: Sequence[Shape]) -> Shape:
+        weights_of(self.source, len(shapes))  # raises for another number of inputs
+        return broadcast_shape(shapes)
 
     def distribute(self, y: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
         weights = weights_of(self.source, len(shapes))
@@ -153,6 +168,18 @@ class AdjointConcatenate(AdjointMerge):
     >>> [x.shape for x in AdjointConcatenate(concatenate)(both)]
     [(1, 2), (1, 3)]
     """
+
+    def merged(self, shapes: Sequence[Shape]) -> Shape:
+        rank, axis = len(shapes[0]) + 1, self.source.axis
+        if any(len(shape) + 1 != rank for shape in shapes) or not -rank < axis < rank or not axis % rank:
+            raise SizeError(
+                f"`{self.source.name}` joins inputs of equal numbers of axes along axis {axis}, which they must have. "
+                f"Received: output_size={tuple(shapes)}"
+            )
+        along = [shape[axis % rank - 1] for shape in shapes]
+        others = broadcast_shape([(*shape[: axis % rank - 1], 1, *shape[axis % rank :]) for shape in shapes])
+        total = sum(along) if all(map(is_known, along)) else None
+        return (*others[: axis % rank - 1], total, *others[axis % rank :])
 
     def distribute(self, y: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
         axis = self.source.axis % len(y.shape)

@@ -6,8 +6,10 @@ import keras
 from keras import ops
 from keras.layers import Layer
 
+from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import LayerScale
-from keras_adjoint.layers.registry import rule
+from keras_adjoint.layers.inputs import Expected
+from keras_adjoint.layers.registry import describe, rule
 from keras_adjoint.layers.tied_channels import TiedShift
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.precision import epsilon
@@ -31,6 +33,12 @@ class AdjointScaling(TiedShift):
     def __init__(self, source: Layer, *, inverse: bool = False, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
         self.inverse = inverse
+        for shape in self.recorded_shapes():
+            if not self.expected.fits(shape):
+                raise NoRuleError(
+                    f"`{source.name}` broadcasts its input, so its output has more numbers than its adjoint would return. "
+                    f"Give it an input of {self.expected}. Received: input shape {shape}, {describe(source)}"
+                )
 
     @property
     def exact(self) -> bool:
@@ -82,6 +90,11 @@ class AdjointBatchNormalization(AdjointScaling):
     (2, 4)
     """
 
+    @property
+    def expected(self) -> Expected:
+        spec, axis, (channels,) = self.source.input_spec, self.source.axis, self.source.moving_mean.shape
+        return Expected(spec.ndim if spec else None, at_least=max(axis + 1, -axis), sizes={axis: channels})
+
     def scale_and_shift(self, rank: int) -> tuple[Tensor, Tensor]:
         norm = self.source
         mean, variance = ops.convert_to_tensor(norm.moving_mean), ops.convert_to_tensor(norm.moving_variance)
@@ -114,6 +127,10 @@ class AdjointNormalization(AdjointScaling):
     True
     """
 
+    @property
+    def expected(self) -> Expected:
+        return Expected.broadcast_from(self.source.mean.shape)
+
     def scale_and_shift(self, rank: int) -> tuple[Tensor, Tensor]:
         deviation = ops.maximum(ops.sqrt(self.source.variance), keras.backend.epsilon())
         deviation, mean = ops.cast(deviation, self.compute_dtype), ops.cast(self.source.mean, self.compute_dtype)
@@ -136,9 +153,18 @@ class AdjointRescaling(AdjointScaling):
     2.0
     """
 
+    @property
+    def expected(self) -> Expected:
+        return Expected.broadcast_from(*(tensor.shape for tensor in self.scale_and_shift(0)))
+
     def scale_and_shift(self, rank: int) -> tuple[Tensor, Tensor]:
-        scale, shift = self.source.scale, self.source.offset
-        return ops.convert_to_tensor(scale, self.compute_dtype), ops.convert_to_tensor(shift, self.compute_dtype)
+        scale = ops.convert_to_tensor(self.source.scale, self.compute_dtype)
+        axes = len(scale.shape)
+        if (
+            axes and keras.config.image_data_format() == "channels_first"
+        ):  # Keras puts images' channels first by that alone
+            scale = ops.reshape(scale, (*scale.shape, *(1,) * (3 - axes)))
+        return scale, ops.convert_to_tensor(self.source.offset, self.compute_dtype)
 
 
 @rule(LayerScale)
@@ -151,6 +177,10 @@ class AdjointLayerScale(AdjointScaling):
         bias: "none" or "subtract", which are the same here.
         tied: See `Tied`.
     """
+
+    @property
+    def expected(self) -> Expected:
+        return Expected.broadcast_from(self.source.gamma.shape)
 
     def scale_and_shift(self, rank: int) -> tuple[Tensor, Tensor]:
         return self.read("gamma"), ops.zeros((), self.compute_dtype)
@@ -184,12 +214,27 @@ class AdjointAffinePart(AdjointScaling):
     def exact(self) -> bool:
         return False
 
-    def scale_and_shift(self, rank: int) -> tuple[Tensor, Tensor]:
+    @property
+    def _weights(self) -> tuple[Any, Any]:
+        """(γ, β), each a variable or `None`."""
         source = self.source
         gamma = source.scale if isinstance(source, keras.layers.RMSNormalization) else source.gamma
-        beta = getattr(source, "beta", None)
-        axes = source.axis if isinstance(source.axis, (list, tuple)) else [source.axis]
-        axes = sorted(axis % rank for axis in axes)
+        return gamma, getattr(source, "beta", None)
+
+    @property
+    def _axes(self) -> list[int]:
+        axis = self.source.axis
+        return list(axis) if isinstance(axis, (list, tuple)) else [axis]
+
+    @property
+    def expected(self) -> Expected:
+        weights = [weight for weight in self._weights if weight is not None]
+        least = max(max(axis + 1, -axis) for axis in self._axes)
+        return Expected(at_least=least, sizes=dict(zip(self._axes, weights[0].shape, strict=True)) if weights else {})
+
+    def scale_and_shift(self, rank: int) -> tuple[Tensor, Tensor]:
+        gamma, beta = self._weights
+        axes = sorted(axis % rank for axis in self._axes)
 
         def along_axes(weight: Tensor | None, otherwise: float) -> Tensor:
             if weight is None:

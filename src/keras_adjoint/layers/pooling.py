@@ -9,8 +9,9 @@ import numpy as np
 from keras import ops
 from keras.layers import Layer
 
+from keras_adjoint.layers.inputs import Expected, accept
 from keras_adjoint.layers.registry import rule
-from keras_adjoint.layers.sized import Sized
+from keras_adjoint.layers.sized import Sized, windows_of
 from keras_adjoint.layers.sizes import spatial
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape, Tensor
@@ -42,9 +43,11 @@ class Pooling(Tied):
 
     @property
     def windows(self) -> tuple[Window, ...]:
-        source = self.source
-        pairs = zip(source.pool_size, source.strides, strict=True)
-        return tuple(Window(taps, stride, 1, source.padding) for taps, stride in pairs)
+        return windows_of(self.source, "pool_size")
+
+    @property
+    def expected(self) -> Expected:
+        return Expected(self.source.input_spec.ndim)
 
     def full_shape(self, pooled_shape: Shape, sizes: Shape) -> Shape:
         """`sizes` with the batch and the channels of `pooled_shape`, which may have lost its spatial axes."""
@@ -106,12 +109,14 @@ class PoolingAlongAxes(Pooling, Sized):
     """
 
     options = ("output_size", *Pooling.options)
+    geometry = ("padding", "strides", "pool_size", "data_format")
 
     def step(self, axes: Sequence[Axis]) -> Step:
         """What is done along each of `axes`: a function of a tensor, the number of its axis, and its `Axis`."""
         raise NotImplementedError
 
     def call(self, y: Tensor, output_size: Any = None) -> Tensor:
+        y = accept(self, y)
         axes = self._axes(self.resolve(spatial(ops.shape(y), self.data_format), output_size))
         step = self.step(axes)
         for number, along in enumerate(axes, self.first_axis):

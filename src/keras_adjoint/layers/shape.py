@@ -10,10 +10,12 @@ from keras.layers import Layer
 
 from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.keras_internals import StochasticDepth
+from keras_adjoint.layers.inputs import Expected, accept
 from keras_adjoint.layers.registry import describe, rule
-from keras_adjoint.layers.sizes import shape_of
+from keras_adjoint.layers.sizes import standardize_shape
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.geometry import is_known
 from keras_adjoint.ops.window import window
 
 _PADDINGS = {
@@ -60,12 +62,22 @@ class AdjointZeroPadding1D(Tied):
     (1, 2, 4)
     """
 
+    @property
+    def expected(self) -> Expected:
+        return Expected(3)
+
     def apply_adjoint(self, y: Tensor) -> Tensor:
+        self.compute_output_shape(tuple(y.shape))  # raises for sizes below the padding's
         return window(y, [self.source.padding[0]], [ops.shape(y)[2] - sum(self.source.padding)], first_axis=2)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         *rest, size = input_shape
-        return (*rest, None if size is None else size - sum(self.source.padding))
+        added = sum(self.source.padding)
+        if is_known(size) and size < added:
+            raise SizeError(
+                f"`{self.source.name}` gives no output of size {size}, as it adds {added}. Received: y.shape={input_shape}"
+            )
+        return (*rest, None if size is None else size - added)
 
 
 @rule(keras.layers.Permute)
@@ -133,10 +145,16 @@ class AdjointReshape(Tied):
 
     def __init__(self, source: Layer, *, output_size: Any = None, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
-        sizes = () if output_size is None else output_size
-        self.output_size = tuple(None if size is None else int(size) for size in sizes) or None
+        self.output_size = standardize_shape(output_size)
+
+    @property
+    def expected(self) -> Expected:
+        if isinstance(self.source, keras.layers.Flatten):
+            return Expected(2)
+        return Expected.shape((None, *(None if size == -1 else size for size in self.source.target_shape)))
 
     def call(self, y: Tensor, output_size: Any = None) -> Tensor:
+        y = accept(self, y)
         shape = self._shape(tuple(y.shape), output_size)
         shape = tuple(-1 if size is None else size for size in shape)
         channels_first = isinstance(self.source, keras.layers.Flatten) and self.data_format == "channels_first"
@@ -150,11 +168,10 @@ class AdjointReshape(Tied):
         return (input_shape[0], *self._shape(input_shape, output_size))
 
     def _shape(self, received: Shape, output_size: Any) -> Shape:
-        if hasattr(output_size, "shape"):
-            output_size = shape_of(output_size)[1:]
-        wanted = output_size or self.output_size
+        wanted = standardize_shape(output_size)
+        wanted = self.output_size if wanted is None else wanted
         elements = None if any(size is None for size in received[1:]) else math.prod(received[1:])
-        candidates = [tuple(wanted)] if wanted else [shape[1:] for shape in self.recorded_shapes()]
+        candidates = [wanted] if wanted is not None else [shape[1:] for shape in self.recorded_shapes()]
         fitting = list(dict.fromkeys(shape for shape in candidates if self._fits(shape, elements)))
         if len(fitting) == 1:
             return self._complete(fitting[0], elements)
@@ -214,6 +231,10 @@ class AdjointRepeatVector(Tied):
     >>> AdjointRepeatVector(repeat)(repeat(np.ones((1, 2)))).shape
     (1, 2)
     """
+
+    @property
+    def expected(self) -> Expected:
+        return Expected(3, sizes={1: self.source.n})
 
     def apply_adjoint(self, y: Tensor) -> Tensor:
         return ops.sum(y, axis=1)

@@ -1,15 +1,37 @@
 """Tied layers whose output size the input does not always determine."""
 
+from operator import attrgetter
 from typing import Any
 
 import keras
 
+from keras_adjoint.errors import TieError
 from keras_adjoint.keras_internals import calls_of
 from keras_adjoint.layers.sizes import recorded_shapes, resolve, spatial, standardize_output_size
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape
 from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.geometry import CACHE_SIZE, Window, is_known
+
+PADDINGS = ("valid", "same", "causal")
+
+
+def windows_of(source: keras.layers.Layer, taps: str) -> tuple[Window, ...]:
+    """The windows of a source that has its number of taps in an attribute of this name.
+
+    Raises:
+        TieError: If an attribute has been set to what Keras' constructor would not have made of it.
+    """
+    kernel, padding = getattr(source, taps), source.padding
+    steps: list[Any] = [source.strides, getattr(source, "dilation_rate", 1)]
+    strides, dilation = [(step,) * len(kernel) if isinstance(step, int) else tuple(step) for step in steps]
+    if padding not in PADDINGS or not len(strides) == len(dilation) == len(kernel):
+        raise TieError(
+            f"`{source.name}` has attributes that its adjoint cannot read; the padding is one of {', '.join(PADDINGS)}, and of "
+            f"the others there is one for each of {len(kernel)} axes. Received: padding={padding!r}, strides={strides}, "
+            f"dilation_rate={dilation}"
+        )
+    return tuple(Window(*of_axis, padding) for of_axis in zip(kernel, strides, dilation, strict=True))
 
 
 class Sized(Tied):
@@ -20,8 +42,13 @@ class Sized(Tied):
         output_size: The sizes of the output's spatial axes, or a whole shape; by default what the source recorded.
     """
 
+    geometry: tuple[str, ...] = ("padding", "strides", "data_format")
+    """Attributes of the source that decide about sizes, and may be set anew."""
+
     def __init__(self, source: keras.layers.Layer, *, output_size: Any = None, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
+        state_of = attrgetter(*self.geometry)
+        self.__dict__.update(state_of=state_of, state=state_of(source))
         self.rank = len(self.windows)
         self.output_size = standardize_output_size(output_size, self.rank, self.data_format)
         self.__dict__["resolved"] = {}  # past Keras, which would track what is in it
@@ -31,8 +58,21 @@ class Sized(Tied):
         """One `Window` per spatial axis. Subclasses implement it."""
         raise NotImplementedError
 
+    def follow_source(self) -> None:
+        """Forget what was worked out for attributes of the source that have been set anew."""
+        if self.source.data_format != self.data_format:
+            raise TieError(
+                f"`{self.source.name}` had another `data_format` when its adjoint was made. Take the adjoint anew. "
+                f"Received: data_format={self.source.data_format!r} after {self.data_format!r}"
+            )
+        self.__dict__["state"] = self.state_of(self.source)
+        self.resolved.clear()
+
     def resolve(self, outputs: Shape, output_size: Any = None) -> Shape:
         """The spatial size of Aᵀ y for `y` of spatial size `outputs`."""
+        # Not `state_of`, which `torch.compile` does not follow.
+        if tuple([getattr(self.source, name) for name in self.geometry]) != self.state:
+            self.follow_source()
         if output_size is not None or not all(map(is_known, outputs)):
             return self._resolve(outputs, output_size)
         # What the source recorded changes with its calls alone. Going through it takes as long as a small convolution.

@@ -1,15 +1,16 @@
 """Which size an adjoint's output has: asked for, recorded by the source, or the only one possible."""
 
-import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import lru_cache
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_adjoint.errors import SizeError
 from keras_adjoint.keras_internals import calls_of
+from keras_adjoint.layers.options import as_integer
 from keras_adjoint.ops import Shape, Size, Tensor
 from keras_adjoint.ops.geometry import CACHE_SIZE, Window, is_known
 
@@ -39,28 +40,111 @@ def standardize_output_size(size: Any, rank: int, data_format: str) -> Shape | N
             tensor whose own shape is meant. `None` stays `None`.
         rank: Number of spatial axes.
         data_format: Where a full shape has its channels.
+
+    Raises:
+        SizeError: If it is none of these.
     """
     if size is None:
         return None
-    if hasattr(size, "shape") and hasattr(size, "dtype"):
-        integers = "int" in keras.backend.standardize_dtype(size.dtype) and len(size.shape) == 1
-        size = [size[i] for i in range(size.shape[0])] if integers else shape_of(size)
-    elif is_known(size):
-        size = (size,) * rank
-    size = tuple(_as_integer(s) for s in size)
-    if len(size) == rank + 2:
-        size = spatial(size, data_format)
-    if len(size) != rank or any(is_known(s) and s < 0 for s in size):
-        raise SizeError(f"`output_size` takes {rank} sizes, or a whole shape. Received: output_size={size}")
+    sizes = sizes_of(size)
+    if sizes is not None and len(sizes) == 1 and not _has_axes(size):
+        sizes = sizes * rank
+    if sizes is not None and len(sizes) == rank + 2:
+        sizes = spatial(sizes, data_format)
+    elif hasattr(size, "dtype") and not _holds_sizes(size):
+        sizes = None  # of a tensor whose own shape is meant, all axes count
+    if sizes is None or len(sizes) != rank:
+        raise SizeError(
+            f"`output_size` takes {rank} sizes, or a whole shape. "
+            f"Received: output_size={repr(size) if sizes is None else sizes}"
+        )
+    return sizes
+
+
+def standardize_shape(size: Any) -> Shape | None:
+    """A shape without its batch axis as given by a user: like `standardize_output_size`, with any number of sizes."""
+    if size is None:
+        return None
+    sizes = sizes_of(size)
+    if sizes is None:
+        raise SizeError(
+            "`output_size` takes the sizes of all axes but the batch axis, or a tensor that has them. "
+            f"Received: output_size={size!r}"
+        )
+    return sizes if not hasattr(size, "dtype") or _holds_sizes(size) else sizes[1:]
+
+
+def standardize_shapes(size: Any) -> tuple[Shape, ...] | None:
+    """Shapes without their batch axes, one for each of several tensors, as given by a user."""
+    if size is None:
+        return None
+    is_matrix = hasattr(size, "dtype") and "int" in keras.backend.standardize_dtype(size.dtype) and len(size.shape) == 2
+    if not is_matrix and not isinstance(size, (list, tuple)):
+        raise SizeError(
+            "`output_size` takes a list of shapes, without the batch axis, or of tensors that have them. "
+            f"Received: output_size={size!r}"
+        )
+    shapes = [standardize_shape(size[i]) for i in range(len(size) if not is_matrix else size.shape[0])]
+    return tuple(() if shape is None else shape for shape in shapes)
+
+
+def plain(size: Any) -> Any:
+    """Sizes with Python's numbers in place of NumPy's, which Keras would make tensors of, and then not mix with others."""
+    if isinstance(size, (list, tuple)):
+        return type(size)(map(plain, size)) if type(size) in (list, tuple) else size
+    is_numbers = isinstance(size, np.generic) or (
+        isinstance(size, np.ndarray) and size.ndim < 2 and size.dtype.kind in "iub"
+    )
+    return size.tolist() if is_numbers else size
+
+
+def sizes_of(size: Any) -> Shape | None:
+    """Sizes as given by a user: integers of any type, or the shape of a tensor; `None` if they are neither.
+
+    A size may be `None`, and a scalar tensor of integers that only the running graph knows.
+    """
+    if hasattr(size, "dtype") and not _holds_sizes(size):
+        return tuple(shape_of(size)) if len(size.shape) > 1 else None
+    if isinstance(size, (str, bytes, Mapping, Set)) or size is None:
+        return None
+    if _has_axes(size):
+        try:
+            given = [size[i] for i in range(len(size) if not hasattr(size, "dtype") else size.shape[0])]
+        except TypeError:
+            return None
+    else:
+        given = [size]
+    sizes = tuple(one if one is None else as_size(one) for one in given)
+    bad = any(one is None and wanted is not None for one, wanted in zip(sizes, given, strict=True))
+    return None if bad else sizes
+
+
+def as_size(size: Any) -> Size:
+    """A plain integer wherever the number is known, else the scalar tensor; `None` for what is no size.
+
+    Keras turns integers of NumPy in a call into tensors.
+    """
+    number = as_integer(size)
+    if number is not None:
+        return number if number >= 0 else None
+    is_symbolic = isinstance(size, keras.KerasTensor) or not hasattr(size, "dtype")
+    if is_symbolic or "int" not in keras.backend.standardize_dtype(size.dtype) or len(size.shape):
+        return None
     return size
 
 
-def _as_integer(size: Any) -> Size:
-    """A plain integer wherever the number is known: Keras turns arrays of integers in a call into tensors."""
-    try:
-        return operator.index(size)
-    except (TypeError, AttributeError, NotImplementedError):
-        return size
+def _holds_sizes(tensor: Any) -> bool:
+    """Whether the numbers in a tensor are sizes, rather than its own shape."""
+    return len(tensor.shape) == 0 or (len(tensor.shape) == 1 and _are_integers(tensor))
+
+
+def _are_integers(tensor: Any) -> bool:
+    return "int" in keras.backend.standardize_dtype(tensor.dtype)
+
+
+def _has_axes(size: Any) -> bool:
+    """Whether sizes came as several, rather than as one number."""
+    return len(size.shape) > 0 if hasattr(size, "dtype") else hasattr(size, "__len__")
 
 
 def shape_of(tensor: Tensor) -> Shape:

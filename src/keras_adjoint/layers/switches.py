@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_adjoint.errors import SizeError
+from keras_adjoint.layers.inputs import Expected, accept, check_real, check_symbolic, name_of_dtype, shape_text
 from keras_adjoint.layers.pooling import Pooling
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.sizes import spatial
@@ -16,9 +17,63 @@ from keras_adjoint.ops.geometry import Axis, is_known
 from keras_adjoint.ops.window import cut_frames, overlap_add
 
 
+class Switches(Pooling):
+    """What the adjoints of max pooling have in common: y, and the tensor whose maxima are the switches."""
+
+    needs_switches = True
+
+    def pooled_sizes(self, sizes: Shape) -> Shape:
+        """The spatial sizes of y for switches of spatial sizes `sizes`. Subclasses implement it."""
+        raise NotImplementedError
+
+    def accept_both(self, y: Tensor, switches: Tensor) -> tuple[Tensor, Tensor]:
+        """y in the compute dtype, and switches in a dtype that has a smallest number, after a check of both."""
+        self.check_both(y, switches)
+        dtype = name_of_dtype(switches.dtype)
+        return accept(self, y, Expected()), ops.cast(switches, WIDER[dtype]) if dtype in WIDER else switches
+
+    def check_both(self, y: Tensor, switches: Tensor) -> None:
+        """Refuse switches that the source does not pool to tensors like y."""
+        rank = self.source.input_spec.ndim
+        sizes = None
+        if hasattr(switches, "shape") and hasattr(y, "shape") and len(switches.shape) == rank:
+            check_real(self, name_of_dtype(switches.dtype))
+            pooled = self.pooled_sizes(spatial(tuple(switches.shape), self.data_format))
+            sizes = self.full_shape(tuple(switches.shape), pooled)
+        if sizes is None or not Expected.shape(sizes).fits(y.shape):
+            raise SizeError(
+                f"`{self.source.name}` does not pool inputs like `switches` to outputs like `y`. Pass the tensor that the "
+                f"source pooled. Received: y.shape={shape_text(y)}, switches.shape={shape_text(switches)}"
+            )
+
+    def compute_output_spec(self, y: Tensor, switches: Tensor) -> keras.KerasTensor:
+        self.check_both(y, switches)
+        check_symbolic(self, y, Expected())
+        return keras.KerasTensor(switches.shape, dtype=self.compute_dtype)
+
+    def compute_output_shape(self, y_shape: Shape, switches_shape: Shape) -> Shape:
+        return switches_shape
+
+
+# Types of switches for which the backends have no comparison, or no number below all others, and what they become.
+WIDER = {"bool": "int32", "int8": "int32", "int16": "int32", "uint8": "int32", "uint16": "int32"}
+
+
+def is_empty(x: Tensor) -> bool:
+    """Whether a tensor has no sample, of which TensorFlow would find no maximum."""
+    return is_known(x.shape[0]) and x.shape[0] == 0
+
+
+def lowest_of(dtype: str) -> float:
+    """A number that no other one of a dtype lies below."""
+    if "int" in dtype:
+        return 0 if dtype.startswith("u") else -(2 ** (int(dtype[3:]) - 1))
+    return -math.inf
+
+
 @rule(keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
 @keras.saving.register_keras_serializable(package="keras_adjoint")
-class AdjointMaxPooling(Pooling):
+class AdjointMaxPooling(Switches):
     """The adjoint of max pooling, as the linear map that it is for a given input (Zeiler et al. 2011).
 
     Max pooling picks one position in every window. Which one, the switches, depends on the input; once they are fixed,
@@ -43,16 +98,12 @@ class AdjointMaxPooling(Pooling):
     [0.0, 3.0, 5.0, 0.0]
     """
 
-    needs_switches = True
+    def pooled_sizes(self, sizes: Shape) -> Shape:
+        return tuple(window.outputs(s) if is_known(s) else None for window, s in zip(self.windows, sizes, strict=True))
 
     def call(self, y: Tensor, switches: Tensor) -> Tensor:
+        y, switches = self.accept_both(y, switches)
         axes = self._axes(switches)
-        for along, count in zip(axes, spatial(ops.shape(y), self.data_format), strict=True):
-            if is_known(count) and is_known(along.outputs) and count != along.outputs:
-                raise SizeError(
-                    f"`{self.source.name}` does not pool inputs like `switches` to outputs like `y`. Pass the tensor that the "
-                    f"source pooled. Received: y.shape={tuple(y.shape)}, switches.shape={tuple(switches.shape)}"
-                )
         selected = self._selected(switches, axes)
         frames = ops.reshape(y, (*ops.shape(y), *(1 for _ in axes))) * ops.cast(selected, y.dtype)
         for number, along in reversed(list(enumerate(axes))):
@@ -62,14 +113,14 @@ class AdjointMaxPooling(Pooling):
     def apply_forward(self, x: Tensor, switches: Tensor) -> Tensor:
         """A x: what the switches pick from `x`."""
         axes = self._axes(switches)
-        picked = self._frames(x, axes, 0.0) * ops.cast(self._selected(switches, axes), x.dtype)
+        picked = self._frames(x, axes) * ops.cast(self._selected(switches, axes), x.dtype)
         return ops.sum(picked, axis=tuple(range(-len(axes), 0)))
 
     def _axes(self, x: Tensor) -> list[Axis]:
         sizes = spatial(ops.shape(x), self.data_format)
         return [window.at(size) for window, size in zip(self.windows, sizes, strict=True)]
 
-    def _frames(self, x: Tensor, axes: Sequence[Axis], fill: Any) -> Tensor:
+    def _frames(self, x: Tensor, axes: Sequence[Axis], fill: Any = 0) -> Tensor:
         """`x` cut along every axis: the shape of the pool's output, then one axis of taps per spatial axis."""
         for number, along in enumerate(axes):
             x = cut_frames(x, self.first_axis + number, along, fill)
@@ -77,22 +128,23 @@ class AdjointMaxPooling(Pooling):
 
     def _selected(self, switches: Tensor, axes: Sequence[Axis]) -> Tensor:
         """True at one tap of every window: its first maximum. Padding is never the maximum."""
-        lowest = -ops.convert_to_tensor(float("inf"), switches.dtype)
-        frames = self._frames(switches, axes, lowest)
+        frames = self._frames(switches, axes, lowest_of(name_of_dtype(switches.dtype)))
         shape = ops.shape(frames)
+        if is_empty(switches):
+            return ops.zeros(shape, "bool")
         taps = math.prod([along.taps for along in axes])
         flat = ops.reshape(frames, (*shape[: -len(axes)], taps))
+        if any(not is_known(along.pad_before) or along.pad_before or along.pad_after > 0 for along in axes):
+            sizes = self.full_shape((1, 1), tuple(along.size for along in axes))
+            inside = self._frames(ops.ones(sizes, "bool"), axes, False)
+            return ops.reshape(
+                first_maximum(flat, ops.reshape(inside, (*ops.shape(inside)[: -len(axes)], taps))), shape
+            )
         return ops.reshape(first_maximum(flat), shape)
 
-    def compute_output_spec(self, y: Tensor, switches: Tensor) -> keras.KerasTensor:
-        return keras.KerasTensor(switches.shape, dtype=self.compute_dtype)
 
-    def compute_output_shape(self, y_shape: Shape, switches_shape: Shape) -> Shape:
-        return switches_shape
-
-
-def first_maximum(x: Tensor) -> Tensor:
-    """True at the first maximum along the last axis.
+def first_maximum(x: Tensor, inside: Tensor | None = None) -> Tensor:
+    """True at the first maximum along the last axis, of those `inside`, if it is given.
 
     It is made of comparisons and minima, which every export format has. `argmax` and `one_hot` are not in all of them.
     """
@@ -100,12 +152,13 @@ def first_maximum(x: Tensor) -> Tensor:
     positions = ops.arange(0, size, dtype="int32")
     # Not `ops.max` and `ops.min`, which `torch.compile` does not follow.
     maxima = x == ops.amax(x, axis=-1, keepdims=True)
+    maxima = maxima if inside is None else ops.logical_and(maxima, inside)
     return positions == ops.amin(ops.where(maxima, positions, size), axis=-1, keepdims=True)
 
 
 @rule(keras.layers.GlobalMaxPooling1D, keras.layers.GlobalMaxPooling2D, keras.layers.GlobalMaxPooling3D)
 @keras.saving.register_keras_serializable(package="keras_adjoint")
-class AdjointGlobalMaxPooling(Pooling):
+class AdjointGlobalMaxPooling(Switches):
     """The adjoint of global max pooling: every maximum goes back to where it came from, and nothing to anywhere else.
 
     Args:
@@ -126,9 +179,11 @@ class AdjointGlobalMaxPooling(Pooling):
     [0.0, 3.0, 0.0]
     """
 
-    needs_switches = True
+    def pooled_sizes(self, sizes: Shape) -> Shape:
+        return (1,) * len(sizes) if self.source.keepdims else ()
 
     def call(self, y: Tensor, switches: Tensor) -> Tensor:
+        y, switches = self.accept_both(y, switches)
         selected = self._selected(switches)
         return ops.reshape(y, self._kept(selected)) * ops.cast(selected, y.dtype)
 
@@ -145,14 +200,11 @@ class AdjointGlobalMaxPooling(Pooling):
         return [1 if axis in self._axes(x) else size for axis, size in enumerate(ops.shape(x))]
 
     def _selected(self, switches: Tensor) -> Tensor:
+        if is_empty(switches):
+            return ops.zeros_like(switches, "bool")
         last_axis = len(switches.shape) - 1  # not -1, which PyTorch's exporter to ONNX writes into the file
         last = ops.moveaxis(switches, last_axis, 1) if self.first_axis == 1 else switches
-        flat = ops.reshape(last, (*ops.shape(last)[:2], -1))
+        shape = ops.shape(last)
+        flat = ops.reshape(last, (*shape[:2], math.prod(shape[2:])))  # not -1, which an empty batch does not determine
         first = ops.reshape(first_maximum(flat), ops.shape(last))
         return ops.moveaxis(first, 1, last_axis) if self.first_axis == 1 else first
-
-    def compute_output_spec(self, y: Tensor, switches: Tensor) -> keras.KerasTensor:
-        return keras.KerasTensor(switches.shape, dtype=self.compute_dtype)
-
-    def compute_output_shape(self, y_shape: Shape, switches_shape: Shape) -> Shape:
-        return switches_shape

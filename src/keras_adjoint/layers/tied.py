@@ -21,9 +21,10 @@ from keras_adjoint.keras_internals import (
     restores_copy,
     set_own_trainable,
 )
+from keras_adjoint.layers.inputs import Expected, accept, check_symbolic, name_of_dtype
 from keras_adjoint.layers.kernel import check_readable, float_policy, read_kernel
 from keras_adjoint.layers.sharing import share
-from keras_adjoint.layers.sizes import recorded_shapes
+from keras_adjoint.layers.sizes import plain, recorded_shapes
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.backend import current
 
@@ -72,8 +73,23 @@ class Tied(keras.layers.Layer):
 
     # --- the operator
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("output_size") is not None:
+            kwargs["output_size"] = plain(kwargs["output_size"])
+        elif self.needs_output_size and args and isinstance(args[0], keras.KerasTensor):
+            # The size that is known now is written into the graph: the source may record others later.
+            check_symbolic(self, args[0])
+            size = self.size_for_graph(args[0])
+            kwargs = kwargs if size is None else {**kwargs, "output_size": size}
+        return super().__call__(*args, **kwargs)
+
     def call(self, y: Tensor) -> Tensor:
-        return self.apply_adjoint(y)
+        return self.apply_adjoint(accept(self, y))
+
+    @property
+    def expected(self) -> Expected:
+        """The shape that y must have. Subclasses say it."""
+        return Expected()
 
     def apply_adjoint(self, y: Tensor) -> Tensor:
         """Aᵀ y. Subclasses implement it."""
@@ -93,7 +109,7 @@ class Tied(keras.layers.Layer):
         source, name = self.source, name or self.kernel_name
         is_plain = source.built and source.quantization_mode is None
         kernel = ops.convert_to_tensor(getattr(source, name) if is_plain else read_kernel(source, name))
-        return kernel if _name_of(kernel.dtype) == self.compute_dtype else ops.cast(kernel, self.compute_dtype)
+        return kernel if name_of_dtype(kernel.dtype) == self.compute_dtype else ops.cast(kernel, self.compute_dtype)
 
     def recorded_shapes(self) -> list[Shape]:
         """Input shapes of the source, those from before it was saved included."""
@@ -104,14 +120,8 @@ class Tied(keras.layers.Layer):
         return recorded
 
     def compute_output_spec(self, y: keras.KerasTensor, **kwargs: Any) -> keras.KerasTensor:
+        check_symbolic(self, y)
         return keras.KerasTensor(self.compute_output_shape(tuple(y.shape), **kwargs), dtype=self.compute_dtype)
-
-    def __call__(self, y: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(y, keras.KerasTensor) and self.needs_output_size and kwargs.get("output_size") is None:
-            # The size that is known now is written into the graph: the source may record others later.
-            size = self.size_for_graph(y)
-            kwargs = kwargs if size is None else {**kwargs, "output_size": size}
-        return super().__call__(y, *args, **kwargs)
 
     def size_for_graph(self, y: keras.KerasTensor) -> Shape | None:
         """The `output_size` that a symbolic call is recorded with, or `None` where it says nothing."""
@@ -185,9 +195,6 @@ def _untied(name: str | None, source: str | None) -> str:
         f"so it got a kernel of its own. Use `keras_adjoint.clone_tied(model)` to keep the tie, or "
         f"`adjoint(layer, tied=False)` where none is wanted."
     )
-
-
-_name_of = lru_cache(keras.backend.standardize_dtype)  # asked at every call
 
 
 # The adjoints of each source by their names. Keras counts names per thread, and does not count those read from a file.

@@ -1,6 +1,7 @@
 """Tied layers whose output has channels: biases, and other numbers of channels than the source's."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -9,9 +10,11 @@ from keras import ops
 
 from keras_adjoint.kernels.channels import adapter_matrix
 from keras_adjoint.layers import bias as biases
+from keras_adjoint.layers.inputs import Expected, accept
 from keras_adjoint.layers.options import positive_integer_or_none
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.products import times_matrix
 
 CHANNEL_METHODS = ("repeat", "average", "truncate", "pad", "learned")
 
@@ -141,22 +144,14 @@ class TiedChannels(Tied):
         return ops.sum(ops.expand_dims(self.source.bias, -1) * self.bias_map, axis=0)
 
     def call(self, y: Tensor) -> Tensor:
-        self._check_shape(y.shape)
+        y = accept(self, y)
         if self._is_plain:
             return self.apply_adjoint(y)
         return self.finished(self.apply_adjoint(self.prepared(y)))
 
-    def compute_output_spec(self, y: keras.KerasTensor, **kwargs: Any) -> keras.KerasTensor:
-        self._check_shape(y.shape)
-        return super().compute_output_spec(y, **kwargs)
-
-    def _check_shape(self, shape: Sequence[Any]) -> None:
-        axes_fit = len(shape) > 1 if self._axes is None else len(shape) == self._axes
-        if not axes_fit or shape[self._filter_axis] not in (self._filters, None):
-            raise ValueError(
-                f"`{self.name}` takes the output of `{self.source.name}`: {self._axes or 'two or more'} axes, of which axis "
-                f"{self._filter_axis} has {self._filters} channels. Received: a tensor of shape {tuple(shape)}"
-            )
+    @cached_property
+    def expected(self) -> Expected:
+        return Expected(self._axes, at_least=2, sizes={self._filter_axis: self._filters})
 
     def prepared(self, y: Tensor) -> Tensor:
         """What Aᵀ is applied to: y with its channels last, less the source's bias if that is to be subtracted."""
@@ -169,7 +164,7 @@ class TiedChannels(Tied):
         """The layer's output: Aᵀ y with its channels adapted, the bias added, and the channels where the source has them."""
         matrix, bias = self.channel_matrix(), self.bias_added()
         if matrix is not None:
-            x = x @ ops.cast(matrix, x.dtype)
+            x = times_matrix(x, ops.cast(matrix, x.dtype))
         if bias is not None:
             x = x + ops.cast(bias, x.dtype)
         return self.from_channels_last(x)

@@ -8,6 +8,7 @@ from keras import ops
 from keras.layers import Layer
 
 from keras_adjoint.errors import NoRuleError, SizeError
+from keras_adjoint.layers.inputs import Expected
 from keras_adjoint.layers.registry import describe, rule
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape, Tensor
@@ -78,12 +79,18 @@ class AdjointUpSampling(Tied):
 
     def __init__(self, source: Layer, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
-        self.interpolation = getattr(source, "interpolation", "nearest")
-        if self.interpolation not in COLLECT:
+        self.interpolation  # raises for others  # noqa: B018
+
+    @property
+    def interpolation(self) -> str:
+        """How the source interpolates."""
+        interpolation: str = getattr(self.source, "interpolation", "nearest")
+        if interpolation not in COLLECT:
             raise NoRuleError(
                 f"Up-sampling has an adjoint here for interpolation {' and '.join(COLLECT)}. "
-                f"Received: interpolation={self.interpolation!r}, {describe(source)}"
+                f"Received: interpolation={interpolation!r}, {describe(self.source)}"
             )
+        return interpolation
 
     @property
     def factors(self) -> tuple[int, ...]:
@@ -99,6 +106,10 @@ class AdjointUpSampling(Tied):
         collect = COLLECT[self.interpolation]
         pairs = zip(sizes, self.factors, strict=True)
         return [ops.convert_to_numpy(collect(ops.eye(s * f, dtype=self.compute_dtype), 1, f)) for s, f in pairs]
+
+    @property
+    def expected(self) -> Expected:
+        return Expected(len(self.factors) + 2)
 
     def apply_adjoint(self, y: Tensor) -> Tensor:
         self.compute_output_shape(tuple(y.shape))  # raises for sizes that are no multiples

@@ -230,6 +230,6 @@ def hints(call: Call) -> str:
     if keeps_shape(call):
         return f'{linear} To leave it out, declare it an activation: `activation={{{operation.name!r}: "linear"}}`'
     return (
-        f"{linear} It changes the shape, so it cannot be left out; otherwise mirror the part of the encoder before it, "
-        f"`keras.Model(encoder.inputs, tensor)`"
+        f"{linear} It does not make one tensor of another of the same shape, so it cannot be left out. Otherwise "
+        f"mirror the part of the encoder before it, `keras.Model(encoder.inputs, tensor)`"
     )

@@ -27,7 +27,7 @@ from keras_adjoint.layers.registry import describe, nearest_class
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.backward import BackwardPass
-from keras_adjoint.models.calls import Call
+from keras_adjoint.models.calls import Call, Role
 from keras_adjoint.models.graph import Cotangents
 from keras_adjoint.models.operations import transpose_operation
 from keras_adjoint.models.policies import WITHOUT_RECORDS, has_own_activation, hints
@@ -190,13 +190,19 @@ def activation_gradient(backward: BackwardPass, call: Call, y: keras.KerasTensor
     what = f'an activation by "{choice}"'
     if layer.reads_output:
         return layer(y, recorded_for("activation", backward, call.outputs[0], call, what))
-    if len(call.inputs) != 1:
+    if len(call.inputs) != 1 or (options_of_call(call) and not has_own_activation(call.operation)):
         raise missing(call, "activation", choice)
     recorded = recorded_for("activation", backward, call.inputs[0], call, what)
     if has_own_activation(call.operation):
         pre = backward.layer(call, "preactivation", lambda name: PreActivation(call.operation, name=name))
         recorded = pre(recorded)
     return layer(y, recorded, recorded_mask=next(iter(call.recorded), None))
+
+
+def options_of_call(call: Call) -> list[Any]:
+    """Constants that a call was given and that its operation does not know without it, as in `ops.maximum(x, 0.0)`."""
+    constants = [argument for argument in call.arguments if argument.role == Role.CONSTANT]
+    return [one.value for one in constants if one.value is not None and one.path[0] != "training"]
 
 
 def gradient_layer(backward: BackwardPass, call: Call, choice: str, dtype: Any, name: str) -> ActivationGradient:

@@ -108,5 +108,7 @@ def apply_fold(y: Tensor, kernel: Tensor, convolution: Convolution) -> Tensor:
     *taps, _, filters = map(int, kernel.shape)
     rank = len(taps)
     matrix = ops.reshape(ops.transpose(kernel, (rank, *range(rank), rank + 1)), (-1, filters))
-    planes = ops.transpose(ops.reshape(y, (ops.shape(y)[0], -1, filters)), (0, 2, 1))
+    batch, *outputs, _ = ops.shape(y)
+    # Not -1, which an empty batch does not determine.
+    planes = ops.transpose(ops.reshape(y, (batch, math.prod(outputs), filters)), (0, 2, 1))
     return current().fold(matrix @ planes, convolution)

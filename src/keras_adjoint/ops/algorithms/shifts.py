@@ -20,6 +20,7 @@ from keras_adjoint.ops.backend import current, sum_unrolled
 from keras_adjoint.ops.backend.protocol import Adjoint
 from keras_adjoint.ops.geometry import Convolution, is_known
 from keras_adjoint.ops.precision import accumulate_in_float32
+from keras_adjoint.ops.products import times_matrix
 from keras_adjoint.ops.window import window
 
 MAX_TAPS = 128
@@ -43,7 +44,7 @@ def apply(y: Tensor, kernel: Tensor, convolution: Convolution) -> Tensor:
     """Aᵀ y for `y` of shape `(batch, *outputs, filters)` and `kernel` of shape `(*taps, channels / groups, filters)`."""
     groups = convolution.groups
     if groups == 1:
-        return sum_over_taps(y, times_matrix(kernel), current().sum_sequential, convolution)
+        return sum_over_taps(y, times_dense(kernel), current().sum_sequential, convolution)
     if tuple(map(int, kernel.shape[-2:])) == (1, groups):
         return sum_over_taps(y, times_numbers(kernel), sum_unrolled, convolution)  # which a compiler fuses
     y = groups_to_samples(y, groups)
@@ -112,10 +113,10 @@ def tap_starts(convolution: Convolution, phase: Sequence[Phase]) -> list[tuple[i
     return rows
 
 
-def times_matrix(kernel: Tensor) -> Multiply:
+def times_dense(kernel: Tensor) -> Multiply:
     """`multiply(y, tap)`: y times the transpose of one tap of a dense kernel."""
     taps = ops.reshape(kernel, (-1, *kernel.shape[-2:]))
-    return lambda y, tap: y @ ops.transpose(taps[tap])
+    return lambda y, tap: times_matrix(y, ops.transpose(taps[tap]))
 
 
 def times_numbers(kernel: Tensor) -> Multiply:

@@ -1,0 +1,133 @@
+"""What adjoints take: a tensor of real numbers, shaped like the output of the source. One check, by what each layer expects."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Protocol
+
+import keras
+from keras import ops
+
+from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.geometry import is_known
+
+name_of_dtype = lru_cache(keras.backend.standardize_dtype)  # asked at every call
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The shape that an input must have.
+
+    Attributes:
+        axes: Number of axes, the batch axis included; `None` for any number from `at_least` on.
+        at_least: The smallest number of axes.
+        sizes: The sizes that some axes must have; those that are `None` may be any.
+    """
+
+    axes: int | None = None
+    at_least: int = 1
+    sizes: Mapping[int, int | None] = field(default_factory=dict)
+
+    def fits(self, shape: Sequence[Any]) -> bool:
+        """Whether a shape is one of these, as far as it is known."""
+        if getattr(shape, "rank", 0) is None:  # TensorFlow's shape of unknown rank, which has no length
+            return False
+        if len(shape) < self.at_least if self.axes is None else len(shape) != self.axes:
+            return False
+        for axis, size in self.sizes.items():
+            if size is not None and shape[axis] != size and is_known(shape[axis]):
+                return False
+        return True
+
+    def __str__(self) -> str:
+        axes = f"{self.at_least} or more" if self.axes is None else str(self.axes)
+        sizes = [f"axis {axis} has size {size}" for axis, size in self.sizes.items() if size is not None]
+        return f"{axes} axes" + (f", of which {' and '.join(sizes)}" if sizes else "")
+
+    @classmethod
+    def broadcast_from(cls, *shapes: Sequence[Any]) -> "Expected":
+        """Shapes that tensors of these ones broadcast to."""
+        sizes = {axis - len(shape): size for shape in shapes for axis, size in enumerate(shape) if size != 1}
+        return cls(at_least=max(1, *map(len, shapes)), sizes=sizes)
+
+    @classmethod
+    def shape(cls, shape: Sequence[Any]) -> "Expected":
+        """Exactly this shape, where it is known."""
+        return cls(len(shape), sizes={axis: size for axis, size in enumerate(shape) if is_known(size)})
+
+
+class Adjoint(Protocol):
+    """What the check needs to know of a layer."""
+
+    name: str
+    source: keras.layers.Layer
+
+    @property
+    def compute_dtype(self) -> str:
+        """The dtype to compute in."""
+
+    @property
+    def expected(self) -> Expected:
+        """The shape that its input must have."""
+
+
+def accept(layer: Adjoint, y: Tensor, expected: Expected | None = None) -> Tensor:
+    """The input of a layer in the layer's compute dtype, after a check that it is one.
+
+    Args:
+        layer: A tied layer.
+        y: What it was called with.
+        expected: The shape that y must have, by default what the layer says.
+
+    Raises:
+        ValueError: If y is no tensor of real numbers, or has another shape.
+    """
+    shape = getattr(y, "shape", None)
+    if shape is None or not (expected or layer.expected).fits(shape):
+        raise ValueError(_refusal(layer, y, expected or layer.expected))
+    dtype = name_of_dtype(y.dtype)
+    if dtype == layer.compute_dtype:
+        return y
+    check_real(layer, dtype)
+    return ops.cast(y, layer.compute_dtype)
+
+
+def check_symbolic(layer: Adjoint, y: Any, expected: Expected | None = None) -> None:
+    """Refuse a symbolic tensor that `accept` would refuse when the layer runs."""
+    if not hasattr(y, "shape") or not (expected or layer.expected).fits(y.shape):
+        raise ValueError(_refusal(layer, y, expected or layer.expected))
+    check_real(layer, name_of_dtype(y.dtype))
+
+
+def check_real(layer: Adjoint, dtype: str) -> None:
+    """Raise a ValueError for tensors that no real operator can be applied to, rather than drop an imaginary part."""
+    if not dtype.startswith(("float", "bfloat", "int", "uint", "bool")):
+        raise ValueError(f"`{layer.name}` takes a tensor of real numbers. Received: a tensor of dtype {dtype}")
+
+
+def _refusal(layer: Adjoint, y: Any, expected: Expected) -> str:
+    received = f"a tensor of shape {shape_text(y)}" if hasattr(y, "shape") else f"y of type {type(y).__name__}"
+    return f"`{layer.name}` takes the output of `{layer.source.name}`: {expected}. Received: {received}"
+
+
+def shape_text(tensor: Any) -> str:
+    """The shape of a tensor as messages write it."""
+    shape = getattr(tensor, "shape", None)
+    return "unknown" if shape is None or getattr(shape, "rank", 0) is None else str(tuple(shape))
+
+
+def broadcast_shape(shapes: Sequence[Shape]) -> Shape:
+    """The shape that tensors of these shapes, without their batch axes, are merged to; `None` where it is not known.
+
+    Raises:
+        ValueError: If they do not broadcast.
+    """
+    rank = max(map(len, shapes))
+    padded = [(1,) * (rank - len(shape)) + tuple(shape) for shape in shapes]
+    merged = []
+    for sizes in zip(*padded, strict=True):
+        wide = sorted({size for size in sizes if is_known(size)} - {1})
+        if len(wide) > 1:
+            raise ValueError(f"These shapes do not broadcast to one. Received: {list(shapes)}")
+        merged.append(wide[0] if wide else 1 if all(map(is_known, sizes)) else None)
+    return tuple(merged)
