@@ -76,7 +76,7 @@ class Tied(keras.layers.Layer):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("output_size") is not None:
             kwargs["output_size"] = plain(kwargs["output_size"])
-        elif self.needs_output_size and args and isinstance(args[0], keras.KerasTensor):
+        elif args and isinstance(args[0], keras.KerasTensor) and self.needs_output_size:
             # The size that is known now is written into the graph: the source may record others later.
             check_symbolic(self, args[0])
             size = self.size_for_graph(args[0])
