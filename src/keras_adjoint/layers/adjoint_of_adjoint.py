@@ -42,7 +42,8 @@ class AdjointOfAdjoint(Tied):
 
     >>> dense = keras.layers.Dense(3, activation="relu", bias_initializer="ones")
     >>> dense.build((None, 5))
-    >>> float(keras.ops.sum(AdjointOfAdjoint(ka.adjoint(dense, linear_part=True))(np.zeros((1, 5)))))
+    >>> adjoint = ka.adjoint(dense, linear_part=True)
+    >>> float(keras.ops.sum(AdjointOfAdjoint(adjoint)(np.zeros((1, 5)))))
     0.0
     """
 
