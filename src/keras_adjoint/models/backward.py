@@ -15,6 +15,7 @@ from keras_adjoint.layers.adjoint_of_adjoint import second_adjoint
 from keras_adjoint.layers.registry import describe
 from keras_adjoint.models.batch_axis import check_batch_axis
 from keras_adjoint.models.calls import Call, is_symbolic
+from keras_adjoint.models.deep import CALLS, DeepModel
 from keras_adjoint.models.graph import Cotangents, Graph, transpose_graph
 from keras_adjoint.models.masks import MaskedShare, averages_by_mask, check_mask
 from keras_adjoint.models.names import Names
@@ -82,7 +83,8 @@ class BackwardPass:
         given = tree.flatten(inputs)
         outputs = [self.pass_on(y) if any(y is x for x in given) else y for y in outputs]
         self.names.rename_others(outputs)
-        return keras.Model(inputs, packed_as(self.graph.input_structure, outputs), name=name)
+        model_class = DeepModel if len(self.graph.calls) > CALLS else keras.Model
+        return model_class(inputs, packed_as(self.graph.input_structure, outputs), name=name)
 
     def pass_on(self, tensor: keras.KerasTensor) -> keras.KerasTensor:
         """The same tensor as a layer's output: Keras before 3.14 makes no model that returns its input itself."""

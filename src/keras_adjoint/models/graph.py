@@ -17,6 +17,7 @@ from keras_adjoint.keras_internals import Functional, Node, call_of, layers_insi
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule, describe
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.calls import Call, bind
+from keras_adjoint.models.deep import deep_recursion
 from keras_adjoint.models.nested import tensors_for_inputs
 
 Cotangents: TypeAlias = list[keras.KerasTensor | None]  # one for each tensor; `None` stands for zeros
@@ -68,7 +69,8 @@ def graph_of(layer: keras.Operation) -> Functional | None:
     """The `Functional` behind a model whose `call` is Keras' own; `None` for everything else."""
     if isinstance(layer, keras.Sequential) and type(layer).call is keras.Sequential.call:
         built = hasattr(layer, "inputs")
-        return Functional(layer.inputs[0], layer.outputs, name=layer.name) if built else None
+        with deep_recursion():
+            return Functional(layer.inputs[0], layer.outputs, name=layer.name) if built else None
     if isinstance(layer, Functional) and type(layer).call is Functional.call:
         return layer
     return None
