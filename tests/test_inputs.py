@@ -327,6 +327,13 @@ def test_another_number_of_inputs_is_refused():
         ka.adjoint(merging(L.Subtract))(np.ones((1, 2), "float32"), output_size=[(2,), (2,), (2,)])
 
 
+@pytest.mark.parametrize("pool", [L.AveragePooling1D(2), L.GlobalAveragePooling1D()])
+def test_a_pool_that_was_only_called_eagerly_says_why_it_has_no_size(pool):
+    y = pool(np.ones((1, 7, 1), "float32"))
+    with pytest.raises(ka.SizeError, match="pooling layers keep no size of eager calls, only of symbolic ones. Pass"):
+        ka.adjoint(pool)(y)
+
+
 # --- attributes of the source that are set anew
 
 
