@@ -167,3 +167,14 @@ def test_unpooling_is_undone_by_its_switches():
     switched = kept != 0
     coded = (values(pooled(pictures)) @ kernel) * switched  # up the adjoint again, at the same switches
     assert_close(values(again(pictures)), coded @ kernel.T)
+
+
+def test_what_is_no_adjoint_of_its_source_is_transposed_by_the_backend():
+    dense = built(lambda: L.Dense(4), (6,))
+    x = keras.Input((4,))
+    adapted = ka.adjoint(dense, channels=5, bias="own")
+    model = keras.Model(x, adapted(x))
+    a, b = matrices(model, ka.adjoint(model))
+    assert_close(b, a.T)
+    a, b = matrices(model, ka.adjoint(adapted))
+    assert_close(b, a.T)

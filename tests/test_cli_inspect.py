@@ -120,7 +120,7 @@ def test_sums_count_each_variable_once(name, tmp_path):
     assert line.startswith(f"{data['parameters']:,} parameters, of which a mirror shares {data['tied_parameters']:,}")
     if name.startswith("autoencoder"):
         once, _ = inspected(encoder(), tmp_path)
-        assert data["tied_parameters"] == once["tied_parameters"] + (6 + 6 + 4) * ("biases" in name)
+        assert data["tied_parameters"] == once["tied_parameters"]  # of what undoes a tied layer the biases are no part
 
 
 @pytest.mark.parametrize("batch", [1, 8])
@@ -176,12 +176,17 @@ def test_layers_without_rule_and_policy_are_shown_so(tmp_path):
 
 def test_layers_behind_one_without_a_rule_are_inspected_all_the_same(tmp_path):
     x = keras.Input((6, 3))
-    y = layers.CenterCrop(1, 1, name="crop")(
-        layers.Reshape((6, 3, 1))(layers.Conv1D(3, 3, padding="same", name="conv")(x))
-    )
+    y = layers.SimpleRNN(2, name="recurrent")(layers.Conv1D(3, 3, padding="same", name="conv")(x))
     _, entries = inspected(keras.Model(x, y), tmp_path)
-    assert entries["crop"]["kind"] == "neither"
+    assert entries["recurrent"]["kind"] == "neither"
     assert entries["conv"]["kind"] == "exact"
+
+
+def test_an_automatic_adjoint_is_named_so(tmp_path):
+    x = keras.Input((6, 3))
+    model = keras.Model(x, layers.CenterCrop(2, 1, name="crop")(layers.Reshape((6, 3, 1))(x)))
+    data, entries = inspected(model, tmp_path)
+    assert data["ok"] and (entries["crop"]["kind"], entries["crop"]["adjoint"]) == ("exact", "AutomaticAdjoint")
 
 
 @keras.saving.register_keras_serializable(package="test_cli_inspect")

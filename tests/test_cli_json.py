@@ -20,7 +20,7 @@ COMMANDS = [command.callback.__name__ for command in app.registered_commands]
 
 def encoder():
     image = keras.Input((9, 8, 3))
-    x = layers.CenterCrop(8, 8, name="crop")(layers.Conv2D(4, 3, activation="relu", name="conv")(image))
+    x = layers.AutoContrast(name="contrast")(layers.Conv2D(4, 3, activation="relu", name="conv")(image))
     return keras.Model(image, x, name="encoder")
 
 

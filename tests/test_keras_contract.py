@@ -15,7 +15,7 @@ from keras_adjoint.layers.tied import Tied
 from keras_adjoint.testing.pairs import UNPOOLING
 
 STOCK = {"Activation", "CroppingD", "Dropout", "GaussianNoise", "Identity", "Permute", "SpatialDropoutD"}
-STOCK |= {"StochasticDepth", "ZeroPaddingD"}
+STOCK |= {"Masking", "RandomContrast", "RandomFlip", "StochasticDepth", "TimeDistributed", "ZeroPaddingD"}
 
 
 def run_layer_test(adjoint, input_shape):

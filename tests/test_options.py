@@ -143,7 +143,7 @@ def test_the_result_says_whether_it_is_the_adjoint():
     assert ka.adjoint(source).exact and ka.adjoint(source, bias="own").exact
     changed = ka.adjoint(source, channels=5)
     assert not changed.exact
-    with pytest.raises(ka.NoRuleError, match="is not the adjoint of its source.*layer.source"):
+    with pytest.raises(ka.NoRuleError, match="the shape of its input must be known"):
         ka.adjoint(changed)
 
 

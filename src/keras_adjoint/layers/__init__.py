@@ -11,10 +11,12 @@ from keras_adjoint.layers import (  # noqa: F401
     dense,
     depthwise,
     global_pooling,
+    inference,
     merge,
     norm,
     pooling,
     shape,
     switches,
     upsampling,
+    wrappers,
 )

@@ -72,9 +72,13 @@ def copied(source: Layer, *, keep_bias: bool) -> Layer:
         config["use_bias"] = False
     copy = type(source).from_config(config)
     copy.build_from_config(source.get_build_config())
-    values = {variable.name: variable for variable in source.weights}
-    for variable in copy.weights:
-        copy_value(variable, values[variable.name])
+    if len(copy.weights) == len(source.weights):
+        pairs = list(zip(copy.weights, source.weights, strict=True))
+    else:
+        values = {variable.name: variable for variable in source.weights}
+        pairs = [(variable, values[variable.name]) for variable in copy.weights]
+    for new, old in pairs:
+        copy_value(new, old)
     if hasattr(copy, "finalize_state"):
         copy.finalize_state()
     return copy

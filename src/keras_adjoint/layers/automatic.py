@@ -250,42 +250,42 @@ def automatic_adjoint(source: Layer, **options: Any) -> AutomaticAdjoint:
             del options["tied"]  # nothing there that could be shared
     result = apply_rule(AutomaticAdjoint, source, options)
     assert isinstance(result, AutomaticAdjoint)
-    check_source(result)
-    return result
-
-
-def check_source(adjoint: AutomaticAdjoint) -> None:
-    """Raise a NoRuleError unless the source of an automatic adjoint is linear at each of its sizes."""
-    source = adjoint.source
-    cases: list[tuple[CallPattern, list[Shape]]] = [(p, [s[1:] for s in p.input_shapes]) for p in adjoint.patterns]
-    if adjoint.output_size is not None:
-        cases = [adjoint.resolve([], None)]
     name = type(source).__name__
-    if not cases:
+    if not result.patterns and result.output_size is None:
         raise NoRuleError(
             f"No adjoint is known for `{name}`: {why_no_rule(source)}. If it is linear, its adjoint is derived, for which the "
             f"shape of its input must be known: call it on a `keras.Input`, build it with `source.build(input_shape)`, or "
             f"pass the shape without the batch axis as `output_size=...`. Received: {describe(source)}"
         )
-    before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in source.variables]
     try:
-        for pattern, shapes in cases:
-            batches = {shape[0] for shape in pattern.input_shapes} - {None}
-            known = [tuple(_UNKNOWN_SIZE if size is None else int(size) for size in shape) for shape in shapes]
-
-            def function(xs: list[Tensor], pattern: CallPattern = pattern) -> Any:
-                return pattern.call(source, xs)
-
-            samples = next(iter(batches), None)
-            Prober(function, known, source.compute_dtype, samples).of_zeros()
-            _check_unchanged(source, before)
-            check_linearity(function, known, source.compute_dtype, samples)
+        check_source(result)
     except NotLinear as found:
         raise NoRuleError(
             f"No adjoint is known for `{name}`: {why_no_rule(source)}, and it is not linear: {found}. `mirror` and "
             f"`autoencoder` have policies for layers that are not linear. If its adjoint is known nevertheless, teach it with "
             f"`@keras_adjoint.register_rule({name})`. Received: {describe(source)}"
         ) from None
+    return result
+
+
+def check_source(adjoint: AutomaticAdjoint) -> None:
+    """Raise a NotLinear unless the source of an automatic adjoint is linear at each of its sizes."""
+    source = adjoint.source
+    cases: list[tuple[CallPattern, list[Shape]]] = [(p, [s[1:] for s in p.input_shapes]) for p in adjoint.patterns]
+    if adjoint.output_size is not None:
+        cases = [adjoint.resolve([], None)]
+    before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in source.variables]
+    for pattern, shapes in cases:
+        batches = {shape[0] for shape in pattern.input_shapes} - {None}
+        known = [tuple(_UNKNOWN_SIZE if size is None else int(size) for size in shape) for shape in shapes]
+
+        def function(xs: list[Tensor], pattern: CallPattern = pattern) -> Any:
+            return pattern.call(source, xs)
+
+        samples = next(iter(batches), None)
+        Prober(function, known, source.compute_dtype, samples).of_zeros()
+        _check_unchanged(source, before)
+        check_linearity(function, known, source.compute_dtype, samples)
 
 
 def _check_unchanged(source: Layer, before: list[Any]) -> None:

@@ -13,13 +13,14 @@ from keras_adjoint.layers.activations import ActivationGradient
 from keras_adjoint.layers.adjoint import check_linear, linear_adjoint
 from keras_adjoint.layers.adjoint_of_adjoint import second_adjoint
 from keras_adjoint.layers.registry import describe
+from keras_adjoint.models.automatic import adjoint_of_operation
 from keras_adjoint.models.batch_axis import check_batch_axis
 from keras_adjoint.models.calls import Call, is_symbolic
 from keras_adjoint.models.deep import CALLS, DeepModel
 from keras_adjoint.models.graph import Cotangents, Graph, transpose_graph
 from keras_adjoint.models.masks import MaskedShare, averages_by_mask, check_mask
 from keras_adjoint.models.names import Names
-from keras_adjoint.models.operations import transpose_operation
+from keras_adjoint.models.operations import OPERATIONS, transpose_operation
 from keras_adjoint.models.zeros import zeros
 from keras_adjoint.ops.precision import epsilon
 
@@ -103,7 +104,10 @@ class BackwardPass:
         ]
         with locate_errors(call):
             if not isinstance(call.operation, keras.layers.Layer):
-                return transpose_operation(call, ys)
+                if type(call.operation) in OPERATIONS:
+                    return transpose_operation(call, ys)
+                layer = self.layer(call, "adjoint", lambda name: adjoint_of_operation(call, name))
+                return self.apply(layer, call, ys)
             check_batch_axis(call)
             if is_symmetric(call.operation):
                 recorded = [self.recorded(x, call, "what depends on the input", PART) for x in call.recorded]
@@ -172,7 +176,7 @@ class BackwardPass:
             check_mask(call, records=self.records)
             share = self.layer(call, "mask", lambda name: MaskedShare(layer.data_format, dtype=ys[0].dtype, name=name))
             result = share(result, self.recorded(call.recorded[0], call, "a mean by a mask", PART))
-        return list(result) if isinstance(result, (list, tuple)) else [result]
+        return list(tree.flatten(result))
 
     def _size(self, layer: keras.layers.Layer, call: Call, y: keras.KerasTensor) -> dict[str, Any]:
         if not getattr(layer, "needs_output_size", False):

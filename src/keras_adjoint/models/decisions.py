@@ -226,10 +226,17 @@ SHIFTS = ("bias", "beta", "mean", "moving_mean")  # variables that a linear part
 
 
 def sharing_of(layers: Iterable[keras.layers.Layer]) -> Sharing | None:
-    readers = [layer for layer in layers if isinstance(layer, Tied) and layer.source.weights]
+    readers = [layer for layer in map(reader_in, layers) if isinstance(layer, Tied) and layer.source.weights]
     if not readers:
         return None
     return Sharing.TIED if all(layer.tied for layer in readers) else Sharing.COPIED
+
+
+def reader_in(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """A layer, or, inside of a wrapper such as `TimeDistributed`, the adjoint layer that it wraps."""
+    if isinstance(layer, Tied):
+        return layer
+    return next((inner for inner in layers_inside(layer) if isinstance(inner, Tied)), layer)
 
 
 def variables_used(
@@ -238,6 +245,7 @@ def variables_used(
     """(variables that a layer of a mirror reads in its encoder, its own), for a layer that undoes another."""
     if isinstance(undone, Tied) and undone.source is layer:
         return variables_read(undone), []
+    layer = reader_in(layer)
     if not (isinstance(layer, Tied) and layer.tied):
         return [], layer.weights
     theirs = {id(variable) for variable in layer.source.weights}

@@ -99,8 +99,6 @@ def _follow(
             passed = next(iter(bind(layer, arguments, keywords).values()))
             outputs = _nested(nested, passed, here, calls)
         else:
-            if isinstance(layer, keras.Model) and class_with_rule(layer) is None:
-                raise NoRuleError(_no_graph(layer, here))
             call = Call.of(_on(node, current), here)
             calls.append(call)
             outputs = call.outputs

@@ -81,7 +81,10 @@ class MirrorBackwardPass(BackwardPass):
         if second is not None:
             return second
         if class_with_rule(layer) is None:
-            raise NoRuleError(f"{describe_call(call)} {hints(call)}. Received: {describe(layer)}")
+            try:
+                return linear_adjoint(layer, name=name, **self.copy_option())
+            except NoRuleError as error:
+                raise NoRuleError(f"{describe_call(call)} {hints(call)}. Received: {describe(layer)}") from error
         return linear_adjoint(layer, name=name, **self.copy_option(), **self._bias(layer))
 
     def _bias(self, layer: keras.layers.Layer) -> dict[str, str]:

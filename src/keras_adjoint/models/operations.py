@@ -10,7 +10,6 @@ from typing import TypeAlias
 import keras
 from keras import ops
 
-from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import core_operations, numpy_operations
 from keras_adjoint.models.arithmetic import over_axes, over_constant, signs, times_constant
 from keras_adjoint.models.calls import Call
@@ -70,20 +69,5 @@ OPERATIONS: dict[type, Transpose] = {
 
 
 def transpose_operation(call: Call, ys: list[keras.KerasTensor]) -> Cotangents:
-    """The cotangents of the inputs of a call of an operation, from those of its outputs."""
-    rule = OPERATIONS.get(type(call.operation), without_rule)
-    return rule(call, ys)
-
-
-def without_rule(call: Call, ys: list[keras.KerasTensor]) -> Cotangents:
-    """An operation that is not in the table.
-
-    Raises:
-        NoRuleError: Always.
-    """
-    kind = type(call.operation).__name__
-    names = ", ".join(operation.__name__ for operation in OPERATIONS)
-    raise NoRuleError(
-        f"No adjoint is known for the operation `{kind}` at `{call.place}`; known are {names}. Write it as a "
-        f"layer, and, if it is linear, teach its adjoint with `@keras_adjoint.register_rule`. Received: {kind}"
-    )
+    """The cotangents of the inputs of a call of an operation in the table, from those of its outputs."""
+    return OPERATIONS[type(call.operation)](call, ys)

@@ -14,7 +14,7 @@ from keras_adjoint.errors import SizeError
 from keras_adjoint.layers.adjoint import original_of, probe_shape
 from keras_adjoint.layers.merge import AdjointMerge
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
-from keras_adjoint.layers.tied import Tied, linear_part
+from keras_adjoint.layers.tied import Tied, call_at_inference, linear_part
 from keras_adjoint.models.backward import one_or_list
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.dot_test import evaluate, random_probe
@@ -110,7 +110,7 @@ def pair_of(
 
     def apply_backward(y: Tensor) -> Tensor:
         if not isinstance(backward, Tied) or getattr(backward, "output_size", ()) is not None:
-            return backward(y)
+            return call_at_inference(backward, y) if isinstance(backward, keras.layers.Layer) else backward(y)
         try:
             return backward(y, output_size=_zeros(shape, dtype))
         except SizeError:  # then the test shall show the size that it takes by itself

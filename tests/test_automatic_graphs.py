@@ -1,0 +1,137 @@
+"""Models in which adjoints by rule and automatic ones meet: layers, models and operations without a rule inside of graphs."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import in_turn, matrices
+from keras import layers as L
+from keras import ops
+from test_automatic import Composed, Differences, Halves, OwnDense, OwnModel, random
+
+import keras_adjoint as ka
+from keras_adjoint.layers.automatic import AutomaticAdjoint
+
+W = np.random.default_rng(1).normal(size=(4, 5)).astype("float32")
+KERNEL = np.random.default_rng(2).normal(size=(3, 4, 2)).astype("float32")
+MASK = np.array([[True, False, True, True]] * 6)
+
+# Operations of `keras.ops` on (batch, 6, 4), with constants and keyword arguments.
+OPERATIONS = {
+    "matmul": lambda x: ops.matmul(x, W),
+    "matmul, constant first": lambda x: ops.matmul(W.T, ops.transpose(x, (0, 2, 1))),
+    "dot": lambda x: ops.dot(x, W),
+    "tensordot": lambda x: ops.tensordot(x, W, axes=[[2], [0]]),
+    "einsum": lambda x: ops.einsum("btc,cd->bdt", x, W),
+    "cumsum": lambda x: ops.cumsum(x, axis=1),
+    "diff": lambda x: ops.diff(x, axis=1),
+    "roll": lambda x: ops.roll(x, 2, axis=1),
+    "repeat": lambda x: ops.repeat(x, 2, axis=2),
+    "tile": lambda x: ops.tile(x, (1, 2, 1)),
+    "take": lambda x: ops.take(x, [0, 2, 2], axis=1),
+    "where": lambda x: ops.where(MASK, x, 0.0),
+    "tril": lambda x: ops.tril(x, k=1),
+    "diagonal": lambda x: ops.diagonal(x, axis1=1, axis2=2),
+    "trace": lambda x: ops.expand_dims(ops.trace(x, axis1=1, axis2=2), -1),
+    "convolution": lambda x: ops.conv(x, KERNEL, strides=2, padding="same", data_format="channels_last"),
+    "average pooling": lambda x: ops.average_pool(x, 2, strides=2, data_format="channels_last"),
+    "resize": lambda x: ops.image.resize(ops.expand_dims(x, -1), (3, 8), data_format="channels_last"),
+    "several outputs": lambda x: ops.concatenate(ops.rfft(x), axis=-1),
+    "two tensors": lambda x: ops.hstack([x, ops.cumsum(x, axis=1)]),
+}
+
+
+def model_of(operation, shape=(6, 4)):
+    """An operation between layers with rules."""
+    inputs = keras.Input(shape)
+    x = L.Dense(4, use_bias=False)(inputs)
+    x = operation(x)
+    outputs = L.Flatten()(x) if len(x.shape) > 2 else x
+    return keras.Model(inputs, outputs)
+
+
+def assert_transposed(model, adjoint):
+    shapes = [tuple(t.shape[1:]) for t in (model.inputs[0], model.outputs[0])]
+    a, b = matrices([(model, shapes[0]), (adjoint, shapes[1])], "float32")
+    assert np.abs(a).max() > 0
+    np.testing.assert_allclose(b, a.T, rtol=0, atol=2e-5 * np.abs(a).max())
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_without_a_rule_is_transposed_with_its_constants(name):
+    model = model_of(OPERATIONS[name])
+    adjoint = ka.adjoint(model)
+    assert_transposed(model, adjoint)
+
+
+@pytest.mark.parametrize("name", in_turn(["matmul", "einsum", "take", "convolution", "several outputs", "cumsum"]))
+def test_it_survives_a_file_tied(name, tmp_path):
+    encoder = model_of(OPERATIONS[name])
+    model = ka.autoencoder(encoder, bias="none")
+    x = np.random.default_rng(0).normal(size=(2, 6, 4)).astype("float32")
+    model.save(tmp_path / "m.keras")
+    for other in (keras.saving.load_model(tmp_path / "m.keras"), ka.clone_tied(model)):
+        np.testing.assert_allclose(other.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
+        assert ka.is_tied(other)
+    adjoint = ka.adjoint(encoder)
+    adjoint.save(tmp_path / "a.keras")
+    loaded = keras.saving.load_model(tmp_path / "a.keras")
+    y = np.random.default_rng(1).normal(size=(2, *encoder.output_shape[1:])).astype("float32")
+    np.testing.assert_allclose(loaded.predict(y, verbose=0), adjoint.predict(y, verbose=0), rtol=1e-4, atol=1e-5)
+
+
+def test_layers_and_models_without_a_rule_meet_those_with_one():
+    inputs = keras.Input((6, 3))
+    x = L.Conv1D(4, 3, use_bias=False)(inputs)
+    x = Differences()(x)
+    x = OwnDense(5, use_bias=True)(L.Flatten()(x))
+    x = OwnModel()(x)
+    outputs = L.Lambda(lambda x: ops.cumsum(x, axis=1))(x)
+    model = keras.Model(inputs, outputs)
+    adjoint = ka.adjoint(model)
+    kinds = [type(layer).__name__ for layer in adjoint.layers]
+    assert kinds.count("AutomaticAdjoint") == 4 and "AdjointConv" in kinds
+    assert ka.check_adjoint(model, adjoint)
+
+
+def test_several_inputs_and_outputs_in_a_graph():
+    x, z = keras.Input((3, 2)), keras.Input((3, 2))
+    found = Halves()([x, z])
+    model = keras.Model([x, z], L.Concatenate()([L.Flatten()(found["sum"]), found["flat"]]))
+    assert ka.check_adjoint(model, ka.adjoint(model))
+
+
+def test_a_model_is_mirrored_by_automatic_adjoints_at_its_unknown_size():
+    encoder = keras.Sequential([keras.Input((None, 2)), Differences(), L.Conv1D(3, 3, activation="relu")])
+    model = ka.autoencoder(encoder)
+    assert tuple(model(random(2, 9, 2)).shape) == (2, 9, 2)
+    assert any(isinstance(layer, AutomaticAdjoint) for layer in model.layers)
+
+
+def test_training_reaches_the_weights_of_layers_without_a_rule():
+    encoder = keras.Sequential([keras.Input((5,)), Composed()])
+    model = ka.autoencoder(encoder)
+    x = np.random.default_rng(0).normal(size=(8, 5)).astype("float32")
+    before = [ops.convert_to_numpy(weight) for weight in encoder.trainable_weights]
+    model.compile(optimizer=keras.optimizers.SGD(1e-2), loss="mse")
+    model.fit(x, x, epochs=2, verbose=0)
+    kernels = [n for n, weight in enumerate(encoder.trainable_weights) if weight.name == "kernel"]
+    for n in kernels:
+        assert np.abs(ops.convert_to_numpy(encoder.trainable_weights[n]) - before[n]).max() > 0
+
+
+REFUSED = {
+    "exp": (ops.exp, "operation `Exp` at `.*` *: it has no rule, and it is not linear: of -1"),
+    "clip": (lambda x: ops.clip(x, -1e3, 1e3), "not linear: of 1024"),
+    "bilinear": (lambda x: ops.matmul(x, ops.transpose(x, (0, 2, 1))), "not linear"),
+    "condition": (lambda x: ops.where(x > 0, x, 0.0), "depends on other tensors|not linear"),
+    "over samples": (lambda x: ops.cumsum(x, axis=0), "mixes"),
+    "layer": (lambda x: L.LayerNormalization()(x), "not linear"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_linear_is_refused_with_its_place(name):
+    operation, words = REFUSED[name]
+    with pytest.raises(ka.NoRuleError, match=words) as caught:
+        ka.adjoint(model_of(operation))
+    assert "`functional" in str(caught.value) and "Received" in str(caught.value)
