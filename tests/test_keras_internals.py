@@ -5,6 +5,8 @@ Seen on Keras 3.10.0, 3.12.4, 3.14.1 and 3.15.1.
 """
 
 import ast
+import copy
+import pickle
 from pathlib import Path
 
 import keras
@@ -31,7 +33,10 @@ from keras_adjoint.keras_internals import (
     numpy_operations,
     own_variables,
     producer_of,
+    read_from_file_before,
     reads_file,
+    reads_hdf5,
+    restores_copy,
     scale_along_codes,
     set_own_trainable,
     shared_while_saving,
@@ -412,3 +417,55 @@ def test_what_is_called_aside_is_at_inference_and_leaves_no_losses():
     with keras.StatelessScope(collect_losses=True) as scope:
         around(ops.ones((8, 8)), training=True)
         assert len(scope.losses) == 1
+
+
+class Reporting(L.Layer):
+    """A layer that notes how Keras came to make it from a config."""
+
+    found = []
+
+    def __init__(self, inner=None, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = inner
+
+    def call(self, x):
+        return x
+
+    def get_config(self):
+        announce_to_file(self.inner)
+        return {**super().get_config(), "inner": keras.saving.serialize_keras_object(self.inner)}
+
+    @classmethod
+    def from_config(cls, config):
+        cls.found.append((read_from_file_before(config["inner"]), reads_hdf5(), restores_copy()))
+        return cls(**{**config, "inner": keras.saving.deserialize_keras_object(config["inner"])})
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+def test_a_layer_can_tell_how_it_is_made_from_its_config(tmp_path):
+    inner = L.Dense(2)
+    inner.build((None, 2))
+    x = keras.Input((2,))
+    model = keras.Model(x, Reporting(inner)(Reporting(inner)(x)))
+    model.save(tmp_path / "m.keras")
+    model.save(tmp_path / "m.h5")
+    ways = {
+        "file": lambda: keras.saving.load_model(tmp_path / "m.keras"),
+        "HDF5": lambda: keras.saving.load_model(tmp_path / "m.h5"),
+        "copy": lambda: copy.deepcopy(model),
+        "pickle": lambda: pickle.loads(pickle.dumps(model)),
+        "clone": lambda: keras.models.clone_model(model),
+    }
+    found = {}
+    with keras.saving.custom_object_scope({"Reporting": Reporting}):
+        for name, make in ways.items():
+            Reporting.found.clear()
+            make()
+            found[name] = list(Reporting.found)
+    assert found == {
+        "file": [(False, False, False), (True, False, False)],
+        "HDF5": [(False, True, False)] * 2,
+        "copy": [(False, False, True), (True, False, True)],
+        "pickle": [(False, False, True), (True, False, True)],
+        "clone": [(False, False, False)] * 2,
+    }

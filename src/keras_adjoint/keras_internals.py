@@ -4,8 +4,10 @@ No other module imports from `keras.src` or reads an attribute of Keras' that be
 `tests/test_keras_internals.py` holds every name here to what its docstring says, and names the versions it was seen on.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from types import FrameType
 from typing import Any, TypeAlias
 
 import keras
@@ -19,6 +21,7 @@ from keras.src.models.functional import Functional
 from keras.src.ops import core as core_operations
 from keras.src.ops import nn as nn_operations
 from keras.src.ops import numpy as numpy_operations
+from keras.src.saving.keras_saveable import KerasSaveable
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
 
 __all__ = [
@@ -38,6 +41,7 @@ Tensor: TypeAlias = Any
 _CALL_GOING_ON = "current_call_ctx"
 _MET_WHILE_WRITING = "shared_objects/id_to_config_map"
 _MET_WHILE_READING = "shared_objects/id_to_obj_map"
+_READS_HDF5 = "use_legacy_config"
 
 
 # --- graphs
@@ -174,3 +178,24 @@ def announce_to_file(layer: keras.layers.Layer) -> None:
 def reads_file() -> bool:
     """Whether Keras is reading a file now, and finds again the layers that it has read from it."""
     return global_state.get_global_attribute(_MET_WHILE_READING) is not None
+
+
+def read_from_file_before(config: dict[str, Any]) -> bool:
+    """Whether the file that Keras is reading now has given the object of a config already."""
+    met = global_state.get_global_attribute(_MET_WHILE_READING) or {}
+    return met.get(config.get("shared_object_id")) is not None
+
+
+def reads_hdf5() -> bool:
+    """Whether Keras is reading a whole model from HDF5, a format that knows no shared layers."""
+    return bool(global_state.get_global_attribute(_READS_HDF5))
+
+
+def restores_copy() -> bool:
+    """Whether Keras is restoring an object for `pickle` or `copy.deepcopy`, which it does object by object."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is KerasSaveable._unpickle_model.__code__:
+            return True
+        frame = frame.f_back
+    return False

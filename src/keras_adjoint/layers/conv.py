@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Self
 
 import keras
 
@@ -19,7 +19,7 @@ from keras_adjoint.ops.algorithms.problem import Problem
 from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.backend.protocol import Adjoint
 from keras_adjoint.ops.exporting import TRACING
-from keras_adjoint.ops.geometry import CACHE_SIZE, Convolution, Window, convolution_of
+from keras_adjoint.ops.geometry import CACHE_SIZE, Convolution, Window, convolution_of, is_known
 
 
 @rule(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
@@ -88,7 +88,7 @@ class AdjointConv(Sized, TiedChannels):
         return kernel_shape(self.source, self.kernel_name)[-2] * self.source_groups()
 
     def call(self, y: Tensor, output_size: Any = None) -> Tensor:
-        transpose = self._cached_transpose(y) if output_size is None else None
+        transpose = self._cached_transpose(y, output_size)
         if transpose is None:
             y = accept(self, y)
             transpose = self._transpose(y, output_size)
@@ -100,25 +100,27 @@ class AdjointConv(Sized, TiedChannels):
         """Aᵀ y by `transpose`, the adjoint of the convolution as a function of y and a kernel."""
         return transpose(y, self.read())
 
-    def _cached_transpose(self, y: Tensor) -> Adjoint | None:
+    def _cached_transpose(self, y: Tensor, output_size: Any) -> Adjoint | None:
         """The adjoint convolution for tensors like y: all that depends on shapes is worked out in the first call.
 
         `None` for tensors of which some sizes may be unknown, or that are not in the compute dtype.
         """
-        signature = self.signature(y) if TRACING.format is None and hasattr(y, "shape") else None
+        is_plain = output_size is None or (type(output_size) is tuple and all(map(is_known, output_size)))
+        signature = self.signature(y) if is_plain and TRACING.format is None and hasattr(y, "shape") else None
         if signature is None:
             return None
         if self.state_of(self.source) != self.state:
             self.follow_source()
         transposes: dict[Any, Adjoint] = self.transposes
-        key = signature, self.algorithm, len(self.calls_of_source)
+        key = signature, output_size, self.algorithm, len(self.calls_of_source)
         transpose = transposes.get(key)
         if transpose is None:
             if len(transposes) >= CACHE_SIZE:  # another thread may have added one
                 transposes.clear()
             if accept(self, y) is not y:
                 return None
-            problem = self.problem(self.resolve(spatial(y.shape, self.data_format)), y.shape[0], current().device_of(y))
+            sizes = self.resolve(spatial(y.shape, self.data_format), output_size)
+            problem = self.problem(sizes, y.shape[0], current().device_of(y))
             transpose = transposes[key] = prepared_adjoint(problem, self.algorithm)
         return transpose
 
@@ -148,4 +150,13 @@ class AdjointConv(Sized, TiedChannels):
         return self.with_channels(input_shape[0], self.resolve(outputs, output_size))
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "algorithm": self.algorithm}
+        chosen = {} if self.algorithm is None else {"algorithm": self.algorithm, "backend": current().NAME}
+        return {**super().get_config(), **chosen}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """A layer as it was saved, without an algorithm that was chosen for another backend."""
+        config = dict(config)
+        if config.pop("backend", current().NAME) != current().NAME:
+            del config["algorithm"]
+        return super().from_config(config)

@@ -97,6 +97,10 @@ class BroadcastGlobalPooling(Pooling):
         sizes = spatial(x.shape, self.data_format)
         return None if None in sizes else sizes
 
+    def size_for_graph(self, y: keras.KerasTensor) -> Shape | None:
+        sizes = self.resolve()
+        return None if None in sizes else sizes
+
     def compute_output_shape(self, input_shape: Shape, output_size: Any = None) -> Shape:
         return self.full_shape(input_shape, self.resolve(output_size))
 

@@ -32,8 +32,9 @@ def check_readable(source: keras.layers.Layer) -> None:
     mode = source.quantization_mode
     if mode not in (None, "int8", "float8"):
         raise TieError(
-            f"A kernel quantised to {mode} cannot be read back as a matrix. Take the adjoint before quantising, or quantise "
-            f'with "int8", which is dequantised here. Received: quantization_mode={mode!r}, {describe(source)}'
+            f'A kernel quantised to {mode} cannot be read back as a matrix. Quantise with "int8", which is dequantised here, '
+            f"or take the adjoint with `tied=False` before quantising: it owns a kernel that is not quantised. "
+            f"Received: quantization_mode={mode!r}, {describe(source)}"
         )
 
 

@@ -206,6 +206,10 @@ class AdjointReshape(Tied):
         shape = tuple(x.shape[1:])
         return shape if shape.count(None) < 2 else None
 
+    def size_for_graph(self, y: keras.KerasTensor) -> Shape | None:
+        shape = self._shape(tuple(y.shape), None)
+        return None if None in shape else shape
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "output_size": self.output_size}
 

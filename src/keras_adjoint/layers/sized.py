@@ -115,5 +115,9 @@ class Sized(Tied):
         sizes = spatial(x.shape, self.data_format)
         return None if None in sizes else sizes
 
+    def size_for_graph(self, y: keras.KerasTensor) -> Shape | None:
+        sizes = self.resolve(spatial(y.shape, self.data_format))
+        return None if None in sizes else sizes
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "output_size": self.output_size}

@@ -12,7 +12,15 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from keras_adjoint.keras_internals import reads_file, set_own_trainable
+from keras_adjoint.keras_internals import (
+    announce_to_file,
+    calls_of,
+    read_from_file_before,
+    reads_file,
+    reads_hdf5,
+    restores_copy,
+    set_own_trainable,
+)
 from keras_adjoint.layers.inputs import Expected, accept, check_symbolic, name_of_dtype
 from keras_adjoint.layers.kernel import check_readable, float_policy, read_kernel
 from keras_adjoint.layers.sharing import share
@@ -38,6 +46,7 @@ class Tied(keras.layers.Layer):
 
     options: tuple[str, ...] = ("tied", "name")
     kernel_name = "kernel"
+    needs_output_size: Any = False  # whether y alone does not determine the size of Aᵀ y
 
     def __init__(
         self,
@@ -56,6 +65,7 @@ class Tied(keras.layers.Layer):
         self.source = source
         self.tied = tied
         self._recorded = tuple(tuple(shape) for shape in recorded or ())
+        self._read_source = False
         self.data_format = getattr(source, "data_format", "channels_last")
         self.supports_masking = source.supports_masking
         if tied:
@@ -64,8 +74,13 @@ class Tied(keras.layers.Layer):
     # --- the operator
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if "output_size" in kwargs:
+        if kwargs.get("output_size") is not None:
             kwargs["output_size"] = plain(kwargs["output_size"])
+        elif args and isinstance(args[0], keras.KerasTensor) and self.needs_output_size:
+            # The size that is known now is written into the graph: the source may record others later.
+            check_symbolic(self, args[0])
+            size = self.size_for_graph(args[0])
+            kwargs = kwargs if size is None else {**kwargs, "output_size": size}
         return super().__call__(*args, **kwargs)
 
     def call(self, y: Tensor) -> Tensor:
@@ -108,11 +123,15 @@ class Tied(keras.layers.Layer):
         check_symbolic(self, y)
         return keras.KerasTensor(self.compute_output_shape(tuple(y.shape), **kwargs), dtype=self.compute_dtype)
 
+    def size_for_graph(self, y: keras.KerasTensor) -> Shape | None:
+        """The `output_size` that a symbolic call is recorded with, or `None` where it says nothing."""
+        return None
+
     # --- the tie
 
     def count_params(self) -> int:
         """Number of parameters of this layer, without those of a source that belongs to another model."""
-        theirs = {id(weight) for weight in self.source.weights} if self.tied else ()
+        theirs = () if self.owns_source else {id(weight) for weight in self.source.weights}
         return sum(math.prod(weight.shape) for weight in self.weights if id(weight) not in theirs)
 
     @property
@@ -123,10 +142,16 @@ class Tied(keras.layers.Layer):
     @trainable.setter
     def trainable(self, value: bool) -> None:
         set_own_trainable(self, bool(value))
-        if not self.tied:
+        if self.owns_source:
             self.source.trainable = bool(value)
 
+    @property
+    def owns_source(self) -> bool:
+        """Whether the source belongs to this layer: as a copy, or because the model it was part of was not loaded."""
+        return not self.tied or (self._read_source and not calls_of(self.source))
+
     def get_config(self) -> dict[str, Any]:
+        announce_to_file(self)  # where it is called in a nested model and outside of it, see `sharing`
         return {
             **super().get_config(),
             "source": keras.saving.serialize_keras_object(self.source),
@@ -138,15 +163,38 @@ class Tied(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> Self:
         config = dict(config)
         if config["tied"] and not reads_file():
-            name = config["source"]["config"].get("name")
+            warnings.warn(_untied(config.get("name"), config["source"]["config"].get("name")), stacklevel=2)
+        read_source = not read_from_file_before(config["source"])
+        config["source"] = keras.saving.deserialize_keras_object(config["source"])
+        layer = cls(**config)
+        layer._read_source = read_source
+        return layer
+
+    def load_own_variables(self, store: Any) -> None:
+        # Called when all layers of a file exist. Only then is it known whether the source is one of them.
+        super().load_own_variables(store)
+        if self.tied and self.owns_source and restores_copy():
             warnings.warn(
-                f"`{config.get('name')}` was tied to the kernel of `{name}`. Its copy is not: `clone_model` and `from_config` "
-                f"copy layer by layer, so it got a kernel of its own. Use `keras_adjoint.clone_tied(model)` to keep the tie, "
-                f"or `adjoint(layer, tied=False)` where none is wanted.",
+                f"`{self.name}` was tied to the kernel of `{self.source.name}`. Its copy has a kernel of its own: `pickle` and "
+                f"`copy.deepcopy` copy Keras models and layers one at a time, also those in a list or in a PyTorch module. To "
+                f"keep the tie, put both into one `keras.Model` and copy that, or make a decoder of the copied encoder.",
                 stacklevel=2,
             )
-        config["source"] = keras.saving.deserialize_keras_object(config["source"])
-        return cls(**config)
+
+
+def _untied(name: str | None, source: str | None) -> str:
+    """The warning that an adjoint of this name is read from a config without the other layers of its model."""
+    if reads_hdf5():
+        return (
+            f"`{name}` was tied to the kernel of `{source}`. As loaded it is not: HDF5 files of whole models store no shared "
+            f"layers, so it got a kernel of its own. Save the model as a `.keras` file to keep the tie, or as an HDF5 file of "
+            f"weights alone (`model.save_weights`)."
+        )
+    return (
+        f"`{name}` was tied to the kernel of `{source}`. Its copy is not: `clone_model` and `from_config` copy layer by layer, "
+        f"so it got a kernel of its own. Use `keras_adjoint.clone_tied(model)` to keep the tie, or "
+        f"`adjoint(layer, tied=False)` where none is wanted."
+    )
 
 
 # The adjoints of each source by their names. Keras counts names per thread, and does not count those read from a file.

@@ -200,6 +200,9 @@ def layers_of(
 def is_opaque(layer: keras.layers.Layer) -> bool:
     """Whether the layers inside of a layer do not count as layers of the model.
 
-    The source in an adjoint layer belongs to that layer, and the parts of a layer with a rule are that rule's business.
+    The source in an adjoint layer belongs to that layer, and the parts of a layer with a rule are that rule's business. The
+    layer in a wrapper such as `TimeDistributed` is a layer of its own.
     """
+    if isinstance(layer, keras.layers.Wrapper):
+        return False
     return isinstance(layer, Tied) or class_with_rule(layer) is not None

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import AxisType
 
 from keras_adjoint.ops import Size, Tensor
 from keras_adjoint.ops.backend import BFLOAT16, TF32, fold_missing, map_unrolled
@@ -90,6 +90,10 @@ def transposed_convolution(convolution: Convolution) -> Adjoint:
     def transposed(y: Tensor, kernel: Tensor) -> Tensor:
         channels = kernel.shape[-2] * convolution.groups
         x = jax.ShapeDtypeStruct((y.shape[0], *sizes, channels), y.dtype)
+        if AxisType.Manual in _mesh_axis_types(y) + _mesh_axis_types(kernel):
+            # Within `jax.shard_map`, x and y must vary over the same axes of the mesh as the result of the convolution.
+            zero = y.reshape(-1)[:0].sum() + kernel.reshape(-1)[:0].sum()
+            x, y = jax.eval_shape(lambda zero: jnp.zeros(x.shape, x.dtype) + zero, zero), y + zero
         (x,) = jax.linear_transpose(lambda x: convolve(x, kernel, pads, strides, dilation), x)(y)
         return x
 
@@ -109,8 +113,24 @@ def sum_sequential(term: Callable[..., Tensor], operand: Tensor, rows: Sequence[
 def differentiable(form: Form) -> Adjoint:
     if not form.convolution.is_known:
         return form.prepare()
-    adjoint: Adjoint = partial(bilinear_form.bind, wanted="x", form=form)
+
+    def adjoint(y: Tensor, kernel: Tensor) -> Tensor:
+        if jax.typeof(y).sharding.mesh.empty and jax.typeof(kernel).sharding.mesh.empty:
+            return bilinear_form.bind(y, kernel, wanted="x", form=form)
+        axis_types = _mesh_axis_types(y) + _mesh_axis_types(kernel)
+        if not axis_types:
+            return bilinear_form.bind(y, kernel, wanted="x", form=form)
+        # The primitive has no rules for types that name axes of a mesh. Under explicit sharding few operations have.
+        explicit = AxisType.Explicit in axis_types
+        return (transposed_convolution(form.convolution) if explicit else form.prepare())(y, kernel)
+
     return adjoint
+
+
+def _mesh_axis_types(tensor: Tensor) -> tuple[AxisType, ...]:
+    """Those of the axes of a mesh that are a part of a tensor's type, as in `jax.shard_map` and under explicit sharding."""
+    mesh = jax.typeof(tensor).sharding.mesh
+    return tuple(kind for kind in mesh.axis_types if kind is not AxisType.Auto)
 
 
 def vjp(function: Callable[[Any], Any], x: Any, y: Any) -> Any:
