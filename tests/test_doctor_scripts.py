@@ -135,6 +135,12 @@ grouped = layers.Conv2D(32, 3, groups=4)
 features = grouped(inputs)
 back.set_weights([grouped.get_weights()[0], b])  # breaks: groups lost
 """,
+    "a Lambda that keeps what was computed from a kernel": """
+d = layers.Dense(4)
+d(layers.Flatten()(code))
+W = ops.transpose(d.kernel)
+back_to_it = layers.Lambda(lambda y: y @ W)(features)  # breaks: kernel in a Lambda
+""",
     "a kernel in a Lambda": """
 image = layers.Lambda(lambda y: ops.conv_transpose(y, conv.kernel))(code)  # breaks: kernel in a Lambda
 """,
@@ -236,6 +242,10 @@ model = keras.Sequential([dense, DenseTranspose(dense)])
 model.trainable = False
 """,
     "a kernel without groups in an operation": "image = ops.conv_transpose(code, conv.kernel, 2)",
+    "a Lambda with an argument of a kernel's name": """
+kernel = conv.kernel
+twice = layers.Lambda(lambda kernel: 2 * kernel)(code)
+""",
     "a Lambda without a kernel": "twice = layers.Lambda(lambda x: 2 * x)(code)",
     "a stride that divides the kernel": "up = layers.Conv2DTranspose(16, 4, strides=2)",
     "a stride that is not known": "up = layers.Conv2DTranspose(16, 3, strides=w.ndim)",

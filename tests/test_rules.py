@@ -99,8 +99,14 @@ class Doubling(L.Layer):
         return 2.0 * x
 
 
-def test_a_subclass_of_a_layer_with_a_registered_rule_is_held_to_its_helpers(monkeypatch):
-    monkeypatch.setattr(ka.layers.registry, "RULES", dict(RULES))
+@pytest.fixture
+def without_rule(monkeypatch):
+    """`Doubling` has no rule before and after the test."""
+    monkeypatch.setitem(RULES, Doubling, None)
+    del RULES[Doubling]
+
+
+def test_a_subclass_of_a_layer_with_a_registered_rule_is_held_to_its_helpers(without_rule):
 
     class Tripling(Doubling):
         def double(self, x):
@@ -187,8 +193,7 @@ RULES_OF_USERS = {
 
 
 @pytest.mark.parametrize("rule", RULES_OF_USERS)
-def test_a_rule_works_however_it_takes_its_options(rule, monkeypatch):
-    monkeypatch.setattr(ka.layers.registry, "RULES", dict(RULES))
+def test_a_rule_works_however_it_takes_its_options(rule, without_rule):
     ka.register_rule(Doubling)(RULES_OF_USERS[rule])
     model = graph_with(Doubling)
     decoder = ka.mirror(model, bias="none")
@@ -200,8 +205,7 @@ def test_a_rule_works_however_it_takes_its_options(rule, monkeypatch):
         assert ka.adjoint(layer, name="halving").name == "halving"
 
 
-def test_a_rule_that_does_not_take_an_option_refuses_it(monkeypatch):
-    monkeypatch.setattr(ka.layers.registry, "RULES", dict(RULES))
+def test_a_rule_that_does_not_take_an_option_refuses_it(without_rule):
     ka.register_rule(Doubling)(lambda source: Doubling())
     with pytest.raises(ValueError, match=r"takes no `bias`; it takes name\. Received: bias='own'"):
         ka.adjoint(built(Doubling(), 3), bias="own")

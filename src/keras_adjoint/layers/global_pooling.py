@@ -11,7 +11,7 @@ from keras_adjoint.errors import SizeError
 from keras_adjoint.layers.inputs import Expected, accept
 from keras_adjoint.layers.pooling import Pooling, computes_averages
 from keras_adjoint.layers.registry import rule
-from keras_adjoint.layers.sizes import spatial, standardize_output_size
+from keras_adjoint.layers.sizes import NOTHING_RECORDED, spatial, standardize_output_size
 from keras_adjoint.ops import Shape, Tensor
 
 
@@ -59,7 +59,8 @@ class BroadcastGlobalPooling(Pooling):
             return choices[0]
         raise SizeError(
             f"`{self.source.name}` pools inputs of any size, so its adjoint cannot know which is meant"
-            f"{': ' + ' or '.join(map(str, choices)) if choices else ''}. Pass it as `output_size=...`, to `adjoint` or "
+            f"{': ' + ' or '.join(map(str, choices)) if choices else ''}. {'' if choices else NOTHING_RECORDED}"
+            f"Pass it as `output_size=...`, to `adjoint` or "
             f"when you call the layer. Received: source={self.source.name!r}"
         )
 

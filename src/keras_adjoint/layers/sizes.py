@@ -196,7 +196,10 @@ def resolve(
             choices.append(list(range(smallest, largest + 1)) if is_known(smallest) else [smallest, largest])
     if all(len(choice) == 1 for choice in choices):
         return tuple(choice[0] for choice in choices)
-    raise SizeError(_ambiguous(choices, outputs, source))
+    raise SizeError(_ambiguous(choices, outputs, source, recorded))
+
+
+NOTHING_RECORDED = "It recorded none: Keras' pooling layers keep no size of eager calls, only of symbolic ones. "
 
 
 def _matches(sizes: Shape, possible: Sequence[tuple[Size, Size]]) -> bool:
@@ -216,7 +219,7 @@ def _check_possible(asked: Shape, possible: Sequence[tuple[Size, Size]], outputs
             )
 
 
-def _ambiguous(choices: Sequence[Sequence[Size]], outputs: Shape, source: str) -> str:
+def _ambiguous(choices: Sequence[Sequence[Size]], outputs: Shape, source: str, recorded: Sequence[Shape]) -> str:
     known = all(is_known(size) for choice in choices for size in choice)
     sizes = (
         " × ".join(" or ".join(map(str, choice)) for choice in choices) if known else "known only when the graph runs"
@@ -224,6 +227,7 @@ def _ambiguous(choices: Sequence[Sequence[Size]], outputs: Shape, source: str) -
     example = tuple(choice[-1] for choice in choices) if known else "x"
     return (
         f"`{source}` maps several input sizes to the same outputs, so its adjoint cannot know which is meant: {sizes}. "
+        f"{'' if recorded else NOTHING_RECORDED}"
         f"Pass the one you want, as in `output_size={example}`, to `adjoint` or when you call the layer, which also takes "
         f"the tensor whose size is wanted. Received: outputs of size {tuple(outputs)}, source={source!r}"
     )

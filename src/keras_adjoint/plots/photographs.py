@@ -42,7 +42,29 @@ def read(file: Path, shape: Shape, data_format: str, longest: int | None = None)
     except Exception as error:
         reason = "it is none, or only a part of one" if "cannot identify" in str(error) else error
         raise ValueError(f"{file} cannot be read as a picture: {reason}.") from error
+    try:
+        picture = in_eight_bits(picture, opened.format)
+    except ValueError as error:
+        raise ValueError(f"{file} cannot be read as a picture: {error}.") from error
     return fitted(picture, shape, data_format, longest)
+
+
+def in_eight_bits(picture: Image.Image, file_format: str | None = None) -> Image.Image:
+    """A picture whose numbers go from 0 to 255; Pillow would cut off what is larger, and make 0 of fractions.
+
+    Raises:
+        ValueError: If its numbers do not say which of them is white.
+    """
+    if not picture.mode.startswith(("I", "F")):
+        return picture
+    numbers = np.asarray(picture, "float64")
+    is_fraction = picture.mode.startswith("F")
+    if picture.mode == "I" and file_format != "PNG":
+        raise ValueError("it has 32 bits, and none of them says what is white; store it in 8 or 16 bits")
+    white = 1 if is_fraction else 2**16 - 1
+    if not (np.isfinite(numbers).all() and numbers.min() >= 0 and numbers.max() <= white):
+        raise ValueError(f"its numbers go from {numbers.min():g} to {numbers.max():g}, and not from 0 to {white}")
+    return Image.fromarray(np.round(255 / white * numbers).astype("uint8"))
 
 
 def fitted(picture: Image.Image, shape: Shape, data_format: str, longest: int | None = None) -> np.ndarray:

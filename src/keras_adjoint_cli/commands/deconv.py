@@ -1,6 +1,7 @@
 """`keras-adjoint deconv`."""
 
 import importlib.util
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -39,11 +40,23 @@ Layer = Annotated[
         show_default=False,
     ),
 ]
+
+
+def check_limits(limits: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Refuse a range without numbers between black and white."""
+    if limits and not (all(map(math.isfinite, limits)) and limits[0] != limits[1]):
+        raise typer.BadParameter(
+            f"Black and white must be two different, finite numbers, not {limits[0]} and {limits[1]}."
+        )
+    return limits
+
+
 Limits = Annotated[
     tuple[float, float] | None,
     typer.Option(
         "--range",
         metavar="LOW HIGH",
+        callback=check_limits,
         help="What the model expects for black and for white. By default 0 255 if it scales its input itself, else 0 1.",
     ),
 ]

@@ -17,12 +17,13 @@ from keras_adjoint.doctor.scripts.rearrangements import (
     same_numbers,
     subscripted,
 )
-from keras_adjoint.doctor.scripts.syntax import Source, expressions_in, first_name, literal, text_of
+from keras_adjoint.doctor.scripts.syntax import Source, descendants, expressions_in, first_name, literal, text_of
 from keras_adjoint.doctor.scripts.values import (
     Argument,
     Array,
     Built,
     CallEvent,
+    Closure,
     Config,
     Event,
     KernelExpression,
@@ -125,8 +126,9 @@ class Evaluation:
             case cst.Lambda():
                 parameters = (*node.params.posonly_params, *node.params.params, *node.params.kwonly_params)
                 body = node.body
-                self.without({one.name.value for one in parameters}, lambda: self.value(body))
-                return None
+                own = {one.name.value for one in parameters}
+                self.without(own, lambda: self.value(body))
+                return self.closure_of(body, own)
             case cst.ListComp() | cst.SetComp() | cst.GeneratorExp():
                 self.read_comprehension(node.for_in, [node.elt])
                 return None
@@ -137,6 +139,12 @@ class Evaluation:
         return (
             joined(part for part in parts if isinstance(part, Built)) if isinstance(node, cst.BinaryOperation) else None
         )
+
+    def closure_of(self, body: cst.BaseExpression, own: set[str]) -> Closure | None:
+        """What a lambda keeps of a kernel: the first name from outside, among those in its body, that stands for one."""
+        read = (node.value for node in [body, *descendants(body)] if isinstance(node, cst.Name))
+        kernels = ((name, self.names.get(name)) for name in read if name not in own)
+        return next((Closure(value, name) for name, value in kernels if isinstance(value, KernelExpression)), None)
 
     def value_of_attribute(self, node: cst.Attribute) -> Value:
         known = self.names.get(text_of(node))

@@ -15,6 +15,7 @@ from keras_adjoint.doctor.scripts.values import (
     AssignmentEvent,
     Built,
     CallEvent,
+    Closure,
     Config,
     KernelExpression,
     Layer,
@@ -160,21 +161,28 @@ def find_lambdas(script: Script) -> Iterator[Finding[ScriptChange]]:
     for event in script.events:
         if not isinstance(event, CallEvent) or event.path != "keras.layers.Lambda" or not event.arguments:
             continue
-        function = event.arguments[0][0]
+        function, closure = event.arguments[0]
         reads = (node for node in descendants(function) if isinstance(function, cst.Lambda))
         owner = next(
             (text_of(node.value) for node in reads if isinstance(node, cst.Attribute) and reads_kernel(node)), ""
         )
+        kept = closure if isinstance(closure, Closure) and not owner else None
+        owner = kept.kernel.layer.text if kept else owner
         if owner:
+            what = f"a `Lambda` reads the kernel of `{owner}`"
+            effect = (
+                "Keras does not see the variable in there: a model that has it nowhere else neither trains nor saves "
+                "it, and the file does not load in safe mode"
+            )
+            if kept and not kept.kernel.is_unchanged:
+                what = f"a `Lambda` keeps `{kept.name}`, which was computed from the kernel of `{owner}`"
+                effect = "it is computed once, and does not follow the kernel while that is trained"
             yield Finding(
                 place=script.place(event.node),
                 rule=KERNEL_IN_LAMBDA.name,
                 severity=WARNING,
-                what=f"a `Lambda` reads the kernel of `{owner}`",
-                effect=(
-                    "Keras does not see the variable in there: a model that has it nowhere else neither trains nor saves "
-                    "it, and the file does not load in safe mode"
-                ),
+                what=what,
+                effect=effect,
                 fix=f"use `keras_adjoint.adjoint({owner})`, which holds the layer (by hand)",
                 code=f"keras_adjoint.adjoint({owner})",
             )

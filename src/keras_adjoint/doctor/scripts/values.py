@@ -173,7 +173,20 @@ class Config:
     owner: cst.BaseExpression
 
 
-Value: TypeAlias = "Layer | KernelExpression | Array | Several | Built | Config | None"
+@dataclass(frozen=True, eq=False)
+class Closure:
+    """A lambda that reads a name which stands for a kernel, or for what was computed from one.
+
+    Attributes:
+        kernel: What the name stands for.
+        name: The name.
+    """
+
+    kernel: KernelExpression
+    name: str
+
+
+Value: TypeAlias = "Layer | Closure | KernelExpression | Array | Several | Built | Config | None"
 Argument: TypeAlias = "tuple[cst.BaseExpression, Value]"
 
 
