@@ -135,3 +135,48 @@ def test_what_is_not_linear_is_refused_with_its_place(name):
     with pytest.raises(ka.NoRuleError, match=words) as caught:
         ka.adjoint(model_of(operation))
     assert "`functional" in str(caught.value) and "Received" in str(caught.value)
+
+
+@keras.saving.register_keras_serializable(package="test_automatic_graphs")
+class Weighted(L.Layer):
+    """The first tensor times a constant, plus, if there is one, another."""
+
+    def call(self, x, other=None, scale=1.0):
+        return x * scale if other is None else x * scale + 2 * other
+
+
+WIDE = np.ones(2000, "float32")
+WIDE_TOO = np.where(np.arange(2000) == 1000, 7, WIDE).astype("float32")
+
+
+@pytest.mark.parametrize(
+    ("size", "connect"),
+    {
+        "one behind the other": (3, lambda s, x: s(s(x, scale=2.0), scale=3.0)),
+        "beside each other": (3, lambda s, x: s(x, scale=2.0) + s(x, scale=5.0)),
+        "of one tensor and of two": (3, lambda s, x: s(x, other=x, scale=3.0) + s(x)),
+        "arrays that look alike": (2000, lambda s, x: s(x, scale=WIDE) + s(x, scale=WIDE_TOO)),
+    }.values(),
+)
+def test_each_call_of_a_layer_is_undone_with_its_own_arguments(size, connect):
+    x = keras.Input((size,))
+    model = keras.Model(x, connect(Weighted(), x))
+    ones = np.ones((1, size), "float32")
+    diagonal = ops.convert_to_numpy(model(ones))  # every entry is multiplied by itself
+    for backward in (ka.adjoint(model), ka.mirror(model, bias="none")):
+        np.testing.assert_allclose(ops.convert_to_numpy(backward(ones)), diagonal, rtol=1e-6)
+
+
+def test_a_layer_that_was_called_with_different_arguments_has_no_one_adjoint():
+    layer, x = Weighted(), keras.Input((3,))
+    layer(x, scale=2.0)
+    layer(x, scale=5.0)
+    with pytest.raises((ka.NoRuleError, ka.SizeError), match="Received: "):
+        ka.adjoint(layer, output_size=(3,))(np.ones((1, 3)))
+
+
+def test_an_automatic_adjoint_drops_no_imaginary_part():
+    double, x = L.Lambda(lambda x: 2 * x), keras.Input((3,))
+    double(x)
+    with pytest.raises(ValueError, match="real numbers"):
+        ka.adjoint(double)(ops.convert_to_tensor(np.ones((1, 3), "complex64")))

@@ -10,6 +10,7 @@ from keras.layers import Layer
 
 from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.layers.call_pattern import CallPattern, flat, recorded_patterns, single_input
+from keras_adjoint.layers.inputs import check_real, name_of_dtype
 from keras_adjoint.layers.linearity import NotLinear, Prober, check_linearity
 from keras_adjoint.layers.linearity import agree as same
 from keras_adjoint.layers.options import as_integer
@@ -73,7 +74,7 @@ class AutomaticAdjoint(Tied):
     # --- the operator
 
     def call(self, y: Any, output_size: Any = None) -> Any:
-        ys = [ops.convert_to_tensor(each, dtype=self.compute_dtype) for each in flat(y)]
+        ys = [self._real(each) for each in flat(y)]
         pattern, shapes = self.resolve([tuple(each.shape) for each in ys], output_size)
         if any(None in shape for shape in shapes):
             raise self._ambiguous([tuple(each.shape) for each in ys], [shapes])
@@ -86,6 +87,11 @@ class AutomaticAdjoint(Tied):
             return outputs
 
         return pattern.packed(current().vjp(forward, xs, ys))
+
+    def _real(self, y: Any) -> Tensor:
+        if hasattr(y, "dtype"):
+            check_real(self, name_of_dtype(y.dtype))
+        return ops.convert_to_tensor(y, dtype=self.compute_dtype)
 
     def apply_forward(self, x: Any) -> Any:
         """A x."""
@@ -112,9 +118,19 @@ class AutomaticAdjoint(Tied):
         return self._pattern_like(x).spec(self.source, flat(x))
 
     def _pattern_like(self, x: Any) -> CallPattern:
-        ranks = [len(each.shape) for each in flat(x)]
+        return self._of_ranks([len(each.shape) for each in flat(x)]) or single_input(tuple(x.shape), self.compute_dtype)
+
+    def _of_ranks(self, ranks: list[int]) -> CallPattern | None:
+        """How the source is called on tensors with as many axes, batch axis included; `None` if that is not known."""
         fitting = [one for one in self.patterns if [len(shape) for shape in one.input_shapes] == ranks]
-        return next(iter(fitting), None) or single_input(tuple(x.shape), self.compute_dtype)
+        operators = {one.operator: one for one in fitting}
+        if len(operators) > 1:
+            raise NoRuleError(
+                f"`{self.source.name}` was called with different arguments beside its tensors, so it stands for several "
+                f"operators. Take the adjoint of a model that holds the call that is meant. Received: "
+                f"{len(operators)} different calls of {describe(self.source)}"
+            )
+        return next(iter(fitting), None)
 
     # --- sizes
 
@@ -122,9 +138,8 @@ class AutomaticAdjoint(Tied):
         """(how the source is called, the shapes of its inputs without the batch axis), for shapes of y."""
         asked = self.output_size if output_size is None else self._asked_shapes(output_size)
         if asked is not None:
-            of_ranks = [p for p in self.patterns if [len(s) - 1 for s in p.input_shapes] == list(map(len, asked))]
-            pattern = next(iter(of_ranks), None) or single_input((None, *asked[0]), self.compute_dtype)
-            return pattern, list(asked)
+            pattern = self._of_ranks([1 + len(shape) for shape in asked])
+            return pattern or single_input((None, *asked[0]), self.compute_dtype), list(asked)
         fitting = [p for p in self.patterns if not p.outputs or agree(received, p.output_shapes)]
         if not fitting and self.patterns:
             self._check_fits(received, self.patterns[0].output_shapes)
@@ -161,7 +176,7 @@ class AutomaticAdjoint(Tied):
             return tuple(shape_of(size))[1:]
         if hasattr(size, "shape"):
             size = [size[number] for number in range(size.shape[0])]
-        elif isinstance(size, int):
+        elif not isinstance(size, (list, tuple)):
             size = (size,)
         shape = tuple(size if (known := as_integer(size)) is None else known for size in size)
         if recorded is None or len(shape) == len(recorded) - 1:
@@ -249,8 +264,15 @@ def _holds_sizes(tensor: Any) -> bool:
 # --- making one
 
 
-def automatic_adjoint(source: Layer, **options: Any) -> AutomaticAdjoint:
-    """The automatic adjoint of a layer without a rule, if the layer proves to be linear. Options as in `adjoint`.
+def automatic_adjoint(
+    source: Layer, *, patterns: Sequence[CallPattern] | None = None, **options: Any
+) -> AutomaticAdjoint:
+    """The automatic adjoint of a layer without a rule, if the layer proves to be linear.
+
+    Args:
+        source: The layer.
+        patterns: How it is called, if not in every way in which it was called so far.
+        **options: Those of `adjoint`.
 
     Raises:
         NoRuleError: If it is not linear, with the numbers that showed it, or if that cannot be tested.
@@ -268,6 +290,8 @@ def automatic_adjoint(source: Layer, **options: Any) -> AutomaticAdjoint:
             del options["tied"]  # nothing there that could be shared
     result = apply_rule(AutomaticAdjoint, source, options)
     assert isinstance(result, AutomaticAdjoint)
+    if patterns is not None:
+        result.patterns = tuple(patterns)
     name = type(source).__name__
     if not result.patterns and result.output_size is None:
         raise NoRuleError(

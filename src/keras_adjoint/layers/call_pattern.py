@@ -1,8 +1,10 @@
 """How a layer is called: which of its arguments are tensors, in whatever nesting, of which shapes, and what comes out."""
 
+import hashlib
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import keras
@@ -35,6 +37,11 @@ class CallPattern:
     @property
     def input_shapes(self) -> tuple[Shape, ...]:
         return tuple(tuple(x.shape) for x in self.inputs)
+
+    @cached_property
+    def operator(self) -> str:
+        """Equal for calls that differ in the sizes of their tensors alone: they compute one operator, at several sizes."""
+        return repr(tree.map_structure(_identity, (self.arguments, self.keywords)))
 
     @property
     def takes_integers(self) -> bool:
@@ -117,12 +124,25 @@ def recorded_patterns(layer: Layer) -> list[CallPattern]:
     found = [pattern_of_node(node, layer.compute_dtype) for node in calls_of(layer)]
     if not found:
         found = list(_pattern_of_build(layer))
-    distinct = {
-        repr((one.input_shapes, one.takes_integers, tree.map_structure(str, one.keywords))): one
-        for one in found
-        if one.inputs
-    }
+    distinct = {(one.input_shapes, one.takes_integers, one.operator): one for one in found if one.inputs}
     return list(distinct.values())
+
+
+def _identity(value: Any) -> str:
+    """What tells one argument from another: of a constant all its numbers, of a tensor how many axes it has."""
+    if is_symbolic(value):
+        return f"tensor of {len(value.shape)} axes"
+    if isinstance(value, keras.Variable):
+        return f"variable {id(value)}"
+    if not is_number_array(value):
+        return repr(value)
+    array = keras.ops.convert_to_numpy(value)
+    return f"{array.dtype} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
+
+
+def is_number_array(value: Any) -> bool:
+    """Whether a constant is an array or a tensor of numbers."""
+    return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
 def pattern_of_node(node: Any, dtype: str) -> CallPattern:

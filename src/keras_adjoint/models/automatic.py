@@ -1,12 +1,35 @@
-"""The automatic adjoints of operations of `keras.ops` that have no rule but prove to be linear."""
+"""The automatic adjoints of calls in a graph: of layers and operations that have no rule but prove to be linear."""
+
+from typing import Any
+
+import keras
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import call_of
 from keras_adjoint.layers.applied_operation import AppliedOperation
-from keras_adjoint.layers.automatic import AutomaticAdjoint, check_source
-from keras_adjoint.layers.call_pattern import pattern_of_node
+from keras_adjoint.layers.automatic import AutomaticAdjoint, automatic_adjoint, check_source
+from keras_adjoint.layers.call_pattern import CallPattern, pattern_of_node, recorded_patterns
 from keras_adjoint.layers.linearity import NotLinear
+from keras_adjoint.layers.registry import class_with_rule
 from keras_adjoint.models.calls import Call
+
+
+def pattern_of(call: Call) -> CallPattern:
+    """How the layer of a call is called there."""
+    return pattern_of_node(call_of(call.outputs[0]), call.operation.compute_dtype)
+
+
+def operator_of(call: Call) -> str:
+    """What tells the calls of a layer apart that are different operators, as those with other constants are."""
+    is_layer = isinstance(call.operation, keras.layers.Layer)
+    return pattern_of(call).operator if is_layer and class_with_rule(call.operation) is None else ""
+
+
+def adjoint_of_call(call: Call, **options: Any) -> AutomaticAdjoint:
+    """The adjoint of a layer without a rule as it is called in a graph, and wherever else it is called alike."""
+    own = pattern_of(call)
+    alike = [pattern for pattern in recorded_patterns(call.operation) if pattern.operator == own.operator]
+    return automatic_adjoint(call.operation, patterns=alike or [own], **options)
 
 
 def adjoint_of_operation(call: Call, name: str) -> AutomaticAdjoint:

@@ -12,8 +12,8 @@ from keras_adjoint.keras_internals import producer_of
 from keras_adjoint.layers.activations import ActivationGradient
 from keras_adjoint.layers.adjoint import check_linear, linear_adjoint
 from keras_adjoint.layers.adjoint_of_adjoint import second_adjoint
-from keras_adjoint.layers.registry import describe
-from keras_adjoint.models.automatic import adjoint_of_operation
+from keras_adjoint.layers.registry import class_with_rule, describe
+from keras_adjoint.models.automatic import adjoint_of_call, adjoint_of_operation, operator_of
 from keras_adjoint.models.batch_axis import check_batch_axis
 from keras_adjoint.models.calls import Call, is_symbolic
 from keras_adjoint.models.deep import CALLS, DeepModel
@@ -49,7 +49,7 @@ class BackwardPass:
         self.records_used: list[keras.KerasTensor] = []
         self.unreached: list[keras.KerasTensor] = []
         self.names = Names(graph, taken)
-        self._made: dict[tuple[int, str], keras.layers.Layer] = {}
+        self._made: dict[tuple[int, str, str], keras.layers.Layer] = {}
 
     # --- the pass
 
@@ -131,7 +131,13 @@ class BackwardPass:
         if second is not None:
             return second
         check_linear(layer)
-        return linear_adjoint(layer, name=name, **self.copy_option())
+        return self.linear_adjoint_of(call, name=name)
+
+    def linear_adjoint_of(self, call: Call, **options: Any) -> keras.layers.Layer:
+        """The adjoint of the linear part of the layer of a call."""
+        if class_with_rule(call.operation) is None:
+            return adjoint_of_call(call, **options, **self.copy_option())
+        return linear_adjoint(call.operation, **options, **self.copy_option())
 
     def second_adjoint_of(self, call: Call, name: str) -> keras.layers.Layer | None:
         """The adjoint of the layer of a call if that layer is an adjoint itself."""
@@ -151,14 +157,14 @@ class BackwardPass:
     # --- its layers
 
     def layer(self, call: Call, role: str, make: Callable[[str], keras.layers.Layer]) -> keras.layers.Layer:
-        """The layer that has a role in the transpose of a call, the same one for every call of the same layer.
+        """The layer that has a role in the transpose of a call, the same one for every call of the same layer that is alike.
 
         Args:
             call: The call.
             role: A word for the layer's name.
             make: Makes the layer from its name.
         """
-        key = id(call.operation), role
+        key = id(call.operation), operator_of(call), role
         if key not in self._made:
             self._made[key] = make(self.names.new("_".join([*call.path.split("/"), role])))
             self.names.keep(self._made[key])
@@ -166,7 +172,8 @@ class BackwardPass:
 
     def made_for(self, call: Call) -> dict[str, keras.layers.Layer]:
         """The layers that were made for a call, or for another call of the same layer, by their role."""
-        return {role: layer for (operation, role), layer in self._made.items() if operation == id(call.operation)}
+        own = id(call.operation), operator_of(call)
+        return {role: layer for (*of, role), layer in self._made.items() if tuple(of) == own}
 
     def apply(self, layer: keras.layers.Layer, call: Call, ys: list[keras.KerasTensor]) -> Cotangents:
         """What a layer gives for the cotangents of a call's outputs, at the size of the call's input."""

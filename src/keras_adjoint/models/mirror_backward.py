@@ -6,7 +6,6 @@ import keras
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import layers_inside
-from keras_adjoint.layers.adjoint import linear_adjoint
 from keras_adjoint.layers.bias import MODES, READS_SOURCE
 from keras_adjoint.layers.registry import class_with_rule, describe, options_of
 from keras_adjoint.models.backward import BackwardPass, locate_errors
@@ -82,10 +81,10 @@ class MirrorBackwardPass(BackwardPass):
             return second
         if class_with_rule(layer) is None:
             try:
-                return linear_adjoint(layer, name=name, **self.copy_option())
+                return self.linear_adjoint_of(call, name=name)
             except NoRuleError as error:
                 raise NoRuleError(f"{describe_call(call)} {hints(call)}. Received: {describe(layer)}") from error
-        return linear_adjoint(layer, name=name, **self.copy_option(), **self._bias(layer))
+        return self.linear_adjoint_of(call, name=name, **self._bias(layer))
 
     def _bias(self, layer: keras.layers.Layer) -> dict[str, str]:
         choice = self.policies.choose("bias", layer)
