@@ -75,7 +75,9 @@ class Tied(keras.layers.Layer):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("output_size") is not None:
-            kwargs["output_size"] = plain(kwargs["output_size"])
+            size = plain(kwargs["output_size"])
+            symbolic = args and isinstance(args[0], keras.KerasTensor)
+            kwargs["output_size"] = size if symbolic else current().static(size)
         elif args and isinstance(args[0], keras.KerasTensor) and self.needs_output_size:
             # The size that is known now is written into the graph: the source may record others later.
             check_symbolic(self, args[0])

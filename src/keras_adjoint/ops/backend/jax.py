@@ -71,6 +71,19 @@ def known_size(size: Size) -> Size:
     return size
 
 
+@jax.tree_util.register_static
+class StaticSizes(tuple[int | None, ...]):
+    """Sizes that JAX takes for a part of the program, not for arrays that it is called with."""
+
+
+def static(sizes: Any) -> Any:
+    if not isinstance(sizes, (tuple, list)):
+        return sizes
+    if all(size is None or type(size) is int for size in sizes):
+        return StaticSizes(sizes)
+    return [static(size) for size in sizes]
+
+
 def convolve(x: Tensor, kernel: Tensor, pads: Pads, strides: Sequence[int], dilation: Sequence[int]) -> Tensor:
     return lax.conv_general_dilated(
         x,

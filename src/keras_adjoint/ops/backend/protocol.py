@@ -96,6 +96,9 @@ class Backend(Protocol):
     def known_size(self, size: Size) -> Size:
         """The integer behind a size that tracing has made a tensor of."""
 
+    def static(self, sizes: Any) -> Any:
+        """The same sizes, of which transformations such as `jax.checkpoint` make no tensors."""
+
     def sum_sequential(self, term: Callable[..., Tensor], operand: Tensor, rows: Sequence[tuple[Any, ...]]) -> Tensor:
         """The sum of `term(operand, *row)`, with few terms in memory at once."""
 

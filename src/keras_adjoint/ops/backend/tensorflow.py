@@ -87,6 +87,10 @@ def known_size(size: Size) -> Size:
     return size
 
 
+def static(sizes: Any) -> Any:
+    return sizes
+
+
 def sum_sequential(term: Callable[..., Tensor], operand: Tensor, rows: Sequence[tuple[Any, ...]]) -> Tensor:
     total = term(operand, *rows[0])
     for row in rows[1:]:

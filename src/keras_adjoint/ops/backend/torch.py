@@ -77,6 +77,10 @@ def known_size(size: Size) -> Size:
     return int(size) if isinstance(size, torch.Tensor) else size
 
 
+def static(sizes: Any) -> Any:
+    return sizes
+
+
 def can_transpose(convolution: Convolution, kind: str) -> bool:
     return True
 
