@@ -53,7 +53,7 @@ def adjoint(
         channels: Number of output channels, if different from the source's input channels. The result is then no
             longer the adjoint, and its `exact` is `False`.
         channel_method: How the channels are adapted: "repeat", "average", "truncate", "pad", or "learned".
-        algorithm: The way to compute the adjoint of a convolution: "native" (the backend's transposed convolution),
+        algorithm: How to compute the adjoint of a convolution: "native" (the backend's transposed convolution),
             "subpixel", "phases", "columns", "fold" or "shifts". By default the one that is expected to be fastest;
             `keras_adjoint.layers.autotune` measures.
         tied: Whether to read the source's kernel at every call. With `False` the result owns a copy.

@@ -144,7 +144,7 @@ class BackwardPass:
         return second_adjoint(call.operation, tied=self.tied, name=name)
 
     def copy_option(self) -> dict[str, bool]:
-        """The option of adjoints that own a copy of the kernel, if these shall."""
+        """The option for adjoints with kernels of their own, where these are wanted."""
         return {} if self.tied else {"tied": False}
 
     def add(self, tensor: keras.KerasTensor, cotangents: list[keras.KerasTensor]) -> keras.KerasTensor:

@@ -113,7 +113,7 @@ def pair_of(
             return call_at_inference(backward, y) if isinstance(backward, keras.layers.Layer) else backward(y)
         try:
             return backward(y, output_size=_zeros(shape, dtype))
-        except SizeError:  # then the test shall show the size that it takes by itself
+        except SizeError:  # the test then shows the size that it takes by itself
             return backward(y)
 
     result = linear(_zeros(shape, dtype) if inputs is None else inputs.split(ops.zeros(inputs.shape, dtype)))
