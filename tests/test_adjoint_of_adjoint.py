@@ -21,6 +21,7 @@ PLAIN = {
     "permute": (lambda: L.Permute((2, 1)), (3, 4)),
     "padding": (lambda: L.ZeroPadding1D(2), (5, 2)),
     "average pooling": (lambda: L.AveragePooling1D(2), (7, 2)),
+    "time distributed": (lambda: L.TimeDistributed(L.Dense(4, use_bias=False)), (3, 6)),
 }
 WITH_MORE = {
     "bias": (lambda: L.Dense(4), (6,)),
@@ -28,6 +29,8 @@ WITH_MORE = {
     "bias and activation": (lambda: L.Conv2D(3, 3, padding="same", activation="tanh"), (5, 4, 2)),
     "batch normalisation": (L.BatchNormalization, (4, 3)),
     "rescaling": (lambda: L.Rescaling(2.0, offset=1.0), (4, 3)),
+    "bias, time distributed": (lambda: L.TimeDistributed(L.Dense(4)), (3, 6)),
+    "bias, spectral normalisation": (lambda: L.SpectralNormalization(L.Dense(4)), (6,)),
 }
 
 

@@ -83,7 +83,9 @@ def second_adjoint(
     """
     if not isinstance(layer, Tied):
         source = recorded_source(layer)
-        return source if source is not None and is_linear_as_it_is(source) and shares_all(source, layer) else None
+        if source is None or (not tied and layer.weights):
+            return None
+        return source if is_linear_as_it_is(source) and shares_all(source, layer) else None
     if not layer.exact:
         return None  # it was made from its source, but is not its adjoint
     if not tied and layer.weights:
@@ -113,6 +115,8 @@ def is_forward_of(layer: Tied) -> bool:
 
 def is_linear_as_it_is(layer: keras.layers.Layer) -> bool:
     """Whether a linear layer ends in no activation and adds nothing."""
+    if isinstance(layer, keras.layers.Wrapper):
+        return is_linear_as_it_is(layer.layer)
     if getattr(layer, "activation", None) not in (None, keras.activations.linear):
         return False
     if getattr(layer, "bias", None) is not None or getattr(layer, "bias_mode", "none") != "none":

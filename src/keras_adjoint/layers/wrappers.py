@@ -7,6 +7,7 @@ from keras.layers import Layer
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.adjoint import check_linear, linear_adjoint
+from keras_adjoint.layers.adjoint_of_adjoint import second_adjoint
 from keras_adjoint.layers.registry import describe, rule
 
 
@@ -14,7 +15,9 @@ from keras_adjoint.layers.registry import describe, rule
 def time_distributed(source: Layer, *, tied: bool = True, name: str | None = None) -> Layer:
     """What a layer does at every time step, its adjoint undoes at every time step."""
     inner = adjoint_inside(source, tied)
-    return keras.layers.TimeDistributed(inner, dtype=source.dtype_policy, name=name)
+    result = keras.layers.TimeDistributed(inner, dtype=source.dtype_policy, name=name)
+    result.built = True  # around an adjoint there is nothing to build
+    return result
 
 
 @rule(keras.layers.SpectralNormalization)
@@ -26,6 +29,9 @@ def spectral_normalization(source: Layer, *, tied: bool = True, name: str | None
 def adjoint_inside(source: Layer, tied: bool, **options: Any) -> Layer:
     """The adjoint of the layer inside a wrapper."""
     inner = source.layer
+    second = second_adjoint(inner, tied=tied)
+    if second is not None and not options:
+        return second
     check_linear(inner, advice=f" It is the layer inside of `{source.name}`.")
     result = linear_adjoint(inner, **options, **({} if tied else {"tied": False}))
     if getattr(result, "needs_switches", False):
