@@ -22,6 +22,7 @@ PARTS = [
     "errors",
     "default_backend",
     "atomic_write",
+    "recursion",
     "keras_internals",
     "kernels",
     "ops",

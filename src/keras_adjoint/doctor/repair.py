@@ -163,7 +163,8 @@ def repair_script(
 
     Edits that overlap an earlier one are left out, and so is whatever would still be found afterwards.
     """
-    from keras_adjoint.doctor.scripts.syntax import deep_recursion
+    from keras_adjoint.doctor.scripts.syntax import MAX_RECURSION
+    from keras_adjoint.recursion import deep_recursion
 
     made: list[ScriptChange] = []
     repaired = []
@@ -174,7 +175,7 @@ def repair_script(
             repaired.append(finding)
     if not made:
         return text, []
-    with deep_recursion():
+    with deep_recursion(MAX_RECURSION):
         text = made[0].source.edited(made)
     before = Counter(finding.rule for finding in findings)
     after = Counter(finding.rule for finding in examine_script(text, path))

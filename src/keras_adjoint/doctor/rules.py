@@ -196,9 +196,10 @@ def examine_script(text: str, path: str) -> list["Finding[ScriptChange]"]:
         path: Where it was read, for places, and for the model files beside it.
     """
     from keras_adjoint.doctor.scripts.flow import Script
-    from keras_adjoint.doctor.scripts.syntax import deep_recursion
+    from keras_adjoint.doctor.scripts.syntax import MAX_RECURSION
+    from keras_adjoint.recursion import deep_recursion
 
-    with deep_recursion():
+    with deep_recursion(MAX_RECURSION):
         script = Script(text, path)
         searches = [rule.in_script for rule in RULES if rule.in_script is not None]
         return by_severity([finding for search in searches for finding in search(script)])

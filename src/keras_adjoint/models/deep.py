@@ -4,32 +4,15 @@ Keras follows a graph from its outputs to its inputs by recursion, one frame for
 in a row. An autoencoder is twice as deep as its encoder.
 """
 
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import keras
 
 from keras_adjoint.keras_internals import Functional
+from keras_adjoint.recursion import deep_recursion
 
 CALLS = 150  # in a graph, from which on a model that mirrors it may become too deep: each has several layers there
 FRAMES = 20_000  # calls of Python functions by Python functions take none of the C stack
-
-_LIMIT = threading.RLock()
-
-
-@contextmanager
-def deep_recursion() -> Iterator[None]:
-    """Inside, Keras may follow graphs of thousands of calls in a row. The limit is that of all threads, so one enters."""
-    with _LIMIT:
-        before = sys.getrecursionlimit()
-        sys.setrecursionlimit(max(before, FRAMES))
-        try:
-            yield
-        finally:
-            sys.setrecursionlimit(before)
 
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")
@@ -42,5 +25,5 @@ class DeepModel(Functional):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        with deep_recursion():
+        with deep_recursion(FRAMES):
             super().__init__(*args, **kwargs)  # Keras goes by these names when it reads a file

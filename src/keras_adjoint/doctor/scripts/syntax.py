@@ -2,11 +2,9 @@
 
 import ast
 import re
-import sys
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -320,14 +318,3 @@ def literal_value(node: cst.CSTNode | None) -> Any:
             values = [literal_value(element.value) for element in node.elements]
             return tuple(values) if isinstance(node, cst.Tuple) else values
     raise ValueError("This expression is not a literal")
-
-
-@contextmanager
-def deep_recursion() -> Iterator[None]:
-    """Lets syntax trees be nested about as deeply as Python's own parser allows."""
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, MAX_RECURSION))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(before)
