@@ -33,10 +33,12 @@ class Operation:
     Attributes:
         make: Called with the shape of the first tensor, without the batch axis, returns a layer or function.
         fits: Whether it takes a tensor of a shape.
+        reads_mask: Whether it depends on the mask of its tensor.
     """
 
     make: Callable[[tuple[int, ...]], Callable[..., Any]]
     fits: Callable[[tuple[int, ...]], bool] = lambda shape: True
+    reads_mask: bool = False
 
 
 def axes(*counts, least=1, last=1, channels=lambda count: True):
@@ -49,12 +51,13 @@ def axes(*counts, least=1, last=1, channels=lambda count: True):
     return fits
 
 
-def of_rank(name, *arguments, ranks=(1, 2, 3), least=1, last=1, channels=lambda n: True, **options):
+def of_rank(name, *arguments, ranks=(1, 2, 3), least=1, last=1, channels=lambda n: True, reads_mask=False, **options):
     """A layer whose class is named after its rank, as `Conv2D` is."""
     counts = [rank + 1 for rank in ranks if hasattr(L, f"{name}{rank}D")]
     return Operation(
         lambda shape: getattr(L, f"{name}{len(shape) - 1}D")(*arguments, **options),
         axes(*counts, least=least, last=last, channels=channels),
+        reads_mask,
     )
 
 
@@ -66,11 +69,11 @@ def channels_first(name, *arguments, least=1, **options):
     def fits(shape):
         return runs and operation.fits(shape) and min(shape[1:]) >= least
 
-    return Operation(operation.make, fits)
+    return Operation(operation.make, fits, operation.reads_mask)
 
 
-def layer(layer_class, *arguments, fits=lambda shape: True, **options):
-    return Operation(lambda shape: layer_class(*arguments, **options), fits)
+def layer(layer_class, *arguments, fits=lambda shape: True, reads_mask=False, **options):
+    return Operation(lambda shape: layer_class(*arguments, **options), fits, reads_mask)
 
 
 def function(called, fits=lambda shape: True):
@@ -86,11 +89,14 @@ def adjoint_of(make):
     """The adjoint of the linear part of a layer, built for the shape that it gives a tensor of the same shape of."""
 
     def operation(shape):
-        source = make(shape)
-        source.build((None, *shape))
-        return linear_adjoint(source)
+        return linear_adjoint(built(make(shape), shape))
 
     return operation
+
+
+def built(source, shape):
+    source.build((None, *shape))
+    return source
 
 
 def through(*makers):
@@ -169,9 +175,9 @@ LAYERS = {
     "average pooling": of_rank("AveragePooling", 2, least=2),
     "average pooling, same": of_rank("AveragePooling", 3, strides=2, padding="same"),
     "average pooling, channels first": channels_first("AveragePooling", 2, least=2),
-    "global pooling": of_rank("GlobalAveragePooling"),
-    "global pooling that keeps axes": of_rank("GlobalAveragePooling", keepdims=True),
-    "global pooling, channels first": channels_first("GlobalAveragePooling"),
+    "global pooling": of_rank("GlobalAveragePooling", reads_mask=True),
+    "global pooling that keeps axes": of_rank("GlobalAveragePooling", keepdims=True, reads_mask=True),
+    "global pooling, channels first": channels_first("GlobalAveragePooling", reads_mask=True),
     "adaptive pooling": of_rank("AdaptiveAveragePooling", 2, least=2),
     "zero padding": of_rank("ZeroPadding", 1),
     "zero padding, uneven": layer(L.ZeroPadding2D, ((0, 2), (1, 0)), fits=images),
@@ -210,8 +216,13 @@ LAYERS = {
     "without a rule": layer(Differences),
     "without a rule, two outputs": layer(Mixture, fits=several),
     "called with another argument": Operation(steps_of_both_kinds),
-    "recurrent": layer(L.SimpleRNN, 3, activation=None, return_sequences=True, fits=axes(2)),
-    "bidirectional": Operation(lambda shape: L.Bidirectional(L.SimpleRNN(2, activation=None)), axes(2)),
+    "recurrent": layer(L.SimpleRNN, 3, activation=None, return_sequences=True, fits=axes(2), reads_mask=True),
+    "bidirectional": Operation(lambda shape: L.Bidirectional(L.SimpleRNN(2, activation=None)), axes(2), True),
+    "pipeline": Operation(lambda shape: L.Pipeline([L.RandomFlip(), L.Rescaling(0.5)]), images),
+    "random crop": layer(L.RandomCrop, 2, 2, fits=axes(3, least=2)),
+    "distributed model": Operation(
+        lambda shape: L.TimeDistributed(through(lambda s: L.Dense(2), lambda s: L.Flatten())(shape[1:])), several
+    ),
     "spectrogram": layer(L.STFTSpectrogram, mode="real", frame_length=4, frame_step=1, fits=axes(2, least=4)),
     "adjoint of dense": Operation(adjoint_of(lambda shape: L.Dense(shape[-1], activation="relu"))),
     "adjoint of convolution": Operation(
@@ -222,6 +233,7 @@ LAYERS = {
     ),
     "adjoint of a permutation": Operation(adjoint_of(lambda shape: L.Permute((2, 1))), lambda s: s == (5, 5)),
     "adjoint of a normalization": Operation(adjoint_of(lambda shape: L.BatchNormalization())),
+    "adjoint with its own kernel": Operation(lambda shape: ka.adjoint(built(L.Dense(shape[-1]), shape), tied=False)),
     "adjoint without a rule": Operation(adjoint_of(lambda shape: Differences())),
     **{
         f"to {shape}": Operation(
@@ -239,6 +251,38 @@ LAYERS = {
         for shape in SHAPES
     },
 }
+
+# Of these layers the sizes of spatial axes may differ from call to call.
+OF_ANY_SIZE = (
+    *(
+        "dense",
+        "convolution",
+        "valid convolution",
+        "strided",
+        "strided, wide, same",
+        "causal",
+        "depthwise",
+        "transposed 2D",
+    ),
+    *(
+        "average pooling",
+        "average pooling, same",
+        "global pooling",
+        "zero padding",
+        "upsampling",
+        "bilinear upsampling",
+    ),
+    *(
+        "resizing",
+        "flatten",
+        "masking",
+        "distributed dense",
+        "distributed convolution",
+        "spectral convolution",
+        "lambda",
+    ),
+    *("without a rule", "without a rule, two outputs", "recurrent", "adjoint of convolution", "adjoint of dense"),
+)
 
 # Functions of one tensor, besides those in `LINEAR`: other ways of writing them, and several in a row.
 WRITTEN = {
@@ -282,6 +326,9 @@ WRITTEN = {
     ),
     "convolution with constants": function(
         lambda x: ops.conv(x, constant(2, 2, x.shape[-1], 2), strides=2, padding="same"), images
+    ),
+    "with a mask that changes nothing": function(
+        lambda x: L.Add()([L.BatchNormalization()(x, mask=x[..., 0] > 0), x]), axes(2)
     ),
     "activation that is linear": function(keras.activations.linear),
 }
