@@ -27,7 +27,9 @@ from keras_adjoint.keras_internals import (
     call_of,
     called_aside,
     calls_of,
+    kept_with_file,
     layers_inside,
+    models_being_written,
     nn_operations,
     nodes_of,
     numpy_operations,
@@ -469,3 +471,38 @@ def test_a_layer_can_tell_how_it_is_made_from_its_config(tmp_path):
         "pickle": [(False, False, True), (True, False, True)],
         "clone": [(False, False, False)] * 2,
     }
+
+
+class Asked(L.Layer):
+    """A layer that notes which models are written when it is asked for its config."""
+
+    found = []
+
+    def call(self, x):
+        return x
+
+    def get_config(self):
+        names = [model.name for model in models_being_written()]
+        self.found.append((names, kept_with_file("test", list)))
+        return super().get_config()
+
+
+def test_the_models_that_are_written_are_known_from_the_innermost_on_and_one_file_from_another():
+    x, y = keras.Input((2,)), keras.Input((2,))
+    inner = keras.Sequential([keras.Input((2,)), Asked()], name="inner")
+    outer = keras.Model(y, keras.Model(x, inner(x), name="middle")(Asked()(y)), name="outer")
+    Asked.found.clear()
+    for _ in range(2):
+        with shared_while_saving():
+            keras.saving.serialize_keras_object(outer)
+    outer.get_config()
+    names = [["outer"], ["inner", "middle", "outer"]]
+    assert [each for each, _ in Asked.found] == 3 * names
+    kept = [value for _, value in Asked.found]
+    assert kept[0] is kept[1] and kept[2] is kept[3] and kept[0] is not kept[2] and kept[4] is kept[5] is None
+
+
+def test_the_nodes_of_a_sequential_model():
+    dense = L.Dense(2)
+    assert [node.operation for node in nodes_of(keras.Sequential([keras.Input((2,)), dense]))] == [dense]
+    assert list(nodes_of(keras.Sequential([dense]))) == []
