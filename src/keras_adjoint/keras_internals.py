@@ -1,7 +1,8 @@
 """What this package takes from Keras beyond its public API, all of it.
 
 No other module imports from `keras.src` or reads an attribute of Keras' that begins with an underscore.
-`tests/test_keras_internals.py` holds every name here to what its docstring says, and names the versions it was seen on.
+`tests/test_keras_internals.py` and, for files, `test_keras_files.py` hold every name here to what its docstring says, and name
+the versions it was seen on.
 """
 
 import sys
