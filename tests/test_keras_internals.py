@@ -25,6 +25,8 @@ from keras_adjoint.keras_internals import (
     called_aside,
     calls_of,
     layers_inside,
+    mask_of,
+    masked,
     nn_operations,
     nodes_of,
     numpy_operations,
@@ -293,6 +295,14 @@ def test_training_of_a_layers_own_variables_alone():
     assert layer.trainable_variables == []
     set_own_trainable(layer, True)
     assert len(layer.trainable_variables) == 3
+
+
+def test_masks_travel_with_tensors():
+    x = ops.ones((2, 3, 4))
+    assert mask_of(x) is None and mask_of(masked(x, None)) is None
+    mask = ops.ones((2, 3), "bool")
+    assert masked(x, mask) is x and mask_of(x) is mask
+    assert mask_of(L.Masking()(keras.Input((3, 4)))).shape == (None, 3)
 
 
 def test_what_is_called_aside_is_at_inference_and_leaves_no_losses():

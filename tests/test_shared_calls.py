@@ -115,8 +115,8 @@ def test_a_model_that_cannot_be_saved_is_exported(tmp_path):
     model.export(tmp_path / "exported", verbose=False)
     import tensorflow as tf
 
-    found = tf.saved_model.load(tmp_path / "exported").serve(X)
-    np.testing.assert_allclose(values(found), values(model(X)), rtol=1e-5, atol=1e-6)
+    loaded = tf.saved_model.load(tmp_path / "exported")
+    np.testing.assert_allclose(values(loaded.serve(X)), values(model(X)), rtol=1e-5, atol=1e-6)
 
 
 def test_a_refusal_leaves_nothing_behind_for_the_next_file(tmp_path):
