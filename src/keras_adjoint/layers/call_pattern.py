@@ -145,9 +145,10 @@ def is_number_array(value: Any) -> bool:
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
-def pattern_of_node(node: Any, dtype: str) -> CallPattern:
-    """The pattern of a symbolic call. Masks are left out: the operator is the one without."""
-    given = {name: value for name, value in node.arguments.kwargs.items() if name != "training" and not _is_mask(name)}
+def pattern_of_node(node: Any, dtype: str, *, masks: bool = False) -> CallPattern:
+    """The pattern of a symbolic call, with or without the masks that Keras hands in."""
+    keywords = {name: value for name, value in node.arguments.kwargs.items() if name != "training"}
+    given = {name: value for name, value in keywords.items() if masks or not _is_mask(name)}
 
     def without_history(leaf: Any) -> Any:
         if not is_symbolic(leaf):
