@@ -148,7 +148,7 @@ STAGES = {
     "activation as an operation": operation(ops.relu),
     "another one": operation(keras.activations.gelu),
     "dropout": single("Dropout", 0.4),
-    "spatial dropout": ranked("SpatialDropout", 0.4),
+    "spatial dropout": ranked("SpatialDropout", 0.4, axes=(3, 4)),
     "noise": single("GaussianNoise", 0.1),
     "alpha dropout": single("AlphaDropout", 0.3),
     "augmentation": single("RandomFlip", axes=(3,)),

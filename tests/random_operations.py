@@ -219,7 +219,6 @@ LAYERS = {
     "recurrent": layer(L.SimpleRNN, 3, activation=None, return_sequences=True, fits=axes(2), reads_mask=True),
     "bidirectional": Operation(lambda shape: L.Bidirectional(L.SimpleRNN(2, activation=None)), axes(2), True),
     "pipeline": Operation(lambda shape: L.Pipeline([L.RandomFlip(), L.Rescaling(0.5)]), images),
-    "random crop": layer(
         L.RandomCrop, 2, 2, fits=lambda shape: BACKEND != "jax" and images(shape) and min(shape[:2]) > 1
     ),
     "distributed model": Operation(

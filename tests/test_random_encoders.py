@@ -96,14 +96,17 @@ def assert_is_gradient(encoder):
     return None
 
 
+FEW = settings(max_examples=settings.default.max_examples // 5)
+
+
 @pytest.mark.parametrize("with_encoder", [True, False], ids=["autoencoder", "mirror"])
-@settings(max_examples=10)
+@FEW
 @given(encoder=encoders())
 def test_the_mirror_of_a_random_encoder_lives_through_everything_or_is_refused(encoder, with_encoder):
     assert_lives(encoder, with_encoder)
 
 
-@settings(max_examples=20)
-@given(encoders(**EXACT))
+@FEW
+@given(encoders(**EXACT, gates="gradient"))
 def test_the_exact_mirror_of_a_random_encoder_is_its_gradient(encoder):
     assert_is_gradient(encoder)
