@@ -8,6 +8,7 @@ from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.layers.bias import MODES, READS_SOURCE
 from keras_adjoint.layers.registry import class_with_rule, describe, options_of
+from keras_adjoint.models.automatic import is_automatic
 from keras_adjoint.models.backward import BackwardPass, locate_errors
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Cotangents, Graph, trace
@@ -79,7 +80,7 @@ class MirrorBackwardPass(BackwardPass):
         second = self.second_adjoint_of(call, name)
         if second is not None:
             return second
-        if class_with_rule(layer) is None:
+        if is_automatic(call):
             try:
                 return self.linear_adjoint_of(call, name=name)
             except NoRuleError as error:
