@@ -28,6 +28,8 @@ from keras_adjoint.keras_internals import (
     called_aside,
     calls_of,
     layers_inside,
+    mask_of,
+    masked,
     nn_operations,
     nodes_of,
     numpy_operations,
@@ -389,6 +391,14 @@ def test_an_announced_layer_has_an_identity_when_it_is_met_first():
         assert "shared_object_id" not in keras.saving.serialize_keras_object(L.Dense(2))
         announce_to_file(dense)
         assert "shared_object_id" in keras.saving.serialize_keras_object(dense)
+
+
+def test_masks_travel_with_tensors():
+    x = ops.ones((2, 3, 4))
+    assert mask_of(x) is None and mask_of(masked(x, None)) is None
+    mask = ops.ones((2, 3), "bool")
+    assert masked(x, mask) is x and mask_of(x) is mask
+    assert mask_of(L.Masking()(keras.Input((3, 4)))).shape == (None, 3)
 
 
 def test_what_is_called_aside_is_at_inference_and_leaves_no_losses():

@@ -15,6 +15,7 @@ from keras.src.activations import activations as activation_operations
 from keras.src.applications.convnext import LayerScale, StochasticDepth
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from keras.src.backend.common import global_state
+from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 from keras.src.layers.layer import CallContext
 from keras.src.models.functional import Functional
@@ -119,6 +120,18 @@ def called_aside(layer: keras.layers.Layer) -> Iterator[None]:
         global_state.set_global_attribute(_CALL_GOING_ON, outer)
         for each, count in zip(losses, counts, strict=True):
             del each[count:]
+
+
+def mask_of(tensor: Tensor) -> Tensor | None:
+    """The mask that a tensor carries, which layers called on it find."""
+    return get_keras_mask(tensor)
+
+
+def masked(tensor: Tensor, mask: Tensor | None) -> Tensor:
+    """The same tensor, which from now on carries a mask, if there is one."""
+    if mask is not None:
+        set_keras_mask(tensor, mask)
+    return tensor
 
 
 # --- quantised kernels

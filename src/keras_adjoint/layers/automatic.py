@@ -302,7 +302,7 @@ def automatic_adjoint(
         )
     if not options.get("tied", True):
         if source.weights:
-            source = _copied(source)
+            source = copied_as_it_is(source)
         else:
             del options["tied"]  # nothing there that could be shared
     result = apply_rule(AutomaticAdjoint, source, options)
@@ -327,7 +327,7 @@ def automatic_adjoint(
     return result
 
 
-def _copied(source: Layer) -> Layer:
+def copied_as_it_is(source: Layer) -> Layer:
     """A copy of a layer with its own variables."""
     config = keras.saving.serialize_keras_object(source)
     config["config"]["name"] = f"{source.name}_copy"  # in PyTorch parameters of equal paths would be one

@@ -145,8 +145,14 @@ def is_number_array(value: Any) -> bool:
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
-def pattern_of_node(node: Any, dtype: str) -> CallPattern:
-    """The pattern of a symbolic call: what is passed for its first parameter, and for others, constant masks included."""
+def pattern_of_node(node: Any, dtype: str, *, masks: bool = False) -> CallPattern:
+    """The pattern of a symbolic call, constant masks included.
+
+    Args:
+        node: Keras' record of the call.
+        dtype: Of its tensors.
+        masks: Whether masks that the model computes are tensors like others; else they are the pattern's `recorded`.
+    """
 
     def without_history(leaf: Any) -> Any:
         if not is_symbolic(leaf):
@@ -154,8 +160,9 @@ def pattern_of_node(node: Any, dtype: str) -> CallPattern:
         return keras.KerasTensor(leaf.shape, dtype if "float" in leaf.dtype else leaf.dtype)
 
     outputs = tuple(map(without_history, node.output_tensors))
-    if not isinstance(node.operation, Layer):
-        given = tree.map_structure(without_history, (tuple(node.arguments.args), dict(node.arguments.kwargs)))
+    if masks or not isinstance(node.operation, Layer):
+        options = {name: value for name, value in node.arguments.kwargs.items() if name != "training"}
+        given = tree.map_structure(without_history, (tuple(node.arguments.args), options))
         return CallPattern(given[0], given[1], outputs)
     arguments: list[Any] = []
     keywords: dict[str, Any] = {}
