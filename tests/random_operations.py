@@ -219,8 +219,6 @@ LAYERS = {
     "recurrent": layer(L.SimpleRNN, 3, activation=None, return_sequences=True, fits=axes(2), reads_mask=True),
     "bidirectional": Operation(lambda shape: L.Bidirectional(L.SimpleRNN(2, activation=None)), axes(2), True),
     "pipeline": Operation(lambda shape: L.Pipeline([L.RandomFlip(), L.Rescaling(0.5)]), images),
-        L.RandomCrop, 2, 2, fits=lambda shape: BACKEND != "jax" and images(shape) and min(shape[:2]) > 1
-    ),
     "distributed model": Operation(
         lambda shape: L.TimeDistributed(through(lambda s: L.Dense(2), lambda s: L.Flatten())(shape[1:])), several
     ),
@@ -327,6 +325,9 @@ WRITTEN = {
     ),
     "convolution with constants": function(
         lambda x: ops.conv(x, constant(2, 2, x.shape[-1], 2), strides=2, padding="same"), images
+    ),
+    "mean by a constant mask": function(
+        lambda x: L.GlobalAveragePooling1D()(x, mask=np.arange(x.shape[1])[None] > 0), axes(2, least=2)
     ),
     "with a mask that changes nothing": function(
         lambda x: L.Add()([L.BatchNormalization()(x, mask=x[..., 0] > 0), x]), axes(2)
