@@ -13,8 +13,8 @@ from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import Functional, calls_of, layers_inside
 from keras_adjoint.layers.sharing import copy_value
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.stock.converters import NOT_CONVERTED, UNKNOWN, converter_for
-from keras_adjoint.stock.steps import AdjointCall, Branches, Step, received, refuse
+from keras_adjoint.stock.converters import NOT_CONVERTED, converter_for
+from keras_adjoint.stock.steps import UNKNOWN, AdjointCall, Branches, Step, received, refuse
 
 
 class Converter:
