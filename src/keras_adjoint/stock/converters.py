@@ -5,6 +5,7 @@ from collections.abc import Callable
 from keras.layers import Layer
 
 from keras_adjoint.layers.activations import ActivationGradient, PreActivation
+from keras_adjoint.layers.adjoint_of_adjoint import AdjointOfAdjoint
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.conv_transpose import AdjointConvTranspose
 from keras_adjoint.layers.deconvnet import SelectedFeatures
@@ -22,7 +23,6 @@ from keras_adjoint.layers.norm import (
 )
 from keras_adjoint.layers.pooling import AdjointAveragePooling, SpreadPooling
 from keras_adjoint.layers.shape import AdjointRepeatVector, AdjointReshape, AdjointZeroPadding1D
-from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.upsampling import AdjointUpSampling
 from keras_adjoint.stock import conv, others
 from keras_adjoint.stock.steps import AdjointCall, Branches, Step, refuse
@@ -52,11 +52,12 @@ CONVERTERS: dict[type, Callable[[AdjointCall], list[Step] | Branches]] = {
     BroadcastGlobalPooling: others.broadcast_global_pooling,
     AdjointSum: others.weighted_sum,
     AdjointConcatenate: others.concatenation,
+    AdjointOfAdjoint: others.forward,
 }
 
 REFUSED: dict[type, str] = {
     unpooling: "no stock layer finds the switches. Use average pooling or a stride in a model that you will untie"
-    for unpooling in (AdjointMaxPooling, AdjointGlobalMaxPooling)
+    for unpooling in others.UNPOOLING
 }
 
 

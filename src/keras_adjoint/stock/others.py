@@ -2,8 +2,12 @@
 
 import math
 
+from keras_adjoint.layers.adjoint import copied
+from keras_adjoint.layers.dense import AdjointEmbedding
 from keras_adjoint.layers.merge import weights_of
-from keras_adjoint.layers.norm import pseudo_inverse
+from keras_adjoint.layers.norm import AdjointScaling, pseudo_inverse
+from keras_adjoint.layers.registry import REGISTERED_BY_USERS, RULES
+from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.stock.pieces import (
     L,
     among_channels_last,
@@ -20,6 +24,8 @@ from keras_adjoint.stock.pieces import (
 from keras_adjoint.stock.steps import AdjointCall, Branches, Step, step
 
 AVERAGE_POOLING = {1: L.AveragePooling1D, 2: L.AveragePooling2D, 3: L.AveragePooling3D}
+UNPOOLING = (AdjointMaxPooling, AdjointGlobalMaxPooling)
+GIVEN_ANEW = ("name", "dtype", "trainable")  # by the converter
 UP_SAMPLING = {1: L.UpSampling1D, 2: L.UpSampling2D, 3: L.UpSampling3D}
 
 
@@ -59,6 +65,28 @@ def along_each_axis(call: AdjointCall) -> list[Step]:
         options = {"equation": equation, "output_shape": tuple(shape[1:]), "trainable": False}
         steps.append(step(L.EinsumDense, array(matrix), **options))
     return steps
+
+
+# --- forwards
+
+
+def forward(call: AdjointCall) -> list[Step]:
+    """The linear part of the layer behind an adjoint: its scale, or the layer itself without bias and activation."""
+    adjoint = call.tied.source
+    layer = adjoint.source
+    if isinstance(adjoint, AdjointScaling):
+        return [scaled(adjoint.scale_and_shift(len(call.input_shape))[0])]
+    if isinstance(adjoint, AdjointEmbedding):
+        return [multiplied(kernel_of(adjoint))]
+    if type(layer) not in RULES or type(layer) in REGISTERED_BY_USERS or layer.quantization_mode is not None:
+        call.refuse("the layer behind its source is of a class of its own, or quantised")
+    if isinstance(adjoint, UNPOOLING):
+        call.refuse(f"no stock layer finds the switches of `{layer.name}`")
+    copy = copied(layer, keep_bias=False)
+    options = {name: value for name, value in copy.get_config().items() if name not in GIVEN_ANEW}
+    if "activation" in options:
+        options["activation"] = "linear"
+    return [Step(type(layer), options, tuple(copy.get_weights()))]
 
 
 # --- scales
