@@ -12,17 +12,19 @@ from keras_adjoint.keras_internals import producer_of
 from keras_adjoint.layers.activations import ActivationGradient
 from keras_adjoint.layers.adjoint import check_linear, linear_adjoint
 from keras_adjoint.layers.adjoint_of_adjoint import second_adjoint
+from keras_adjoint.layers.arguments import is_symbolic
 from keras_adjoint.layers.automatic import copied_as_it_is
 from keras_adjoint.layers.derivative import CallGradient
-from keras_adjoint.layers.registry import class_with_rule, describe
-from keras_adjoint.models.automatic import adjoint_of_call, adjoint_of_operation, operator_of
+from keras_adjoint.layers.registry import describe
+from keras_adjoint.models.automatic import adjoint_of_call, adjoint_of_operation, is_automatic, operator_of
 from keras_adjoint.models.batch_axis import check_batch_axis
-from keras_adjoint.models.calls import Call, is_symbolic
+from keras_adjoint.models.calls import Call
 from keras_adjoint.models.deep import CALLS, DeepModel
 from keras_adjoint.models.graph import Cotangents, Graph, transpose_graph
 from keras_adjoint.models.masks import MaskedShare, averages_by_mask, check_mask
 from keras_adjoint.models.names import Names
 from keras_adjoint.models.operations import has_rule, transpose_operation
+from keras_adjoint.models.training import check_training
 from keras_adjoint.models.zeros import zeros
 from keras_adjoint.ops.precision import epsilon
 
@@ -110,6 +112,7 @@ class BackwardPass:
                     return transpose_operation(call, ys)
                 layer = self.layer(call, "adjoint", lambda name: adjoint_of_operation(call, name))
                 return self.apply(layer, call, ys)
+            check_training(call)
             check_batch_axis(call)
             if is_linear_at_recorded(call.operation):
                 return self.transpose_at_recorded(call, ys)
@@ -151,7 +154,7 @@ class BackwardPass:
 
     def linear_adjoint_of(self, call: Call, **options: Any) -> keras.layers.Layer:
         """The adjoint of the linear part of the layer of a call."""
-        if class_with_rule(call.operation) is None:
+        if is_automatic(call):
             return adjoint_of_call(call, **options, **self.copy_option())
         return linear_adjoint(call.operation, **options, **self.copy_option())
 

@@ -7,7 +7,8 @@ import keras
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.layers.bias import MODES, READS_SOURCE
-from keras_adjoint.layers.registry import class_with_rule, describe, options_of
+from keras_adjoint.layers.registry import describe, options_of
+from keras_adjoint.models.automatic import is_automatic
 from keras_adjoint.models.backward import BackwardPass, locate_errors
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Cotangents, Graph, trace
@@ -83,8 +84,13 @@ class MirrorBackwardPass(BackwardPass):
     def _wants_gradient(self, call: Call) -> bool:
         """Whether a call that has neither an adjoint nor a policy is in a mirror that is to be the gradient."""
         is_layer = isinstance(call.operation, keras.layers.Layer)
-        no_rule = not is_layer or class_with_rule(call.operation) is None
-        return no_rule and self.records and self.policies.choose("activation", call.operation) == "gradient"
+        no_rule = not is_layer or is_automatic(call)
+        return (
+            no_rule
+            and not call.training
+            and self.records
+            and self.policies.choose("activation", call.operation) == "gradient"
+        )
 
     def adjoint_of(self, call: Call, name: str) -> keras.layers.Layer:
         """The adjoint of the linear part of a layer, with the bias that the policy gives it."""
@@ -92,7 +98,7 @@ class MirrorBackwardPass(BackwardPass):
         second = self.second_adjoint_of(call, name)
         if second is not None:
             return second
-        if class_with_rule(layer) is None:
+        if is_automatic(call):
             try:
                 return self.linear_adjoint_of(call, name=name)
             except NoRuleError as error:

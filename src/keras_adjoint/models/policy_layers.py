@@ -14,6 +14,7 @@ from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import call_of, producer_of
 from keras_adjoint.layers.activations import ActivationGradient, PreActivation, rectifies
 from keras_adjoint.layers.adjoint import copied
+from keras_adjoint.layers.arguments import is_symbolic
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
 from keras_adjoint.layers.kernel import float_policy
 from keras_adjoint.layers.merge import sum_to
@@ -29,7 +30,7 @@ from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPoo
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.backward import PART, BackwardPass
 from keras_adjoint.models.call_gradient import gradient_of_call
-from keras_adjoint.models.calls import Call, Role, is_symbolic
+from keras_adjoint.models.calls import Call, Role
 from keras_adjoint.models.graph import Cotangents
 from keras_adjoint.models.operations import transpose_operation
 from keras_adjoint.models.policies import (

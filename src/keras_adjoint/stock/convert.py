@@ -17,8 +17,8 @@ from keras_adjoint.layers.sharing import copy_value
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape
-from keras_adjoint.stock.converters import NOT_CONVERTED, UNKNOWN, converter_for
-from keras_adjoint.stock.steps import AdjointCall, Branches, Step, received, refuse
+from keras_adjoint.stock.converters import NOT_CONVERTED, converter_for
+from keras_adjoint.stock.steps import UNKNOWN, AdjointCall, Branches, Step, received, refuse
 
 
 class Converter:

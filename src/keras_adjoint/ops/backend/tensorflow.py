@@ -83,6 +83,10 @@ def wait(tensor: Tensor) -> None:
         tf.reshape(tensor, (-1,))[:1].numpy()
 
 
+def is_concrete(tensors: Sequence[Tensor]) -> bool:
+    return bool(tf.executing_eagerly())
+
+
 def known_size(size: Size) -> Size:
     return size
 
