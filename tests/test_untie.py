@@ -307,7 +307,7 @@ def test_the_adjoint_of_an_adjoint_is_refused_where_stock_layers_cannot_be_it():
     automatic, pool = Twice(), L.MaxPooling1D()
     automatic(keras.Input((3,)))
     pool(keras.Input((4, 3)))
-    for source, reason in ((automatic, "no arrangement of them is known"), (pool, "reads the switches")):
+    for source, reason in ((automatic, "no arrangement of them is known"), (pool, "finds the switches")):
         second = ka.adjoint(ka.adjoint(source))
         with pytest.raises(ka.NoRuleError, match=rf"cannot be converted .*{reason}.* Received: "):
             ka.untie(second)

@@ -179,8 +179,6 @@ def forward(call: AdjointCall) -> list[Step]:
         return [multiplied(kernel_of(adjoint), len(call.input_shape) - 2)]
     if isinstance(adjoint, AutomaticAdjoint) or not type(source).__module__.startswith("keras."):
         call.refuse(UNKNOWN)
-    if getattr(adjoint, "needs_switches", False):
-        call.refuse(f"no stock layer reads the switches of `{source.name}`")
     bare = copied(source, keep_bias=False)
     own = ("name", "dtype", "trainable", "activation")
     options = {option: value for option, value in bare.get_config().items() if option not in own}
