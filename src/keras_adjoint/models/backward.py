@@ -124,7 +124,7 @@ class BackwardPass:
                 return [layer(one_or_list(ys), switches=call.parameters["switches"])]
             if getattr(layer, "needs_switches", False):
                 raise NoRuleError(
-                    "Max pooling, like all that selects, is linear only once its switches are fixed, so a model with it has no "
+                    "Max pooling is linear only once its switches are fixed, as is all that selects, so a model with it has no "
                     "adjoint. "
                     f"`mirror` and `autoencoder` have policies for it. Received: {describe(call.operation)}"
                 )
