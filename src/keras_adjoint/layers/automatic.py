@@ -18,7 +18,7 @@ from keras_adjoint.layers.linear_source import check_calls, prober
 from keras_adjoint.layers.linearity import NotLinear
 from keras_adjoint.layers.options import as_integer
 from keras_adjoint.layers.registry import apply_rule, describe, why_no_rule
-from keras_adjoint.layers.sharing import copy_value
+from keras_adjoint.layers.sharing import classes_known, copy_value, owning_everything, read_config
 from keras_adjoint.layers.sizes import shape_of
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape, Tensor
@@ -333,7 +333,8 @@ def copied_as_it_is(source: Layer) -> Layer:
     """A copy of a layer with its own variables."""
     config = keras.saving.serialize_keras_object(source)
     config["config"]["name"] = f"{source.name}_copy"  # in PyTorch parameters of equal paths would be one
-    copy = keras.saving.deserialize_keras_object(config, safe_mode=False)
+    with owning_everything(), classes_known(source):
+        copy: Layer = read_config(config, safe_mode=False)
     for new, old in zip(copy.weights, source.weights, strict=True):
         copy_value(new, old)
     return copy

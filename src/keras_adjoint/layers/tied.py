@@ -23,7 +23,7 @@ from keras_adjoint.keras_internals import (
 from keras_adjoint.layers.files import announce
 from keras_adjoint.layers.inputs import Expected, accept, check_symbolic, name_of_dtype
 from keras_adjoint.layers.kernel import check_readable, float_policy, read_kernel
-from keras_adjoint.layers.sharing import share
+from keras_adjoint.layers.sharing import owns_everything, read_config, share
 from keras_adjoint.layers.sizes import plain, recorded_shapes
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.backend import current
@@ -165,10 +165,12 @@ class Tied(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         config = dict(config)
-        if config["tied"] and not reads_file():
+        if owns_everything():
+            config["tied"] = False
+        elif config["tied"] and not reads_file():
             warnings.warn(_untied(config.get("name"), config["source"]["config"].get("name")), stacklevel=2)
         read_source = not read_from_file_before(config["source"])
-        config["source"] = keras.saving.deserialize_keras_object(config["source"])
+        config["source"] = read_config(config["source"])
         layer = cls(**config)
         layer._read_source = read_source
         return layer
