@@ -60,7 +60,8 @@ def assert_lives(model, tmp_path, *, stock=True):
             ka.untie(model)
 
 
-@pytest.mark.parametrize("policy, choice", in_turn(CHOICES), ids=IDS)
+@pytest.mark.any_backend
+@pytest.mark.parametrize("policy, choice", CHOICES, ids=IDS)
 def test_the_mirror_of_a_mirror(policy, choice, tmp_path):
     if (policy, choice) in RECORDED:
         with pytest.raises(ValueError, match="Use `keras_adjoint.autoencoder`"):
@@ -74,7 +75,8 @@ def test_the_mirror_of_a_mirror(policy, choice, tmp_path):
     assert_lives(twice, tmp_path)
 
 
-@pytest.mark.parametrize("policy, choice", in_turn(CHOICES), ids=IDS)
+@pytest.mark.any_backend
+@pytest.mark.parametrize("policy, choice", CHOICES, ids=IDS)
 def test_the_autoencoder_of_an_autoencoder(policy, choice, tmp_path):
     source = encoder()
     once = ka.autoencoder(source, **{policy: choice})
