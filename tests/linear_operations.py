@@ -47,7 +47,7 @@ LINEAR: dict[str, list[Applied]] = {
     "array": rows(ops.array),
     "array_split": rows(lambda x: ops.concatenate(ops.array_split(x, 2, axis=-1)[::-1], axis=2)),
     "average": rows(lambda x: ops.average(x, axis=1), lambda x: ops.average(x, axis=-1, weights=ROW + 4)),
-    "average_pool": image(lambda x: ops.average_pool(x, 2, padding="same")),
+    "average_pool": image(lambda x: ops.average_pool(x, 2, 2, padding="same")),
     "batch_normalization": rows(lambda x: ops.batch_normalization(x, ROW, ROW**2 + 1, axis=-1, scale=ROW)),
     "broadcast_to": of_a_batch(2, (4, 1))(lambda x: ops.broadcast_to(x, (2, 4, 3))),
     "cast": rows(lambda x: ops.cast(x, "float32")),

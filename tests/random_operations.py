@@ -184,7 +184,9 @@ LAYERS = {
     "zero padding": of_rank("ZeroPadding", 1),
     "zero padding, uneven": layer(L.ZeroPadding2D, ((0, 2), (1, 0)), fits=images),
     "cropping": of_rank("Cropping", 1, least=3),
-    "cropping, channels first": Operation(lambda shape: L.Cropping2D(((1, 0), (0, 1)), FIRST), images),
+    "cropping, channels first": layer(
+        L.Cropping2D, ((1, 0), (0, 1)), FIRST, fits=lambda s: images(s) and min(s[1:]) > 1
+    ),
     "upsampling": of_rank("UpSampling", 2),
     "bilinear upsampling": Operation(lambda shape: L.UpSampling2D((2, 1), interpolation="bilinear"), images),
     "resizing": Operation(lambda shape: L.Resizing(3, 4, interpolation="nearest"), images),

@@ -39,7 +39,7 @@ def samples(model):
 def test_the_adjoint_of_a_linear_function_is_right(name, number, tmp_path):
     assert name in FUNCTIONS or keras.version() < "3.15"
     model = built(LINEAR[name][number])
-    if not runs(model, samples(model)):
+    if keras.version() < "3.15" and not runs(model, samples(model)):
         pytest.skip("Keras itself does not run it on this backend")
     adjoint = ka.adjoint(model)
     assert_adjoint_of(adjoint, model, samples(model))
