@@ -1,13 +1,16 @@
-"""Encoders that Hypothesis puts together at random from a table of stages, and random policies for their mirrors."""
+"""Encoders that Hypothesis puts together from the stages in `random_stages`, and random policies for their mirrors."""
 
 import math
 
 import keras
 import numpy as np
 from helpers import DATA_FORMATS
+from hypothesis import assume
 from hypothesis import strategies as st
-from keras import ops, tree
+from keras import tree
 from layer_list import randomize
+from operators_of_models import runs
+from random_stages import OF_ANY_SIZE, STAGES
 
 from keras_adjoint.models.policies import NAMES
 
@@ -16,169 +19,24 @@ LARGEST = 600  # elements of a tensor
 
 # The shapes of inputs, channels last: of one to three spatial axes, with sizes that no stride divides.
 SHAPES = [(13, 3), (9, 2), (9, 7, 3), (7, 5, 2), (5, 6, 4, 2)]
-ACTIVATIONS = [
-    None,
-    None,
-    "relu",
-    "relu6",
-    "leaky_relu",
-    "elu",
-    "tanh",
-    "gelu",
-    "swish",
-    "softplus",
-    "hard_sigmoid",
-    "softmax",
-]
-
-
-def ranked(name, *arguments, axes=(2, 3, 4), least=1, **options):
-    """A stage of a layer whose class is named after its rank, as `Conv2D` is, which takes data formats."""
-
-    def stage(x, drawing):
-        rank = len(x.shape) - 2
-        if len(x.shape) - 1 not in axes or min(drawing.sizes(x)) < least:
-            return None
-        chosen = {key: drawing.one_of(value) if isinstance(value, list) else value for key, value in options.items()}
-        layer = getattr(L, f"{name}{rank}D")(*arguments, data_format=drawing.data_format, **chosen)
-        return drawing.apply(layer, x)
-
-    return stage
-
-
-def on_channels(name, *arguments, **options):
-    """A stage of a layer that has its axis of channels as an option."""
-    return lambda x, drawing: drawing.apply(getattr(L, name)(*arguments, axis=drawing.axis(x), **options), x)
-
-
-def single(name, *arguments, axes=(1, 2, 3, 4), **options):
-    """A stage of one layer, for tensors of so many axes."""
-
-    def stage(x, drawing):
-        chosen = {key: drawing.one_of(value) if isinstance(value, list) else value for key, value in options.items()}
-        return drawing.apply(getattr(L, name)(*arguments, **chosen), x) if len(x.shape) - 1 in axes else None
-
-    return stage
-
-
-def operation(function):
-    return lambda x, drawing: function(x)
-
-
-def residual(x, drawing):
-    """A convolution beside the identity."""
-    if len(x.shape) < 3 or x.shape[drawing.axis(x)] > 8:
-        return None
-    conv = ranked("Conv", x.shape[drawing.axis(x)], 3, padding="same", activation=ACTIVATIONS)
-    return L.Add()([x, conv(x, drawing)])
-
-
-def joined(x, drawing):
-    """A dense layer of the channels beside them."""
-    if drawing.axis(x) != -1:
-        return None
-    return L.Concatenate()([L.Dense(2, activation=drawing.one_of(ACTIVATIONS))(x), x])
-
-
-def gated(x, drawing):
-    """What squeezes and excites."""
-    if len(x.shape) < 3 or drawing.axis(x) != -1:
-        return None
-    pool = getattr(L, f"GlobalAveragePooling{len(x.shape) - 2}D")(keepdims=True)
-    return L.Multiply()([x, L.Dense(x.shape[-1], activation="sigmoid")(pool(x))])
-
-
-def called_twice(x, drawing):
-    """A layer that is called twice."""
-    shared = L.Dense(x.shape[-1], activation=drawing.one_of(ACTIVATIONS))
-    return shared(shared(x))
-
-
-def nested(x, drawing):
-    """A nested model of two other stages."""
-    inner = Drawing(drawing.draw, keras.Input(x.shape[1:]), drawing.data_format)
-    for _ in range(2):
-        inner.step({name: stage for name, stage in STAGES.items() if name != "nested"})
-    drawing.steps.append(f"of {inner.steps}")
-    return keras.Model(inner.input, inner.tensor)(x) if inner.tensor is not inner.input else None
-
-
-def reshaped(x, drawing):
-    size = math.prod(x.shape[1:])
-    return L.Reshape((size // 2, 2) if size % 2 == 0 else (1, size))(x)
-
-
-def widened(x, drawing):
-    """A dense layer of everything, to a small image."""
-    return L.Reshape((5, 4, 2))(L.Dense(40, activation=drawing.one_of(ACTIVATIONS))(L.Flatten()(x)))
-
-
-def normalization(x, drawing):
-    """A normalization by given statistics."""
-    axis = drawing.axis(x)
-    statistics = {"mean": [0.5] * x.shape[axis], "variance": [2.0] * x.shape[axis]}
-    return drawing.apply(L.Normalization(axis=axis, **statistics), x)
-
-
-STAGES = {
-    "convolution": ranked("Conv", 4, 3, padding=["same", "valid"], strides=[1, 2], least=3, activation=ACTIVATIONS),
-    "dilated": ranked("Conv", 3, 2, dilation_rate=2, use_bias=False, least=3, activation=ACTIVATIONS),
-    "wide stride": ranked("Conv", 2, 2, strides=3, padding=["same", "valid"], least=2),
-    "depthwise": ranked("DepthwiseConv", 2, strides=[1, 2], padding=["same", "valid"], axes=(2, 3), least=2),
-    "separable": ranked("SeparableConv", 3, 3, padding="same", activation=ACTIVATIONS, axes=(2, 3)),
-    "transposed": lambda x, drawing: (
-        L.Conv2DTranspose(2, 2, data_format=drawing.data_format)(x) if len(x.shape) == 4 else None
-    ),
-    "dense": single("Dense", 3, activation=ACTIVATIONS),
-    "max pooling": ranked("MaxPooling", 2, padding=["same", "valid"], least=2),
-    "overlapping max pooling": ranked("MaxPooling", 3, strides=2, padding="same"),
-    "average pooling": ranked("AveragePooling", 2, padding=["same", "valid"], least=2),
-    "global max pooling": ranked("GlobalMaxPooling", keepdims=[True, False]),
-    "global average pooling": ranked("GlobalAveragePooling", keepdims=[True, False]),
-    "batch normalization": on_channels("BatchNormalization"),
-    "layer normalization": single("LayerNormalization"),
-    "group normalization": on_channels("GroupNormalization", 1),
-    "root mean square normalization": single("RMSNormalization"),
-    "unit normalization": single("UnitNormalization"),
-    "relu": single("ReLU", max_value=[None, 6.0], negative_slope=[0.0, 0.1]),
-    "leaky relu": single("LeakyReLU"),
-    "prelu": single("PReLU", "random_normal"),
-    "softmax": single("Softmax"),
-    "activation": single("Activation", activation=["relu", "tanh", "gelu", "selu", "log_softmax", "linear"]),
-    "activation as an operation": operation(ops.relu),
-    "another one": operation(keras.activations.gelu),
-    "dropout": single("Dropout", 0.4),
-    "spatial dropout": ranked("SpatialDropout", 0.4, axes=(3, 4)),
-    "noise": single("GaussianNoise", 0.1),
-    "alpha dropout": single("AlphaDropout", 0.3),
-    "augmentation": single("RandomFlip", axes=(3,)),
-    "residual": residual,
-    "joined": joined,
-    "gated": gated,
-    "called twice": called_twice,
-    "nested": nested,
-    "zero padding": ranked("ZeroPadding", 1, axes=(3, 4)),
-    "cropping": ranked("Cropping", 1, axes=(3, 4), least=4),
-    "upsampling": ranked("UpSampling", 2, axes=(3, 4)),
-    "rescaling": single("Rescaling", 0.5, offset=0.25),
-    "normalization": normalization,
-    "scaled": operation(lambda x: 0.5 * x + 1.0),
-    "sliced": operation(lambda x: x[:, 1:] if x.shape[1] > 1 else None),
-    "flatten": single("Flatten", axes=(2, 3, 4)),
-    "reshape": reshaped,
-    "widened": widened,
-    "permute": lambda x, drawing: L.Permute(tuple(range(len(x.shape) - 1, 0, -1)))(x),
-    "spectral": lambda x, drawing: L.SpectralNormalization(L.Dense(3, activation=drawing.one_of(ACTIVATIONS)))(x),
-    "distributed dense": lambda x, drawing: L.TimeDistributed(L.Dense(2))(x) if len(x.shape) > 2 else None,
-}
+UNKNOWN = 9  # what an unknown size is
 
 
 class Drawing:
-    """The tensor that an encoder has come to, and the stages before it."""
+    """The tensors of an encoder that is being drawn: what it has come to, and what came before."""
 
-    def __init__(self, draw, given, data_format):
-        self.draw, self.input, self.tensor, self.data_format = draw, given, given, data_format
+    def __init__(self, draw, inputs, data_format, steps_kept=None):
+        self.draw, self.inputs, self.data_format, self.steps_kept = draw, inputs, data_format, steps_kept
+        self.tensors = [*inputs]
         self.steps = []
+
+    @property
+    def tensor(self):
+        return self.tensors[-1]
+
+    def of_a_part(self, x):
+        """For a nested model."""
+        return Drawing(self.draw, [x], self.data_format)
 
     def one_of(self, choices):
         return self.draw(st.sampled_from(list(choices)))
@@ -187,7 +45,7 @@ class Drawing:
         return 1 if self.data_format == "channels_first" and len(x.shape) > 2 else -1
 
     def sizes(self, x):
-        return x.shape[2:] if self.axis(x) == 1 else x.shape[1:-1]
+        return known(x.shape[2:] if self.axis(x) == 1 else x.shape[1:-1])
 
     def apply(self, layer, x):
         self.steps.append(f"{type(layer).__name__}({self.options(layer)})")
@@ -203,11 +61,15 @@ class Drawing:
         name, before = self.one_of(stages), len(self.steps)
         self.steps.append(name)
         y = stages[name](self.tensor, self)
-        if y is None or not 0 < math.prod(y.shape[1:]) <= LARGEST or len(y.shape) > 5:
+        if y is None or not 0 < math.prod(known(y.shape[1:])) <= LARGEST or len(y.shape) > 5:
             del self.steps[before:]
         else:
             self.steps.append(f"-> {tuple(y.shape[1:])}")
-            self.tensor = y
+            self.tensors.append(y)
+
+
+def known(shape):
+    return tuple(UNKNOWN if size is None else size for size in shape)
 
 
 class Encoder:
@@ -222,23 +84,60 @@ class Encoder:
 
 @st.composite
 def encoders(draw, **policies):
-    """An encoder of up to six stages with random weights, with given or random policies."""
-    shape = draw(st.sampled_from(SHAPES))
-    data_format = draw(st.sampled_from(DATA_FORMATS))
-    if data_format == "channels_first":
-        shape = (shape[-1], *shape[:-1])
-    drawing = Drawing(draw, keras.Input(shape, name="x"), data_format)
-    for _ in range(draw(st.integers(1, 6))):
-        drawing.step(STAGES)
-    if drawing.tensor is drawing.input:
-        drawing.tensor = L.Conv1D(2, 2)(drawing.tensor) if len(shape) == 2 else L.Flatten()(drawing.tensor)
-    model = keras.Model(drawing.input, drawing.tensor, name="encoder")
+    """An encoder of up to seven stages with random weights, with given or random policies."""
+    drawing = begun(draw)
+    is_known = None not in drawing.tensor.shape[1:]
+    stages = STAGES if is_known else {name: STAGES[name] for name in OF_ANY_SIZE}
+    for _ in range(draw(st.integers(1, 7))):
+        drawing.step(stages)
+    if any(drawing.tensor is x for x in drawing.inputs):
+        drawing.tensors.append(L.Dense(2)(drawing.tensor))
+    made = drawing.tensors[len(drawing.inputs) :]
+    outputs = [made[-1], *draw(st.lists(st.sampled_from(made), max_size=1))]
+    returned = draw(st.sampled_from(["one or a list", "one or a list", "dictionary"]))
+    inputs = [x for x in [*drawing.inputs, drawing.steps_kept] if x is not None]
+    model = keras.Model(
+        inputs[0] if len(inputs) == 1 else inputs,
+        {f"{9 - number}": y for number, y in enumerate(outputs)}
+        if returned == "dictionary"
+        else outputs
+        if len(outputs) > 1
+        else outputs[0],
+        name="encoder",
+    )
     for layer in model._flatten_layers(include_self=False, recursive=True):
         if layer._layers == [] and layer.weights:
             randomize(layer)
             layer.set_weights([scaled(weight) for weight in layer.get_weights()])
-    steps = [f"{shape} {data_format}", *drawing.steps]
+    assume(runs(model, tree.flatten(samples(model))))  # Keras refuses the masks of some layers only when it runs them
+    given = ", ".join(f"{x.name}{tuple(x.shape[1:])}" for x in inputs)
+    steps = [
+        f"{given} {drawing.data_format}",
+        *drawing.steps,
+        f"return {[tuple(y.shape[1:]) for y in outputs]} as {returned}",
+    ]
     return Encoder(model, policies or draw(random_policies(model)), steps)
+
+
+def begun(draw):
+    """A drawing with its inputs: one or two tensors, or one of unknown sizes, or words, besides with a mask of steps."""
+    shape = draw(st.sampled_from(SHAPES))
+    data_format = draw(st.sampled_from(DATA_FORMATS))
+    kind = draw(st.sampled_from(["one", "one", "two", "unknown", "words", "steps"]))
+    if kind in ("words", "steps"):
+        steps = keras.Input((9,), dtype="int32", name="steps")
+        if kind == "steps":
+            return Drawing(draw, [keras.Input((9, 3), name="x")], "channels_last", steps)
+        drawing = Drawing(draw, [steps], "channels_last")
+        embedding = L.Embedding(5, 3, mask_zero=draw(st.booleans()))
+        drawing.tensors.append(embedding(steps))
+        drawing.steps.append(f"Embedding(mask_zero={embedding.mask_zero})")
+        return drawing
+    if kind == "unknown":
+        data_format, shape = "channels_last", (*(None for _ in shape[:-1]), shape[-1])
+    if data_format == "channels_first":
+        shape = (shape[-1], *shape[:-1])
+    return Drawing(draw, [keras.Input(shape, name=name) for name in ("x", "a")[: 1 + (kind == "two")]], data_format)
 
 
 def scaled(weight):
@@ -280,7 +179,16 @@ class constantly:
 
 
 def samples(model, count=2):
-    shapes = [x.shape[1:] for x in tree.flatten(model.input)]
+    """Arrays for the inputs of a model, in the structure that it takes: numbers, among them steps of zeros, or words."""
     generator = np.random.default_rng(3)
-    found = [generator.normal(size=(count, *shape)).astype("float32") for shape in shapes]
-    return found[0] if len(found) == 1 else found
+
+    def sample(x):
+        shape = (count, *known(x.shape[1:]))
+        if "int" in x.dtype:
+            return generator.integers(0, 5, size=shape).astype(x.dtype)
+        values = generator.normal(size=shape).astype(x.dtype)
+        if len(shape) == 3 and len(model.inputs) > 1:
+            values[0, 2:4] = 0.0  # steps that are masked
+        return values
+
+    return tree.map_structure(sample, model.input)

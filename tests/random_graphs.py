@@ -102,7 +102,7 @@ class Drawing:
         self.called.append(
             replace(called, shapes=shapes_of(tensors), masked=called.masked or any(map(mask_of, tensors)))
         )
-        kept = [y for y in outputs if is_small(shape_of(y))]
+        kept = [y for y in outputs if is_small(shape_of(y)) and not y.sparse]
         read = ", ".join(f"t{self.number_of(x)}" for x in tensors)
         written = ", ".join(f"t{len(self.tensors) + number}{shape_of(y)}" for number, y in enumerate(kept))
         self.tensors.extend(kept)

@@ -173,7 +173,9 @@ LAYERS = {
     "depthwise, strided": of_rank("DepthwiseConv", 2, strides=2, depth_multiplier=2, least=2),
     "separable": of_rank("SeparableConv", 3, 2, padding="same", bias_initializer="ones"),
     "average pooling": of_rank("AveragePooling", 2, least=2),
-    "average pooling, same": of_rank("AveragePooling", 3, strides=2, padding="same"),
+    "average pooling, same": of_rank(
+        "AveragePooling", 3, strides=2, padding="same", least=2
+    ),  # PyTorch has no smaller ones
     "average pooling, channels first": channels_first("AveragePooling", 2, least=2),
     "global pooling": of_rank("GlobalAveragePooling", reads_mask=True),
     "global pooling that keeps axes": of_rank("GlobalAveragePooling", keepdims=True, reads_mask=True),

@@ -95,6 +95,19 @@ def test_two_classes_of_one_name_are_not_taken_for_each_other():
         ka.clone_tied(model)
 
 
+@pytest.mark.parametrize("name", ["Add", "Subtract", "Concatenate"])
+def test_a_layer_is_not_taken_for_the_operation_of_its_name(name):
+    x = keras.Input((6,))
+    y = getattr(L, name)()([x, L.Dense(6)(x)])
+    y = {
+        "Add": lambda: y * 0.5 + 1.0,
+        "Subtract": lambda: y - 1.0,
+        "Concatenate": lambda: keras.ops.concatenate([y, x], axis=1),
+    }[name]()
+    model = keras.Model(x, y)
+    np.testing.assert_array_equal(values(ka.clone_tied(model)(X)), values(model(X)))
+
+
 def test_a_copy_of_an_adjoint_in_a_wrapper_owns_its_kernel_and_warns_of_nothing():
     source = L.TimeDistributed(L.Dense(4, activation="relu"))
     source.build((None, 3, 6))

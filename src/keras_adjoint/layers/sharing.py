@@ -71,10 +71,14 @@ def owns_everything() -> bool:
 
 @contextmanager
 def classes_known(layer: Layer) -> Iterator[None]:
-    """Inside, Keras finds the classes of a layer and of the layers in it, also those that were never registered."""
+    """Inside, Keras finds the classes of a layer and of the layers in it, also those that were never registered.
+
+    Its own it finds anyway. Named here, the layer `Add` would also take the place of the operation `Add`.
+    """
     classes: defaultdict[str, set[type]] = defaultdict(set)
     for each in (layer, *layers_inside(layer)):
-        classes[keras.saving.get_registered_name(type(each))].add(type(each))
+        if type(each).__module__.partition(".")[0] != "keras":
+            classes[keras.saving.get_registered_name(type(each))].add(type(each))
     known = {name: next(iter(found)) for name, found in classes.items() if len(found) == 1}
     with keras.saving.custom_object_scope(known):
         yield
