@@ -25,9 +25,9 @@ def check_readable(source: keras.layers.Layer) -> None:
     stateless = type(source).build is keras.layers.Layer.build  # which builds nothing
     if not (source.built or stateless):
         raise TieError(
-            f"The source is not built, so it has no kernel yet. Call it, or `source.build(input_shape)`, before asking for "
-            f"its adjoint: write `y = layer(x)` first and `adjoint(layer)(y)` after it, since `adjoint(layer)(layer(x))` "
-            f"asks before it calls. Received: {describe(source)}"
+            f"The source is not built, so its adjoint cannot be made yet. Call it, or `source.build(input_shape)`, before "
+            f"asking for its adjoint: write `y = layer(x)` first and `adjoint(layer)(y)` after it, since "
+            f"`adjoint(layer)(layer(x))` asks before it calls. Received: {describe(source)}"
         )
     mode = source.quantization_mode
     if mode not in (None, "int8", "float8"):
