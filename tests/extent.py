@@ -1,3 +1,3 @@
-"""How much is run. `conftest.py` sets it before tests are collected, so that `make test` does not even make the large products."""
+"""How much is run: `conftest.py` says so before tests are collected, so that `make test` does not even make large products."""
 
 EXHAUSTIVE = False

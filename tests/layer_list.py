@@ -242,6 +242,9 @@ ONE_OF_EACH_FAMILY = list({case.family: case for case in reversed(LAYERS)}.value
 # Every family of layers with each of the arguments that are given anywhere in the list.
 REPRESENTATIVES = covering(LAYERS, lambda case: {(case.family, name) for name in ("", *case.settings)}, strength=1)
 
+# Of those, for what is dear and holds on every backend for the same reason: half are tried on JAX, half on TensorFlow.
+HALF = REPRESENTATIVES[BACKEND == "jax" :: 2]
+
 
 def for_each(cases, quick=None):
     """Parametrize a test by the cases that exist on this backend.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from crashing import crashes_on_sound
-from helpers import BACKEND, in_turn
+from helpers import BACKEND
 
 sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks are no part of the package
 
@@ -90,7 +90,10 @@ def test_figures_of_another_day_and_processor_get_the_facts_of_this_one(tmp_path
 
 @pytest.mark.skipif(not resident.CLEAR.exists(), reason="only Linux says what a process has held at its peak")
 @pytest.mark.every_backend
-@pytest.mark.parametrize("name", in_turn(["dilated", "grouped"]))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("grouped", marks=pytest.mark.in_turn("jax")), pytest.param("dilated", marks=pytest.mark.exhaustive)],
+)
 def test_what_is_considered_holds_no_more_than_it_may(name):
     """These are the kinds where a backend would hold all terms of a sum at once, or write out what each position reads."""
     (geometry,) = (geometry for geometry in workspace.GEOMETRIES if geometry.name == name)
@@ -139,6 +142,7 @@ def test_a_best_time_that_is_not_met_again_asks_for_more_turns(monkeypatch, foun
 def test_calibration_rates_what_the_backend_offers_and_leaves_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(calibrate, "DRAWS", {"sequence": 2, "depthwise": 2})
     monkeypatch.setattr(calibrate, "MOST", 3e6)
+    monkeypatch.setattr(calibrate, "survived", lambda run, arguments: ((each, run(each)) for each in arguments))
     file = tmp_path / "rates.json"
     file.write_text('{"another": 1}', encoding="utf-8")
     run(monkeypatch, calibrate.main, "--out", file, "--seconds", 0.001)

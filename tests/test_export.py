@@ -1,6 +1,6 @@
 """Tied models leave Keras: each format's own runtime computes the same, and the file holds a shared kernel once.
 
-What Keras itself cannot export, be it a plain `Conv2DTranspose` or the encoder alone, is tried first and skipped.
+`KERAS_EXPORTS` says which formats Keras itself writes on which backend; `make test-exhaustive` tries whether that still holds.
 """
 
 import sys
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import keras
 import pytest
+from extent import EXHAUSTIVE
+from helpers import BACKEND, BACKENDS, in_turn
 
 sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks are no part of the package
 
@@ -18,36 +20,49 @@ from benchmarks.export.models import KERNELS, MODELS, autoencoder, branches, con
 WIDE = 192  # channels, so that kernels outweigh everything else in a file
 
 
-@pytest.fixture(params=FORMATS, ids=lambda kind: kind.name)
-def kind(request):
-    if not request.param.is_installed:
-        pytest.skip(f"`{request.param.runtime}` is not installed")
-    reason = why_not(request.param)
-    if reason:
-        pytest.skip(
-            f"Keras on {keras.backend.backend()} exports no plain Conv2DTranspose to {request.param.name}: {reason}"
-        )
-    return request.param
+# The backends from which Keras exports a model with a transposed convolution.
+KERAS_EXPORTS = {
+    "tf_saved_model": ("tensorflow", "jax"),
+    "onnx": BACKENDS,
+    "openvino": ("tensorflow", "torch"),
+    "litert": ("tensorflow",),
+    "torch": ("torch",),
+}
 
 
-def exported(model, encoder, kind, **options):
-    """What came of exporting a tied model; a skipped test if the encoder alone is already too much."""
-    result = attempt(model, kind, **options)
-    if not result.works and not attempt(encoder, kind).works:
-        pytest.skip(f"Keras on {keras.backend.backend()} does not export the encoder to {kind.name}: {result.error}")
-    return result
+def in_formats(cases, name, kind_of=lambda case: case):
+    """Parameters of a test of formats: each case runs on one of the backends from which Keras writes its format."""
+    parameters = in_turn(cases, name, lambda case: KERAS_EXPORTS[kind_of(case).name])
+    return [
+        each
+        for each, case in zip(parameters, cases, strict=True)
+        if BACKEND in KERAS_EXPORTS[kind_of(case).name] and kind_of(case).is_installed
+    ]
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        pytest.param(make, id=make.__name__, marks=() if make in (memory, branches) else pytest.mark.exhaustive)
-        for make in MODELS
-    ],
-)
+each_format = pytest.mark.parametrize("kind", in_formats(FORMATS, lambda kind: kind.name))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: kind.name)
+def test_keras_itself_exports_from_these_backends_alone(kind):
+    assert (why_not(kind) == "") == (BACKEND in KERAS_EXPORTS[kind.name])
+
+
+def autoencoders():
+    """(format, encoder): in `make test` one encoder for every pair of a format and a backend."""
+    for number, kind in enumerate(
+        kind for kind in FORMATS if kind.is_installed and BACKEND in KERAS_EXPORTS[kind.name]
+    ):
+        quick = (memory, branches)[(number + BACKENDS.index(BACKEND)) % 2]
+        for make in MODELS if EXHAUSTIVE else [quick]:
+            yield pytest.param(kind, make, id=f"{kind.name}, {make.__name__}")
+
+
+@pytest.mark.parametrize(("kind", "make"), autoencoders())
 def test_exported_autoencoder_computes_the_same(kind, make):
-    encoder, model = autoencoder(make)
-    result = exported(model, encoder, kind)
+    _, model = autoencoder(make)
+    result = attempt(model, kind)
     if "broadcast_merge_into" in result.error:
         pytest.xfail(
             f"OpenVINO infers wrong shapes in the whole model, though around none of its layers: {result.error}"
@@ -56,22 +71,21 @@ def test_exported_autoencoder_computes_the_same(kind, make):
     assert result.difference < 1e-5
 
 
+@each_format
 def test_exporting_is_not_needed_for_a_file_that_works(kind):
-    encoder, model = autoencoder(convolutions)
-    result = exported(model, encoder, kind, plainly=True)
+    _, model = autoencoder(convolutions)
+    result = attempt(model, kind, plainly=True)
     assert result.works, result.error
     assert result.difference < 1e-5
 
 
 @pytest.mark.parametrize(
     ("kind", "layer"),
-    [
-        pytest.param(kind, layer, id=f"{kind.name}, {layer}")
-        for kind in FORMATS
-        for layer in KERNELS
-        if layer in kind.shares
-    ],
-    indirect=["kind"],
+    in_formats(
+        [(kind, layer) for kind in FORMATS for layer in KERNELS if layer in kind.shares],
+        lambda case: f"{case[0].name}, {case[1]}",
+        lambda case: case[0],
+    ),
 )
 def test_file_holds_a_shared_kernel_once(kind, layer):
     encoder, tied = autoencoder(KERNELS[layer], WIDE)
@@ -82,11 +96,11 @@ def test_file_holds_a_shared_kernel_once(kind, layer):
     assert twice - alone > shared
 
 
+@each_format
 def test_a_square_kernel_computes_the_same(kind):
     image = keras.Input((9, 8, 6))
     encoder = keras.Model(image, keras.layers.Conv2D(6, 3, strides=2, padding="same")(image))
-    model = ka.autoencoder(encoder)
-    result = exported(model, encoder, kind)
+    result = attempt(ka.autoencoder(encoder), kind)
     assert result.works, result.error
     assert result.difference < 1e-5
 
