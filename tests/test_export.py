@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks are no part of
 
 import keras_adjoint as ka
 from benchmarks.export.formats import FORMATS, attempt, why_not
-from benchmarks.export.models import KERNELS, MODELS, autoencoder, branches, convolutions, memory
+from benchmarks.export.models import KERNELS, MODELS, autoencoder, branches, convolutions, memory, pooling
 
 WIDE = 192  # channels, so that kernels outweigh everything else in a file
 
@@ -28,6 +28,10 @@ KERAS_EXPORTS = {
     "litert": ("tensorflow",),
     "torch": ("torch",),
 }
+# The encoders, of stock layers alone, that it does not export although it exports others.
+NOT_EXPORTED = {("onnx", "tensorflow"): {branches}, ("onnx", "jax"): {pooling, memory, branches}}
+# And the one whose file OpenVINO does not take, because it infers wrong shapes.
+NOT_TAKEN = {("openvino", "tensorflow"): {branches}}
 
 
 def in_formats(cases, name, kind_of=lambda case: case):
@@ -43,19 +47,15 @@ def in_formats(cases, name, kind_of=lambda case: case):
 each_format = pytest.mark.parametrize("kind", in_formats(FORMATS, lambda kind: kind.name))
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: kind.name)
-def test_keras_itself_exports_from_these_backends_alone(kind):
-    assert (why_not(kind) == "") == (BACKEND in KERAS_EXPORTS[kind.name])
-
-
 def autoencoders():
     """(format, encoder): in `make test` one encoder for every pair of a format and a backend."""
-    for number, kind in enumerate(
-        kind for kind in FORMATS if kind.is_installed and BACKEND in KERAS_EXPORTS[kind.name]
-    ):
-        quick = (memory, branches)[(number + BACKENDS.index(BACKEND)) % 2]
-        for make in MODELS if EXHAUSTIVE else [quick]:
+    for number, kind in enumerate(FORMATS):
+        if BACKEND not in KERAS_EXPORTS[kind.name] or not kind.is_installed:
+            continue
+        fails = {make for table in (NOT_EXPORTED, NOT_TAKEN) for make in table.get((kind.name, BACKEND), ())}
+        works = [make for make in MODELS if make not in fails]
+        quick = [make for make in (memory, branches) if make in works] or works
+        for make in works if EXHAUSTIVE else [quick[number % len(quick)]]:
             yield pytest.param(kind, make, id=f"{kind.name}, {make.__name__}")
 
 
@@ -63,12 +63,18 @@ def autoencoders():
 def test_exported_autoencoder_computes_the_same(kind, make):
     _, model = autoencoder(make)
     result = attempt(model, kind)
-    if "broadcast_merge_into" in result.error:
-        pytest.xfail(
-            f"OpenVINO infers wrong shapes in the whole model, though around none of its layers: {result.error}"
-        )
     assert result.works, result.error
     assert result.difference < 1e-5
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", FORMATS, ids=lambda kind: kind.name)
+def test_what_is_left_out_does_not_work_yet(kind):
+    assert (why_not(kind) == "") == (BACKEND in KERAS_EXPORTS[kind.name])
+    for make in NOT_EXPORTED.get((kind.name, BACKEND), ()):
+        assert not attempt(make(), kind).works
+    for make in NOT_TAKEN.get((kind.name, BACKEND), ()):
+        assert "broadcast_merge_into" in attempt(autoencoder(make)[1], kind).error
 
 
 @each_format
