@@ -5,8 +5,6 @@ Seen on Keras 3.10.0, 3.12.4, 3.14.1 and 3.15.1.
 """
 
 import ast
-import copy
-import pickle
 from pathlib import Path
 
 import keras
@@ -23,26 +21,21 @@ from keras_adjoint.keras_internals import (
     LayerScale,
     StochasticDepth,
     activation_operations,
-    announce_to_file,
     call_of,
     called_aside,
     calls_of,
     layers_inside,
+    mask_of,
+    masked,
     nn_operations,
     nodes_of,
     numpy_operations,
     own_variables,
     producer_of,
-    read_from_file_before,
-    reads_file,
-    reads_hdf5,
-    restores_copy,
     scale_along_codes,
     set_own_trainable,
-    shared_while_saving,
     stored_kernel,
     stored_variable,
-    without_code_from_files,
 )
 
 SOURCES = Path(keras_adjoint.__file__).parent.parent
@@ -252,6 +245,12 @@ def test_the_name_of_an_operation_can_be_changed():
         keras.Model(inputs, outputs)
 
 
+def test_the_nodes_of_a_sequential_model():
+    dense = L.Dense(2)
+    assert [node.operation for node in nodes_of(keras.Sequential([keras.Input((2,)), dense]))] == [dense]
+    assert list(nodes_of(keras.Sequential([dense]))) == []
+
+
 # --- layers and their variables
 
 
@@ -296,6 +295,42 @@ def test_training_of_a_layers_own_variables_alone():
     assert layer.trainable_variables == []
     set_own_trainable(layer, True)
     assert len(layer.trainable_variables) == 3
+
+
+def test_masks_travel_with_tensors():
+    x = ops.ones((2, 3, 4))
+    assert mask_of(x) is None and mask_of(masked(x, None)) is None
+    mask = ops.ones((2, 3), "bool")
+    assert masked(x, mask) is x and mask_of(x) is mask
+    assert mask_of(L.Masking()(keras.Input((3, 4)))).shape == (None, 3)
+
+
+def test_what_is_called_aside_is_at_inference_and_leaves_no_losses():
+    inner = L.Dropout(0.5)
+
+    class Outer(L.Layer):
+        def call(self, x):
+            self.add_loss(ops.sum(x))
+            return inner(x)
+
+    class Around(L.Layer):
+        def __init__(self):
+            super().__init__()
+            self.outer = Outer()
+
+        def call(self, x):
+            with called_aside(self.outer):
+                aside = self.outer(x)
+            return aside, self.outer(x)
+
+    around = Around()
+    aside, usual = around(ops.ones((8, 8)), training=True)
+    assert (ops.convert_to_numpy(aside) == 1).all()
+    assert (ops.convert_to_numpy(usual) == 0).any()
+    assert len(around.losses) == 1
+    with keras.StatelessScope(collect_losses=True) as scope:
+        around(ops.ones((8, 8)), training=True)
+        assert len(scope.losses) == 1
 
 
 # --- the layers of Keras' own networks
@@ -357,115 +392,3 @@ def test_the_variable_that_holds_a_kernel():
     dense.enable_lora(2)
     assert stored_kernel(dense) in dense.non_trainable_variables
     assert stored_kernel(L.ReLU()) is None
-
-
-# --- files
-
-
-def test_no_code_from_files(tmp_path):
-    keras.Sequential([keras.Input((4,)), L.Lambda(lambda x: 2 * x)]).save(tmp_path / "model.h5")
-    with without_code_from_files(), pytest.raises(ValueError, match="Lambda"):
-        keras.saving.load_model(tmp_path / "model.h5", compile=False)
-
-
-def test_a_layer_that_is_met_twice_in_a_file_is_one_layer_again():
-    dense = L.Dense(2)
-    dense.build((None, 3))
-    with shared_while_saving():
-        configs = [keras.saving.serialize_keras_object(dense) for _ in range(2)]
-    assert configs[0]["shared_object_id"] == configs[1]["shared_object_id"]
-    assert not reads_file()
-    with shared_while_saving():
-        assert reads_file()
-        first, second = map(keras.saving.deserialize_keras_object, configs)
-    assert first is second
-    assert keras.saving.deserialize_keras_object(configs[0]) is not first
-
-
-def test_an_announced_layer_has_an_identity_when_it_is_met_first():
-    dense = L.Dense(2)
-    announce_to_file(dense)  # no file is written now
-    with shared_while_saving():
-        assert "shared_object_id" not in keras.saving.serialize_keras_object(L.Dense(2))
-        announce_to_file(dense)
-        assert "shared_object_id" in keras.saving.serialize_keras_object(dense)
-
-
-def test_what_is_called_aside_is_at_inference_and_leaves_no_losses():
-    inner = L.Dropout(0.5)
-
-    class Outer(L.Layer):
-        def call(self, x):
-            self.add_loss(ops.sum(x))
-            return inner(x)
-
-    class Around(L.Layer):
-        def __init__(self):
-            super().__init__()
-            self.outer = Outer()
-
-        def call(self, x):
-            with called_aside(self.outer):
-                aside = self.outer(x)
-            return aside, self.outer(x)
-
-    around = Around()
-    aside, usual = around(ops.ones((8, 8)), training=True)
-    assert (ops.convert_to_numpy(aside) == 1).all()
-    assert (ops.convert_to_numpy(usual) == 0).any()
-    assert len(around.losses) == 1
-    with keras.StatelessScope(collect_losses=True) as scope:
-        around(ops.ones((8, 8)), training=True)
-        assert len(scope.losses) == 1
-
-
-class Reporting(L.Layer):
-    """A layer that notes how Keras came to make it from a config."""
-
-    found = []
-
-    def __init__(self, inner=None, **kwargs):
-        super().__init__(**kwargs)
-        self.inner = inner
-
-    def call(self, x):
-        return x
-
-    def get_config(self):
-        announce_to_file(self.inner)
-        return {**super().get_config(), "inner": keras.saving.serialize_keras_object(self.inner)}
-
-    @classmethod
-    def from_config(cls, config):
-        cls.found.append((read_from_file_before(config["inner"]), reads_hdf5(), restores_copy()))
-        return cls(**{**config, "inner": keras.saving.deserialize_keras_object(config["inner"])})
-
-
-@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
-def test_a_layer_can_tell_how_it_is_made_from_its_config(tmp_path):
-    inner = L.Dense(2)
-    inner.build((None, 2))
-    x = keras.Input((2,))
-    model = keras.Model(x, Reporting(inner)(Reporting(inner)(x)))
-    model.save(tmp_path / "m.keras")
-    model.save(tmp_path / "m.h5")
-    ways = {
-        "file": lambda: keras.saving.load_model(tmp_path / "m.keras"),
-        "HDF5": lambda: keras.saving.load_model(tmp_path / "m.h5"),
-        "copy": lambda: copy.deepcopy(model),
-        "pickle": lambda: pickle.loads(pickle.dumps(model)),
-        "clone": lambda: keras.models.clone_model(model),
-    }
-    found = {}
-    with keras.saving.custom_object_scope({"Reporting": Reporting}):
-        for name, make in ways.items():
-            Reporting.found.clear()
-            make()
-            found[name] = list(Reporting.found)
-    assert found == {
-        "file": [(False, False, False), (True, False, False)],
-        "HDF5": [(False, True, False)] * 2,
-        "copy": [(False, False, True), (True, False, True)],
-        "pickle": [(False, False, True), (True, False, True)],
-        "clone": [(False, False, False)] * 2,
-    }

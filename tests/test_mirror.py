@@ -215,7 +215,7 @@ def test_several_inputs_and_outputs():
 @pytest.mark.parametrize(
     "policies, message",
     [
-        ({"norm": "own_"}, '`norm` must be one of "own", "inverse", "adjoint", "skip". Received: norm=.own_.'),
+        ({"norm": "own_"}, '`norm` must be one of "own", "inverse", "adjoint", "scale", "skip". Received: norm=.own_.'),
         ({"activation": "foo"}, "or any activation of Keras. Received: activation='foo'"),
         ({"bias": "zero"}, '`bias` must be one of "none", "own"'),
         ({"pooling": {"conv": "max"}}, "`pooling` must be one of"),

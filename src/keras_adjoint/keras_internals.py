@@ -1,11 +1,12 @@
 """What this package takes from Keras beyond its public API, all of it.
 
 No other module imports from `keras.src` or reads an attribute of Keras' that begins with an underscore.
-`tests/test_keras_internals.py` holds every name here to what its docstring says, and names the versions it was seen on.
+`tests/test_keras_internals.py` and, for files, `test_keras_files.py` hold every name here to what its docstring says, and name
+the versions it was seen on.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Any, TypeAlias
@@ -15,6 +16,7 @@ from keras.src.activations import activations as activation_operations
 from keras.src.applications.convnext import LayerScale, StochasticDepth
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from keras.src.backend.common import global_state
+from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 from keras.src.layers.layer import CallContext
 from keras.src.models.functional import Functional
@@ -67,13 +69,15 @@ def calls_of(operation: keras.Operation) -> Sequence[Node]:
     return getattr(operation, "_inbound_nodes", ())
 
 
-def nodes_of(model: Functional) -> Iterator[Node]:
-    """The calls that a Functional model consists of, in an order in which they can run.
+def nodes_of(model: Functional | keras.Sequential) -> Iterator[Node]:
+    """The calls that a Functional or Sequential model consists of, in an order in which they can run.
 
-    Besides what `calls_of` says of nodes, these have an `operation`. Inputs are left out.
+    Besides what `calls_of` says of nodes, these have an `operation`. Inputs are left out. A model without a graph has none.
     """
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        yield from (node for node in model._nodes_by_depth[depth] if not node.is_input)
+    graph = model._functional if isinstance(model, keras.Sequential) else model
+    by_depth = {} if graph is None else graph._nodes_by_depth
+    for depth in sorted(by_depth, reverse=True):
+        yield from (node for node in by_depth[depth] if not node.is_input)
 
 
 # --- layers and their variables
@@ -119,6 +123,18 @@ def called_aside(layer: keras.layers.Layer) -> Iterator[None]:
         global_state.set_global_attribute(_CALL_GOING_ON, outer)
         for each, count in zip(losses, counts, strict=True):
             del each[count:]
+
+
+def mask_of(tensor: Tensor) -> Tensor | None:
+    """The mask that a tensor carries, which layers called on it find."""
+    return get_keras_mask(tensor)
+
+
+def masked(tensor: Tensor, mask: Tensor | None) -> Tensor:
+    """The same tensor, which from now on carries a mask, if there is one."""
+    if mask is not None:
+        set_keras_mask(tensor, mask)
+    return tensor
 
 
 # --- quantised kernels
@@ -175,6 +191,20 @@ def announce_to_file(layer: keras.layers.Layer) -> None:
         met.setdefault(id(layer), {})
 
 
+def kept_with_file(name: str, make: Callable[[], Any]) -> Any:
+    """A value that is kept under a name as long as Keras is writing one file, made at first; `None` if it writes none."""
+    met = global_state.get_global_attribute(_MET_WHILE_WRITING)
+    if met is not None and name not in met:
+        met[name] = make()
+    return None if met is None else met[name]
+
+
+def models_being_written() -> list[keras.Model]:
+    """The Functional and Sequential models that Keras is asking for their configs now, the innermost first."""
+    codes = {Functional.get_config.__code__, keras.Sequential.get_config.__code__}
+    return [frame.f_locals["self"] for frame in _frames() if frame.f_code in codes]
+
+
 def reads_file() -> bool:
     """Whether Keras is reading a file now, and finds again the layers that it has read from it."""
     return global_state.get_global_attribute(_MET_WHILE_READING) is not None
@@ -193,9 +223,12 @@ def reads_hdf5() -> bool:
 
 def restores_copy() -> bool:
     """Whether Keras is restoring an object for `pickle` or `copy.deepcopy`, which it does object by object."""
+    return any(frame.f_code is KerasSaveable._unpickle_model.__code__ for frame in _frames())
+
+
+def _frames() -> Iterator[FrameType]:
+    """The calls that are going on, the innermost first."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame.f_code is KerasSaveable._unpickle_model.__code__:
-            return True
+        yield frame
         frame = frame.f_back
-    return False

@@ -13,10 +13,10 @@ import keras
 from keras import ops
 
 from keras_adjoint.keras_internals import activation_operations, nn_operations, numpy_operations
+from keras_adjoint.layers.derivative import derivative, transposed_derivative
 from keras_adjoint.layers.registry import nearest_class
 from keras_adjoint.layers.tied import Tied, call_at_inference
 from keras_adjoint.ops import Shape, Tensor
-from keras_adjoint.ops.backend import current
 
 Activation: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -96,6 +96,7 @@ class ActivationGradient(Tied):
     Args:
         source: The layer of the activation: a `keras.layers.Activation`, or any other layer that maps one tensor to one.
         guided: Whether negative cotangents are stopped as well.
+        transposed: Whether to apply J itself, which is the adjoint of the above.
         tied: See `Tied`.
 
     Call arguments:
@@ -116,9 +117,11 @@ class ActivationGradient(Tied):
     [[1.0, 0.0, 0.0]]
     """
 
-    def __init__(self, source: keras.layers.Layer, *, guided: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, source: keras.layers.Layer, *, guided: bool = False, transposed: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(source, **kwargs)
-        self.guided = guided
+        self.guided, self.transposed = guided, transposed
         self.takes_mask = "mask" in inspect.signature(source.call).parameters
 
     @property
@@ -130,13 +133,21 @@ class ActivationGradient(Tied):
         """Whether the derivative is computed from the activation's output."""
         return from_output(self.source) is not None
 
+    def transpose(self, source: keras.layers.Layer, **options: Any) -> "ActivationGradient":
+        """The adjoint of this layer, for a source that computes the same."""
+        return ActivationGradient(source, transposed=not self.transposed, dtype=self.dtype_policy, **options)
+
     def call(self, y: Tensor, recorded: Tensor, recorded_mask: Tensor | None = None) -> Tensor:
         y = ops.relu(y) if self.guided else y
-        derivative = from_output(self.source)
-        if derivative is not None:
-            return derivative(recorded, y)
+        symmetric = from_output(self.source)
+        if symmetric is not None:
+            return symmetric(recorded, y)
+
+        def function(xs: list[Tensor]) -> list[Tensor]:
+            return [ops.cast(self._activate(xs[0], recorded_mask), y.dtype)]
+
         x = ops.cast(recorded, self.compute_dtype)  # integers have no derivative
-        return current().vjp(lambda x: ops.cast(self._activate(x, recorded_mask), y.dtype), x, y)
+        return (derivative if self.transposed else transposed_derivative)(function, [x], [y])[0]
 
     def _activate(self, x: Tensor, mask: Tensor | None) -> Tensor:
         return self.source(x, mask=mask) if self.takes_mask else call_at_inference(self.source, x)
@@ -144,13 +155,15 @@ class ActivationGradient(Tied):
     def compute_output_spec(
         self, y: keras.KerasTensor, recorded: keras.KerasTensor, recorded_mask: keras.KerasTensor | None = None
     ) -> keras.KerasTensor:
-        return keras.KerasTensor(recorded.shape, dtype=self.compute_dtype)
+        shape = self.source.compute_output_spec(recorded).shape if self.transposed else recorded.shape
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def compute_output_shape(self, y_shape: Shape, recorded_shape: Shape, *masks_shape: Shape) -> Shape:
-        return recorded_shape
+        recorded = keras.KerasTensor(recorded_shape, self.compute_dtype)
+        return tuple(self.compute_output_spec(recorded, recorded).shape)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "guided": self.guided}
+        return {**super().get_config(), "guided": self.guided, "transposed": self.transposed}
 
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")

@@ -9,8 +9,11 @@ import numpy as np
 from keras.layers import Layer
 
 from keras_adjoint.errors import NoRuleError
+from keras_adjoint.keras_internals import calls_of
+from keras_adjoint.layers.arguments import depends_on_mask, has_masks, is_beyond_rule
 from keras_adjoint.layers.automatic import automatic_adjoint
 from keras_adjoint.layers.bias import READS_SOURCE
+from keras_adjoint.layers.call_pattern import recorded_patterns
 from keras_adjoint.layers.kernel import check_readable
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, RULES, apply_rule, class_with_rule, describe
 from keras_adjoint.layers.sharing import copy_value
@@ -46,6 +49,33 @@ def linear_adjoint(source: Layer, **options: Any) -> Layer:
     if layer_class in REGISTERED_BY_USERS:
         _check_user_rule(source, result)
     return result
+
+
+def adjoint_as_called(source: Layer, **options: Any) -> Layer:
+    """The adjoint of a layer in the way in which it was called symbolically, if a rule for it knows nothing of that way.
+
+    Options as in `adjoint`.
+
+    Raises:
+        NoRuleError: If it was called in ways that are different operators, or by masks that are a part of the operator.
+    """
+    nodes = [] if isinstance(source, Tied) or class_with_rule(source) is None else calls_of(source)
+    beyond = [is_beyond_rule(source, node) for node in nodes]
+    if any(beyond) and not all(beyond):
+        raise NoRuleError(
+            f"`{source.name}` was called with constants or options beside its tensors in some calls, and not in others, so it "
+            f"stands for several operators. Take the adjoint of a model that holds the call that is meant. Received: "
+            f"{describe(source)}"
+        )
+    if any(beyond):
+        return automatic_adjoint(source, patterns=recorded_patterns(source), **options)
+    if any(has_masks(node) for node in nodes) and depends_on_mask(source):
+        raise NoRuleError(
+            f"`{source.name}` was called with a mask, which is a part of what it computes and no part of the layer. "
+            f"`keras_adjoint.autoencoder` of a model reads the mask. For the adjoint without one, take that of a layer that "
+            f"was not called with one. Received: {describe(source)}"
+        )
+    return linear_adjoint(source, **options)
 
 
 def has_activation(layer: Any) -> bool:

@@ -1,6 +1,8 @@
 """The automatic adjoint: of a layer that has no rule and proves to be linear, the transpose of the backend's own derivative."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -9,10 +11,10 @@ from keras import ops, tree
 from keras.layers import Layer
 
 from keras_adjoint.errors import NoRuleError, SizeError
-from keras_adjoint.layers.call_pattern import CallPattern, flat, recorded_patterns, single_input
+from keras_adjoint.layers.call_pattern import CallPattern, flat, recorded_patterns, shapes_agree, single_input
 from keras_adjoint.layers.inputs import check_real, name_of_dtype
-from keras_adjoint.layers.linearity import NotLinear, Prober, check_linearity
-from keras_adjoint.layers.linearity import agree as same
+from keras_adjoint.layers.linear_source import check_calls, prober
+from keras_adjoint.layers.linearity import NotLinear
 from keras_adjoint.layers.options import as_integer
 from keras_adjoint.layers.registry import apply_rule, describe, why_no_rule
 from keras_adjoint.layers.sharing import copy_value
@@ -21,7 +23,7 @@ from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.backend import current
 
-_UNKNOWN_SIZE = 12  # what an unknown size is tried with
+_MOST_NUMBERS = 2**20  # in inputs of a size at which it is still tested whether a source is linear
 
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")
@@ -42,8 +44,8 @@ class AutomaticAdjoint(Tied):
         output_size: The shape wanted in this call, or a tensor that has it; a list for several inputs.
 
     Input shape: That of the source's output.
-    Output shape: That of the source's input. Inputs that are one argument of the source come in its structure, others in
-        a list.
+    Output shape: That of the source's input. Inputs that are one argument of the source come in its structure, several
+        others in a list.
 
     Raises:
         SizeError: If the source works for several sizes and nothing says which is meant.
@@ -70,6 +72,7 @@ class AutomaticAdjoint(Tied):
         super().__init__(source, **kwargs)
         self.patterns = tuple(recorded_patterns(source) if patterns is None else patterns)
         self.output_size = None if output_size is None else tuple(self._asked_shapes(output_size))
+        self._tested: set[tuple[Shape, ...]] = set()
 
     # --- the operator
 
@@ -78,6 +81,8 @@ class AutomaticAdjoint(Tied):
         pattern, shapes = self.resolve([tuple(each.shape) for each in ys], output_size)
         if any(None in shape for shape in shapes):
             raise self._ambiguous([tuple(each.shape) for each in ys], [shapes])
+        if current().is_concrete(ys):
+            self._check_linear_at(pattern, shapes)
         batch = ops.shape(ys[0])[0]
         xs = [ops.zeros((batch, *shape), dtype=self.compute_dtype) for shape in shapes]
 
@@ -123,14 +128,17 @@ class AutomaticAdjoint(Tied):
     def _of_ranks(self, ranks: list[int]) -> CallPattern | None:
         """How the source is called on tensors with as many axes, batch axis included; `None` if that is not known."""
         fitting = [one for one in self.patterns if [len(shape) for shape in one.input_shapes] == ranks]
-        operators = {one.operator: one for one in fitting}
+        self._check_one_operator(fitting)
+        return next(iter(fitting), None)
+
+    def _check_one_operator(self, fitting: Sequence[CallPattern]) -> None:
+        operators = {one.operator for one in fitting}
         if len(operators) > 1:
             raise NoRuleError(
                 f"`{self.source.name}` was called with different arguments beside its tensors, so it stands for several "
                 f"operators. Take the adjoint of a model that holds the call that is meant. Received: "
                 f"{len(operators)} different calls of {describe(self.source)}"
             )
-        return next(iter(fitting), None)
 
     # --- sizes
 
@@ -140,12 +148,13 @@ class AutomaticAdjoint(Tied):
         if asked is not None:
             pattern = self._of_ranks([1 + len(shape) for shape in asked])
             return pattern or single_input((None, *asked[0]), self.compute_dtype), list(asked)
-        fitting = [p for p in self.patterns if not p.outputs or agree(received, p.output_shapes)]
+        fitting = [p for p in self.patterns if not p.outputs or shapes_agree(received, p.output_shapes)]
         if not fitting and self.patterns:
             self._check_fits(received, self.patterns[0].output_shapes)
         shapes = [[shape[1:] for shape in pattern.input_shapes] for pattern in fitting]
         if len(fitting) == 1:
             return fitting[0], shapes[0]
+        self._check_one_operator(fitting)
         raise self._ambiguous(received, shapes)
 
     def _ambiguous(self, received: Sequence[Shape], shapes: Sequence[Sequence[Shape]]) -> SizeError:
@@ -191,8 +200,26 @@ class AutomaticAdjoint(Tied):
             f"Received: output_size={size!r}"
         )
 
+    def _check_linear_at(self, pattern: CallPattern, shapes: Sequence[Shape]) -> None:
+        """Test once for each size whether the source is linear there, too, as far as that can be tested here and now."""
+        sizes = tuple(shapes)
+        if sizes in self._tested or not all(isinstance(size, int) for shape in sizes for size in shape):
+            return
+        self._tested.add(sizes)
+        at_creation = any(sizes == tuple(shapes) for _, shapes in self.calls())
+        concrete = current().is_concrete([variable.value for variable in self.source.variables])
+        if at_creation or not concrete or sum(map(math.prod, sizes)) > _MOST_NUMBERS:
+            return
+        try:
+            check_calls(self.source, [(replace(pattern, outputs=()), shapes)])
+        except NotLinear as found:
+            raise NoRuleError(
+                f"`{self.source.name}` is linear at the sizes that it was tested at before, and at this one it is not: "
+                f"{found}. Received: inputs of shape {', '.join(map(str, sizes))}, {describe(self.source)}"
+            ) from None
+
     def _check_fits(self, received: Sequence[Shape], expected: Sequence[Shape]) -> None:
-        if not agree(received, expected):
+        if not shapes_agree(received, expected):
             raise ValueError(
                 f"`{self.name}` takes the output of `{self.source.name}`: {', '.join(map(str, expected))}. "
                 f"Received: {'tensors' if len(received) > 1 else 'a tensor'} of shape {', '.join(map(str, received))}"
@@ -212,6 +239,7 @@ class AutomaticAdjoint(Tied):
     def compute_output_spec(self, y: Any, output_size: Any = None, **kwargs: Any) -> Any:
         ys = flat(y)
         pattern, shapes = self.resolve([tuple(each.shape) for each in ys], output_size)
+        self._check_linear_at(pattern, shapes)
         tensors = [keras.KerasTensor((ys[0].shape[0], *shape), dtype=self.compute_dtype) for shape in shapes]
         return pattern.packed(tensors)
 
@@ -229,17 +257,6 @@ class AutomaticAdjoint(Tied):
     def from_config(cls, config: dict[str, Any]) -> "AutomaticAdjoint":
         patterns = [CallPattern.from_config(pattern) for pattern in config["patterns"]]
         return super().from_config({**config, "patterns": patterns})
-
-
-def agree(received: Sequence[Shape], expected: Sequence[Shape]) -> bool:
-    """Whether shapes agree wherever both are known, the batch axis left out."""
-    return len(received) == len(expected) and all(
-        len(one) == len(two)
-        and all(
-            a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in zip(one[1:], two[1:], strict=True)
-        )
-        for one, two in zip(received, expected, strict=True)
-    )
 
 
 def flat_shapes(shapes: Any) -> list[Any]:
@@ -285,7 +302,7 @@ def automatic_adjoint(
         )
     if not options.get("tied", True):
         if source.weights:
-            source = _copied(source)
+            source = copied_as_it_is(source)
         else:
             del options["tied"]  # nothing there that could be shared
     result = apply_rule(AutomaticAdjoint, source, options)
@@ -300,7 +317,7 @@ def automatic_adjoint(
             f"pass the shape without the batch axis as `output_size=...`. Received: {describe(source)}"
         )
     try:
-        check_source(result)
+        check_calls(source, result.calls())
     except NotLinear as found:
         raise NoRuleError(
             f"No adjoint is known for `{name}`: {why_no_rule(source)}, and it is not linear: {found}. `mirror` and "
@@ -310,57 +327,7 @@ def automatic_adjoint(
     return result
 
 
-def check_source(adjoint: AutomaticAdjoint) -> None:
-    """Raise a NotLinear unless the source of an automatic adjoint is linear at each of its sizes."""
-    source = adjoint.source
-    if "float" not in source.compute_dtype:
-        raise NotLinear(f"it computes with `{source.compute_dtype}`, where no operation is linear")
-    before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in source.variables]
-    for pattern, shapes in adjoint.calls():
-        probe = prober(source, pattern, shapes)
-        given = [(None, *y.shape[1:]) for y in probe.of_zeros()]
-        _check_unchanged(source, before)
-        _check_shapes(given, pattern.output_shapes)
-        check_linearity(probe.function, probe.shapes, source.compute_dtype, pattern.samples)
-        _check_integers(probe, pattern)
-
-
-def prober(source: Layer, pattern: CallPattern, shapes: Sequence[Shape]) -> Prober:
-    """Calls a layer on arrays by a pattern, at some size where that is unknown."""
-    known = [tuple(_UNKNOWN_SIZE if size is None else int(size) for size in shape) for shape in shapes]
-    return Prober(lambda xs: pattern.call(source, xs), known, source.compute_dtype, pattern.samples)
-
-
-def _check_shapes(given: Sequence[Shape], announced: Sequence[Shape]) -> None:
-    if announced and not agree(given, announced):
-        shapes, others = (", ".join(map(str, each)) for each in (given, announced))
-        raise NotLinear(f"at inference it gives {shapes}, although it says of a symbolic call that it gives {others}")
-
-
-def _check_integers(probe: Prober, pattern: CallPattern) -> None:
-    """Layers that are called on integers may round what they give."""
-    if pattern.takes_integers:
-
-        def typed(xs: list[Tensor]) -> Any:
-            return probe.function([keras.ops.cast(x, each.dtype) for x, each in zip(xs, pattern.inputs, strict=True)])
-
-        other = Prober(typed, probe.shapes, probe.dtype, pattern.samples)
-        xs = [other.generator.integers(0, 5, (other.samples, *shape)) for shape in probe.shapes]
-        what = f"of integers of {' and '.join(x.dtype for x in pattern.inputs)} it gives something else than of floats"
-        same(other(xs), probe(xs), probe.rounding, what)
-
-
-def _check_unchanged(source: Layer, before: list[Any]) -> None:
-    pairs = zip(source.variables, before, strict=True)
-    changed = [v for v, old in pairs if not np.array_equal(keras.ops.convert_to_numpy(v), old, equal_nan=True)]
-    for variable, old in zip(source.variables, before, strict=True):
-        if any(variable is one for one in changed):
-            variable.assign(old)
-    if changed:
-        raise NotLinear(f"at every call it changes its own variables {', '.join(v.name for v in changed)}")
-
-
-def _copied(source: Layer) -> Layer:
+def copied_as_it_is(source: Layer) -> Layer:
     """A copy of a layer with its own variables."""
     config = keras.saving.serialize_keras_object(source)
     config["config"]["name"] = f"{source.name}_copy"  # in PyTorch parameters of equal paths would be one

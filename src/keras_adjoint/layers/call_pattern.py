@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
@@ -12,6 +12,7 @@ from keras import tree
 from keras.layers import Layer
 
 from keras_adjoint.keras_internals import called_aside, calls_of
+from keras_adjoint.layers.arguments import is_recorded_parameter, is_symbolic, positional_parameters
 from keras_adjoint.ops import Shape, Tensor
 
 
@@ -23,11 +24,13 @@ class CallPattern:
         arguments: The positional arguments.
         keywords: The others.
         outputs: The tensors that the layer gives; none if they are not known.
+        recorded: Symbolic masks and the like, by parameter, with which it was called. The operator is the one without them.
     """
 
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
     outputs: tuple[keras.KerasTensor, ...] = ()
+    recorded: dict[str, Any] = field(default_factory=dict)
 
     @property
     def inputs(self) -> list[keras.KerasTensor]:
@@ -62,11 +65,11 @@ class CallPattern:
         """Whether all tensors are in the first argument, in whatever structure, and nothing else is."""
         return len(self.arguments) == 1 and len(flat(self.arguments)) == len(self.inputs) and not self.keywords
 
-    def call(self, layer: Layer, tensors: Sequence[Tensor]) -> Any:
+    def call(self, layer: Layer, tensors: Sequence[Tensor], **recorded: Any) -> Any:
         """What a layer gives for these arguments with `tensors` in their places, at inference."""
         arguments, keywords = filled((self.arguments, self.keywords), list(tensors))
         with called_aside(layer):
-            return layer(*arguments, **keywords)
+            return layer(*arguments, **keywords, **recorded)
 
     def spec(self, layer: Layer, tensors: Sequence[keras.KerasTensor]) -> Any:
         """The same of symbolic tensors, without a record of the call."""
@@ -75,10 +78,10 @@ class CallPattern:
             return layer.compute_output_spec(*arguments, **keywords)
 
     def packed(self, tensors: Sequence[Any]) -> Any:
-        """`tensors`, one for each input: as the one argument has them, else as a list."""
+        """`tensors`, one for each input: as the one argument has them, else as a list, a single one without a list."""
         if self.has_one_argument:
             return filled(self.arguments[0], list(tensors))
-        return list(tensors)
+        return list(tensors) if len(tensors) > 1 else tensors[0]
 
     def get_config(self) -> dict[str, Any]:
         parts = {"arguments": list(self.arguments), "keywords": self.keywords, "outputs": list(self.outputs)}
@@ -110,10 +113,6 @@ def filled(structure: Any, tensors: list[Any]) -> Any:
     return tensors.pop(0) if is_symbolic(structure) else structure
 
 
-def is_symbolic(value: Any) -> bool:
-    return isinstance(value, keras.KerasTensor)
-
-
 def single_input(shape: Sequence[Any], dtype: str) -> CallPattern:
     """The pattern of a call with one tensor of a shape, batch axis included."""
     return CallPattern((keras.KerasTensor(tuple(shape), dtype),), {})
@@ -124,6 +123,7 @@ def recorded_patterns(layer: Layer) -> list[CallPattern]:
     found = [pattern_of_node(node, layer.compute_dtype) for node in calls_of(layer)]
     if not found:
         found = list(_pattern_of_build(layer))
+    found.sort(key=lambda one: bool(one.recorded))  # of two that are alike, the one with masks
     distinct = {(one.input_shapes, one.takes_integers, one.operator): one for one in found if one.inputs}
     return list(distinct.values())
 
@@ -145,21 +145,43 @@ def is_number_array(value: Any) -> bool:
     return hasattr(value, "shape") and hasattr(value, "dtype")
 
 
-def pattern_of_node(node: Any, dtype: str) -> CallPattern:
-    """The pattern of a symbolic call. Masks are left out: the operator is the one without."""
-    given = {name: value for name, value in node.arguments.kwargs.items() if name != "training" and not _is_mask(name)}
+def pattern_of_node(node: Any, dtype: str, *, masks: bool = False) -> CallPattern:
+    """The pattern of a symbolic call, constant masks included.
+
+    Args:
+        node: Keras' record of the call.
+        dtype: Of its tensors.
+        masks: Whether masks that the model computes are tensors like others; else they are the pattern's `recorded`.
+    """
 
     def without_history(leaf: Any) -> Any:
         if not is_symbolic(leaf):
             return leaf
         return keras.KerasTensor(leaf.shape, dtype if "float" in leaf.dtype else leaf.dtype)
 
-    arguments, keywords = tree.map_structure(without_history, (tuple(node.arguments.args), given))
-    return CallPattern(arguments, keywords, tuple(map(without_history, node.output_tensors)))
-
-
-def _is_mask(name: str) -> bool:
-    return name == "mask" or name.endswith("_mask")
+    outputs = tuple(map(without_history, node.output_tensors))
+    if masks or not isinstance(node.operation, Layer):
+        options = {name: value for name, value in node.arguments.kwargs.items() if name != "training"}
+        given = tree.map_structure(without_history, (tuple(node.arguments.args), options))
+        return CallPattern(given[0], given[1], outputs)
+    arguments: list[Any] = []
+    keywords: dict[str, Any] = {}
+    recorded: dict[str, Any] = {}
+    names = positional_parameters(node.operation)
+    named = [*zip(names, node.arguments.args, strict=False), *node.arguments.kwargs.items()]
+    for number, (name, passed) in enumerate(named):
+        leaves = [leaf for leaf in tree.flatten(passed) if leaf is not None]
+        value = tree.map_structure(without_history, passed)
+        if name == "training" or (is_recorded_parameter(name) and not leaves):
+            continue
+        if is_recorded_parameter(name) and any(map(is_symbolic, leaves)):
+            recorded[name] = value
+        elif number < len(node.arguments.args) and len(arguments) == number:
+            arguments.append(value)
+        else:
+            keywords[name] = value
+    arguments += [tree.map_structure(without_history, passed) for passed in node.arguments.args[len(names) :]]
+    return CallPattern(tuple(arguments), keywords, outputs, recorded)
 
 
 def _pattern_of_build(layer: Layer) -> Iterator[CallPattern]:
@@ -193,3 +215,14 @@ def with_outputs(layer: Layer, pattern: CallPattern) -> CallPattern:
         except Exception:  # of whatever kind the layer's code raises
             return pattern
     return CallPattern(pattern.arguments, pattern.keywords, tuple(filter(is_symbolic, flat(outputs))))
+
+
+def shapes_agree(received: Sequence[Shape], expected: Sequence[Shape]) -> bool:
+    """Whether shapes agree wherever both are known, the batch axis left out."""
+    return len(received) == len(expected) and all(
+        len(one) == len(two)
+        and all(
+            a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in zip(one[1:], two[1:], strict=True)
+        )
+        for one, two in zip(received, expected, strict=True)
+    )

@@ -6,10 +6,9 @@ import keras
 from keras import ops
 
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.keras_internals import calls_of
 from keras_adjoint.layers.inputs import Expected
 from keras_adjoint.layers.kernel import kernel_shape
-from keras_adjoint.layers.registry import describe, rule
+from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.tied_channels import TiedChannels, TiedShift
 from keras_adjoint.ops import Shape, Tensor
@@ -92,14 +91,6 @@ class AdjointEmbedding(Tied):
     """
 
     kernel_name = "embeddings"
-
-    def __init__(self, source: keras.layers.Layer, **kwargs: Any) -> None:
-        if any(node.arguments.kwargs.get("reverse") for node in calls_of(source)):
-            raise NoRuleError(
-                "A reversible embedding that is called with `reverse=True` computes two operators, so it has not one adjoint. "
-                f"Use an `Embedding` and its adjoint instead. Received: {describe(source)}"
-            )
-        super().__init__(source, **kwargs)
 
     @property
     def expected(self) -> Expected:

@@ -112,10 +112,12 @@ def rule_for(layer: Layer) -> tuple[type, Callable[..., Layer]]:
 
 
 def why_no_rule(layer: Layer) -> str:
-    """Why no rule holds for a layer without one."""
+    """Why no rule holds for a layer, or for a call of it."""
     parent = _nearest_parent(layer, RULES)
     if parent is None:
         return "no rule is registered for it"
+    if not _replaced(layer, parent):
+        return "its rule knows nothing of the constants and options that it is called with"
     return (
         f"it replaces the computation of `{parent.__name__}` by its own `{'`, `'.join(_replaced(layer, parent))}`, so it "
         "does not inherit that class's rule"

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras.layers import Layer
 
-from keras_adjoint.keras_internals import announce_to_file
+from keras_adjoint.layers.files import announce, is_announced
 
 
 def share(layer: Layer) -> None:
@@ -21,13 +21,13 @@ def share(layer: Layer) -> None:
     Keras asks a layer for its config just before it looks the layer up among those it has met, which makes the
     layer's own `get_config` the one place where it can be announced in time.
     """
-    get_config = layer.get_config
-    if getattr(get_config, "announces", False):
+    if is_announced(layer):
         return
+    get_config = layer.get_config
 
     @functools.wraps(get_config)
     def announce_and_get_config() -> dict[str, Any]:
-        announce_to_file(layer)
+        announce(layer)
         return get_config()
 
     announce_and_get_config.announces = True  # type: ignore[attr-defined]

@@ -13,7 +13,6 @@ import keras
 from keras import ops
 
 from keras_adjoint.keras_internals import (
-    announce_to_file,
     calls_of,
     read_from_file_before,
     reads_file,
@@ -21,6 +20,7 @@ from keras_adjoint.keras_internals import (
     restores_copy,
     set_own_trainable,
 )
+from keras_adjoint.layers.files import announce
 from keras_adjoint.layers.inputs import Expected, accept, check_symbolic, name_of_dtype
 from keras_adjoint.layers.kernel import check_readable, float_policy, read_kernel
 from keras_adjoint.layers.sharing import share
@@ -46,6 +46,7 @@ class Tied(keras.layers.Layer):
 
     options: tuple[str, ...] = ("tied", "name")
     kernel_name = "kernel"
+    announces = True  # in `get_config`
     needs_output_size: Any = False  # whether y alone does not determine the size of Aᵀ y
 
     def __init__(
@@ -153,7 +154,7 @@ class Tied(keras.layers.Layer):
         return not self.tied or (self._read_source and not calls_of(self.source))
 
     def get_config(self) -> dict[str, Any]:
-        announce_to_file(self)  # where it is called in a nested model and outside of it, see `sharing`
+        announce(self)  # where it is called in a nested model and outside of it, see `sharing`
         return {
             **super().get_config(),
             "source": keras.saving.serialize_keras_object(self.source),

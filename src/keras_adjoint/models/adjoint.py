@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_adjoint import layers as _layers  # noqa: F401  fills the registry
-from keras_adjoint.layers.adjoint import check_linear, linear_adjoint, record_source
+from keras_adjoint.layers.adjoint import adjoint_as_called, check_linear, record_source
 from keras_adjoint.layers.adjoint_of_adjoint import second_adjoint
 from keras_adjoint.layers.options import standardize_options
 from keras_adjoint.layers.registry import class_with_rule, describe
@@ -106,7 +106,7 @@ def adjoint(
         return second
     if not options.pop("linear_part", False):
         check_linear(source, advice=" Pass `linear_part=True` for the adjoint of its linear part. Or:")
-    return linear_adjoint(source, **options)
+    return adjoint_as_called(source, **options)
 
 
 def _is_default(option: str, value: Any) -> bool:

@@ -9,8 +9,11 @@ import keras
 from keras_adjoint.keras_internals import numpy_operations
 from keras_adjoint.layers.adjoint import recorded_source
 from keras_adjoint.layers.adjoint_of_adjoint import is_linear_as_it_is
+from keras_adjoint.layers.tied import Tied
+from keras_adjoint.models.automatic import is_automatic, is_zero_at_zero
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Graph, trace
+from keras_adjoint.models.operations import has_rule
 
 # Operations in which a constant is a shift.
 ADDING = (
@@ -51,8 +54,12 @@ def remember_parts(adjoint: keras.Model, model: keras.Model, graph: Graph) -> No
 
 def adds_nothing(call: Call) -> bool:
     """Whether a call of a linear layer or operation adds no bias or constant, nor ends in an activation."""
-    if isinstance(call.operation, keras.layers.Layer):
+    if isinstance(call.operation, Tied):
         return is_linear_as_it_is(call.operation)
+    if isinstance(call.operation, keras.layers.Layer):
+        return is_zero_at_zero(call) if is_automatic(call) else is_linear_as_it_is(call.operation)
+    if not has_rule(call.operation):
+        return is_zero_at_zero(call)
     return not isinstance(call.operation, ADDING) or all(constant is None for constant in call.constants)
 
 

@@ -10,8 +10,9 @@ import numpy as np
 from keras import ops
 
 from keras_adjoint.errors import NoRuleError, SizeError
+from keras_adjoint.layers.arguments import is_symbolic
 from keras_adjoint.models.batch_axis import check_axes, mixes_samples
-from keras_adjoint.models.calls import Call, is_symbolic
+from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Cotangents
 
 Tensors = list[keras.KerasTensor]

@@ -7,8 +7,10 @@ import keras
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import call_of
 from keras_adjoint.layers.applied_operation import AppliedOperation
-from keras_adjoint.layers.automatic import AutomaticAdjoint, automatic_adjoint, check_source
+from keras_adjoint.layers.arguments import is_beyond_rule
+from keras_adjoint.layers.automatic import AutomaticAdjoint, automatic_adjoint
 from keras_adjoint.layers.call_pattern import CallPattern, pattern_of_node, recorded_patterns
+from keras_adjoint.layers.linear_source import check_calls, prober
 from keras_adjoint.layers.linearity import NotLinear
 from keras_adjoint.layers.registry import class_with_rule
 from keras_adjoint.models.calls import Call
@@ -19,10 +21,29 @@ def pattern_of(call: Call) -> CallPattern:
     return pattern_of_node(call_of(call.outputs[0]), call.operation.compute_dtype)
 
 
+def is_automatic(call: Call) -> bool:
+    """Whether no rule holds for a call of a layer."""
+    return class_with_rule(call.operation) is None or is_beyond_rule(call.operation, call_of(call.outputs[0]))
+
+
 def operator_of(call: Call) -> str:
     """What tells the calls of a layer apart that are different operators, as those with other constants are."""
     is_layer = isinstance(call.operation, keras.layers.Layer)
-    return pattern_of(call).operator if is_layer and class_with_rule(call.operation) is None else ""
+    return pattern_of(call).operator if is_layer and is_automatic(call) else ""
+
+
+def is_zero_at_zero(call: Call) -> bool:
+    """Whether a layer or operation without a rule, as it is called in a graph, gives zeros for zeros."""
+    if isinstance(call.operation, keras.layers.Layer):
+        source, pattern = call.operation, pattern_of(call)
+    else:
+        source = applied(call)
+        pattern = source.own_pattern
+    try:
+        found = prober(source, pattern, [shape[1:] for shape in pattern.input_shapes]).of_zeros()
+    except NotLinear:
+        return False
+    return not any(y.any() for y in found)
 
 
 def adjoint_of_call(call: Call, **options: Any) -> AutomaticAdjoint:
@@ -30,6 +51,12 @@ def adjoint_of_call(call: Call, **options: Any) -> AutomaticAdjoint:
     own = pattern_of(call)
     alike = [pattern for pattern in recorded_patterns(call.operation) if pattern.operator == own.operator]
     return automatic_adjoint(call.operation, patterns=alike or [own], **options)
+
+
+def applied(call: Call) -> AppliedOperation:
+    """The operation of a call with its constants, as a layer."""
+    pattern = pattern_of_node(call_of(call.outputs[0]), call.inputs[0].dtype)
+    return AppliedOperation(call.operation, pattern, dtype=call.inputs[0].dtype, name=call.operation.name)
 
 
 def adjoint_of_operation(call: Call, name: str) -> AutomaticAdjoint:
@@ -42,10 +69,9 @@ def adjoint_of_operation(call: Call, name: str) -> AutomaticAdjoint:
     try:
         if call.recorded:
             raise NotLinear("what it does depends on other tensors of the model")
-        pattern = pattern_of_node(call_of(call.outputs[0]), call.inputs[0].dtype)
-        source = AppliedOperation(call.operation, pattern, dtype=call.inputs[0].dtype, name=call.operation.name)
+        source = applied(call)
         adjoint = AutomaticAdjoint(source, patterns=[source.own_pattern], name=name)
-        check_source(adjoint)
+        check_calls(source, adjoint.calls())
     except NotLinear as found:
         raise NoRuleError(
             f"No adjoint is known for the operation `{kind}` at `{call.place}`: it has no rule, and it is not linear: {found}. "

@@ -12,15 +12,19 @@ from keras_adjoint.keras_internals import producer_of
 from keras_adjoint.layers.activations import ActivationGradient
 from keras_adjoint.layers.adjoint import check_linear, linear_adjoint
 from keras_adjoint.layers.adjoint_of_adjoint import second_adjoint
-from keras_adjoint.layers.registry import class_with_rule, describe
-from keras_adjoint.models.automatic import adjoint_of_call, adjoint_of_operation, operator_of
+from keras_adjoint.layers.arguments import is_symbolic
+from keras_adjoint.layers.automatic import copied_as_it_is
+from keras_adjoint.layers.derivative import CallGradient
+from keras_adjoint.layers.registry import describe
+from keras_adjoint.models.automatic import adjoint_of_call, adjoint_of_operation, is_automatic, operator_of
 from keras_adjoint.models.batch_axis import check_batch_axis
-from keras_adjoint.models.calls import Call, is_symbolic
+from keras_adjoint.models.calls import Call
 from keras_adjoint.models.deep import CALLS, DeepModel
 from keras_adjoint.models.graph import Cotangents, Graph, transpose_graph
 from keras_adjoint.models.masks import MaskedShare, averages_by_mask, check_mask
 from keras_adjoint.models.names import Names
 from keras_adjoint.models.operations import has_rule, transpose_operation
+from keras_adjoint.models.training import check_training
 from keras_adjoint.models.zeros import zeros
 from keras_adjoint.ops.precision import epsilon
 
@@ -108,10 +112,10 @@ class BackwardPass:
                     return transpose_operation(call, ys)
                 layer = self.layer(call, "adjoint", lambda name: adjoint_of_operation(call, name))
                 return self.apply(layer, call, ys)
+            check_training(call)
             check_batch_axis(call)
-            if is_symmetric(call.operation):
-                recorded = [self.recorded(x, call, "what depends on the input", PART) for x in call.recorded]
-                return [call.operation(ys[0], *recorded)]
+            if is_linear_at_recorded(call.operation):
+                return self.transpose_at_recorded(call, ys)
             check_mask(call, records=self.records)
             layer = self.layer(call, "adjoint", lambda name: self.adjoint_of(call, name))
             if getattr(layer, "needs_switches", False) and self.records and call.recorded:
@@ -133,9 +137,24 @@ class BackwardPass:
         check_linear(layer)
         return self.linear_adjoint_of(call, name=name)
 
+    def transpose_at_recorded(self, call: Call, ys: list[keras.KerasTensor]) -> Cotangents:
+        """The same for a layer that is linear for given activations of the forward pass, at these activations."""
+        for x in call.recorded:
+            self.recorded(x, call, "what depends on the input", PART)
+        given = {name: value for name, value in call.parameters.items() if name.startswith("recorded")}
+        layer = self.layer(call, "adjoint", lambda name: self.adjoint_at_recorded(call.operation, name))
+        return list(tree.flatten(layer(one_or_list(ys), **given)))
+
+    def adjoint_at_recorded(self, layer: keras.layers.Layer, name: str) -> keras.layers.Layer:
+        if not isinstance(layer, (ActivationGradient, CallGradient)):
+            return layer  # it is its own adjoint
+        if self.tied or not layer.source.weights:
+            return layer.transpose(layer.source, name=name)
+        return layer.transpose(copied_as_it_is(layer.source), tied=False, name=name)
+
     def linear_adjoint_of(self, call: Call, **options: Any) -> keras.layers.Layer:
         """The adjoint of the linear part of the layer of a call."""
-        if class_with_rule(call.operation) is None:
+        if is_automatic(call):
             return adjoint_of_call(call, **options, **self.copy_option())
         return linear_adjoint(call.operation, **options, **self.copy_option())
 
@@ -216,9 +235,10 @@ class BackwardPass:
         return tensor
 
 
-def is_symmetric(layer: keras.layers.Layer) -> bool:
-    """Whether a layer of this package is its own adjoint for given activations of the forward pass."""
-    return isinstance(layer, MaskedShare) or (isinstance(layer, ActivationGradient) and not layer.guided)
+def is_linear_at_recorded(layer: keras.layers.Layer) -> bool:
+    """Whether a layer of this package is linear for given activations of the forward pass."""
+    gradient = isinstance(layer, ActivationGradient) and not layer.guided
+    return gradient or isinstance(layer, (MaskedShare, CallGradient))
 
 
 @contextmanager

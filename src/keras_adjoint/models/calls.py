@@ -5,17 +5,16 @@ tensors that the operation is to be linear in, tensors that it depends on otherw
 by itself, and constants. For the backward pass they differ, so each argument has a role.
 """
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any
 
 import keras
 from keras import tree
 
 from keras_adjoint.keras_internals import Node
+from keras_adjoint.layers.arguments import bind, default_training, is_recorded_parameter, is_symbolic
 
 
 class Role(StrEnum):
@@ -24,10 +23,6 @@ class Role(StrEnum):
     DATA = "data"  # a tensor that the operation acts on; cotangents go to these
     RECORDED = "recorded"  # a tensor that the operation depends on otherwise: a mask, switches, a size, a condition
     CONSTANT = "constant"  # whatever is no symbolic tensor
-
-
-# Parameters of layers that take tensors which the layer is not to be linear in; besides, all whose names end in "_mask".
-RECORDED_PARAMETERS = frozenset({"mask", "switches", "recorded", "output_size"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +55,7 @@ class Call:
         parameters: What was passed, by the parameters' names, however it was passed.
         arguments: The same as a list of single values, each with its role.
         outputs: The symbolic tensors that it returned.
+        training: Whether the model makes the call in training, as it says so itself; `None` if it leaves that open.
     """
 
     operation: keras.Operation
@@ -67,10 +63,11 @@ class Call:
     parameters: Mapping[str, Any]
     arguments: tuple[Argument, ...]
     outputs: list[keras.KerasTensor]
+    training: bool | None = None
 
     @classmethod
-    def of(cls, node: Node, place: str) -> "Call":
-        """The call that Keras recorded as `node`."""
+    def of(cls, node: Node, place: str, training: bool | None = None) -> "Call":
+        """The call that Keras recorded as `node`, in a model that is called with that `training`."""
         operation = node.operation
         parameters = bind(operation, node.arguments.args, node.arguments.kwargs)
         arguments = tuple(
@@ -78,7 +75,8 @@ class Call:
             for name, passed in parameters.items()
             for path, value in tree.flatten_with_path(passed)
         )
-        return cls(operation, place, parameters, arguments, list(node.output_tensors))
+        training = training_of(operation, node, training)
+        return cls(operation, place, parameters, arguments, list(node.output_tensors), training)
 
     @property
     def path(self) -> str:
@@ -109,30 +107,20 @@ class Call:
         return [argument.value for argument in self.arguments if argument.role == role]
 
 
-def bind(operation: keras.Operation, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """What was passed for each parameter of an operation's `call`; "0", "1", ... where that cannot be told."""
-    try:
-        bound = _signature(type(operation).call).bind(None, *args, **kwargs).arguments
-        return dict(list(bound.items())[1:])  # without `self`
-    except (TypeError, ValueError):
-        return {**{str(number): value for number, value in enumerate(args)}, **kwargs}
-
-
-@lru_cache
-def _signature(call: Any) -> inspect.Signature:
-    return inspect.signature(call)
-
-
-def is_symbolic(argument: Any) -> bool:
-    return isinstance(argument, keras.KerasTensor)
-
-
 def role_of(operation: keras.Operation, parameter: str, value: Any) -> Role:
     """The role of a single value that was passed for a parameter."""
     if not is_symbolic(value):
         return Role.CONSTANT
-    if isinstance(operation, keras.layers.Layer):
-        recorded = parameter in RECORDED_PARAMETERS or parameter.endswith("_mask")
-    else:
-        recorded = value.dtype == "bool"
+    is_layer = isinstance(operation, keras.layers.Layer)
+    recorded = is_recorded_parameter(parameter) if is_layer else value.dtype == "bool"
     return Role.RECORDED if recorded else Role.DATA
+
+
+def training_of(operation: keras.Operation, node: Node, outer: bool | None) -> bool | None:
+    """Whether a recorded call is in training: what the model around it was called with holds for all calls inside."""
+    is_layer = isinstance(operation, keras.layers.Layer)
+    own = node.arguments.kwargs.get("training") if is_layer else None
+    if own is default_training(operation):  # Keras records it where nobody passed it
+        own = None
+    found = own if outer is None or not is_layer else outer
+    return None if found is None else bool(found)

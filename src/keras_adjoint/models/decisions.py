@@ -196,7 +196,7 @@ class DecidingBackwardPass(MirrorBackwardPass):
         if call in self._errors:
             return Decision(call, Kind.NEITHER, error=self._errors[call])
         operation, layers = call.operation, self.made_for(call)
-        by_policy = self.policies.about(operation) is not None
+        by_policy = self.policies.about(call) is not None or "gradient" in layers
         choices = self.choices[call] | ({} if by_policy else self._bias_of(call))
         keys = {policy: self.policies.key(policy, operation) for policy in choices}
         used = [variables_used(layer, operation) for layer in layers.values()]

@@ -14,9 +14,10 @@ from keras import tree
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import Functional, Node, call_of, layers_inside, nodes_of
+from keras_adjoint.layers.arguments import bind
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule, describe
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.models.calls import Call, bind
+from keras_adjoint.models.calls import Call, training_of
 from keras_adjoint.models.deep import FRAMES
 from keras_adjoint.models.nested import tensors_for_inputs
 from keras_adjoint.recursion import deep_recursion
@@ -84,7 +85,11 @@ def computes_itself(model: keras.Model) -> bool:
 
 
 def _follow(
-    model: Functional, inputs: list[keras.KerasTensor], place: str, calls: list[Call]
+    model: Functional,
+    inputs: list[keras.KerasTensor],
+    place: str,
+    calls: list[Call],
+    training: bool | None = None,
 ) -> list[keras.KerasTensor]:
     """Append the calls of `model` on `inputs`, and return its outputs.
 
@@ -98,16 +103,18 @@ def _follow(
         if nested is not None:
             arguments, keywords = node.arguments.fill_in(current)
             passed = next(iter(bind(layer, arguments, keywords).values()))
-            outputs = _nested(nested, passed, here, calls)
+            outputs = _nested(nested, passed, here, calls, training_of(layer, node, training))
         else:
-            call = Call.of(_on(node, current), here)
+            call = Call.of(_on(node, current), here, training)
             calls.append(call)
             outputs = call.outputs
         current.update(zip(map(id, node.output_tensors), outputs, strict=True))
     return [current[id(tensor)] for tensor in model.outputs]
 
 
-def _nested(model: Functional, passed: Any, place: str, calls: list[Call]) -> list[keras.KerasTensor]:
+def _nested(
+    model: Functional, passed: Any, place: str, calls: list[Call], training: bool | None
+) -> list[keras.KerasTensor]:
     """Append the calls of a nested model that is called with `passed`, and return its outputs."""
     given = {id(x) for x in tree.flatten(passed)}
     inputs = tensors_for_inputs(model, passed, place)
@@ -115,7 +122,7 @@ def _nested(model: Functional, passed: Any, place: str, calls: list[Call]) -> li
         if id(x) not in given:  # an axis was added or dropped
             node = call_of(x)
             calls.append(Call.of(node, f"{place}/{node.operation.name}"))
-    return _follow(model, inputs, place, calls)
+    return _follow(model, inputs, place, calls, training)
 
 
 def _on(node: Node, current: dict[int, keras.KerasTensor]) -> Node:

@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from keras_adjoint.errors import NoRuleError
+from keras_adjoint.layers.arguments import depends_on_mask
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule
 from keras_adjoint.models.calls import Call
@@ -71,6 +72,12 @@ def check_mask(call: Call, *, records: bool) -> None:
         raise NoRuleError(
             f"`{call.place}` is called with a mask, of which a registered rule knows nothing. Remove the mask, for instance by "
             f"a layer that does not support masking in front of it. Received: {type(call.operation).__name__}"
+        )
+    if isinstance(call.operation, keras.layers.TimeDistributed) and depends_on_mask(call.operation):
+        raise NoRuleError(
+            f"`{call.place}` passes the mask that it is called with to the layer inside of it, whose result may depend on it. "
+            f"Remove the mask, or apply that layer without `TimeDistributed`. Received: {type(call.operation).__name__} around "
+            f"{type(call.operation.layer).__name__}"
         )
     if isinstance(call.operation, keras.layers.GlobalAveragePooling1D) and not records:
         raise NoRuleError(

@@ -39,13 +39,14 @@ def mirror(
             cotangent (Zeiler and Fergus 2014); or an activation. With "same" and with activations of your own the code, which
             has passed its activation already, does not pass one again. "gradient" and "guided" need recorded activations.
         output_activation: The activation of the reconstruction, before preprocessing is undone; by default none.
-        norm: "own", a new layer of the same kind; "inverse", which undoes scale and shift; "adjoint", which multiplies
-            by the scale; "skip".
+        norm: "own", a new layer of the same kind; "inverse", which undoes scale and shift; "adjoint", which of
+            normalisations by statistics of their own input is that of the derivative at the recorded input; "scale", which
+            multiplies by the scale alone; "skip".
         pooling: Of maxima and of global pools: "spread" repeats every value; "average" is the adjoint of average pooling;
             "switches", exact unpooling, needs recorded activations. Other average pools are linear and undone by their
             adjoints.
-        gates: "skip", backward through the signal alone, without the gate; "recorded", times the gate, which needs recorded
-            activations.
+        gates: "skip", backward through the signal alone, without the gate; "recorded", times the gate, and "gradient",
+            back through every factor, which need recorded activations.
         dropout: "drop" or "keep".
         preprocessing: What to do with `Rescaling` and `Normalization`: "undo", "adjoint" or "skip".
         tied: Whether to read the encoder's kernels or copies of them.
@@ -89,10 +90,11 @@ def autoencoder(
         encoder: A Functional or built Sequential model, nested ones included. If a policy needs activations from
             inside a nested model, that model's layers become layers of the autoencoder.
         name: Name of the model.
-        **policies: Those of `mirror`, and `tied`. Besides: `activation` "gradient", the gradient of any activation at its
-            recorded input, and "guided", of rectifiers, which also sets negative cotangents to zero (Springenberg et al.
-            2015); `pooling="switches"`, which puts maxima back where they came from; `gates="recorded"`, which multiplies by
-            the recorded gate.
+        **policies: Those of `mirror`, and `tied`. Besides: `activation` "gradient", the gradient of any activation, and of
+            whatever else has no adjoint, at its recorded input, and "guided", of rectifiers, which also sets negative
+            cotangents to zero (Springenberg et al. 2015); `pooling="switches"`, which puts maxima back where they came
+            from; `gates` "recorded", which multiplies by the recorded gate, and "gradient", which goes back through every
+            factor; `norm="adjoint"` of others than batch normalisation.
 
     Returns:
         A Functional model from the encoder's inputs to reconstructions of them.

@@ -7,11 +7,12 @@ import keras
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.layers.bias import MODES, READS_SOURCE
-from keras_adjoint.layers.registry import class_with_rule, describe, options_of
+from keras_adjoint.layers.registry import describe, options_of
+from keras_adjoint.models.automatic import is_automatic
 from keras_adjoint.models.backward import BackwardPass, locate_errors
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Cotangents, Graph, trace
-from keras_adjoint.models.policies import Policies, describe_call, has_own_activation, hints
+from keras_adjoint.models.policies import Policies, describe_call, ends_in_activation, hints
 from keras_adjoint.models.policy_layers import GLOBAL_MAX_POOLS, MAX_POOLS, undo
 
 # Layers that move or select values and do not change them, so that an activation still holds behind them.
@@ -60,18 +61,36 @@ class MirrorBackwardPass(BackwardPass):
     def transpose_call(self, call: Call, cotangents: Cotangents) -> Cotangents:
         if id(call.outputs[0]) in self._network_inputs:
             cotangents = [self._output_activation(cotangents[0])]
-        policy = self.policies.about(call.operation)
+        policy = self.policies.about(call)
         choices = self.choices[call] = {}
         with locate_errors(call):
             if policy is not None:
                 choices[policy] = self.policies.choose(policy, call.operation)
                 choice = self._effective(policy, choices[policy], call)
                 return undo(self, policy, call, cotangents, choice, call.inputs)
-            if has_own_activation(call.operation) and class_with_rule(call.operation) is not None:
+            if ends_in_activation(call.operation):
                 choices["activation"] = self.policies.choose("activation", call.operation)
                 choice = self._effective("activation", choices["activation"], call)
                 cotangents = undo(self, "activation", call, cotangents, choice, call.outputs)
-        return super().transpose_call(call, cotangents)
+        try:
+            return super().transpose_call(call, cotangents)
+        except NoRuleError:
+            if not self._wants_gradient(call):
+                raise
+        with locate_errors(call):
+            choices["activation"] = "gradient"
+            return undo(self, "activation", call, cotangents, "gradient", call.inputs)
+
+    def _wants_gradient(self, call: Call) -> bool:
+        """Whether a call that has neither an adjoint nor a policy is in a mirror that is to be the gradient."""
+        is_layer = isinstance(call.operation, keras.layers.Layer)
+        no_rule = not is_layer or is_automatic(call)
+        return (
+            no_rule
+            and not call.training
+            and self.records
+            and self.policies.choose("activation", call.operation) == "gradient"
+        )
 
     def adjoint_of(self, call: Call, name: str) -> keras.layers.Layer:
         """The adjoint of the linear part of a layer, with the bias that the policy gives it."""
@@ -79,7 +98,7 @@ class MirrorBackwardPass(BackwardPass):
         second = self.second_adjoint_of(call, name)
         if second is not None:
             return second
-        if class_with_rule(layer) is None:
+        if is_automatic(call):
             try:
                 return self.linear_adjoint_of(call, name=name)
             except NoRuleError as error:
@@ -112,7 +131,7 @@ class MirrorBackwardPass(BackwardPass):
         found = {id(tensor) for tensor in self.graph.inputs}
         for call in self.graph.calls:
             x = next(iter(call.inputs), None)
-            if id(x) in found and readers[id(x)] == 1 and self.policies.about(call.operation) == "preprocessing":
+            if id(x) in found and readers[id(x)] == 1 and self.policies.about(call) == "preprocessing":
                 found.remove(id(x))
                 found.add(id(call.outputs[0]))
         return found

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_adjoint.keras_internals import StochasticDepth, activation_operations, nn_operations, numpy_operations
+from keras_adjoint.layers.adjoint import has_activation
 from keras_adjoint.layers.bias import MODES
 from keras_adjoint.layers.registry import class_with_rule, nearest_class
 from keras_adjoint.models.calls import Call
@@ -14,9 +15,9 @@ from keras_adjoint.models.calls import Call
 NAMES = {
     "bias": MODES,
     "activation": ("same", "linear", "deconvnet", "gradient", "guided"),
-    "norm": ("own", "inverse", "adjoint", "skip"),
+    "norm": ("own", "inverse", "adjoint", "scale", "skip"),
     "pooling": ("spread", "switches", "average"),
-    "gates": ("skip", "recorded"),
+    "gates": ("skip", "recorded", "gradient"),
     "dropout": ("drop", "keep"),
     "preprocessing": ("undo", "adjoint", "skip"),
 }
@@ -57,11 +58,14 @@ DECIDES: dict[type, str] = {
     keras.layers.Normalization: "preprocessing",
 }
 
-# Activations that were written as operations.
+# Activations that were written as operations. Of those that may take several tensors the call has one, and constants.
 ACTIVATION_OPERATIONS = (
     activation_operations.Mish,
     activation_operations.ReLU,
+    numpy_operations.Clip,
     numpy_operations.Exp,
+    numpy_operations.Maximum,
+    numpy_operations.Minimum,
     numpy_operations.Tanh,
     nn_operations.Celu,
     nn_operations.Elu,
@@ -137,16 +141,16 @@ class Policies:
             elif policy == "activation" or not callable(value):
                 _check_choice(policy, value)
 
-    def about(self, operation: keras.Operation) -> str | None:
-        """The name of the policy that decides about a layer or operation; `None` if its adjoint does.
+    def about(self, call: Call) -> str | None:
+        """The name of the policy that decides about a call; `None` if an adjoint does.
 
         A layer that has neither a policy nor an adjoint is what the dictionary that mentions it, or its class, is about. That
         is how an unknown layer is declared to be an activation or a normalisation.
         """
-        if isinstance(operation, ACTIVATION_OPERATIONS):
+        operation = call.operation
+        if isinstance(operation, ACTIVATION_OPERATIONS) and len(call.inputs) == 1:
             return "activation"
-        nearest = nearest_class(operation, DECIDES)
-        decided = DECIDES[nearest] if nearest is not None else None
+        decided = policy_of_class(operation)
         if decided == "activation" and getattr(operation, "activation", None) is keras.activations.linear:
             return None
         if decided is None and class_with_rule(operation) is None:
@@ -175,10 +179,15 @@ class Policies:
         return next(_keys(value, layer, predicates=True), None) if isinstance(value, Mapping) else None
 
 
-def has_own_activation(layer: keras.Operation) -> bool:
-    """Whether a layer computes something else and ends in an activation."""
-    activation = getattr(layer, "activation", None)
-    return activation not in (None, keras.activations.linear) and not isinstance(layer, keras.layers.Activation)
+def policy_of_class(operation: keras.Operation) -> str | None:
+    """The policy that decides about an operation by its class."""
+    nearest = nearest_class(operation, DECIDES)
+    return None if nearest is None else DECIDES[nearest]
+
+
+def ends_in_activation(layer: keras.Operation) -> bool:
+    """Whether a layer computes something linear, of which the adjoint is known, and then an activation."""
+    return has_activation(layer) and class_with_rule(layer) is not None
 
 
 def _keys(choices: Mapping[Any, Any], layer: keras.Operation, *, predicates: bool) -> Iterator[Any]:
@@ -205,7 +214,12 @@ def _check_choice(policy: str, choice: Any) -> None:
 
 
 # What can be chosen where no activations are recorded.
-WITHOUT_RECORDS = {"activation": ("same", "linear"), "pooling": ("spread", "average"), "gates": ("skip",)}
+WITHOUT_RECORDS = {
+    "activation": ("same", "linear"),
+    "norm": ("own", "inverse", "scale", "skip"),
+    "pooling": ("spread", "average"),
+    "gates": ("skip",),
+}
 
 
 def describe_call(call: Call) -> str:
@@ -227,9 +241,13 @@ def hints(call: Call) -> str:
         if isinstance(operation, keras.layers.Layer)
         else "If it is linear, write it as a layer and teach its adjoint with `@keras_adjoint.register_rule`."
     )
+    gradient = (
+        f"For its gradient, which `keras_adjoint.autoencoder` can take, declare it an activation: "
+        f'`activation={{{operation.name!r}: "gradient"}}`.'
+    )
     if keeps_shape(call):
-        return f'{linear} To leave it out, declare it an activation: `activation={{{operation.name!r}: "linear"}}`'
+        return f'{linear} {gradient} To leave it out: `activation={{{operation.name!r}: "linear"}}`'
     return (
-        f"{linear} It does not make one tensor of another of the same shape, so it cannot be left out. Otherwise "
+        f"{linear} {gradient} It does not make one tensor of another of the same shape, so it cannot be left out. Otherwise "
         f"mirror the part of the encoder before it, `keras.Model(encoder.inputs, tensor)`"
     )

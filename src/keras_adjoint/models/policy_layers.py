@@ -8,11 +8,13 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import keras
+from keras import tree
 
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.keras_internals import producer_of
+from keras_adjoint.keras_internals import call_of, producer_of
 from keras_adjoint.layers.activations import ActivationGradient, PreActivation, rectifies
 from keras_adjoint.layers.adjoint import copied
+from keras_adjoint.layers.arguments import is_symbolic
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
 from keras_adjoint.layers.kernel import float_policy
 from keras_adjoint.layers.merge import sum_to
@@ -26,15 +28,24 @@ from keras_adjoint.layers.pooling import AdjointAveragePooling, SpreadPooling
 from keras_adjoint.layers.registry import describe, nearest_class
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.models.backward import BackwardPass
+from keras_adjoint.models.backward import PART, BackwardPass
+from keras_adjoint.models.call_gradient import gradient_of_call
 from keras_adjoint.models.calls import Call, Role
 from keras_adjoint.models.graph import Cotangents
 from keras_adjoint.models.operations import transpose_operation
-from keras_adjoint.models.policies import WITHOUT_RECORDS, has_own_activation, hints
+from keras_adjoint.models.policies import (
+    ACTIVATION_OPERATIONS,
+    WITHOUT_RECORDS,
+    ends_in_activation,
+    hints,
+    keeps_shape,
+    policy_of_class,
+)
 
 Replacement: TypeAlias = Callable[[BackwardPass, Call, keras.KerasTensor, Any], Cotangents]
 
-# Normalisations and preprocessing, with the layer that multiplies by their scale or undoes it.
+# Normalisations and preprocessing, with the layer that multiplies by their scale or undoes it. Only of batch normalisation,
+# which reads no statistics of its input, that is the adjoint.
 SCALINGS = {
     keras.layers.BatchNormalization: AdjointBatchNormalization,
     keras.layers.LayerNormalization: AdjointAffinePart,
@@ -110,6 +121,8 @@ def undo(
         NoRuleError: If the choice is not defined for the call, or gives tensors of other shapes.
     """
     (y, *others), like = cotangents, call.outputs[:1]
+    if wanted is not call.outputs and is_gradient_of_call(policy, call, choice):
+        return recorded_gradient(policy, backward, call, cotangents, choice)
     fits = not others and (choice == "gradient" or policy in CHANGES_SHAPES or may_be_of(like, wanted))
     found = UNDO[policy](backward, call, y, choice) if fits and y is not None else []
     if may_be_of(found, wanted):
@@ -142,18 +155,55 @@ def recorded_for(
     policy: str, backward: BackwardPass, tensor: keras.KerasTensor, call: Call, what: str
 ) -> keras.KerasTensor:
     """An activation of the forward pass that a policy needs."""
-    others = " or ".join(f'`{policy}="{choice}"`' for choice in WITHOUT_RECORDS[policy])
-    return backward.recorded(tensor, call, what, f"choose {others}")
+    return backward.recorded(tensor, call, what, without_records(policy))
+
+
+def without_records(policy: str) -> str:
+    """What to choose where nothing is recorded, for a message."""
+    return "choose " + " or ".join(f'`{policy}="{choice}"`' for choice in WITHOUT_RECORDS[policy])
+
+
+# --- gradients of whatever was called
+
+
+def is_gradient_of_call(policy: str, call: Call, choice: Any) -> bool:
+    """Whether a choice is the gradient of all that a call computes from all that it takes.
+
+    Of an activation, which makes one tensor of one and has no constants, less needs to be recorded, see below.
+    """
+    if policy == "activation":
+        simple = len(call.inputs) == len(call.outputs) == 1 and not options_of_call(call)
+        return choice == "gradient" and not (simple and is_activation(call.operation))
+    if policy == "norm":
+        return choice == "adjoint" and nearest_class(call.operation, SCALINGS) is not keras.layers.BatchNormalization
+    return policy == "gates" and choice == "gradient" and len(call.inputs) > 1
+
+
+def is_activation(operation: keras.Operation) -> bool:
+    """Whether a layer or operation is known to be an activation, rather than declared to be one."""
+    return isinstance(operation, ACTIVATION_OPERATIONS) or policy_of_class(operation) == "activation"
+
+
+def recorded_gradient(
+    policy: str, backward: BackwardPass, call: Call, cotangents: Cotangents, choice: Any
+) -> Cotangents:
+    """The gradient of a call at what the encoder recorded."""
+    otherwise = without_records(policy) if keeps_shape(call) or policy == "gates" else PART
+    return gradient_of_call(backward, call, cotangents, f'{WHAT[policy]} by "{choice}"', otherwise)
+
+
+WHAT = {"activation": "an activation", "norm": "a normalisation", "gates": "a gate"}
 
 
 # --- activations
 
 
 def activation(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: Any) -> Cotangents:
+    """In the place of an activation, or of the one that a layer ends in."""
     if choice == "linear":
         return [y]
     if choice == "same":
-        return [same_activation(backward, call)(y)]
+        return [same_activation(backward, call, y)]
     if choice in ("deconvnet", "guided"):
         check_rectifier(backward, call, choice)
     if choice in ("gradient", "guided"):
@@ -164,7 +214,7 @@ def activation(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice:
 
 def check_rectifier(backward: BackwardPass, call: Call, choice: str) -> None:
     """Raise unless a call ends in a rectifier, for which alone "deconvnet" and "guided" are defined."""
-    own = has_own_activation(call.operation)
+    own = ends_in_activation(call.operation)
     if rectifies(call.operation.activation if own else call.operation):
         return
     gradient = 'For other activations use `activation="gradient"`, or leave' if backward.records else "Leave"
@@ -190,10 +240,8 @@ def activation_gradient(backward: BackwardPass, call: Call, y: keras.KerasTensor
     what = f'an activation by "{choice}"'
     if layer.reads_output:
         return layer(y, recorded_for("activation", backward, call.outputs[0], call, what))
-    if len(call.inputs) != 1 or (options_of_call(call) and not has_own_activation(call.operation)):
-        raise missing(call, "activation", choice)
     recorded = recorded_for("activation", backward, call.inputs[0], call, what)
-    if has_own_activation(call.operation):
+    if ends_in_activation(call.operation):
         pre = backward.layer(call, "preactivation", lambda name: PreActivation(call.operation, name=name))
         recorded = pre(recorded)
     return layer(y, recorded, recorded_mask=next(iter(call.recorded), None))
@@ -208,22 +256,28 @@ def options_of_call(call: Call) -> list[Any]:
 def gradient_layer(backward: BackwardPass, call: Call, choice: str, dtype: Any, name: str) -> ActivationGradient:
     operation = call.operation
     options = {"guided": choice == "guided", "dtype": dtype, "name": name}
-    if has_own_activation(operation) or not isinstance(operation, keras.layers.Layer):
-        function = operation.activation if has_own_activation(operation) else operation
+    if ends_in_activation(operation) or not isinstance(operation, keras.layers.Layer):
+        function = operation.activation if ends_in_activation(operation) else operation
         return ActivationGradient(keras.layers.Activation(function, dtype=dtype), tied=False, **options)
     if backward.tied or not operation.weights:
         return ActivationGradient(operation, **options)
     return ActivationGradient(copied(operation, keep_bias=True), tied=False, **options)
 
 
-def same_activation(backward: BackwardPass, call: Call) -> keras.Operation:
+def same_activation(backward: BackwardPass, call: Call, y: keras.KerasTensor) -> keras.KerasTensor:
     operation = call.operation
     if not isinstance(operation, keras.layers.Layer):
-        return operation  # it holds nothing, so it can be called again
-    own = getattr(operation, "activation", None)
-    if own is None:
-        return new_one_like(backward, call, "mirror")
-    return activation_layer(backward, call, own, float_policy(operation))
+        return call_again(call, y)
+    if ends_in_activation(operation) or nearest_class(operation, (keras.layers.Activation,)):
+        return activation_layer(backward, call, operation.activation, float_policy(operation))(y)
+    return new_one_like(backward, call, "mirror")(y)
+
+
+def call_again(call: Call, y: keras.KerasTensor) -> keras.KerasTensor:
+    """What the operation of a call, which holds nothing, gives for another tensor."""
+    arguments = call_of(call.outputs[0]).arguments
+    given = tree.map_structure(lambda x: y if is_symbolic(x) else x, (arguments.args, arguments.kwargs))
+    return call.operation(*given[0], **given[1])
 
 
 def activation_layer(backward: BackwardPass, call: Call, function: Any, dtype: Any) -> keras.layers.Layer:
@@ -244,7 +298,7 @@ def preprocessing(backward: BackwardPass, call: Call, y: keras.KerasTensor, choi
 
 
 def scaling(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: Any, policy: str) -> Cotangents:
-    if choice == "skip" or isinstance(call.operation, keras.layers.UnitNormalization):
+    if choice == "skip" or nearest_class(call.operation, (keras.layers.UnitNormalization,)):
         return [y]
     layer_class = SCALINGS.get(nearest_class(call.operation, SCALINGS))
     if layer_class is None:
@@ -276,7 +330,7 @@ def pooling(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: An
 
 
 def gates(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: Any) -> Cotangents:
-    """Through the signal alone. What computed the gates gets no cotangent."""
+    """Through the signal alone. What computed the gates gets no cotangent, unless the gradient is asked for."""
     if len(call.inputs) < 2:
         if isinstance(call.operation, keras.layers.Layer):
             raise missing(call, "gates", choice)

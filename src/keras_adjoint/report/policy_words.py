@@ -30,7 +30,8 @@ MEANS: dict[str, dict[str, str]] = {
     "norm": {
         "own": "The mirror has a new layer of the same kind, which is trained on its own.",
         "inverse": "The scale and the shift are undone.",
-        "adjoint": "Values are multiplied by the scale: the adjoint at inference.",
+        "adjoint": "Values pass the adjoint at inference, at the statistics of the input that the encoder records.",
+        "scale": "Values are multiplied by the scale alone.",
         "skip": "It is left out.",
     },
     "pooling": {
@@ -41,6 +42,7 @@ MEANS: dict[str, dict[str, str]] = {
     "gates": {
         "skip": "The mirror has no gate. The layers that compute it have no counterpart.",
         "recorded": "Values are multiplied by the gate, which the encoder records.",
+        "gradient": "Values go back through every factor, multiplied by the others, which the encoder records.",
     },
     "dropout": {"drop": "It is left out.", "keep": "The mirror has it as well."},
     "preprocessing": {

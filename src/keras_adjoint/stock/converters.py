@@ -10,6 +10,7 @@ from keras_adjoint.layers.conv_transpose import AdjointConvTranspose
 from keras_adjoint.layers.deconvnet import SelectedFeatures
 from keras_adjoint.layers.dense import AdjointDense, AdjointEinsumDense, AdjointEmbedding
 from keras_adjoint.layers.depthwise import AdjointDepthwiseConv, AdjointSeparableConv
+from keras_adjoint.layers.derivative import CallGradient
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
 from keras_adjoint.layers.merge import AdjointConcatenate, AdjointSum
 from keras_adjoint.layers.norm import (
@@ -60,7 +61,12 @@ REFUSED: dict[type, str] = {
 
 
 UNKNOWN = "no arrangement of them is known that computes it"
-NOT_CONVERTED = (ActivationGradient, PreActivation, SelectedFeatures)  # layers of ours that are no adjoints
+NOT_CONVERTED = (
+    ActivationGradient,
+    CallGradient,
+    PreActivation,
+    SelectedFeatures,
+)  # layers of ours that are no adjoints
 
 
 def converter_for(tied: Layer) -> Callable[[AdjointCall], list[Step] | Branches]:

@@ -67,6 +67,10 @@ def wait(tensor: Tensor) -> None:
     jax.block_until_ready(tensor)
 
 
+def is_concrete(tensors: Sequence[Tensor]) -> bool:
+    return not any(isinstance(tensor, jax.core.Tracer) for tensor in tensors)
+
+
 def known_size(size: Size) -> Size:
     return size
 

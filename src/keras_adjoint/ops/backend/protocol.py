@@ -93,6 +93,9 @@ class Backend(Protocol):
     def wait(self, tensor: Tensor) -> None:
         """Return when the tensor has been computed."""
 
+    def is_concrete(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether tensors hold numbers now, rather than being traced, compiled or transformed."""
+
     def known_size(self, size: Size) -> Size:
         """The integer behind a size that tracing has made a tensor of."""
 

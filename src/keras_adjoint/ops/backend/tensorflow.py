@@ -83,6 +83,10 @@ def wait(tensor: Tensor) -> None:
         tf.reshape(tensor, (-1,))[:1].numpy()
 
 
+def is_concrete(tensors: Sequence[Tensor]) -> bool:
+    return bool(tf.executing_eagerly())
+
+
 def known_size(size: Size) -> Size:
     return size
 
@@ -266,7 +270,7 @@ def _gradient_of_form(wanted: str, form: Form, **others: Tensor) -> Tensor:
 
 
 def vjp(function: Callable[[Any], Any], x: Any, y: Any) -> Any:
-    x = tf.nest.map_structure(tf.convert_to_tensor, x)
+    x = tf.nest.map_structure(tf.identity, x)  # a tensor that comes twice is two, which the tape would take for one
     with tf.GradientTape() as tape:
         tape.watch(x)
         result = function(x)

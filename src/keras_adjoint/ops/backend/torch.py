@@ -72,6 +72,15 @@ def wait(tensor: Tensor) -> None:
         torch.cuda.synchronize()
 
 
+def is_concrete(tensors: Sequence[Tensor]) -> bool:
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    try:
+        return all(tensor.data_ptr() or not tensor.numel() for tensor in tensors)
+    except RuntimeError:  # what a transformation works on has no storage
+        return False
+
+
 def known_size(size: Size) -> Size:
     # `torch.jit.trace` makes a tensor of every size, whose integer is the size of the example.
     return int(size) if isinstance(size, torch.Tensor) else size

@@ -1,0 +1,102 @@
+"""Whether a layer is linear as it is called: at inference, with its constants, whatever masks it is given."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+from keras.layers import Layer
+
+from keras_adjoint.keras_internals import layers_inside
+from keras_adjoint.layers.call_pattern import CallPattern, flat, shapes_agree
+from keras_adjoint.layers.linearity import NotLinear, Prober, agree, check_linearity
+from keras_adjoint.ops import Shape, Tensor
+
+_UNKNOWN_SIZE = 12  # what an unknown size is tried with
+
+
+def check_calls(source: Layer, calls: Sequence[tuple[CallPattern, Sequence[Shape]]]) -> None:
+    """Raise a NotLinear unless a layer is linear in each of some calls, and leave the layer as it is.
+
+    Args:
+        source: The layer.
+        calls: How it is called, and the shapes of its inputs without the batch axis.
+    """
+    if "float" not in source.compute_dtype:
+        raise NotLinear(f"it computes with `{source.compute_dtype}`, where no operation is linear")
+    before = [(variable, np.array(ops.convert_to_numpy(variable))) for variable in variables_of(source)]
+    try:
+        for pattern, shapes in calls:
+            probe = prober(source, pattern, shapes)
+            given = [(None, *y.shape[1:]) for y in probe(probe.random())]
+            changed = _changed(before)
+            if changed:
+                raise NotLinear(f"at every call it changes its own variables {', '.join(v.name for v, _ in changed)}")
+            _check_shapes(given, pattern.output_shapes)
+            check_linearity(probe.function, probe.shapes, source.compute_dtype, pattern.samples)
+            _check_integers(probe, pattern)
+            _check_recorded(source, probe, pattern)
+    finally:
+        for variable, old in _changed(before):
+            variable.assign(old)
+
+
+def prober(source: Layer, pattern: CallPattern, shapes: Sequence[Shape]) -> Prober:
+    """Calls a layer on arrays by a pattern, at some size where that is unknown."""
+    known = [tuple(_UNKNOWN_SIZE if size is None else int(size) for size in shape) for shape in shapes]
+    return Prober(lambda xs: pattern.call(source, xs), known, source.compute_dtype, pattern.samples)
+
+
+def _check_shapes(given: Sequence[Shape], announced: Sequence[Shape]) -> None:
+    if announced and not shapes_agree(given, announced):
+        shapes, others = (", ".join(map(str, each)) for each in (given, announced))
+        raise NotLinear(f"at inference it gives {shapes}, although it says of a symbolic call that it gives {others}")
+
+
+def _check_integers(probe: Prober, pattern: CallPattern) -> None:
+    """Layers that are called on integers may round what they give."""
+    if pattern.takes_integers:
+
+        def typed(xs: list[Tensor]) -> Any:
+            return probe.function([ops.cast(x, each.dtype) for x, each in zip(xs, pattern.inputs, strict=True)])
+
+        other = Prober(typed, probe.shapes, probe.dtype, pattern.samples)
+        xs = [other.generator.integers(0, 5, (other.samples, *shape)) for shape in probe.shapes]
+        what = f"of integers of {' and '.join(x.dtype for x in pattern.inputs)} it gives something else than of floats"
+        agree(other(xs), probe(xs), probe.rounding, what)
+
+
+def variables_of(layer: Layer) -> list[keras.Variable]:
+    """The variables of a layer, also those that Keras does not count among them, as the states of recurrent layers."""
+    values = [value for one in (layer, *layers_inside(layer)) for value in vars(one).values()]
+    found = [*layer.variables, *(leaf for value in values for leaf in flat(value) if isinstance(leaf, keras.Variable))]
+    return list({id(variable): variable for variable in found}.values())
+
+
+def _changed(before: list[tuple[keras.Variable, Any]]) -> list[tuple[keras.Variable, Any]]:
+    """(variable, value before) of those that are not as they were before."""
+    return [(v, old) for v, old in before if not np.array_equal(ops.convert_to_numpy(v), old, equal_nan=True)]
+
+
+def _check_recorded(source: Layer, probe: Prober, pattern: CallPattern) -> None:
+    """Raise a NotLinear if what a layer gives depends on the masks, or other recorded tensors, that it was called with."""
+    xs = probe.random()
+    for name, symbolic in pattern.recorded.items():
+
+        def function(tensors: list[Tensor], name: str = name, symbolic: Any = symbolic) -> Any:
+            return pattern.call(source, tensors, **{name: tree.map_structure(some, symbolic)})
+
+        def some(leaf: Any) -> Any:
+            """Numbers of two kinds, no two samples alike."""
+            if not isinstance(leaf, keras.KerasTensor):
+                return leaf
+            shape = [probe.samples, *(_UNKNOWN_SIZE if size is None else size for size in leaf.shape[1:])]
+            return ops.cast(probe.generator.integers(0, 2, shape[: len(leaf.shape)]), leaf.dtype)
+
+        what = f"what it gives depends on the `{name}` that it is called with, a tensor that the model computes"
+        try:
+            found = Prober(function, probe.shapes, probe.dtype, pattern.samples)(xs)
+        except NotLinear:
+            raise NotLinear(what) from None
+        agree(found, probe(xs), probe.last_bits, what)

@@ -1,0 +1,130 @@
+"""What this package takes from Keras' way to write and read files: identities of layers, and who asks for a config."""
+
+import copy
+import pickle
+
+import keras
+import pytest
+from keras import layers as L
+
+from keras_adjoint.keras_internals import (
+    announce_to_file,
+    kept_with_file,
+    models_being_written,
+    read_from_file_before,
+    reads_file,
+    reads_hdf5,
+    restores_copy,
+    shared_while_saving,
+    without_code_from_files,
+)
+
+
+def test_no_code_from_files(tmp_path):
+    keras.Sequential([keras.Input((4,)), L.Lambda(lambda x: 2 * x)]).save(tmp_path / "model.h5")
+    with without_code_from_files(), pytest.raises(ValueError, match="Lambda"):
+        keras.saving.load_model(tmp_path / "model.h5", compile=False)
+
+
+def test_a_layer_that_is_met_twice_in_a_file_is_one_layer_again():
+    dense = L.Dense(2)
+    dense.build((None, 3))
+    with shared_while_saving():
+        configs = [keras.saving.serialize_keras_object(dense) for _ in range(2)]
+    assert configs[0]["shared_object_id"] == configs[1]["shared_object_id"]
+    assert not reads_file()
+    with shared_while_saving():
+        assert reads_file()
+        first, second = map(keras.saving.deserialize_keras_object, configs)
+    assert first is second
+    assert keras.saving.deserialize_keras_object(configs[0]) is not first
+
+
+def test_an_announced_layer_has_an_identity_when_it_is_met_first():
+    dense = L.Dense(2)
+    announce_to_file(dense)  # no file is written now
+    with shared_while_saving():
+        assert "shared_object_id" not in keras.saving.serialize_keras_object(L.Dense(2))
+        announce_to_file(dense)
+        assert "shared_object_id" in keras.saving.serialize_keras_object(dense)
+
+
+class Reporting(L.Layer):
+    """A layer that notes how Keras came to make it from a config."""
+
+    found = []
+
+    def __init__(self, inner=None, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = inner
+
+    def call(self, x):
+        return x
+
+    def get_config(self):
+        announce_to_file(self.inner)
+        return {**super().get_config(), "inner": keras.saving.serialize_keras_object(self.inner)}
+
+    @classmethod
+    def from_config(cls, config):
+        cls.found.append((read_from_file_before(config["inner"]), reads_hdf5(), restores_copy()))
+        return cls(**{**config, "inner": keras.saving.deserialize_keras_object(config["inner"])})
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+def test_a_layer_can_tell_how_it_is_made_from_its_config(tmp_path):
+    inner = L.Dense(2)
+    inner.build((None, 2))
+    x = keras.Input((2,))
+    model = keras.Model(x, Reporting(inner)(Reporting(inner)(x)))
+    model.save(tmp_path / "m.keras")
+    model.save(tmp_path / "m.h5")
+    ways = {
+        "file": lambda: keras.saving.load_model(tmp_path / "m.keras"),
+        "HDF5": lambda: keras.saving.load_model(tmp_path / "m.h5"),
+        "copy": lambda: copy.deepcopy(model),
+        "pickle": lambda: pickle.loads(pickle.dumps(model)),
+        "clone": lambda: keras.models.clone_model(model),
+    }
+    found = {}
+    with keras.saving.custom_object_scope({"Reporting": Reporting}):
+        for name, make in ways.items():
+            Reporting.found.clear()
+            make()
+            found[name] = list(Reporting.found)
+    assert found == {
+        "file": [(False, False, False), (True, False, False)],
+        "HDF5": [(False, True, False)] * 2,
+        "copy": [(False, False, True), (True, False, True)],
+        "pickle": [(False, False, True), (True, False, True)],
+        "clone": [(False, False, False)] * 2,
+    }
+
+
+class Asked(L.Layer):
+    """A layer that notes which models are written when it is asked for its config."""
+
+    found = []
+
+    def call(self, x):
+        return x
+
+    def get_config(self):
+        names = [model.name for model in models_being_written()]
+        self.found.append((names, kept_with_file("test", list)))
+        return super().get_config()
+
+
+def test_the_models_that_are_written_are_known_from_the_innermost_on_and_one_file_from_another():
+    x, y = keras.Input((2,)), keras.Input((2,))
+    inner = keras.Sequential([keras.Input((2,)), Asked()], name="inner")
+    outer = keras.Model(y, keras.Model(x, inner(x), name="middle")(Asked()(y)), name="outer")
+    Asked.found.clear()
+    for _ in range(2):
+        with shared_while_saving():
+            keras.saving.serialize_keras_object(outer)
+    outer.get_config()
+    names = [["outer"], ["inner", "middle", "outer"]]
+    assert [each for each, _ in Asked.found] == 3 * names
+    kept = [value for _, value in Asked.found]
+    assert kept[0] is kept[1] and kept[2] is kept[3] and kept[0] is not kept[2] and kept[4] is kept[5] is None
