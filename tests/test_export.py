@@ -4,12 +4,13 @@
 """
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import keras
 import pytest
 from extent import EXHAUSTIVE
-from helpers import BACKEND, BACKENDS, in_turn
+from helpers import BACKEND, in_turn
 
 sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks are no part of the package
 
@@ -23,7 +24,7 @@ WIDE = 192  # channels, so that kernels outweigh everything else in a file
 # The backends from which Keras exports a model with a transposed convolution.
 KERAS_EXPORTS = {
     "tf_saved_model": ("tensorflow", "jax"),
-    "onnx": BACKENDS,
+    "onnx": ("tensorflow", "torch", *(["jax"] if find_spec("jax2onnx") else [])),
     "openvino": ("tensorflow", "torch"),
     "litert": ("tensorflow",),
     "torch": ("torch",),
