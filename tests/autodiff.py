@@ -137,10 +137,10 @@ def _as_numpy(tensors):
     return [np.asarray(keras.ops.convert_to_numpy(tensor)) for tensor in tensors]
 
 
-def gradients_of(function):
-    """Tensors ↦ the gradients of a scalar function with respect to them."""
+def gradients_of(function, traced=False):
+    """Tensors ↦ the gradients of a scalar function with respect to them, as arrays, or, within what is traced, as tensors."""
     differentiated = _BACKEND.gradients_of(function)
-    return lambda tensors: _as_numpy(differentiated(list(tensors)))
+    return differentiated if traced else lambda tensors: _as_numpy(differentiated(list(tensors)))
 
 
 def one_by_one():

@@ -234,6 +234,7 @@ LAYERS = [
     Case("spectral normalization", L.SpectralNormalization, lambda dtype: L.SpectralNormalization(L.Conv1D(3, 2, strides=2, dtype=dtype), dtype=dtype), (7, 2)),
     Case("time distributed", L.TimeDistributed, lambda dtype: L.TimeDistributed(L.Conv1D(3, 3, strides=2, use_bias=False, dtype=dtype), dtype=dtype), (2, 8, 2)),
     Case("time distributed, flatten", L.TimeDistributed, lambda dtype: L.TimeDistributed(L.Flatten(dtype=dtype), dtype=dtype), (2, 3, 2)),
+    Case("time distributed, pooling", L.TimeDistributed, lambda dtype: L.TimeDistributed(L.GlobalAveragePooling1D(dtype=dtype), dtype=dtype), (2, 3, 2), single_on=(*JAX, *TORCH)),
     case("linear activation", L.Activation, (4,), "linear"),
     case("identity", L.Identity, (4,)),
 ]

@@ -24,6 +24,7 @@ from keras_adjoint.keras_internals import (
     call_of,
     called_aside,
     calls_of,
+    existing,
     layers_inside,
     mask_of,
     masked,
@@ -295,6 +296,10 @@ def test_training_of_a_layers_own_variables_alone():
     assert layer.trainable_variables == []
     set_own_trainable(layer, True)
     assert len(layer.trainable_variables) == 3
+
+
+def test_classes_that_this_keras_lacks_are_left_out():
+    assert existing(numpy_operations, "Split", "NoSuchOperation") == [numpy_operations.Split]
 
 
 def test_masks_travel_with_tensors():

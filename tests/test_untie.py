@@ -24,6 +24,7 @@ from untied import (
 )
 
 import keras_adjoint as ka
+from keras_adjoint.layers.adjoint import linear_adjoint
 
 L = keras.layers
 ZEROS_WRITTEN_OUT = ("transpose", "group", "dilated")
@@ -247,12 +248,72 @@ def test_max_pooling_is_refused(case):
             ka.untie(refused)
 
 
-def test_a_layer_that_was_never_called_is_refused():
-    conv = built(L.Conv2D(4, 3), (9, 8, 3))
-    with pytest.raises(
-        ValueError, match=r"Call the layer on a `keras.Input` before untying it. Received: layer='back'"
-    ):
-        ka.untie(ka.adjoint(conv, name="back"))
+RECORDING = {
+    "convolution": (lambda: L.Conv2D(4, 3, strides=2), (9, 8, 3)),
+    "depthwise": (lambda: L.DepthwiseConv1D(3, strides=2, padding="same"), (9, 3)),
+    "dense": (lambda: L.Dense(4), (5, 3)),
+    "flatten": (L.Flatten, (4, 3)),
+}
+
+
+@pytest.mark.parametrize("make, shape", RECORDING.values(), ids=RECORDING)
+def test_a_layer_that_was_never_called_is_untied_at_the_size_that_its_source_recorded(make, shape):
+    source = make()
+    y = source(np.zeros((1, *shape), "float32"))
+    for tied in (ka.adjoint(source), linear_adjoint(source)):
+        untied = ka.untie(tied)
+        assert untied.output_shape == (None, *shape)
+        assert_same([(tied, untied)], random_input(y.shape[1:]))
+
+
+def test_a_layer_of_unknown_size_that_was_never_called_is_refused():
+    source = L.AveragePooling2D(2)
+    source(np.zeros((1, 9, 8, 3), "float32"))  # Keras records no size of eager calls of pools
+    with pytest.raises(ka.SizeError, match=r"source recorded none. Call the layer on .*Received: layer='back'"):
+        ka.untie(ka.adjoint(source, name="back"))
+
+
+FORWARDS = {
+    "dense": (lambda: L.Dense(4, activation="relu"), (6,)),
+    "einsum": (lambda: L.EinsumDense("abc,cd->abd", (None, 4), bias_axes="d"), (2, 3)),
+    "convolution": (lambda: L.Conv1D(4, 3, strides=2, activation="tanh"), (9, 2)),
+    "separable": (lambda: L.SeparableConv2D(4, 3), (6, 5, 2)),
+    "transposed": (lambda: L.Conv1DTranspose(4, 3, strides=2), (5, 2)),
+    "rescaling": (lambda: L.Rescaling(2.0, offset=1.0), (4, 3)),
+    "batch normalisation": (L.BatchNormalization, (4, 3)),
+}
+
+
+@pytest.mark.parametrize("make, shape", FORWARDS.values(), ids=FORWARDS)
+def test_the_adjoint_of_an_adjoint_is_untied_as_the_layer_without_its_bias(make, shape):
+    source = built(make(), shape)
+    second = ka.adjoint(linear_adjoint(source))
+    assert second is not source
+    untied = ka.untie(second)
+    assert_stock(untied)
+    assert_same([(second, untied)], random_input(shape))
+
+
+def test_the_adjoint_of_the_adjoint_of_an_embedding_is_untied():
+    embedding = built(L.Embedding(5, 3), (2,))
+    second = ka.adjoint(ka.adjoint(embedding))
+    second(keras.Input((2, 5)))
+    assert_same([(second, ka.untie(second))], random_input((2, 5)))
+
+
+class Twice(L.Layer):
+    def call(self, x):
+        return 2 * x + 1
+
+
+def test_the_adjoint_of_an_adjoint_is_refused_where_stock_layers_cannot_be_it():
+    automatic, pool = Twice(), L.MaxPooling1D()
+    automatic(keras.Input((3,)))
+    pool(keras.Input((4, 3)))
+    for source, reason in ((automatic, "no arrangement of them is known"), (pool, "finds the switches")):
+        second = ka.adjoint(ka.adjoint(source))
+        with pytest.raises(ka.NoRuleError, match=rf"cannot be converted .*{reason}.* Received: "):
+            ka.untie(second)
 
 
 def test_an_unbuilt_sequential_is_refused():

@@ -290,7 +290,7 @@ def mirrored(**policies):
 
 
 @pytest.mark.parametrize(
-    "policies", [{}, {"norm": "inverse"}, {"norm": "adjoint", "bias": "subtract", "preprocessing": "adjoint"}]
+    "policies", [{}, {"norm": "inverse"}, {"norm": "scale", "bias": "subtract", "preprocessing": "adjoint"}]
 )
 def test_a_mirrored_model_in_stock_layers(policies):
     model = mirrored(**policies)

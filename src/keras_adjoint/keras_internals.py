@@ -8,7 +8,7 @@ the versions it was seen on.
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, TypeAlias
 
 import keras
@@ -44,6 +44,11 @@ _CALL_GOING_ON = "current_call_ctx"
 _MET_WHILE_WRITING = "shared_objects/id_to_config_map"
 _MET_WHILE_READING = "shared_objects/id_to_obj_map"
 _READS_HDF5 = "use_legacy_config"
+
+
+def existing(module: ModuleType, *names: str) -> list[type]:
+    """The classes of these names that a module of this version of Keras has."""
+    return [getattr(module, name) for name in names if hasattr(module, name)]
 
 
 # --- graphs

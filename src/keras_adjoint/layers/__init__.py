@@ -15,6 +15,7 @@ from keras_adjoint.layers import (  # noqa: F401
     merge,
     norm,
     pooling,
+    selection,
     shape,
     switches,
     upsampling,

@@ -16,7 +16,7 @@ from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.call_pattern import recorded_patterns
 from keras_adjoint.layers.kernel import check_readable
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, RULES, apply_rule, class_with_rule, describe
-from keras_adjoint.layers.sharing import copy_value
+from keras_adjoint.layers.sharing import classes_known, copy_value, owning_everything
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.tied import Tied, linear_part
 from keras_adjoint.ops import Shape
@@ -25,6 +25,8 @@ from keras_adjoint.ops.dot_test import derived_tolerance, evaluate, operator_dty
 # Stock layers and models cannot carry their source, so what they are the adjoint of is recorded here. A source reaches its
 # adjoint through the graph where that is wired behind it, so neither may be kept alive.
 _SOURCES: weakref.WeakKeyDictionary[Layer, weakref.ref[Layer]] = weakref.WeakKeyDictionary()
+
+WITHOUT_BIAS = {"use_bias": False, "bias_axes": None}  # how layers are made without one
 
 _UNKNOWN_SIZE = 12  # what an unknown size is tried with
 
@@ -98,9 +100,10 @@ def check_linear(source: Layer, *, advice: str = "") -> None:
 def copied(source: Layer, *, keep_bias: bool) -> Layer:
     """A copy of a layer with its own variables, without a bias that will not be read."""
     config = {**source.get_config(), "name": f"{source.name}_copy"}  # in PyTorch parameters of equal paths would be one
-    if not keep_bias and "use_bias" in config:
-        config["use_bias"] = False
-    copy = type(source).from_config(config)
+    if not keep_bias:
+        config.update({option: value for option, value in WITHOUT_BIAS.items() if option in config})
+    with owning_everything(), classes_known(source):
+        copy = type(source).from_config(config)
     copy.build_from_config(source.get_build_config())
     if len(copy.weights) == len(source.weights):
         pairs = list(zip(copy.weights, source.weights, strict=True))

@@ -11,13 +11,14 @@ from keras_adjoint.layers.automatic import AutomaticAdjoint
 from keras_adjoint.layers.dense import AdjointEmbedding
 from keras_adjoint.layers.norm import AdjointScaling
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule
+from keras_adjoint.layers.selection import AdjointSelection
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied, call_at_inference
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.dot_test import operator_dtype
 
 # Adjoints whose source, called as it is, computes something else: with a shift, from words, or by its own maxima.
-OF_OTHER_OPERATORS = (AdjointScaling, AdjointEmbedding, AdjointMaxPooling, AdjointGlobalMaxPooling)
+OF_OTHER_OPERATORS = (AdjointScaling, AdjointEmbedding, AdjointMaxPooling, AdjointGlobalMaxPooling, AdjointSelection)
 
 # Layers with a rule that add something besides a bias.
 SHIFTING = (keras.layers.BatchNormalization, keras.layers.Normalization, keras.layers.Rescaling)

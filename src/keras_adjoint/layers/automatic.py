@@ -15,10 +15,9 @@ from keras_adjoint.layers.call_pattern import CallPattern, flat, recorded_patter
 from keras_adjoint.layers.inputs import check_real, name_of_dtype
 from keras_adjoint.layers.linear_source import check_calls, prober
 from keras_adjoint.layers.linearity import NotLinear
-from keras_adjoint.layers.options import as_integer
 from keras_adjoint.layers.registry import apply_rule, describe, why_no_rule
-from keras_adjoint.layers.sharing import copy_value
-from keras_adjoint.layers.sizes import shape_of
+from keras_adjoint.layers.sharing import classes_known, copy_value, owning_everything, read_config
+from keras_adjoint.layers.sizes import holds_sizes, sizes_of
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.backend import current
@@ -171,7 +170,7 @@ class AutomaticAdjoint(Tied):
         if several is None:
             one = next(iter(self.patterns), None)
             return [self._asked_shape(output_size, None if one is None else one.input_shapes[0])]
-        is_one_shape = hasattr(output_size, "shape") or isinstance(output_size, int)
+        is_one_shape = hasattr(output_size, "shape") or not isinstance(output_size, (list, tuple, dict))
         asked = [output_size] if is_one_shape else flat_shapes(output_size)
         if len(asked) != len(several.inputs):
             raise SizeError(
@@ -181,13 +180,14 @@ class AutomaticAdjoint(Tied):
         return [self._asked_shape(size, shape) for size, shape in zip(asked, several.input_shapes, strict=True)]
 
     def _asked_shape(self, size: Any, recorded: Shape | None) -> Shape:
-        if hasattr(size, "shape") and not _holds_sizes(size):
-            return tuple(shape_of(size))[1:]
-        if hasattr(size, "shape"):
-            size = [size[number] for number in range(size.shape[0])]
-        elif not isinstance(size, (list, tuple)):
-            size = (size,)
-        shape = tuple(size if (known := as_integer(size)) is None else known for size in size)
+        shape = sizes_of(size)
+        if shape is None:
+            raise SizeError(
+                "`output_size` takes the sizes of all axes but the batch axis, or a tensor that has them. "
+                f"Received: output_size={size!r}"
+            )
+        if hasattr(size, "shape") and not holds_sizes(size):
+            return shape[1:]
         if recorded is None or len(shape) == len(recorded) - 1:
             return shape
         if len(shape) == len(recorded):
@@ -273,11 +273,6 @@ def is_array(value: Any) -> bool:
     return bool(len(getattr(value, "shape", ())))
 
 
-def _holds_sizes(tensor: Any) -> bool:
-    """Whether a tensor is a vector of integers, which are sizes, rather than one whose own size is meant."""
-    return "int" in keras.backend.standardize_dtype(tensor.dtype) and len(tensor.shape) == 1
-
-
 # --- making one
 
 
@@ -331,7 +326,8 @@ def copied_as_it_is(source: Layer) -> Layer:
     """A copy of a layer with its own variables."""
     config = keras.saving.serialize_keras_object(source)
     config["config"]["name"] = f"{source.name}_copy"  # in PyTorch parameters of equal paths would be one
-    copy = keras.saving.deserialize_keras_object(config, safe_mode=False)
+    with owning_everything(), classes_known(source):
+        copy: Layer = read_config(config, safe_mode=False)
     for new, old in zip(copy.weights, source.weights, strict=True):
         copy_value(new, old)
     return copy

@@ -47,8 +47,14 @@ class BroadcastGlobalPooling(Pooling):
 
     def __init__(self, source: Layer, *, output_size: Any = None, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
-        self.rank = source.input_spec.ndim - 2
+        self.rank = self.spatial_axes
         self.output_size = standardize_output_size(output_size, self.rank, self.data_format)
+
+    @property
+    def spatial_axes(self) -> int:
+        """The number of spatial axes."""
+        axes: int = self.source.input_spec.ndim
+        return axes - 2
 
     def resolve(self, output_size: Any = None) -> Shape:
         """The spatial size of the output: any will do, so it must be asked for or recorded."""

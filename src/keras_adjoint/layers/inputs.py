@@ -6,11 +6,13 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.geometry import is_known
 
+_NO_NUMBERS = "OSUMm"  # objects, strings and times of NumPy
 name_of_dtype = lru_cache(keras.backend.standardize_dtype)  # asked at every call
 
 
@@ -90,6 +92,16 @@ def accept(layer: Adjoint, y: Tensor, expected: Expected | None = None) -> Tenso
         return y
     check_real(layer, dtype)
     return ops.cast(y, layer.compute_dtype)
+
+
+def check_tensors(layer: Adjoint, y: Any) -> None:
+    """Refuse what is no tensor, nor a structure of tensors, before Keras tries to make one of it."""
+    for each in (y,) if hasattr(y, "shape") else keras.tree.flatten(y) or (None,):
+        is_tensor = hasattr(each, "shape") and hasattr(each, "dtype")
+        if not is_tensor and each is not layer:
+            raise ValueError(_refusal(layer, y, layer.expected))
+        if isinstance(each, (np.ndarray, np.generic)) and each.dtype.kind in _NO_NUMBERS:
+            raise ValueError(f"`{layer.name}` takes a tensor of real numbers. Received: an array of dtype {each.dtype}")
 
 
 def check_symbolic(layer: Adjoint, y: Any, expected: Expected | None = None) -> None:

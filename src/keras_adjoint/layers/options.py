@@ -23,6 +23,13 @@ def boolean(option: str, value: Any) -> bool:
     return bool(value)
 
 
+def string_or_none(option: str, value: Any) -> str | None:
+    """A string, of which those that exist are checked by what takes the option."""
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"`{option}` must be a string. Received: {option}={value!r}")
+    return value
+
+
 def name_or_none(option: str, value: Any) -> str | None:
     """A name that Keras takes for a layer."""
     if value is not None and (not isinstance(value, str) or not value or "/" in value):
@@ -53,6 +60,7 @@ def as_integer(value: Any) -> int | None:
 
 
 STANDARDIZE: dict[str, Callable[[str, Any], Any]] = {
+    "algorithm": string_or_none,
     "linear_part": boolean,
     "tied": boolean,
     "channels": positive_integer_or_none,

@@ -7,11 +7,18 @@ layer is announced to Keras from the start as one that it has met before, every 
 """
 
 import functools
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import keras
 from keras.layers import Layer
 
+from keras_adjoint.errors import TieError
+from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.layers.files import announce, is_announced
 
 
@@ -40,3 +47,54 @@ def copy_value(new: keras.Variable, old: keras.Variable) -> None:
     JAX would let the two share a buffer, which training either of them gives up.
     """
     new.assign(keras.ops.convert_to_numpy(old))
+
+
+# --- layers made anew from their configs
+
+_OWN_EVERYTHING: ContextVar[bool] = ContextVar("_OWN_EVERYTHING", default=False)
+
+
+@contextmanager
+def owning_everything() -> Iterator[None]:
+    """Inside, adjoints that are read from configs are copies that own their sources, and no warning is due."""
+    before = _OWN_EVERYTHING.set(True)
+    try:
+        yield
+    finally:
+        _OWN_EVERYTHING.reset(before)
+
+
+def owns_everything() -> bool:
+    """Whether an adjoint that is read from its config now is meant to own its source."""
+    return _OWN_EVERYTHING.get()
+
+
+@contextmanager
+def classes_known(layer: Layer) -> Iterator[None]:
+    """Inside, Keras finds the classes of a layer and of the layers in it, also those that were never registered."""
+    classes: defaultdict[str, set[type]] = defaultdict(set)
+    for each in (layer, *layers_inside(layer)):
+        classes[keras.saving.get_registered_name(type(each))].add(type(each))
+    known = {name: next(iter(found)) for name, found in classes.items() if len(found) == 1}
+    with keras.saving.custom_object_scope(known):
+        yield
+
+
+def read_config(config: dict[str, Any], **options: Any) -> Any:
+    """The object of a config.
+
+    Raises:
+        TieError: If Keras does not find its class, or that of a part of it.
+    """
+    try:
+        return keras.saving.deserialize_keras_object(config, **options)
+    except TypeError as error:
+        missing = re.search(r"Could not locate (class|function) '([^']+)'", str(error))
+        if missing is None:
+            raise
+        kind, name = missing.groups()
+        raise TieError(
+            f"Keras makes copies of layers, and reads them from files, by the names of their classes, and finds no {kind} "
+            f"`{name}`. Decorate it with `@keras.saving.register_keras_serializable()`, or pass "
+            f"`custom_objects={{{name!r}: {name}}}` where a file is loaded. Received: {kind}_name={name!r}"
+        ) from error

@@ -51,7 +51,7 @@ def standardize_output_size(size: Any, rank: int, data_format: str) -> Shape | N
         sizes = sizes * rank
     if sizes is not None and len(sizes) == rank + 2:
         sizes = spatial(sizes, data_format)
-    elif hasattr(size, "dtype") and not _holds_sizes(size):
+    elif hasattr(size, "dtype") and not holds_sizes(size):
         sizes = None  # of a tensor whose own shape is meant, all axes count
     if sizes is None or len(sizes) != rank:
         raise SizeError(
@@ -71,7 +71,7 @@ def standardize_shape(size: Any) -> Shape | None:
             "`output_size` takes the sizes of all axes but the batch axis, or a tensor that has them. "
             f"Received: output_size={size!r}"
         )
-    return sizes if not hasattr(size, "dtype") or _holds_sizes(size) else sizes[1:]
+    return sizes if not hasattr(size, "dtype") or holds_sizes(size) else sizes[1:]
 
 
 def standardize_shapes(size: Any) -> tuple[Shape, ...] | None:
@@ -79,23 +79,40 @@ def standardize_shapes(size: Any) -> tuple[Shape, ...] | None:
     if size is None:
         return None
     is_matrix = hasattr(size, "dtype") and "int" in keras.backend.standardize_dtype(size.dtype) and len(size.shape) == 2
-    if not is_matrix and not isinstance(size, (list, tuple)):
+    is_list = isinstance(size, (list, tuple)) and all(one is not None for one in size)
+    if not is_matrix and not is_list:
         raise SizeError(
             "`output_size` takes a list of shapes, without the batch axis, or of tensors that have them. "
             f"Received: output_size={size!r}"
         )
-    shapes = [standardize_shape(size[i]) for i in range(len(size) if not is_matrix else size.shape[0])]
-    return tuple(() if shape is None else shape for shape in shapes)
+    return tuple(standardize_shape(size[i]) or () for i in range(len(size) if not is_matrix else size.shape[0]))
 
 
-def plain(size: Any) -> Any:
-    """Sizes with Python's numbers in place of NumPy's, which Keras would make tensors of, and then not mix with others."""
-    if isinstance(size, (list, tuple)):
-        return type(size)(map(plain, size)) if type(size) in (list, tuple) else size
-    is_numbers = isinstance(size, np.generic) or (
-        isinstance(size, np.ndarray) and size.ndim < 2 and size.dtype.kind in "iub"
-    )
-    return size.tolist() if is_numbers else size
+def size_of_call(size: Any) -> Any:
+    """`output_size` as Keras takes it in a call: of Python's numbers alone, or of tensors alone; `None` if it says nothing.
+
+    Keras would make tensors of NumPy's numbers, and refuses to mix tensors and others.
+    """
+    if not isinstance(size, (list, tuple)):
+        is_numbers = isinstance(size, np.generic) or (
+            isinstance(size, np.ndarray) and size.ndim < 2 and size.dtype.kind in "iub"
+        )
+        return size.tolist() if is_numbers else size
+    given = [size_of_call(one) for one in size]
+    if all(one is None for one in given) and given:
+        return None
+    scalars = [hasattr(one, "dtype") and not len(one.shape) for one in given]
+    if any(scalars) and not all(scalars):
+        known = [as_integer(one) if scalar else one for one, scalar in zip(given, scalars, strict=True)]
+        if any(one is None and scalar for one, scalar in zip(known, scalars, strict=True)):
+            known = [one if hasattr(one, "dtype") or one is None else as_tensor(one) for one in given]
+        given = known
+    return type(size)(given) if type(size) in (list, tuple) else given
+
+
+def as_tensor(size: Any) -> Tensor:
+    """A size as a tensor, for a list in which another is one; what is no size stays as it is."""
+    return size if as_integer(size) is None else ops.convert_to_tensor(size, "int32")
 
 
 def sizes_of(size: Any) -> Shape | None:
@@ -103,7 +120,7 @@ def sizes_of(size: Any) -> Shape | None:
 
     A size may be `None`, and a scalar tensor of integers that only the running graph knows.
     """
-    if hasattr(size, "dtype") and not _holds_sizes(size):
+    if hasattr(size, "dtype") and not holds_sizes(size):
         return tuple(shape_of(size)) if len(size.shape) > 1 else None
     if isinstance(size, (str, bytes, Mapping, Set)) or size is None:
         return None
@@ -133,7 +150,7 @@ def as_size(size: Any) -> Size:
     return size
 
 
-def _holds_sizes(tensor: Any) -> bool:
+def holds_sizes(tensor: Any) -> bool:
     """Whether the numbers in a tensor are sizes, rather than its own shape."""
     return len(tensor.shape) == 0 or (len(tensor.shape) == 1 and _are_integers(tensor))
 

@@ -21,10 +21,10 @@ from keras_adjoint.keras_internals import (
     set_own_trainable,
 )
 from keras_adjoint.layers.files import announce
-from keras_adjoint.layers.inputs import Expected, accept, check_symbolic, name_of_dtype
+from keras_adjoint.layers.inputs import Expected, accept, check_symbolic, check_tensors, name_of_dtype
 from keras_adjoint.layers.kernel import check_readable, float_policy, read_kernel
-from keras_adjoint.layers.sharing import share
-from keras_adjoint.layers.sizes import plain, recorded_shapes
+from keras_adjoint.layers.sharing import owns_everything, read_config, share
+from keras_adjoint.layers.sizes import recorded_shapes, size_of_call
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.backend import current
 
@@ -75,14 +75,16 @@ class Tied(keras.layers.Layer):
     # --- the operator
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        y = args[0] if args else kwargs.get("y", self)
+        check_tensors(self, y)
+        is_symbolic = isinstance(y, keras.KerasTensor)
         if kwargs.get("output_size") is not None:
-            size = plain(kwargs["output_size"])
-            symbolic = args and isinstance(args[0], keras.KerasTensor)
-            kwargs["output_size"] = size if symbolic else current().static(size)
-        elif args and isinstance(args[0], keras.KerasTensor) and self.needs_output_size:
+            size = size_of_call(kwargs["output_size"])
+            kwargs["output_size"] = size if is_symbolic or size is None else current().static(size)
+        if kwargs.get("output_size") is None and is_symbolic and self.needs_output_size:
             # The size that is known now is written into the graph: the source may record others later.
-            check_symbolic(self, args[0])
-            size = self.size_for_graph(args[0])
+            check_symbolic(self, y)
+            size = self.size_for_graph(y)
             kwargs = kwargs if size is None else {**kwargs, "output_size": size}
         return super().__call__(*args, **kwargs)
 
@@ -165,10 +167,12 @@ class Tied(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         config = dict(config)
-        if config["tied"] and not reads_file():
+        if owns_everything():
+            config["tied"] = False
+        elif config["tied"] and not reads_file():
             warnings.warn(_untied(config.get("name"), config["source"]["config"].get("name")), stacklevel=2)
         read_source = not read_from_file_before(config["source"])
-        config["source"] = keras.saving.deserialize_keras_object(config["source"])
+        config["source"] = read_config(config["source"])
         layer = cls(**config)
         layer._read_source = read_source
         return layer

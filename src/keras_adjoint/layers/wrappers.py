@@ -6,15 +6,16 @@ import keras
 from keras.layers import Layer
 
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.layers.adjoint import check_linear, linear_adjoint
+from keras_adjoint.layers.adjoint import check_linear, linear_adjoint, original_of
 from keras_adjoint.layers.adjoint_of_adjoint import second_adjoint
-from keras_adjoint.layers.registry import describe, rule
+from keras_adjoint.layers.registry import class_with_rule, describe, options_of, rule
+from keras_adjoint.layers.sizes import recorded_shapes
 
 
 @rule(keras.layers.TimeDistributed)
 def time_distributed(source: Layer, *, tied: bool = True, name: str | None = None) -> Layer:
     """What a layer does at every time step, its adjoint undoes at every time step."""
-    inner = adjoint_inside(source, tied)
+    inner = adjoint_inside(source, tied, **size_at_a_step(source))
     result = keras.layers.TimeDistributed(inner, dtype=source.dtype_policy, name=name)
     result.built = True  # around an adjoint there is nothing to build
     return result
@@ -24,6 +25,17 @@ def time_distributed(source: Layer, *, tied: bool = True, name: str | None = Non
 def spectral_normalization(source: Layer, *, tied: bool = True, name: str | None = None, **options: Any) -> Layer:
     """Training divides the kernel of the layer inside by its norm; at inference that layer is all there is."""
     return adjoint_inside(source, tied, name=name, **options)
+
+
+def size_at_a_step(source: Layer) -> dict[str, Any]:
+    """The size of one step for the adjoint of a layer inside that recorded no size, as pooling layers in a map do not."""
+    inner = source.layer
+    shapes = {(shape[0], *shape[2:]) for shape in recorded_shapes(source)}
+    known = len(shapes) == 1 and None not in (*shapes,)[0][1:]
+    takes_size = class_with_rule(inner) is None or "output_size" in options_of(inner)[0]
+    if recorded_shapes(inner) or not known or not takes_size or original_of(inner) is not None:
+        return {}
+    return {"output_size": keras.KerasTensor(shapes.pop())}
 
 
 def adjoint_inside(source: Layer, tied: bool, **options: Any) -> Layer:

@@ -119,11 +119,13 @@ class BackwardPass:
             check_mask(call, records=self.records)
             layer = self.layer(call, "adjoint", lambda name: self.adjoint_of(call, name))
             if getattr(layer, "needs_switches", False) and self.records and call.recorded:
-                switches = self.recorded(call.recorded[0], call, "an unpooling", PART)
-                return [layer(ys[0], switches=switches)]
+                for x in call.recorded:
+                    self.recorded(x, call, "an unpooling", PART)
+                return [layer(one_or_list(ys), switches=call.parameters["switches"])]
             if getattr(layer, "needs_switches", False):
                 raise NoRuleError(
-                    "Max pooling is linear only once its switches are fixed, so a model with it has no adjoint. "
+                    "Max pooling is linear only once its switches are fixed, as is all that selects, so a model with it has no "
+                    "adjoint. "
                     f"`mirror` and `autoencoder` have policies for it. Received: {describe(call.operation)}"
                 )
             return self.apply(layer, call, ys)

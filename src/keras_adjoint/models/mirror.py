@@ -42,7 +42,7 @@ def mirror(
         norm: "own", a new layer of the same kind; "inverse", which undoes scale and shift; "adjoint", which of
             normalisations by statistics of their own input is that of the derivative at the recorded input; "scale", which
             multiplies by the scale alone; "skip".
-        pooling: Of maxima and of global pools: "spread" repeats every value; "average" is the adjoint of average pooling;
+        pooling: Of maxima, minima and global pools: "spread" repeats every value; "average" is the adjoint of average pooling;
             "switches", exact unpooling, needs recorded activations. Other average pools are linear and undone by their
             adjoints.
         gates: "skip", backward through the signal alone, without the gate; "recorded", times the gate, and "gradient",

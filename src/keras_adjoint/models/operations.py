@@ -10,7 +10,7 @@ from typing import TypeAlias
 import keras
 from keras import ops
 
-from keras_adjoint.keras_internals import core_operations, numpy_operations
+from keras_adjoint.keras_internals import core_operations, existing, numpy_operations
 from keras_adjoint.models.arithmetic import over_axes, over_constant, signs, times_constant
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Cotangents
@@ -58,8 +58,7 @@ OPERATIONS: dict[type, Transpose] = {
     numpy_operations.Moveaxis: moved,
     # parts
     numpy_operations.Concatenate: concatenated,
-    numpy_operations.Split: split,
-    numpy_operations.ArraySplit: split,
+    **dict.fromkeys(existing(numpy_operations, "Split", "ArraySplit"), split),
     numpy_operations.Stack: stacked,
     core_operations.Unstack: unstacked,
     numpy_operations.Flip: flipped,

@@ -10,6 +10,7 @@ from keras_adjoint.keras_internals import StochasticDepth, activation_operations
 from keras_adjoint.layers.adjoint import has_activation
 from keras_adjoint.layers.bias import MODES
 from keras_adjoint.layers.registry import class_with_rule, nearest_class
+from keras_adjoint.layers.selection import ADAPTIVE_MAX_POOLS, EXTREMA
 from keras_adjoint.models.calls import Call
 
 NAMES = {
@@ -44,6 +45,7 @@ DECIDES: dict[type, str] = {
     keras.layers.GlobalAveragePooling1D: "pooling",
     keras.layers.GlobalAveragePooling2D: "pooling",
     keras.layers.GlobalAveragePooling3D: "pooling",
+    **dict.fromkeys((*EXTREMA, *ADAPTIVE_MAX_POOLS), "pooling"),
     keras.layers.Multiply: "gates",
     numpy_operations.Multiply: "gates",
     keras.layers.Dropout: "dropout",
@@ -94,6 +96,9 @@ ACTIVATION_OPERATIONS = (
     nn_operations.TanhShrink,
     nn_operations.Threshold,
 )
+
+# Of two tensors.
+EXTREMAL_OPERATIONS = (numpy_operations.Maximum, numpy_operations.Minimum)
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,8 @@ class Policies:
         operation = call.operation
         if isinstance(operation, ACTIVATION_OPERATIONS) and len(call.inputs) == 1:
             return "activation"
+        if isinstance(operation, EXTREMAL_OPERATIONS):
+            return "pooling"
         decided = policy_of_class(operation)
         if decided == "activation" and getattr(operation, "activation", None) is keras.activations.linear:
             return None

@@ -13,7 +13,7 @@ from keras import tree
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import call_of, producer_of
 from keras_adjoint.layers.activations import ActivationGradient, PreActivation, rectifies
-from keras_adjoint.layers.adjoint import copied
+from keras_adjoint.layers.adjoint import copied, linear_adjoint
 from keras_adjoint.layers.arguments import is_symbolic
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
 from keras_adjoint.layers.kernel import float_policy
@@ -26,6 +26,7 @@ from keras_adjoint.layers.norm import (
 )
 from keras_adjoint.layers.pooling import AdjointAveragePooling, SpreadPooling
 from keras_adjoint.layers.registry import describe, nearest_class
+from keras_adjoint.layers.selection import ADAPTIVE_MAX_POOLS, SpreadAdaptivePooling, averaging_like, is_selection
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.backward import PART, BackwardPass
@@ -35,6 +36,7 @@ from keras_adjoint.models.graph import Cotangents
 from keras_adjoint.models.operations import transpose_operation
 from keras_adjoint.models.policies import (
     ACTIVATION_OPERATIONS,
+    EXTREMAL_OPERATIONS,
     WITHOUT_RECORDS,
     ends_in_activation,
     hints,
@@ -176,6 +178,8 @@ def is_gradient_of_call(policy: str, call: Call, choice: Any) -> bool:
         return choice == "gradient" and not (simple and is_activation(call.operation))
     if policy == "norm":
         return choice == "adjoint" and nearest_class(call.operation, SCALINGS) is not keras.layers.BatchNormalization
+    if policy == "pooling":
+        return choice == "switches" and selects(call.operation)
     return policy == "gates" and choice == "gradient" and len(call.inputs) > 1
 
 
@@ -188,11 +192,11 @@ def recorded_gradient(
     policy: str, backward: BackwardPass, call: Call, cotangents: Cotangents, choice: Any
 ) -> Cotangents:
     """The gradient of a call at what the encoder recorded."""
-    otherwise = without_records(policy) if keeps_shape(call) or policy == "gates" else PART
+    otherwise = without_records(policy) if keeps_shape(call) or policy in CHANGES_SHAPES else PART
     return gradient_of_call(backward, call, cotangents, f'{WHAT[policy]} by "{choice}"', otherwise)
 
 
-WHAT = {"activation": "an activation", "norm": "a normalisation", "gates": "a gate"}
+WHAT = {"activation": "an activation", "norm": "a normalisation", "pooling": "max pooling", "gates": "a gate"}
 
 
 # --- activations
@@ -316,6 +320,9 @@ def pooling(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: An
         exact = AdjointGlobalMaxPooling if isinstance(pool, GLOBAL_MAX_POOLS) else AdjointGlobalAveragePooling
     elif isinstance(pool, MAX_POOLS):
         classes, exact = {"spread": SpreadPooling, "average": AdjointAveragePooling}, AdjointMaxPooling
+    elif selects(pool):
+        layer = backward.layer(call, choice, lambda name: instead_of_selection(call, choice, name))
+        return backward.apply(layer, call, [y])
     else:
         raise missing(call, "pooling", choice)
     layer_class = classes.get(choice, exact)
@@ -324,6 +331,22 @@ def pooling(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: An
         switches = recorded_for("pooling", backward, call.inputs[0], call, 'max pooling by "switches"')
         return [layer(y, switches=switches)]
     return backward.apply(layer, call, [y])
+
+
+def selects(operation: keras.Operation) -> bool:
+    """Whether an operation selects from several tensors, or by windows of several sizes."""
+    return isinstance(operation, EXTREMAL_OPERATIONS) or is_selection(operation)
+
+
+def instead_of_selection(call: Call, choice: str, name: str) -> keras.layers.Layer:
+    """What is substituted for a selection by "average": the adjoint of averages. By "spread" all get what one had given."""
+    if nearest_class(call.operation, ADAPTIVE_MAX_POOLS):
+        if choice == "spread":
+            return SpreadAdaptivePooling(call.operation, name=name)
+        return linear_adjoint(averaging_like(call.operation, call.inputs[0]), name=name)
+    merge = (keras.layers.Add if choice == "spread" else keras.layers.Average)(dtype=call.outputs[0].dtype)
+    merge.build([tuple(x.shape) for x in call.inputs])
+    return linear_adjoint(merge, name=name)
 
 
 # --- gates

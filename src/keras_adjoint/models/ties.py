@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import keras
 
 from keras_adjoint.keras_internals import layers_inside, own_variables, shared_while_saving
-from keras_adjoint.layers.sharing import copy_value
+from keras_adjoint.layers.sharing import classes_known, copy_value, read_config
 from keras_adjoint.layers.tied import Tied
 
 
@@ -98,5 +98,6 @@ def copy_with_ties(layer: keras.layers.Layer) -> keras.layers.Layer:
     """A new layer or model from the config of `layer`, in which what was one layer is one layer again."""
     with shared_while_saving():
         config = keras.saving.serialize_keras_object(layer)
-    with shared_while_saving():
-        return keras.saving.deserialize_keras_object(config)
+    with shared_while_saving(), classes_known(layer):
+        copy: keras.layers.Layer = read_config(config)
+    return copy

@@ -9,12 +9,16 @@ from typing import Any
 import keras
 from keras.layers import Layer
 
-from keras_adjoint.errors import NoRuleError
+from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.keras_internals import Functional, calls_of, layers_inside
+from keras_adjoint.layers.adjoint import recorded_source
+from keras_adjoint.layers.adjoint_of_adjoint import AdjointOfAdjoint
 from keras_adjoint.layers.sharing import copy_value
+from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.stock.converters import NOT_CONVERTED, UNKNOWN, converter_for
-from keras_adjoint.stock.steps import AdjointCall, Branches, Step, received, refuse
+from keras_adjoint.ops import Shape
+from keras_adjoint.stock.converters import NOT_CONVERTED, converter_for
+from keras_adjoint.stock.steps import UNKNOWN, AdjointCall, Branches, Step, received, refuse
 
 
 class Converter:
@@ -50,11 +54,11 @@ class Converter:
             arguments = calls[0].arguments
             shape, others, options = calls[0].input_tensors[0].shape, arguments.args[1:], arguments.kwargs
         else:
-            shape, others, options = (layer.get_build_config() or {}).get("input_shape"), (), {}
+            shape, others, options = shape_of_input(layer), (), {}
         if shape is None:
-            raise ValueError(
-                f"The shape of the layer's input is not known. Call the layer on a `keras.Input` before untying it. "
-                f"Received: {received(layer)}"
+            raise SizeError(
+                f"The shape of the layer's input is not known, and its source recorded none. Call the layer on a "
+                f"`keras.Input` before untying it. Received: {received(layer)}"
             )
         inputs = keras.Input(shape[1:], dtype=layer.variable_dtype)
         return keras.Model(inputs, self.layer(layer)(inputs, *others, **options), name=layer.name)
@@ -128,6 +132,20 @@ class Converter:
                     new.finalize_state()
         for step, layer in self.made.values():
             layer.set_weights(step.weights)
+
+
+def shape_of_input(layer: Layer) -> Shape | None:
+    """The shape of what a layer that was never called takes: that it was built for, or that its source gives."""
+    built_for = (layer.get_build_config() or {}).get("input_shape")
+    if built_for is not None:
+        return tuple(built_for)
+    if isinstance(layer, AdjointOfAdjoint):
+        return next(iter(layer.source.recorded_shapes()), None)
+    source = layer.source if isinstance(layer, Tied) else recorded_source(layer)
+    if source is None:
+        return None
+    recorded = layer.recorded_shapes() if isinstance(layer, Tied) else recorded_shapes(source)
+    return tuple(source.compute_output_shape(recorded[0])) if recorded else None
 
 
 def in_snake_case(name: str) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from keras.layers import Layer
 
 from keras_adjoint.layers.activations import ActivationGradient, PreActivation
+from keras_adjoint.layers.adjoint_of_adjoint import AdjointOfAdjoint
+from keras_adjoint.layers.automatic import AutomaticAdjoint
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.conv_transpose import AdjointConvTranspose
 from keras_adjoint.layers.deconvnet import SelectedFeatures
@@ -25,7 +27,7 @@ from keras_adjoint.layers.shape import AdjointRepeatVector, AdjointReshape, Adjo
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.upsampling import AdjointUpSampling
 from keras_adjoint.stock import conv, others
-from keras_adjoint.stock.steps import AdjointCall, Branches, Step, refuse
+from keras_adjoint.stock.steps import UNKNOWN, AdjointCall, Branches, Step, refuse
 
 KINDS = tuple(conv.KINDS)
 
@@ -52,6 +54,8 @@ CONVERTERS: dict[type, Callable[[AdjointCall], list[Step] | Branches]] = {
     BroadcastGlobalPooling: others.broadcast_global_pooling,
     AdjointSum: others.weighted_sum,
     AdjointConcatenate: others.concatenation,
+    AdjointOfAdjoint: others.forward,
+    AutomaticAdjoint: others.automatic,
 }
 
 REFUSED: dict[type, str] = {
@@ -60,7 +64,6 @@ REFUSED: dict[type, str] = {
 }
 
 
-UNKNOWN = "no arrangement of them is known that computes it"
 NOT_CONVERTED = (
     ActivationGradient,
     CallGradient,
@@ -75,6 +78,7 @@ def converter_for(tied: Layer) -> Callable[[AdjointCall], list[Step] | Branches]
     Raises:
         NoRuleError: If there is none.
     """
-    if type(tied) not in CONVERTERS:
-        refuse(tied, REFUSED.get(type(tied), UNKNOWN))
+    unpooling = tied.source if isinstance(tied, AdjointOfAdjoint) else tied
+    if type(tied) not in CONVERTERS or type(unpooling) in REFUSED:
+        refuse(tied, REFUSED.get(type(unpooling), UNKNOWN))
     return CONVERTERS[type(tied)]

@@ -1,9 +1,20 @@
 """The adjoints of all other layers in stock layers: matrix products, scales, shapes, pools and merges."""
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
+
+from keras_adjoint.layers.adjoint import copied
+from keras_adjoint.layers.adjoint_of_adjoint import first_source
+from keras_adjoint.layers.automatic import AutomaticAdjoint
+from keras_adjoint.layers.dense import AdjointEmbedding
+from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
+from keras_adjoint.layers.kernel import read_kernel
 from keras_adjoint.layers.merge import weights_of
-from keras_adjoint.layers.norm import pseudo_inverse
+from keras_adjoint.layers.norm import AdjointScaling, pseudo_inverse
+from keras_adjoint.layers.pooling import PoolingAlongAxes
+from keras_adjoint.layers.sizes import spatial
 from keras_adjoint.stock.pieces import (
     L,
     among_channels_last,
@@ -17,9 +28,10 @@ from keras_adjoint.stock.pieces import (
     windowed,
     with_options,
 )
-from keras_adjoint.stock.steps import AdjointCall, Branches, Step, step
+from keras_adjoint.stock.steps import UNKNOWN, AdjointCall, Branches, Step, step
 
 AVERAGE_POOLING = {1: L.AveragePooling1D, 2: L.AveragePooling2D, 3: L.AveragePooling3D}
+GLOBAL_AVERAGE = {1: L.GlobalAveragePooling1D, 2: L.GlobalAveragePooling2D, 3: L.GlobalAveragePooling3D}
 UP_SAMPLING = {1: L.UpSampling1D, 2: L.UpSampling2D, 3: L.UpSampling3D}
 
 
@@ -49,11 +61,15 @@ def einsum_dense(call: AdjointCall) -> list[Step]:
 
 def along_each_axis(call: AdjointCall) -> list[Step]:
     """A layer that multiplies each spatial axis with a matrix of its own, which is not trained."""
-    tied = call.tied
+    return multiplied_along(call, call.tied.matrices_along(call.known(call.output_sizes)), call.tied.first_axis)
+
+
+def multiplied_along(call: AdjointCall, matrices: Sequence[np.ndarray], first_axis: int) -> list[Step]:
+    """Products with one matrix along each of the axes from `first_axis` on."""
     shape = list(call.input_shape)
     letters = "abcdefg"[: len(shape)]
     steps = []
-    for axis, matrix in enumerate(tied.matrices_along(call.known(call.output_sizes)), tied.first_axis):
+    for axis, matrix in enumerate(matrices, first_axis):
         shape[axis] = matrix.shape[1]
         equation = f"{letters},{letters[axis]}z->{letters.replace(letters[axis], 'z')}"
         options = {"equation": equation, "output_shape": tuple(shape[1:]), "trainable": False}
@@ -149,6 +165,43 @@ def up_sampling(call: AdjointCall) -> list[Step]:
 def repeated(sizes: tuple[int, ...]) -> Step:
     """Every element at as many positions along every spatial axis."""
     return step(UP_SAMPLING[len(sizes)], size=sizes if len(sizes) > 1 else sizes[0])
+
+
+# --- the adjoints of adjoints, and of what policies put in place of layers without one
+
+
+def forward(call: AdjointCall) -> list[Step]:
+    """The layer behind an adjoint, without its bias and its activation."""
+    adjoint, source = call.tied.source, first_source(call.tied)
+    if isinstance(adjoint, AdjointScaling):
+        return [scaled(adjoint.scale_and_shift(len(call.input_shape))[0])]
+    if isinstance(adjoint, AdjointEmbedding):
+        return [multiplied(kernel_of(adjoint), len(call.input_shape) - 2)]
+    if isinstance(adjoint, AutomaticAdjoint) or not type(source).__module__.startswith("keras."):
+        call.refuse(UNKNOWN)
+    bare = copied(source, keep_bias=False)
+    own = ("name", "dtype", "trainable", "activation")
+    options = {option: value for option, value in bare.get_config().items() if option not in own}
+    kernels = [array(read_kernel(source, variable.name)) for variable in bare.weights]
+    return [Step(type(bare), options, tuple(kernels))]
+
+
+def automatic(call: AdjointCall) -> list[Step]:
+    """The transposes of what policies put in place: sums where they repeat, the same scale where they divide."""
+    layer = call.tied.source
+    if isinstance(layer, AdjointScaling):
+        scale, _ = layer.scale_and_shift(len(call.input_shape))
+        return [scaled(pseudo_inverse(scale) if layer.inverse else scale)]
+    if isinstance(layer, PoolingAlongAxes):
+        sizes = call.known(spatial(call.input_shape, layer.data_format))
+        return multiplied_along(call, [matrix.T for matrix in layer.matrices_along(sizes)], layer.first_axis)
+    if isinstance(layer, BroadcastGlobalPooling):
+        sizes = call.known(spatial(call.input_shape, layer.data_format))
+        keepdims = layer.source.keepdims
+        pool = Step(GLOBAL_AVERAGE[len(sizes)], {"keepdims": keepdims, "data_format": layer.data_format}, ())
+        share = 1.0 if isinstance(layer, AdjointGlobalAveragePooling) else float(math.prod(sizes))
+        return [pool, scaled(share)] if share != 1.0 else [pool]
+    call.refuse(UNKNOWN)
 
 
 # --- merging layers: one chain of steps for each tensor that their adjoints return

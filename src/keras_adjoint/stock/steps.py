@@ -49,6 +49,9 @@ class AdjointCall:
         refuse(self.tied, reason)
 
 
+UNKNOWN = "no arrangement of them is known that computes it"
+
+
 def refuse(tied: Layer, reason: str) -> NoReturn:
     """Raise a NoRuleError."""
     raise NoRuleError(f"`{tied.name}` cannot be converted into stock layers: {reason}. Received: {received(tied)}")

@@ -10,8 +10,8 @@ def untie(layer_or_model: keras.layers.Layer, *, to: str = "conv_transpose") -> 
     frozen; scales, and biases that are subtracted, become constants.
 
     Args:
-        layer_or_model: An adjoint layer that has been called on a `keras.Input`, or a Functional or Sequential model with
-            adjoint layers in it, nested models included.
+        layer_or_model: An adjoint layer, if its source recorded a size or it was called on a `keras.Input`; or a Functional
+            or Sequential model with adjoint layers in it, nested models included.
         to: What becomes of an adjoint convolution. "conv_transpose": a transposed convolution with the very same kernel,
             cropped to the exact size. The kernel of a grouped or dilated one is stored with its zeros. "conv": a
             plain convolution with the flipped kernel, and at stride s one to s phases per axis, which reshapes and
@@ -24,8 +24,8 @@ def untie(layer_or_model: keras.layers.Layer, *, to: str = "conv_transpose") -> 
     Raises:
         NoRuleError: If stock layers cannot express a layer: max pooling, which reads its switches from elsewhere; an
             adjoint inside of a wrapper or of a subclassed model; a size that is not known, where it must be.
-        SizeError: If a size is ambiguous.
-        ValueError: If `to` is unknown, or the argument is neither a layer that has been called nor such a model.
+        SizeError: If a size is ambiguous, or nothing says what a layer takes that has not been called.
+        ValueError: If `to` is unknown, or the argument is neither a layer nor such a model.
 
     Example:
 

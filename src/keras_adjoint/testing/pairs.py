@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from keras_adjoint.errors import SizeError
 from keras_adjoint.layers.adjoint import original_of, probe_shape
 from keras_adjoint.layers.merge import AdjointMerge
+from keras_adjoint.layers.selection import AdjointSelection
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied, call_at_inference, linear_part
 from keras_adjoint.models.backward import one_or_list
@@ -22,7 +23,7 @@ from keras_adjoint.ops.dot_test import evaluate, random_probe
 Operator: TypeAlias = Callable[..., Any]  # layers and models are callables, too
 Array: TypeAlias = NDArray[Any]
 
-UNPOOLING = (AdjointMaxPooling, AdjointGlobalMaxPooling)  # they are called with switches
+UNPOOLING = (AdjointMaxPooling, AdjointGlobalMaxPooling, AdjointSelection)  # they are called with switches
 
 
 # --- several tensors as one
@@ -97,7 +98,7 @@ def pair_of(
 ) -> Pair:
     """The `Pair` of two operators on x of `shape`; several tensors on either side are packed into one array."""
     if isinstance(backward, UNPOOLING):
-        return unpooling_pair(backward, shape, dtype, generator)
+        return unpooling_pair(backward, shape, inputs, dtype, generator)
     linear = forward
     if isinstance(backward, Tied) and backward.source is forward:
         linear = backward.apply_forward
@@ -128,12 +129,15 @@ def pair_of(
     )
 
 
-def unpooling_pair(backward: Any, shape: Shape, dtype: str, generator: np.random.Generator) -> Pair:
-    """The `Pair` of max pooling and unpooling with the switches of one random input."""
-    switches = ops.convert_to_tensor(random_probe(shape, dtype, generator), dtype)
+def unpooling_pair(
+    backward: Any, shape: Shape, inputs: Packing | None, dtype: str, generator: np.random.Generator
+) -> Pair:
+    """The `Pair` of max pooling and unpooling with the switches of one random input; several tensors may be selected from."""
+    random = ops.convert_to_tensor(random_probe(shape if inputs is None else inputs.shape, dtype, generator), dtype)
+    switches = random if inputs is None else inputs.split(random)
     return Pair(
-        forward=lambda x: evaluate(lambda t: backward.apply_forward(t, switches), x, dtype),
-        backward=lambda y: evaluate(lambda t: backward(t, switches=switches), y, dtype),
+        forward=lambda x: evaluate(packed(lambda t: backward.apply_forward(t, switches), inputs, None), x, dtype),
+        backward=lambda y: evaluate(packed(lambda t: backward(t, switches=switches), None, inputs), y, dtype),
     )
 
 
