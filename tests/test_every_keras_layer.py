@@ -231,13 +231,16 @@ def check_adjoint(adjoint, model, xs, places, tmp_path):
 
 def assert_adjoint_of_selection(adjoint, model, xs):
     """The rows that integers select: the adjoint gives the products of y with each of them."""
-    shapes = [y.shape[1:] for y in run(model, xs)]
-    columns = matrix(adjoint, shapes)
-    (x,), ys = xs, flat(run(model, xs))
-    rows = columns.reshape(*x.shape[1:], -1, columns.shape[1])
-    for sample, y in zip(x, ys, strict=True):
-        at = tuple(np.indices(sample.shape))
-        assert_close(rows[(*at, sample)].reshape(-1, len(y)).sum(axis=0), y)
+    results = run(model, xs)
+    columns = matrix(adjoint, [y.shape[1:] for y in results])
+    shapes = [x.shape[1:] for x in run(adjoint, results)]
+    ends = np.cumsum([np.prod(shape) for shape in shapes])
+    parts = [part.reshape(*shape, -1) for part, shape in zip(np.split(columns, ends[:-1]), shapes, strict=True)]
+    for number, y in enumerate(flat(results)):
+        selected = (
+            rows[(*np.indices(x.shape[1:]), x[number])].reshape(-1, len(y)) for x, rows in zip(xs, parts, strict=True)
+        )
+        assert_close(np.concatenate(list(selected)).sum(axis=0), y)
 
 
 @pytest.mark.any_backend
