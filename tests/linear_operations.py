@@ -146,3 +146,15 @@ LINEAR: dict[str, list[Applied]] = {
     "vstack": [],  # along the axis of the samples
     "where": rows(lambda x: ops.where(BOOLEANS, x, 0.0), lambda x: ops.where(BOOLEANS, 1.0, x)),
 }
+
+# What cannot be called on symbolic tensors alone, or gives infinities and NaN for the samples of the tests.
+NOT_CALLED = {
+    "adaptive_max_pool", "arccos", "arccosh", "arctanh", "bartlett", "binary_crossentropy", "bitwise_and",
+    "bitwise_invert", "bitwise_not", "bitwise_or", "bitwise_xor", "blackman", "cholesky", "cond", "custom_gradient",
+    "dot_product_attention", "empty", "eye", "full", "hanning", "histogram", "identity", "is_tensor", "jvp", "lcm",
+    "left_shift", "log10", "log1p", "logdet", "map", "multi_hot", "one_hot", "psnr", "scan", "scatter",
+    "segment_prod", "select", "shape", "sparse_categorical_crossentropy", "sqrt", "vander", "vectorize",
+    "vectorized_map", "while_loop",
+}  # fmt: skip
+# What Keras itself does not run on a backend.
+NOT_ON = {("conv_transpose", 0): ("torch",), ("cross", 0): ("torch",)}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from every_layer import layer_classes, uses_of
 from extent import EXHAUSTIVE
-from helpers import BACKENDS
+from helpers import RARELY_JAX
 from layer_list import randomize
 from operators_of_models import (
     assert_adjoint_of,
@@ -148,16 +148,15 @@ SLOW = (L.RNN, L.Bidirectional, L.ConvLSTM1D, L.ConvLSTM2D, L.ConvLSTM3D, L.GRU,
 
 def parameters():
     """Every use in every way; `make test` runs each use plainly on one of the backends, and half in another way on PyTorch."""
-    uses = [
-        (name, layer_class, use) for name, layer_class in layer_classes().items() for use in uses_of(name, layer_class)
-    ]
-    for number, (name, layer_class, use) in enumerate(uses):
-        ways = [way for way, fits in WAYS.items() if fits(layer_class, use)]
-        other = ways[1 + number // 2 % (len(ways) - 1)] if number % 2 else None
-        for way in ways if EXHAUSTIVE else {plain, other} - {None}:
-            turn = BACKENDS[number % 3] if way is plain and layer_class not in SLOW else "torch"
-            title = f"{name}{', ' + use.title if use.title else ''}, {way.__name__.replace('_', ' ')}"
-            yield pytest.param(use, way, id=title, marks=pytest.mark.in_turn(turn))
+    for place, (name, layer_class) in enumerate(layer_classes().items()):
+        for number, use in enumerate(uses_of(name, layer_class), place):
+            ways = [way for way, fits in WAYS.items() if fits(layer_class, use)]
+            others = [ways[1 + number // 2 % (len(ways) - 1)]] if number % 2 else []
+            for way in ways if EXHAUSTIVE else [plain, *others]:
+                turns = RARELY_JAX if way is plain and layer_class not in SLOW else ["torch"]
+                turns = [turn for turn in turns if turn in use.only_on] or use.only_on
+                title = f"{name}{', ' + use.title if use.title else ''}, {way.__name__.replace('_', ' ')}"
+                yield pytest.param(use, way, id=title, marks=pytest.mark.in_turn(turns[number % len(turns)]))
 
 
 def build(use, way):
