@@ -110,7 +110,9 @@ def always(layer_class, use):
 
 
 def one_argument(layer_class, use):
-    return len(use.arguments(lambda shape: shape)) == 1
+    """Keras takes a picture that is to be changed by its place alone."""
+    is_preprocessing = any(base.__name__ == "BaseImagePreprocessingLayer" for base in layer_class.__mro__)
+    return len(use.arguments(lambda shape: shape)) == 1 and not is_preprocessing
 
 
 def one_tensor(layer_class, use):
