@@ -232,16 +232,17 @@ def check_adjoint(adjoint, model, xs, places, tmp_path):
 
 def assert_adjoint_of_selection(adjoint, model, xs):
     """The rows that integers select: the adjoint gives the products of y with each of them."""
-    results = run(model, xs)
-    columns = matrix(adjoint, [y.shape[1:] for y in results])
-    shapes = [x.shape[1:] for x in run(adjoint, results)]
-    ends = np.cumsum([np.prod(shape) for shape in shapes])
-    parts = [part.reshape(*shape, -1) for part, shape in zip(np.split(columns, ends[:-1]), shapes, strict=True)]
-    for number, y in enumerate(flat(results)):
-        selected = (
-            rows[(*np.indices(x.shape[1:]), x[number])].reshape(-1, len(y)) for x, rows in zip(xs, parts, strict=True)
-        )
-        assert_close(np.concatenate(list(selected)).sum(axis=0), y)
+    shapes = [y.shape[1:] for y in run(model, xs)]
+    columns = matrix(adjoint, shapes)
+    found = run(adjoint, run(model, xs))
+    ends = np.cumsum([y[0].size for y in found])
+    parts = [
+        part.reshape(*x.shape[1:], -1, columns.shape[1])
+        for part, x in zip(np.split(columns, ends[:-1]), xs, strict=True)
+    ]
+    for number, expected in enumerate(flat(run(model, xs))):
+        selected = [rows[(*np.indices(x.shape[1:]), x[number])] for rows, x in zip(parts, xs, strict=True)]
+        assert_close(sum(rows.reshape(-1, len(expected)).sum(axis=0) for rows in selected), expected)
 
 
 @pytest.mark.any_backend
