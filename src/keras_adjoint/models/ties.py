@@ -100,4 +100,7 @@ def copy_with_ties(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = keras.saving.serialize_keras_object(layer)
     with shared_while_saving(), classes_known(layer):
         copy: keras.layers.Layer = read_config(config)
+    for each in (copy, *layers_inside(copy)):
+        if isinstance(each, Tied):
+            each.settle_switch()
     return copy
