@@ -32,6 +32,7 @@ __all__ = [
     "LayerScale",  # ConvNeXt's scale of each channel
     "StochasticDepth",  # ConvNeXt's dropout of whole samples
     "activation_operations",  # the classes behind those of `keras.activations` that `keras.ops` lacks: `ReLU`, `Mish`
+    "in_stateless_scope",  # whether variables have other values than their own for now
     "core_operations",  # the classes behind `keras.ops.cast`, `unstack` and the like: `Cast`, `Unstack`
     "nn_operations",  # the classes behind `keras.ops.conv`, `relu` and the like: `Conv`, `Relu`
     "numpy_operations",  # the classes behind `keras.ops.add`, `reshape` and the like: `Add`, `Reshape`

@@ -11,6 +11,7 @@ from keras import ops, tree
 from keras.layers import Layer
 
 from keras_adjoint.errors import NoRuleError, SizeError
+from keras_adjoint.keras_internals import in_stateless_scope
 from keras_adjoint.layers.call_pattern import CallPattern, flat, recorded_patterns, shapes_agree, single_input
 from keras_adjoint.layers.inputs import check_real, name_of_dtype
 from keras_adjoint.layers.linear_source import check_calls, prober
@@ -90,7 +91,8 @@ class AutomaticAdjoint(Tied):
             self._check_fits([tuple(each.shape) for each in ys], [tuple(each.shape) for each in outputs])
             return outputs
 
-        return pattern.packed(current().vjp(forward, xs, ys))
+        transposed = current().vjp if in_stateless_scope() else current().linear_vjp
+        return pattern.packed(transposed(forward, xs, ys))
 
     def _real(self, y: Any) -> Tensor:
         if hasattr(y, "dtype"):

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_adjoint.keras_internals import numpy_operations
+from keras_adjoint.keras_internals import core_operations, numpy_operations
 from keras_adjoint.layers.adjoint import recorded_source
 from keras_adjoint.layers.adjoint_of_adjoint import is_linear_as_it_is
 from keras_adjoint.layers.tied import Tied
@@ -22,6 +22,7 @@ ADDING = (
     numpy_operations.Concatenate,
     numpy_operations.Stack,
     numpy_operations.Pad,
+    core_operations.SliceUpdate,
 )
 
 

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
-from keras import ops
+import numpy as np
+from keras import ops, tree
 
 from keras_adjoint.errors import NoRuleError, SizeError
+from keras_adjoint.layers.arguments import is_symbolic
 from keras_adjoint.models.batch_axis import mixes_samples
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Cotangents
@@ -120,6 +122,24 @@ def padded(call: Call, ys: Tensors) -> Cotangents:
     if any(widths[0]):
         raise mixes_samples(call, f"pads the first axis by {widths[0]}")
     return [ys[0][tuple(slice(before or None, -after if after else None) for before, after in widths)]]
+
+
+def slice_updated(call: Call, ys: Tensors) -> Cotangents:
+    """A tensor of which a part is replaced by another: that part goes to the one, everything else to the other."""
+    x, start, new = (call.parameters[name] for name in ("inputs", "start_indices", "updates"))
+    start = [int(index) for index in np.ravel(start)] if not any(map(is_symbolic, tree.flatten(start))) else None
+    if start is None or None in x.shape[1:] or None in new.shape[1:]:
+        raise NoRuleError(
+            f"`{call.place}` replaces a part of a tensor, whose place and size must be known when the model is made. Received: "
+            f"tensors of shape {tuple(x.shape)} and {tuple(new.shape)}"
+        )
+    if start[0] != 0 or new.shape[0] != x.shape[0]:
+        raise mixes_samples(call, f"replaces {new.shape[0]} samples from sample {start[0]} on")
+    part = tuple(slice(first, first + size) for first, size in zip(start[1:], new.shape[1:], strict=True))
+    kept = np.ones((1, *x.shape[1:]), "float64" if ys[0].dtype == "float64" else "float32")
+    kept[(slice(None), *part)] = 0
+    parts = ((x, ops.multiply(ys[0], kept)), (new, ys[0][(slice(None), *part)]))
+    return [cotangent for tensor, cotangent in parts if is_symbolic(tensor)]
 
 
 def unknown(call: Call, entry: Any) -> SizeError:

@@ -14,7 +14,7 @@ from keras_adjoint.keras_internals import core_operations, existing, numpy_opera
 from keras_adjoint.models.arithmetic import over_axes, over_constant, signs, times_constant
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Cotangents
-from keras_adjoint.models.indexing import indexed, padded
+from keras_adjoint.models.indexing import indexed, padded, slice_updated
 from keras_adjoint.models.rearrangements import (
     concatenated,
     expanded,
@@ -64,6 +64,7 @@ OPERATIONS: dict[type, Transpose] = {
     numpy_operations.Flip: flipped,
     numpy_operations.GetItem: indexed,
     numpy_operations.Pad: padded,
+    core_operations.SliceUpdate: slice_updated,
 }
 
 

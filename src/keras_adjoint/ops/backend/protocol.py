@@ -132,3 +132,11 @@ class Backend(Protocol):
 
         Either of them may be a list of tensors; `y` has the dtypes of what the function gives.
         """
+
+    def linear_vjp(
+        self, function: Callable[[list[Tensor]], list[Tensor]], zeros: list[Tensor], y: list[Tensor]
+    ) -> list[Tensor]:
+        """The same at zeros, of a function that is linear up to a constant; differentiable by y to every order.
+
+        What the function computes with are variables: a backend may not see other tensors that it reads.
+        """

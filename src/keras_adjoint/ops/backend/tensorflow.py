@@ -278,6 +278,37 @@ def vjp(function: Callable[[Any], Any], x: Any, y: Any) -> Any:
     return tf.nest.map_structure(tf.convert_to_tensor, found)  # of what was gathered it is sparse
 
 
+def linear_vjp(function: Callable[[list[Tensor]], list[Tensor]], zeros: list[Tensor], y: list[Tensor]) -> list[Tensor]:
+    # Some of TensorFlow's gradients, those of resized images for instance, have no gradient themselves, and it stays silent.
+    def linear(xs: Sequence[Tensor]) -> list[Tensor]:
+        return [at_x - at_zero for at_x, at_zero in zip(function(list(xs)), function(zeros), strict=True)]
+
+    def by_variables(xs: Sequence[Tensor], ys: Sequence[Tensor], variables: Sequence[Any]) -> list[Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(variables)
+            product = tf.add_n([tf.reduce_sum(each * other) for each, other in zip(linear(xs), ys, strict=True)])
+        return list(tape.gradient(product, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO))
+
+    @tf.custom_gradient
+    def forward(*xs: Tensor) -> tuple[list[Tensor], Callable[..., Any]]:
+        def gradients(*ys: Tensor, variables: Sequence[Any] = ()) -> Any:
+            found = transposed(*ys)
+            return (found, by_variables(xs, ys, variables)) if variables else found
+
+        return linear(xs), gradients
+
+    @tf.custom_gradient
+    def transposed(*ys: Tensor) -> tuple[list[Tensor], Callable[..., Any]]:
+        def gradients(*xs: Tensor, variables: Sequence[Any] = ()) -> Any:
+            found = forward(*xs)
+            return (found, by_variables(xs, ys, variables)) if variables else found
+
+        return vjp(function, zeros, list(ys)), gradients
+
+    found: list[Tensor] = transposed(*y)
+    return found
+
+
 def _cut(starts: Sequence[int], lengths: Sequence[int], sizes: Sequence[int]) -> tuple[slice, ...] | None:
     """The slices that cut windows out of spatial axes of `sizes`, or `None` if they reach beyond."""
     ends = [start + length for start, length in zip(starts, lengths, strict=True)]

@@ -103,3 +103,8 @@ def vjp(function: Callable[[Any], Any], x: Any, y: Any) -> Any:
     _, transposed = torch.func.vjp(function, x)
     (found,) = transposed(y)
     return found
+
+
+def linear_vjp(function: Callable[[list[Tensor]], list[Tensor]], zeros: list[Tensor], y: list[Tensor]) -> list[Tensor]:
+    found: list[Tensor] = vjp(function, zeros, y)
+    return found
