@@ -4,8 +4,7 @@ import keras
 import numpy as np
 import pytest
 from encoders import values
-from helpers import matrix
-from keras import ops
+from helpers import BACKENDS, matrix
 from layer_list import KERAS
 
 import keras_adjoint as ka
@@ -32,12 +31,16 @@ WAYS = {
     "int4 by blocks": lambda layer: layer.quantize(config=blocks()),
     "float8": lambda layer: layer.quantize("float8"),
 }
-CASES = [
-    pytest.param(name, way, marks=INT4 if "int4" in way else ())
-    for name in MAKE
-    for way in WAYS
-    if (name, way) != ("embedding", "float8")  # which Keras does not have
-]
+NAMES = [(name, way) for name in MAKE for way in WAYS if (name, way) != ("embedding", "float8")]  # which Keras lacks
+
+
+def cases(names=tuple(MAKE)):
+    """Parameters of a test; `make test` runs each on one backend."""
+    chosen = [(name, way) for name, way in NAMES if name in names]
+    return [
+        pytest.param(*case, marks=[pytest.mark.in_turn(BACKENDS[number % 3]), *([INT4] if "int4" in case[1] else [])])
+        for number, case in enumerate(chosen)
+    ]
 
 
 def made(name):
@@ -53,8 +56,8 @@ def forward_of(layer, shape):
     """The matrix of the layer without its bias; units are not rounded where inputs are quantised."""
     if isinstance(layer, L.Embedding):
         return np.kron(np.eye(*shape), values(layer(np.arange(layer.input_dim))).T)
-    zero = values(layer(np.zeros((1, *shape), "float32")))
-    return matrix(lambda x: ops.convert_to_tensor(values(layer(x)) - zero), shape, "float32")
+    zero = layer(np.zeros((1, *shape), "float32"))
+    return matrix(lambda x: layer(x) - zero, shape, "float32")
 
 
 def assert_adjoint(adjoint, layer, shape, mode):
@@ -64,7 +67,7 @@ def assert_adjoint(adjoint, layer, shape, mode):
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name, way", CASES)
+@pytest.mark.parametrize("name, way", cases())
 def test_the_adjoint_reads_a_kernel_that_is_quantised_before_or_after(name, way):
     layer, shape = made(name)
     before = ka.adjoint(layer)
@@ -73,7 +76,7 @@ def test_the_adjoint_reads_a_kernel_that_is_quantised_before_or_after(name, way)
         assert_adjoint(adjoint, layer, shape, way)
 
 
-@pytest.mark.parametrize("name, way", CASES)
+@pytest.mark.parametrize("name, way", cases())
 def test_a_copy_of_a_quantised_source_and_one_from_before(name, way):
     layer, shape = made(name)
     kept = ka.adjoint(layer, tied=False)
@@ -84,7 +87,7 @@ def test_a_copy_of_a_quantised_source_and_one_from_before(name, way):
     np.testing.assert_allclose(matrix(kept, outputs, "float32"), exact, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name, way", CASES)
+@pytest.mark.parametrize("name, way", cases(["dense", "einsum", "embedding"]))
 def test_a_quantised_source_is_saved_with_its_tie(name, way, tmp_path):
     layer, shape = made(name)
     WAYS[way](layer)
@@ -100,6 +103,7 @@ def test_a_quantised_source_is_saved_with_its_tie(name, way, tmp_path):
 
 
 @INT4
+@pytest.mark.in_turn("torch")
 @pytest.mark.parametrize("way", ["int8", "int4", "int4 by blocks"])
 @pytest.mark.parametrize(
     "name", [name for name in MAKE if "turned" not in name]
@@ -113,6 +117,7 @@ def test_adapters_are_added_to_a_quantised_kernel(name, way):
     assert_adjoint(ka.adjoint(layer), layer, shape, "float8" if way == "int8" else way)
 
 
+@pytest.mark.any_backend
 def test_keras_quantises_no_convolution():
     """Where it does one day, reading its kernel is to be thought of."""
     conv = L.Conv2D(4, 3)
