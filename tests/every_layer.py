@@ -73,7 +73,8 @@ FIRST = "channels_first"
 # What is not in this table is made without arguments and called on an image.
 TABLE: dict[str, list[Use]] = {
     "Activation": [use(L.Activation, FEATURES, "relu"), use(L.Activation, FEATURES, "linear", title="linear")],
-    "Add": [use(L.Add, [FEATURES, FEATURES]), use(L.Add, [(3, 4), (4,), (1, 1)], title="broadcast")],
+    # On TensorFlow Keras takes (samples, 1, 1) for a bias if an axis is as long as there are samples.
+    "Add": [use(L.Add, [FEATURES, FEATURES]), use(L.Add, [(5, 4), (4,), (1, 1)], title="broadcast")],
     "Subtract": [use(L.Subtract, [FEATURES, FEATURES])],
     "Average": [use(L.Average, [FEATURES, FEATURES, FEATURES])],
     "Maximum": [use(L.Maximum, [FEATURES, FEATURES])],

@@ -222,11 +222,15 @@ def assert_adjoint_of_selection(adjoint, model, xs):
     """The rows that integers select: the adjoint gives the products of y with each of them."""
     shapes = [y.shape[1:] for y in run(model, xs)]
     columns = matrix(adjoint, shapes)
-    (x,), ys = xs, flat(run(model, xs))
-    rows = columns.reshape(*x.shape[1:], -1, columns.shape[1])
-    for sample, y in zip(x, ys, strict=True):
-        at = tuple(np.indices(sample.shape))
-        assert_close(rows[(*at, sample)].reshape(-1, len(y)).sum(axis=0), y)
+    found = run(adjoint, run(model, xs))
+    ends = np.cumsum([y[0].size for y in found])
+    parts = [
+        part.reshape(*x.shape[1:], -1, columns.shape[1])
+        for part, x in zip(np.split(columns, ends[:-1]), xs, strict=True)
+    ]
+    for number, expected in enumerate(flat(run(model, xs))):
+        selected = [rows[(*np.indices(x.shape[1:]), x[number])] for rows, x in zip(parts, xs, strict=True)]
+        assert_close(sum(rows.reshape(-1, len(expected)).sum(axis=0) for rows in selected), expected)
 
 
 @pytest.mark.any_backend

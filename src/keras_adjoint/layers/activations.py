@@ -15,7 +15,8 @@ from keras import ops
 from keras_adjoint.keras_internals import activation_operations, nn_operations, numpy_operations
 from keras_adjoint.layers.derivative import derivative, transposed_derivative
 from keras_adjoint.layers.registry import nearest_class
-from keras_adjoint.layers.tied import Tied, call_at_inference
+from keras_adjoint.layers.tied import Tied, call_at_inference, stand_in
+from keras_adjoint.layers.wrapped import inside
 from keras_adjoint.ops import Shape, Tensor
 
 Activation: TypeAlias = Callable[[Tensor], Tensor]
@@ -210,6 +211,8 @@ def without_activation(layer: keras.layers.Layer) -> keras.layers.Layer:
 
     The layer itself stays as it is, for other threads.
     """
+    if inside(layer) is not layer:
+        return stand_in(layer, {"layer": without_activation(layer.layer)})
     linear: keras.layers.Layer = object.__new__(_without_activation(layer.__class__))
     object.__setattr__(linear, "__dict__", vars(layer))
     return linear

@@ -19,6 +19,7 @@ from keras_adjoint.layers.registry import REGISTERED_BY_USERS, RULES, apply_rule
 from keras_adjoint.layers.sharing import classes_known, copy_values, owning_everything
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.tied import Tied, linear_part
+from keras_adjoint.layers.wrapped import activation_of, inside
 from keras_adjoint.ops import Shape
 from keras_adjoint.ops.dot_test import derived_tolerance, evaluate, operator_dtype, random_probe, residual_of
 
@@ -82,17 +83,19 @@ def adjoint_as_called(source: Layer, **options: Any) -> Layer:
 
 def has_activation(layer: Any) -> bool:
     """Whether a layer ends in an activation, after a part that may be linear."""
-    activation = getattr(layer, "activation", None)
-    return activation not in (None, keras.activations.linear) and not isinstance(layer, keras.layers.Activation)
+    activation = activation_of(layer)
+    return activation not in (None, keras.activations.linear) and not isinstance(inside(layer), keras.layers.Activation)
 
 
 def check_linear(source: Layer, *, advice: str = "") -> None:
     """Raise a NoRuleError, with `advice` in it, if `source` has a rule and ends in an activation."""
     if has_activation(source) and class_with_rule(source) is not None:  # without a rule it is tested as it is
-        name = getattr(source.activation, "__name__", source.activation)
+        activation = activation_of(source)
+        name = getattr(activation, "__name__", activation)
+        where = "" if inside(source) is source else f" It is that of the layer inside of `{source.name}`."
         raise NoRuleError(
-            f"A layer with an activation is not linear, so it has no adjoint.{advice} Build it with `activation=None` and put "
-            f'a `keras.layers.Activation("{name}")` behind it, then take the adjoint of the linear layer alone. '
+            f"A layer with an activation is not linear, so it has no adjoint.{where}{advice} Build it with `activation=None` "
+            f'and put a `keras.layers.Activation("{name}")` behind it, then take the adjoint of the linear layer alone. '
             f"Received: activation={name!r}, {describe(source)}"
         )
 

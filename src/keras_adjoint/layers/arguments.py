@@ -16,6 +16,9 @@ from keras_adjoint.layers.registry import class_with_rule
 # Parameters of layers that take tensors which the layer is not to be linear in; besides, all whose names end in "_mask".
 RECORDED_PARAMETERS = frozenset({"mask", "switches", "recorded", "output_size"})
 
+# Layers that give integers for integers, to which they round what their rule is about.
+ROUND_INTEGERS = (keras.layers.SpectralNormalization,)
+
 
 def bind(operation: keras.Operation, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """What was passed for each parameter of an operation's `call`; "0", "1", ... where that cannot be told."""
@@ -58,7 +61,7 @@ def is_beyond_rule(layer: Layer, node: Node) -> bool:
         leaves = [leaf for leaf in tree.flatten(value) if leaf is not None]
         constants = [leaf for leaf in leaves if not is_symbolic(leaf)]
         if number == 0:
-            beyond = bool(constants)
+            beyond = bool(constants) or (isinstance(layer, ROUND_INTEGERS) and any(map(_is_integer, leaves)))
         elif is_recorded_parameter(name):
             beyond = any(hasattr(leaf, "shape") for leaf in constants)
         elif name == "training":
@@ -68,6 +71,10 @@ def is_beyond_rule(layer: Layer, node: Node) -> bool:
         if beyond:
             return True
     return False
+
+
+def _is_integer(tensor: keras.KerasTensor) -> bool:
+    return "float" not in tensor.dtype
 
 
 def _is(value: Any, default: Any) -> bool:

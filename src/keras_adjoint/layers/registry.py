@@ -117,7 +117,7 @@ def why_no_rule(layer: Layer) -> str:
     if parent is None:
         return "no rule is registered for it"
     if not _replaced(layer, parent):
-        return "its rule knows nothing of the constants and options that it is called with"
+        return "its rule knows nothing of the constants, options or integers that it is called with"
     return (
         f"it replaces the computation of `{parent.__name__}` by its own `{'`, `'.join(_replaced(layer, parent))}`, so it "
         "does not inherit that class's rule"

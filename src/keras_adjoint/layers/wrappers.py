@@ -6,16 +6,16 @@ import keras
 from keras.layers import Layer
 
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.layers.adjoint import check_linear, linear_adjoint, original_of
+from keras_adjoint.layers.adjoint import linear_adjoint, original_of
 from keras_adjoint.layers.adjoint_of_adjoint import second_adjoint
 from keras_adjoint.layers.registry import class_with_rule, describe, options_of, rule
 from keras_adjoint.layers.sizes import recorded_shapes
 
 
 @rule(keras.layers.TimeDistributed)
-def time_distributed(source: Layer, *, tied: bool = True, name: str | None = None) -> Layer:
+def time_distributed(source: Layer, *, tied: bool = True, name: str | None = None, **options: Any) -> Layer:
     """What a layer does at every time step, its adjoint undoes at every time step."""
-    inner = adjoint_inside(source, tied, **size_at_a_step(source))
+    inner = adjoint_inside(source, tied, **{**size_at_a_step(source), **options})
     result = keras.layers.TimeDistributed(inner, dtype=source.dtype_policy, name=name)
     result.built = True  # around an adjoint there is nothing to build
     return result
@@ -44,7 +44,6 @@ def adjoint_inside(source: Layer, tied: bool, **options: Any) -> Layer:
     second = second_adjoint(inner, tied=tied)
     if second is not None and not options:
         return second
-    check_linear(inner, advice=f" It is the layer inside of `{source.name}`.")
     result = linear_adjoint(inner, **options, **({} if tied else {"tied": False}))
     if getattr(result, "needs_switches", False):
         raise NoRuleError(

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import keras
 from keras import tree
 
-from keras_adjoint.errors import KerasAdjointError, NoRuleError
+from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError
 from keras_adjoint.keras_internals import producer_of
 from keras_adjoint.layers.activations import ActivationGradient
 from keras_adjoint.layers.adjoint import check_linear, linear_adjoint
@@ -63,9 +63,17 @@ class BackwardPass:
         found = transpose_graph(self.graph, output_cotangents, self.transpose_call, self.add)
         self.unreached = [x for x, cotangent in zip(self.graph.inputs, found, strict=True) if cotangent is None]
         return [
-            zeros(tuple(x.shape[1:]), like=output_cotangents[0]) if cotangent is None else cotangent
+            self.zeros_at(x, output_cotangents[0]) if cotangent is None else cotangent
             for x, cotangent in zip(self.graph.inputs, found, strict=True)
         ]
+
+    def zeros_at(self, x: keras.KerasTensor, like: keras.KerasTensor) -> keras.KerasTensor:
+        """Zeros for an input of the graph that no cotangent arrives at."""
+        model = next((call.place.partition("/")[0] for call in self.graph.calls), "model")
+        try:
+            return zeros(tuple(x.shape[1:]), like=like)
+        except SizeError as error:
+            raise SizeError(f"At the input `{model}/{producer_of(x).name}`: {error}") from error
 
     def model(self, name: str) -> keras.Model:
         """A Functional model from the graph's outputs to its inputs."""

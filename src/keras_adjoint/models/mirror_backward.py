@@ -8,6 +8,7 @@ from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.layers.bias import MODES, READS_SOURCE
 from keras_adjoint.layers.registry import describe, options_of
+from keras_adjoint.layers.wrapped import WRAPPERS, inside
 from keras_adjoint.models.automatic import is_automatic
 from keras_adjoint.models.backward import BackwardPass, locate_errors
 from keras_adjoint.models.calls import Call
@@ -84,7 +85,7 @@ class MirrorBackwardPass(BackwardPass):
     def _wants_gradient(self, call: Call) -> bool:
         """Whether a call that has neither an adjoint nor a policy is in a mirror that is to be the gradient."""
         is_layer = isinstance(call.operation, keras.layers.Layer)
-        no_rule = not is_layer or is_automatic(call)
+        no_rule = not is_layer or isinstance(call.operation, WRAPPERS) or is_automatic(call)
         return (
             no_rule
             and not call.training
@@ -107,6 +108,7 @@ class MirrorBackwardPass(BackwardPass):
 
     def _bias(self, layer: keras.layers.Layer) -> dict[str, str]:
         choice = self.policies.choose("bias", layer)
+        layer = inside(layer)
         options, modes = options_of(layer)
         possible = "bias" in options and choice in (modes or MODES)
         starts_from_nothing = choice in READS_SOURCE and getattr(layer, "bias", None) is None

@@ -11,6 +11,7 @@ from keras_adjoint.layers.adjoint import has_activation
 from keras_adjoint.layers.bias import MODES
 from keras_adjoint.layers.registry import class_with_rule, nearest_class
 from keras_adjoint.layers.selection import ADAPTIVE_MAX_POOLS, EXTREMA
+from keras_adjoint.layers.wrapped import activation_of, inside
 from keras_adjoint.models.calls import Call
 
 NAMES = {
@@ -158,9 +159,9 @@ class Policies:
         if isinstance(operation, EXTREMAL_OPERATIONS):
             return "pooling"
         decided = policy_of_class(operation)
-        if decided == "activation" and getattr(operation, "activation", None) is keras.activations.linear:
+        if decided == "activation" and activation_of(operation) is keras.activations.linear:
             return None
-        if decided is None and class_with_rule(operation) is None:
+        if decided is None and class_with_rule(inside(operation)) is None:
             return next((policy for policy in NAMES if self._mentions(policy, operation)), None)
         return decided
 
@@ -188,22 +189,26 @@ class Policies:
 
 def policy_of_class(operation: keras.Operation) -> str | None:
     """The policy that decides about an operation by its class."""
-    nearest = nearest_class(operation, DECIDES)
+    nearest = nearest_class(inside(operation), DECIDES)
     return None if nearest is None else DECIDES[nearest]
 
 
 def ends_in_activation(layer: keras.Operation) -> bool:
     """Whether a layer computes something linear, of which the adjoint is known, and then an activation."""
-    return has_activation(layer) and class_with_rule(layer) is not None
+    return has_activation(layer) and None not in (class_with_rule(layer), class_with_rule(inside(layer)))
 
 
 def _keys(choices: Mapping[Any, Any], layer: keras.Operation, *, predicates: bool) -> Iterator[Any]:
-    """The keys that hold for a layer, the most specific first: its name, its classes, predicates."""
-    yield from (key for key in (layer.name, *type(layer).__mro__) if key in choices)
+    """The keys that hold for a layer, the most specific first: its name, its classes, predicates.
+
+    Those that hold for the layer inside of a wrapper come after those of the wrapper.
+    """
+    layers = list(dict.fromkeys((layer, inside(layer))))
+    yield from (key for each in layers for key in (each.name, *type(each).__mro__) if key in choices)
     functions: list[Callable[[keras.Operation], Any]] = [
         key for key in choices if callable(key) and not isinstance(key, type)
     ]
-    yield from (key for key in functions if predicates and key(layer))
+    yield from (key for each in layers for key in functions if predicates and key(each))
 
 
 def _check_choice(policy: str, choice: Any) -> None:

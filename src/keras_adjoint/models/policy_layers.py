@@ -29,6 +29,7 @@ from keras_adjoint.layers.registry import describe, nearest_class
 from keras_adjoint.layers.selection import ADAPTIVE_MAX_POOLS, SpreadAdaptivePooling, averaging_like, is_selection
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.layers.wrapped import activation_of, inside, is_distributed
 from keras_adjoint.models.backward import PART, BackwardPass
 from keras_adjoint.models.call_gradient import gradient_of_call
 from keras_adjoint.models.calls import Call, Role
@@ -84,14 +85,23 @@ def new_one_like(backward: BackwardPass, call: Call, role: str) -> keras.layers.
 def reading(
     backward: BackwardPass, call: Call, role: str, layer_class: type[Tied], **options: Any
 ) -> keras.layers.Layer:
-    """A layer that reads the variables of the one that was called, or copies of them."""
+    """A layer that reads the variables of the one that was called, or copies of them; at every time step if that was."""
 
-    def make(name: str) -> keras.layers.Layer:
-        if backward.tied or not call.operation.weights:
-            return layer_class(call.operation, name=name, **options)
-        return layer_class(copied(call.operation, keep_bias=True), tied=False, name=name, **options)
+    def make(name: str | None) -> keras.layers.Layer:
+        source = inside(call.operation)
+        if backward.tied or not source.weights:
+            return layer_class(source, name=name, **options)
+        return layer_class(copied(source, keep_bias=True), tied=False, name=name, **options)
 
-    return backward.layer(call, role, make)
+    def distributed(name: str) -> keras.layers.Layer:
+        if "output_size" in layer_class.options:
+            (x,) = call.inputs
+            options["output_size"] = keras.KerasTensor((x.shape[0], *x.shape[2:]), x.dtype)
+        layer = keras.layers.TimeDistributed(make(None), dtype=call.operation.dtype_policy, name=name)
+        layer.built = True  # around a layer that reads another there is nothing to build
+        return layer
+
+    return backward.layer(call, role, distributed if is_distributed(call.operation) else make)
 
 
 def missing(call: Call, policy: str, choice: Any) -> NoRuleError:
@@ -175,11 +185,19 @@ def is_gradient_of_call(policy: str, call: Call, choice: Any) -> bool:
     """
     if policy == "activation":
         simple = len(call.inputs) == len(call.outputs) == 1 and not options_of_call(call)
-        return choice == "gradient" and not (simple and is_activation(call.operation))
+        return choice == "gradient" and not (
+            simple and is_activation(call.operation) and not is_distributed(call.operation)
+        )
     if policy == "norm":
-        return choice == "adjoint" and nearest_class(call.operation, SCALINGS) is not keras.layers.BatchNormalization
+        return (
+            choice == "adjoint"
+            and nearest_class(inside(call.operation), SCALINGS) is not keras.layers.BatchNormalization
+        )
     if policy == "pooling":
-        return choice == "switches" and selects(call.operation)
+        at_steps = is_distributed(call.operation) and isinstance(
+            inside(call.operation), (*MAX_POOLS, *GLOBAL_MAX_POOLS)
+        )
+        return choice == "switches" and (at_steps or selects(call.operation))
     return policy == "gates" and choice == "gradient" and len(call.inputs) > 1
 
 
@@ -219,7 +237,7 @@ def activation(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice:
 def check_rectifier(backward: BackwardPass, call: Call, choice: str) -> None:
     """Raise unless a call ends in a rectifier, for which alone "deconvnet" and "guided" are defined."""
     own = ends_in_activation(call.operation)
-    if rectifies(call.operation.activation if own else call.operation):
+    if rectifies(activation_of(call.operation) if own else inside(call.operation)):
         return
     gradient = 'For other activations use `activation="gradient"`, or leave' if backward.records else "Leave"
     raise NoRuleError(
@@ -230,7 +248,7 @@ def check_rectifier(backward: BackwardPass, call: Call, choice: str) -> None:
 
 
 def describe_activation(operation: keras.Operation) -> str:
-    activation = getattr(operation, "activation", None)
+    activation = activation_of(operation)
     name = f", activation={getattr(activation, '__name__', activation)!r}" if activation is not None else ""
     return f"{describe(operation)}{name}"
 
@@ -261,7 +279,7 @@ def gradient_layer(backward: BackwardPass, call: Call, choice: str, dtype: Any, 
     operation = call.operation
     options = {"guided": choice == "guided", "dtype": dtype, "name": name}
     if ends_in_activation(operation) or not isinstance(operation, keras.layers.Layer):
-        function = operation.activation if ends_in_activation(operation) else operation
+        function = activation_of(operation) if ends_in_activation(operation) else operation
         return ActivationGradient(keras.layers.Activation(function, dtype=dtype), tied=False, **options)
     if backward.tied or not operation.weights:
         return ActivationGradient(operation, **options)
@@ -273,7 +291,7 @@ def same_activation(backward: BackwardPass, call: Call, y: keras.KerasTensor) ->
     if not isinstance(operation, keras.layers.Layer):
         return call_again(call, y)
     if ends_in_activation(operation) or nearest_class(operation, (keras.layers.Activation,)):
-        return activation_layer(backward, call, operation.activation, float_policy(operation))(y)
+        return activation_layer(backward, call, activation_of(operation), float_policy(operation))(y)
     return new_one_like(backward, call, "mirror")(y)
 
 
@@ -302,9 +320,9 @@ def preprocessing(backward: BackwardPass, call: Call, y: keras.KerasTensor, choi
 
 
 def scaling(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: Any, policy: str) -> Cotangents:
-    if choice == "skip" or nearest_class(call.operation, (keras.layers.UnitNormalization,)):
+    if choice == "skip" or nearest_class(inside(call.operation), (keras.layers.UnitNormalization,)):
         return [y]
-    layer_class = SCALINGS.get(nearest_class(call.operation, SCALINGS))
+    layer_class = SCALINGS.get(nearest_class(inside(call.operation), SCALINGS))
     if layer_class is None:
         raise missing(call, policy, choice)
     return [reading(backward, call, choice, layer_class, inverse=choice == "inverse")(y)]
@@ -314,7 +332,7 @@ def scaling(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: An
 
 
 def pooling(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: Any) -> Cotangents:
-    pool = call.operation
+    pool = inside(call.operation)
     if isinstance(pool, GLOBAL_POOLS):
         classes = {"spread": BroadcastGlobalPooling, "average": AdjointGlobalAveragePooling}
         exact = AdjointGlobalMaxPooling if isinstance(pool, GLOBAL_MAX_POOLS) else AdjointGlobalAveragePooling
@@ -327,7 +345,7 @@ def pooling(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: An
         raise missing(call, "pooling", choice)
     layer_class = classes.get(choice, exact)
     layer = reading(backward, call, choice, layer_class)
-    if layer.needs_switches:
+    if getattr(layer, "needs_switches", False):
         switches = recorded_for("pooling", backward, call.inputs[0], call, 'max pooling by "switches"')
         return [layer(y, switches=switches)]
     return backward.apply(layer, call, [y])
