@@ -16,13 +16,12 @@ if os.environ.get("KERAS_BACKEND") == "jax":
 for threads in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(threads, "1")
 
-import torch  # noqa: E402, F401  TensorFlow crashes if it is imported before PyTorch
+import gc  # noqa: E402
 
-import keras  # noqa: E402
+import extent  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
-BACKEND = keras.backend.backend()
 QUICKEST = "torch"
 EXAMPLES = {"torch": 80, "tensorflow": 30, "jax": 20}
 
@@ -34,20 +33,39 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     """Hypothesis draws the same cases every time, and JAX compiles less; exhaustive runs draw many and change nothing."""
+    if is_waiting_for_workers(config):
+        return
+    extent.EXHAUSTIVE = config.option.exhaustive
+    import torch  # noqa: F401  TensorFlow crashes if it is imported before PyTorch
+
+    import keras
+
+    backend = keras.backend.backend()
     always = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
-    settings.register_profile("quick", derandomize=True, max_examples=EXAMPLES[BACKEND], **always)
+    settings.register_profile("quick", derandomize=True, max_examples=EXAMPLES[backend], **always)
     settings.register_profile("exhaustive", max_examples=1000, **always)
     settings.load_profile("exhaustive" if config.option.exhaustive else "quick")
-    if BACKEND == "jax" and not config.option.exhaustive:
+    if backend == "jax" and not config.option.exhaustive:
         import quick_jax
 
         quick_jax.use()
 
 
+def is_waiting_for_workers(config):
+    """Whether this process runs no test itself, and can do without Keras."""
+    return bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
+
+
 def pytest_collection_modifyitems(config, items):
     left_out = [item for item in items if not runs_here(item, config.option.share, config.option.exhaustive)]
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in set(left_out)]
+    left_out = set(left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_collection_finish():
+    """What was imported stays: the garbage collector need not look at it again in every test."""
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -65,18 +83,23 @@ def pytest_xdist_make_scheduler(config, log):
 
 def runs_here(item, share, exhaustive):
     """Whether a test runs on this backend: see the markers in pyproject.toml."""
+    import keras
+
+    backend = keras.backend.backend()
     if item.get_closest_marker("exhaustive") and not exhaustive:
         return False
     if item.get_closest_marker("any_backend") and not item.get_closest_marker("every_backend"):
-        return not share or BACKEND == QUICKEST
+        return not share or backend == QUICKEST
     only = [name for marker in item.iter_markers("only_on") for name in marker.args]
     turns = [name for marker in item.iter_markers("in_turn") for name in marker.args]
-    return (not only or BACKEND in only) and (not turns or not share or exhaustive or BACKEND in turns)
+    return (not only or backend in only) and (not turns or not share or exhaustive or backend in turns)
 
 
 @pytest.fixture(autouse=True)
 def clean_state():
     """Every test starts with the same seed, names and precision."""
+    import keras
+
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     keras.config.set_floatx("float32")

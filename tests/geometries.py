@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from covering import covering, product
+from extent import EXHAUSTIVE
 
 from keras_adjoint.ops.algorithms.problem import Problem
 from keras_adjoint.ops.geometry import Convolution, Window
@@ -62,9 +63,9 @@ def problems(fits=lambda problem: True, strength=2):
 def problem_cases(*arguments, fits=lambda problem: True, strength=2):
     """Parameters of a test, behind `arguments`: for `make test`, and of a strength more for `make test-exhaustive`."""
     quick = problems(fits, strength)
-    others = [problem for problem in problems(fits, strength + 1) if problem not in quick]
-    for problem, marks in [*((p, ()) for p in quick), *((p, pytest.mark.exhaustive) for p in others)]:
-        yield pytest.param(*arguments, problem, id=" ".join([*map(str, arguments), label(problem)]), marks=marks)
+    others = [problem for problem in problems(fits, strength + 1) if problem not in quick] if EXHAUSTIVE else []
+    for problem in [*quick, *others]:
+        yield pytest.param(*arguments, problem, id=" ".join([*map(str, arguments), label(problem)]))
 
 
 def label(problem):

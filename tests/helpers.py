@@ -15,18 +15,23 @@ from keras_adjoint.testing.pairs import packed
 
 BACKEND = keras.backend.backend()
 BACKENDS = ("tensorflow", "jax", "torch")
+# Whose turn it is with many small models, each of which JAX compiles.
+RARELY_JAX = ("torch", "tensorflow", "torch", "jax", "torch", "tensorflow")
 DATA_FORMATS = ["channels_last"] if BACKEND == "tensorflow" else ["channels_last", "channels_first"]  # of convolutions
 # Those in which a convolution is trained: PyTorch's CPU has no gradients of float16 convolutions.
 HALF_PRECISION_POLICIES = ["mixed_bfloat16"] if BACKEND == "torch" else ["mixed_bfloat16", "mixed_float16"]
 
 
-def in_turn(cases, name=str, backends=lambda case: BACKENDS):
-    """Parameters of a slow test: `make test` runs each case on one of its backends, one after the other."""
+def in_turn(cases, name=str, backends=lambda case: BACKENDS, always=()):
+    """Parameters of a slow test: `make test` runs each case on one of its backends, one after the other.
+
+    On the backends in `always` it runs each case, because it is slow on the others alone.
+    """
 
     def parameters(number, case):
         turns = backends(case)
         values = case if isinstance(case, tuple) else (case,)
-        return pytest.param(*values, id=name(case), marks=pytest.mark.in_turn(turns[number % len(turns)]))
+        return pytest.param(*values, id=name(case), marks=pytest.mark.in_turn(turns[number % len(turns)], *always))
 
     return [parameters(number, case) for number, case in enumerate(cases)]
 

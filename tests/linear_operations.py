@@ -146,3 +146,17 @@ LINEAR: dict[str, list[Applied]] = {
     "vstack": [],  # along the axis of the samples
     "where": rows(lambda x: ops.where(BOOLEANS, x, 0.0), lambda x: ops.where(BOOLEANS, 1.0, x)),
 }
+
+# What cannot be called on symbolic tensors alone, or gives infinities and NaN for the samples of the tests.
+NOT_CALLED = {
+    "adaptive_max_pool", "arange", "arccos", "arccosh", "arctanh", "bartlett", "binary_crossentropy", "bincount",
+    "bitwise_and", "bitwise_invert", "bitwise_not", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "blackman",
+    "cholesky", "cond", "convert_to_numpy", "ctc_loss", "custom_gradient", "dot_product_attention", "empty", "eye",
+    "fori_loop", "full", "gcd", "hamming", "hanning", "histogram", "identity", "is_tensor", "jvp", "lcm",
+    "left_shift", "log", "log10", "log1p", "logdet", "map", "multi_hot", "nonzero", "one_hot", "ones", "psnr",
+    "right_shift", "scan", "scatter", "scatter_update", "segment_prod", "select", "shape",
+    "sparse_categorical_crossentropy", "sqrt", "switch", "tri", "vander", "vectorize", "vectorized_map",
+    "while_loop", "zeros",
+}  # fmt: skip
+# What Keras itself does not run on a backend.
+NOT_ON = {("conv_transpose", 0): ("tensorflow", "torch"), ("cross", 0): ("torch",)}

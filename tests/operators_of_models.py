@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import keras
 import numpy as np
+from helpers import compiled
 from keras import ops, tree
 
 import keras_adjoint as ka
@@ -62,8 +63,26 @@ def _at_once(model, xs):
     given = (
         tree.pack_sequence_as(model.input, tensors) if len(tensors) > 1 or isinstance(model.input, dict) else tensors[0]
     )
-    found = tree.flatten(model(given, training=False))
-    return [ops.convert_to_numpy(ops.cast(each, "float64")) for each in found]
+    return [ops.convert_to_numpy(ops.cast(each, "float64")) for each in in_one_piece(model)(given)]
+
+
+def in_one_piece(model):
+    """The model as a function that gives a list of tensors, on JAX compiled, but for what no compiler takes."""
+
+    def eagerly(given):
+        return tree.flatten(model(given, training=False))
+
+    def stateless(given):
+        with keras.StatelessScope():
+            return eagerly(given)
+
+    def run(given):
+        try:
+            return compiled(stateless)(given)
+        except Exception:
+            return eagerly(given)
+
+    return run if keras.backend.backend() == "jax" else eagerly
 
 
 def flat(arrays):
@@ -73,10 +92,20 @@ def flat(arrays):
 
 def matrix(model, shapes):
     """The matrix of a model without its constant, for inputs of these shapes without the batch axis."""
+    return matrix_and_results(model, zeros(shapes))[0]
+
+
+def matrix_and_results(model, xs):
+    """The matrix of a model without its constant, what it gives for `xs` without it, and the shapes of its outputs."""
+    shapes = [x.shape[1:] for x in xs]
     sizes = [math.prod(shape) for shape in shapes]
     units = np.split(np.eye(sum(sizes), dtype="float32"), np.cumsum(sizes)[:-1], axis=1)
-    columns = flat(run(model, [part.reshape(-1, *shape) for part, shape in zip(units, shapes, strict=True)]))
-    return (columns - flat(run(model, zeros(shapes)))).T
+    parts = zip(units, zeros(shapes), xs, strict=True)
+    batch = [np.concatenate([part.reshape(-1, *x.shape[1:]), zero, x]) for part, zero, x in parts]
+    ys = run(model, batch)
+    results, count = flat(ys), sum(sizes)
+    constant = results[count]
+    return (results[:count] - constant).T, results[count + 1 :] - constant, [y.shape[1:] for y in ys]
 
 
 def zeros(shapes):
@@ -91,13 +120,9 @@ def assert_close(found, expected, tolerance=1e-4):
 
 def assert_adjoint_of(adjoint, model, xs, tolerance=1e-4):
     """`adjoint` has the transposed matrix of `model`, which is linear, up to a constant, at the samples `xs`."""
-    shapes = [x.shape[1:] for x in xs]
-    found = run(model, [x[:1] for x in xs])
-    ys = [y.shape[1:] for y in found]
-    forward = matrix(model, shapes)
-    at_xs = flat(run(model, xs)) - flat(run(model, zeros(shapes)))
+    forward, at_xs, shapes = matrix_and_results(model, xs)
     assert_close(at_xs, flat(xs) @ forward.T, 1e-3)
-    assert_close(matrix(adjoint, ys), forward.T, tolerance)
+    assert_close(matrix(adjoint, shapes), forward.T, tolerance)
 
 
 def saved_and_loaded(model, path):

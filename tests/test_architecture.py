@@ -85,8 +85,21 @@ def imported_by(module):
                 yield f"{origin}.{alias.name}" if f"{origin}.{alias.name}" in SOURCES else origin
 
 
-OURS = {module: {name for name in imported_by(module) if name in SOURCES} - {module} for module in SOURCES}
-THEIRS = {module: {name.partition(".")[0] for name in imported_by(module) if name not in SOURCES} for module in SOURCES}
+@pytest.fixture(scope="module")
+def imports():
+    return {module: set(imported_by(module)) for module in SOURCES}
+
+
+@pytest.fixture(scope="module")
+def ours(imports):
+    return {module: {name for name in names if name in SOURCES} - {module} for module, names in imports.items()}
+
+
+@pytest.fixture(scope="module")
+def theirs(imports):
+    return {
+        module: {name.partition(".")[0] for name in names if name not in SOURCES} for module, names in imports.items()
+    }
 
 
 def part_of(module):
@@ -109,10 +122,10 @@ def test_every_module_has_its_part_and_every_part_its_modules():
     assert {part_of(module) for module in SOURCES} == set(PARTS)
 
 
-def test_imports_run_one_way():
+def test_imports_run_one_way(ours):
     wrong = [
         f"{module} may not import {name}"
-        for module, names in OURS.items()
+        for module, names in ours.items()
         for name in names
         if PARTS.index(part_of(name)) > PARTS.index(part_of(module))
     ]
@@ -120,11 +133,11 @@ def test_imports_run_one_way():
 
 
 @pytest.mark.parametrize("part", LEVELS)
-def test_imports_run_one_way_within(part):
+def test_imports_run_one_way_within(part, ours):
     levels = [*LEVELS[part], ""]
     wrong = [
         f"{module} may not import {name}"
-        for module, names in OURS.items()
+        for module, names in ours.items()
         for name in names
         if part_of(module) == part_of(name) == part
         and levels.index(level_of(name)) > levels.index(level_of(module))
@@ -134,22 +147,23 @@ def test_imports_run_one_way_within(part):
     assert not wrong, "\n".join(sorted(wrong))
 
 
-def test_imports_have_no_cycle():
-    TopologicalSorter(OURS).prepare()
+def test_imports_have_no_cycle(ours):
+    TopologicalSorter(ours).prepare()
 
 
-def test_geometry_is_integers_only():
-    assert THEIRS["keras_adjoint.ops.geometry"] <= set(sys.stdlib_module_names)
+def test_geometry_is_integers_only(theirs):
+    assert theirs["keras_adjoint.ops.geometry"] <= set(sys.stdlib_module_names)
 
 
-def test_only_the_backends_import_frameworks():
+def test_only_the_backends_import_frameworks(theirs):
     files = "keras_adjoint_cli.files.torch_files"  # PyTorch's own files are read whichever backend Keras runs on
     backends = {module for module in SOURCES if module.startswith("keras_adjoint.ops.backend")} | {files}
-    wrong = {module: sorted(THEIRS[module] & FRAMEWORKS) for module in SOURCES.keys() - backends}
+    wrong = {module: sorted(theirs[module] & FRAMEWORKS) for module in SOURCES.keys() - backends}
     assert not {module: names for module, names in wrong.items() if names}
 
 
 @pytest.mark.every_backend
+@pytest.mark.in_turn("jax")  # which starts soonest
 def test_importing_the_package_imports_nothing_heavy():
     heavy = FRAMEWORKS - {keras.backend.backend()} | {"matplotlib", "PIL", "jinja2", "typer", "rich", "skimage"}
     script = f"""

@@ -7,7 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from command_line import complains, run, run_in_new_process, saved
+from command_line import complains, run, run_all_in_new_process, run_in_new_process, saved
 from keras import layers, ops
 
 import keras_adjoint as ka
@@ -218,26 +218,18 @@ def test_debug_shows_where_an_error_comes_from(tmp_path):
 def test_custom_layers_come_from_modules(tmp_path):
     """A new process does not know the model's custom layer until it imports the module that registers it."""
     (tmp_path / "wrong_layer.py").write_text(WRONG_LAYER)
-    script = """
-import keras
-from wrong_layer import Swapped
-conv = keras.layers.Conv2D(2, 3, name="conv")
-inputs = keras.Input((6, 6, 2))
-features = conv(inputs)
-keras.Model(inputs, Swapped(conv, name="swapped")(features)).save("model.keras")
-"""
+    exec(WRONG_LAYER, names := {"__name__": "wrong_layer"})
+    conv = layers.Conv2D(2, 3, name="conv")
+    image = keras.Input((6, 6, 2))
+    features = conv(image)
+    file = saved(keras.Model(image, names["Swapped"](conv, name="swapped")(features)), tmp_path)
+
+    check = ["check", file, "--json"]
     options = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    made = run_in_new_process("-c", f"import os; os.chdir({str(tmp_path)!r}){script}", **options)
-    assert made.returncode == 0, made.stderr
-    file = tmp_path / "model.keras"
-
-    unknown = run_in_new_process("-m", "keras_adjoint", "check", file)
-    assert unknown.returncode == 2
-    assert "Could not locate class 'Swapped'" in unknown.stderr and "--import" in unknown.stderr
-    assert "Traceback" not in unknown.stderr
-
-    found = run_in_new_process("-m", "keras_adjoint", "check", file, "--json", "--import", "wrong_layer", **options)
-    assert found.returncode == 1, found.stderr
+    unknown, found = run_all_in_new_process(check, [*check, "--import", "wrong_layer"], **options)
+    complains(unknown, "Could not locate class 'Swapped'")
+    assert "--import" in unknown.stderr
+    assert found.exit_code == 1, found.stderr
     layers_found = json.loads(found.stdout)["layers"]
     assert [layer["verdict"] for layer in layers_found] == ["ok", "failed"]
     assert "H and W swapped" in layers_found[1]["reason"]

@@ -88,7 +88,7 @@ try:
 finally:
     print("imported" if "tensorflow" in sys.modules else "spared")
 """
-    result = run_in_new_process("-c", script)
+    result = run_in_new_process("-c", script, KERAS_BACKEND=keras.backend.backend())
     assert result.returncode == 0, result.stderr
     assert result.stdout.split()[-1] == "spared"
 

@@ -9,7 +9,7 @@ import time
 
 import keras
 import pytest
-from command_line import run, run_in_new_process, saved
+from command_line import SOONEST, run, run_in_new_process, saved
 from keras import layers
 
 from keras_adjoint.models.policies import NAMES
@@ -51,20 +51,28 @@ def test_the_commands_are_listed():
 
 
 def test_no_colour_outside_of_a_terminal_or_where_it_is_turned_off(tmp_path):
-    """`script` makes a terminal of a process."""
     file = saved(model(), tmp_path)
-    command = [sys.executable, "-m", "keras_adjoint", "inspect", str(file)]
-    assert "\x1b[" not in subprocess.run(command, capture_output=True, text=True).stdout
-    pty = pytest.importorskip("pty")
-    assert "\x1b[32m" in in_a_terminal(pty, command, TERM="xterm", NO_COLOR="")
-    colourless = in_a_terminal(pty, command, TERM="xterm", NO_COLOR="1")
+    assert "\x1b[" not in run("inspect", file).stdout
+    script = """
+import os
+from keras_adjoint_cli.app import app
+for wish in ("", "1"):
+    os.environ["NO_COLOR"] = wish
+    app(standalone_mode=False)
+    print("end of the output")
+"""
+    coloured, colourless, _ = in_a_terminal([sys.executable, "-c", script, "inspect", str(file)], TERM="xterm").split(
+        "end of the output"
+    )
+    assert "\x1b[32m" in coloured
     assert "conv1" in colourless and not re.search(r"\x1b\[[0-9;]*3[0-7]m", colourless)
 
 
-def in_a_terminal(pty, command, **environment):
+def in_a_terminal(command, **environment):
     """What a command prints on a terminal of its own."""
+    pty = pytest.importorskip("pty")
     leader, follower = pty.openpty()
-    with subprocess.Popen(command, stdout=follower, stderr=follower, env=os.environ | environment) as process:
+    with subprocess.Popen(command, stdout=follower, stderr=follower, env=os.environ | SOONEST | environment) as process:
         os.close(follower)
         output = b""
         while True:
@@ -125,7 +133,8 @@ sys.argv = ["keras-adjoint", "mirror", {str(file)!r}, "-o", {str(out)!r}]
 from keras_adjoint_cli import main
 main()
 """
-    with subprocess.Popen([sys.executable, "-c", script], stdout=-1, stderr=-1, text=True) as process:
+    environment = os.environ | SOONEST
+    with subprocess.Popen([sys.executable, "-c", script], stdout=-1, stderr=-1, text=True, env=environment) as process:
         assert process.stdout.readline() == "writing\n"
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
@@ -139,6 +148,6 @@ main()
 def test_a_reader_that_stops_is_no_error(tmp_path):
     file = saved(model(), tmp_path)
     command = f"{sys.executable} -m keras_adjoint inspect {file} --json | head -n 1"
-    result = subprocess.run(command, shell=True, capture_output=True, text=True)
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, env=os.environ | SOONEST)
     assert result.stdout == "{\n"
     assert "Traceback" not in result.stderr and "Errno" not in result.stderr

@@ -107,6 +107,46 @@ def test_a_decoder_that_was_loaded_alone_can_be_frozen(tmp_path):
     assert len(model.trainable_weights) == own
 
 
+def by_file(model, tmp_path):
+    model.save(tmp_path / "m.keras")
+    return keras.saving.load_model(tmp_path / "m.keras")
+
+
+FROZEN_COPIES = {
+    "file": by_file,
+    "clone_tied": lambda model, _: ka.clone_tied(model),
+    "clone_model": lambda model, _: keras.models.clone_model(model),
+    "deepcopy": lambda model, _: copy.deepcopy(model),
+}
+
+
+@pytest.mark.parametrize("copied", FROZEN_COPIES.values(), ids=FROZEN_COPIES)
+@pytest.mark.parametrize("part", ["model", "layer", "sequential"])
+@pytest.mark.filterwarnings("ignore:.*was tied to the kernel")
+def test_a_frozen_decoder_is_frozen_when_it_is_alone(part, copied, tmp_path):
+    _, decoder = pair()
+    if part == "sequential":
+        decoder = keras.Sequential([keras.Input(decoder.input_shape[1:]), decoder.get_layer("conv_adjoint")])
+    (decoder.get_layer("conv_adjoint") if part == "layer" else decoder).trainable = False
+    alone = copied(decoder, tmp_path)
+    assert alone.weights and not alone.trainable_weights
+    alone.trainable = False  # on TensorFlow, Keras does nothing where the switch of the model is on already
+    alone.trainable = True
+    assert alone.trainable_weights
+
+
+@pytest.mark.parametrize("decoder_first", [False, True])
+def test_the_layer_that_a_frozen_decoder_reads_is_not_frozen_with_it(decoder_first, tmp_path):
+    dense = L.Dense(3)
+    dense.build((None, 3))
+    y, x = keras.Input((3,)), keras.Input((3,))
+    decoder = keras.Model(y, ka.adjoint(dense, bias="own")(y))
+    decoder.trainable = False
+    model = keras.Model(x, dense(decoder(x)) if decoder_first else decoder(dense(x)))
+    for each in (model, by_file(model, tmp_path), ka.clone_tied(model)):
+        assert len(each.trainable_weights) == 2 and len(each.non_trainable_weights) == 1
+
+
 @pytest.mark.parametrize("decoder_first", [False, True])
 def test_a_decoder_that_was_loaded_with_its_encoder_freezes_alone(tmp_path, decoder_first):
     source, decoder = pair()

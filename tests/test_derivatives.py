@@ -7,6 +7,7 @@ import autodiff
 import numpy as np
 import pytest
 from covering import covering
+from extent import EXHAUSTIVE
 from geometries import joins, kernel_shape, label, problem_cases, problems, properties_of, random, x_shape, y_shape
 from helpers import BACKEND, compiled
 from keras import ops
@@ -26,12 +27,7 @@ CASES = [
 ]
 each_case = pytest.mark.parametrize(("name", "problem"), CASES)
 # What is dearer: each algorithm and each property once.
-TRIED = covering(
-    [case for case in CASES if not case.marks], lambda case: {case.values[0], *properties_of(case.values[1])}, 1
-)
-DEARER = [
-    pytest.param(*case.values, id=case.id, marks=() if case in TRIED else pytest.mark.exhaustive) for case in CASES
-]
+DEARER = CASES if EXHAUSTIVE else covering(CASES, lambda case: {case.values[0], *properties_of(case.values[1])}, 1)
 PROBLEMS = problems(lambda problem: len(problem.convolution.axes) < 3, strength=1)
 MAPS = {"over y": (0, None), "over kernels": (None, 0), "over both": (0, 0)}
 MAPPED = [  # each map in turn for `make test`
@@ -39,10 +35,10 @@ MAPPED = [  # each map in turn for `make test`
         *case.values,
         axes,
         id=f"{case.id} {over}",
-        marks=case.marks if number % len(MAPS) == turn else pytest.mark.exhaustive,
     )
     for number, case in enumerate(CASES)
     for turn, (over, axes) in enumerate(MAPS.items())
+    if EXHAUSTIVE or number % len(MAPS) == turn
 ]
 SAMPLES = 2
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from helpers import in_turn
 
 import keras_adjoint as ka
 
@@ -42,7 +43,7 @@ def as_tuples(text):
     return re.sub(r"(?:torch\.Size|TensorShape)\(\[([^\]]*)\]\)", as_tuple, text)
 
 
-@pytest.mark.parametrize("name", WITH_EXAMPLES)
+@pytest.mark.parametrize("name", in_turn(WITH_EXAMPLES, always=["tensorflow", "torch"]))
 def test_examples_of(name):
     module = importlib.import_module(name)
     names = {"keras": keras, "np": np, "ka": ka} | vars(module)

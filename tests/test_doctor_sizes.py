@@ -1,5 +1,7 @@
 """What the doctor finds in the sizes, strides and versions of models, and models like these that are correct."""
 
+import itertools
+
 import h5py
 import keras
 import numpy as np
@@ -142,9 +144,15 @@ def by_pytorch(x, layer):
     return y.numpy().transpose(0, 2, 1)
 
 
-@pytest.mark.parametrize("output_padding", [None, 0, 1])
-@pytest.mark.parametrize("strides", [2, 3, 4])
-@pytest.mark.parametrize("taps", [1, 2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize(
+    ("taps", "strides", "output_padding"),
+    [
+        (taps, strides, output_padding)
+        for taps, strides, output_padding in itertools.product([1, 2, 3, 4, 5, 6, 7], [2, 3, 4], [None, 0, 1])
+        # TensorFlow has no such transposed convolution.
+        if keras.backend.backend() != "tensorflow" or output_padding != 0 or taps % 2
+    ],
+)
 def test_the_shift_is_that_of_pytorch(taps, strides, output_padding):
     layer = layers.Conv1DTranspose(
         3, taps, strides=strides, padding="same", output_padding=output_padding, use_bias=False, name="back"
@@ -152,8 +160,6 @@ def test_the_shift_is_that_of_pytorch(taps, strides, output_padding):
     model = trained(chain((9, 2), layer))
     findings = found(model, SHIFTED, Origin((3, 14, 0), "torch"))
     x = np.random.default_rng(0).normal(size=(1, 9, 2)).astype("float32")
-    if output_padding == 0 and taps % 2 == 0 and keras.backend.backend() == "tensorflow":
-        pytest.skip("TensorFlow has no such transposed convolution")
     then, today = by_pytorch(x, layer), ops.convert_to_numpy(layer(x))
     assert bool(findings) == (not np.allclose(then, today, atol=1e-4))
     if findings:

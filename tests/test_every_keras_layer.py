@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import pytest
 from every_layer import layer_classes, uses_of
-from helpers import BACKENDS
+from extent import EXHAUSTIVE
+from helpers import RARELY_JAX
 from layer_list import randomize
 from operators_of_models import (
     assert_adjoint_of,
@@ -40,11 +41,9 @@ def plain(use):
 
 def by_keyword(use):
     layer = use.make()
-    inputs = use.arguments(lambda shape: keras.Input(shape, dtype=use.dtype))
+    (x,) = use.arguments(lambda shape: keras.Input(shape, dtype=use.dtype))
     first = list(inspect.signature(layer.call).parameters)[0]
-    return layer, model_of(inputs, layer(*inputs[:0], **{first: inputs[0]}, **use.keywords)) if len(
-        inputs
-    ) == 1 else None
+    return layer, model_of([x], layer(**{first: x}, **use.keywords))
 
 
 def nested(use):
@@ -56,8 +55,6 @@ def nested(use):
 def masked(use):
     layer = use.make()
     inputs = use.arguments(lambda shape: keras.Input(shape, dtype=use.dtype))
-    if use.dtype != "float32" or not any(len(x.shape) > 2 for x in keras.tree.flatten(inputs)):
-        return layer, None
     behind = keras.tree.map_structure(lambda x: L.Masking()(x) if len(x.shape) > 2 else x, inputs)
     return layer, model_of(inputs, layer(*behind, **use.keywords))
 
@@ -65,16 +62,12 @@ def masked(use):
 def with_a_mask(use):
     layer = use.make()
     inputs = use.arguments(lambda shape: keras.Input(shape, dtype=use.dtype))
-    if "mask" not in inspect.signature(layer.call).parameters or len(keras.tree.flatten(inputs)) > 1:
-        return layer, None
     mask = keras.Input(inputs[0].shape[1:2] if len(inputs[0].shape) > 2 else inputs[0].shape[1:], dtype="bool")
     return layer, model_of([*inputs, mask], layer(*inputs, mask=mask, **use.keywords))
 
 
 def of_integers(use):
     layer = use.make()
-    if use.dtype != "float32":
-        return layer, None
     inputs = use.arguments(lambda shape: keras.Input(shape, dtype="int32"))
     return layer, model_of(inputs, layer(*inputs, **use.keywords))
 
@@ -100,8 +93,6 @@ def of_unknown_size(use):
 def of_a_sequential(use):
     layer = use.make()
     inputs = use.arguments(lambda shape: keras.Input(shape, dtype=use.dtype))
-    if len(keras.tree.flatten(inputs)) > 1 or use.keywords:
-        return layer, None
     return layer, keras.Sequential([*inputs, layer])
 
 
@@ -114,19 +105,43 @@ def as_a_dictionary(use):
     return layer, keras.Model(given, {f"y{number}": y for number, y in enumerate(outputs)})
 
 
-WAYS = [
-    plain,
-    by_keyword,
-    nested,
-    masked,
-    with_a_mask,
-    of_integers,
-    called_twice,
-    of_a_fixed_batch,
-    of_unknown_size,
-    of_a_sequential,
-    as_a_dictionary,
-]
+def always(layer_class, use):
+    return True
+
+
+def one_argument(layer_class, use):
+    """Keras takes a picture that is to be changed by its place alone."""
+    is_preprocessing = any(base.__name__ == "BaseImagePreprocessingLayer" for base in layer_class.__mro__)
+    return len(use.arguments(lambda shape: shape)) == 1 and not is_preprocessing
+
+
+def one_tensor(layer_class, use):
+    return len(tensors(use)) == 1
+
+
+def tensors(use):
+    """The shapes of the tensors that are given."""
+    shapes = []
+    use.arguments(shapes.append)
+    return shapes
+
+
+# The ways, and what a use must be like for each.
+WAYS = {
+    plain: always,
+    by_keyword: one_argument,
+    nested: always,
+    masked: lambda layer_class, use: use.dtype == "float32" and any(len(shape) > 1 for shape in tensors(use)),
+    with_a_mask: lambda layer_class, use: (
+        one_tensor(layer_class, use) and "mask" in inspect.signature(layer_class.call).parameters
+    ),
+    of_integers: lambda layer_class, use: use.dtype == "float32",
+    called_twice: always,
+    of_a_fixed_batch: always,
+    of_unknown_size: always,
+    of_a_sequential: lambda layer_class, use: one_tensor(layer_class, use) and not use.keywords,
+    as_a_dictionary: always,
+}
 
 
 # Loops over time and transforms of Fourier take seconds to compile.
@@ -135,18 +150,15 @@ SLOW = (L.RNN, L.Bidirectional, L.ConvLSTM1D, L.ConvLSTM2D, L.ConvLSTM3D, L.GRU,
 
 def parameters():
     """Every use in every way; `make test` runs each use plainly on one of the backends, and half in another way on PyTorch."""
-    uses = [
-        (name, layer_class, use) for name, layer_class in layer_classes().items() for use in uses_of(name, layer_class)
-    ]
-    for number, (name, layer_class, use) in enumerate(uses):
-        for way in WAYS:
-            other = WAYS[1 + number // 2 % (len(WAYS) - 1)] if number % 2 else None
-            turn = BACKENDS[number % 3] if way is plain and layer_class not in SLOW else "torch"
-            is_quick = way in (plain, other)
-            title = f"{name}{', ' + use.title if use.title else ''}, {way.__name__.replace('_', ' ')}"
-            yield pytest.param(
-                use, way, id=title, marks=pytest.mark.in_turn(turn) if is_quick else pytest.mark.exhaustive
-            )
+    for place, (name, layer_class) in enumerate(layer_classes().items()):
+        for number, use in enumerate(uses_of(name, layer_class), place):
+            ways = [way for way, fits in WAYS.items() if fits(layer_class, use)]
+            others = [ways[1 + number // 2 % (len(ways) - 1)]] if number % 2 else []
+            for way in ways if EXHAUSTIVE else [plain, *others]:
+                turns = RARELY_JAX if way is plain and layer_class not in SLOW else ["torch"]
+                turns = [turn for turn in turns if turn in use.only_on] or use.only_on
+                title = f"{name}{', ' + use.title if use.title else ''}, {way.__name__.replace('_', ' ')}"
+                yield pytest.param(use, way, id=title, marks=pytest.mark.in_turn(turns[number % len(turns)]))
 
 
 def build(use, way):

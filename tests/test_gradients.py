@@ -5,7 +5,7 @@ import pytest
 from autodiff import compiled, gradients, kernel_gradients
 from helpers import BACKEND, build_pair, operators
 from keras import ops
-from layer_list import KERAS, LAYERS, ONE_OF_EACH_FAMILY, REPRESENTATIVES, for_each
+from layer_list import HALF, KERAS, LAYERS, ONE_OF_EACH_FAMILY, for_each
 
 WITH_KERNEL = [case for case in LAYERS if case.trains and case.settings.get("scale", True) is not False]
 
@@ -25,7 +25,7 @@ def tolerance(case, layer):
     return {"rtol": 2e-4, "atol": 2e-4} if single else {"rtol": 1e-9, "atol": 1e-9}
 
 
-@for_each(LAYERS, quick=REPRESENTATIVES)
+@for_each(LAYERS, quick=HALF)
 def test_gradient_with_respect_to_the_input_is_the_forward(case):
     """∂⟨x, Aᵀ y⟩ / ∂y = A x, because ⟨x, Aᵀ y⟩ = ⟨A x, y⟩ is linear in y."""
     layer, adjoint = build_pair(case)
@@ -35,7 +35,7 @@ def test_gradient_with_respect_to_the_input_is_the_forward(case):
     np.testing.assert_allclose(gradient, ops.convert_to_numpy(forward(x)), **tolerance(case, layer))
 
 
-@for_each(WITH_KERNEL, quick=REPRESENTATIVES)
+@for_each(WITH_KERNEL, quick=HALF)
 def test_gradient_with_respect_to_the_kernels_is_that_of_the_forward(case):
     """⟨x, Aᵀ y⟩ and ⟨A x, y⟩ are the same function of the kernels."""
     layer, adjoint = build_pair(case)

@@ -167,3 +167,107 @@ def test_operations_that_keep_the_shape_can_be_declared_activations():
     encoder = keras.Model(x, ops.clip(x, -1.0, 0.5))
     found = ka.autoencoder(encoder, activation={"clip": "gradient"})(np.array([[2.0, 0.25, -3.0]], "float32"))
     np.testing.assert_allclose(ops.convert_to_numpy(found), [[0.0, 0.25, 0.0]])
+
+
+# --- adjoints of models and layers
+
+
+def of_input(shape, function):
+    x = keras.Input(shape)
+    return keras.Model(x, function(x), name="model")
+
+
+BATCH_AXIS = {
+    "reshape": ((2, 3), lambda x: ops.reshape(x, (-1, 3)), "keras.layers.Reshape", lambda x: L.Reshape((-1, 3))(x)),
+    "transpose": (
+        (2, 3),
+        lambda x: ops.transpose(x, (1, 0, 2)),
+        "keras.layers.Permute",
+        lambda x: L.Permute((2, 1))(x),
+    ),
+    "concatenate": (
+        (2, 3),
+        lambda x: ops.concatenate([x, x], axis=0),
+        "another axis",
+        lambda x: ops.concatenate([x, x], axis=1),
+    ),
+    "flip": ((2, 3), lambda x: ops.flip(x, axis=0), "another axis", lambda x: ops.flip(x, axis=1)),
+    "slice": ((2, 3), lambda x: x[:1, :], "another axis", lambda x: x[:, :1]),
+    "new axis": ((3,), lambda x: ops.expand_dims(x, 0), "another axis", lambda x: ops.expand_dims(x, 1)),
+    "constant of samples": (
+        (3,),
+        lambda x: x * np.ones((5, 3), "float32"),
+        "constant[:1]",
+        lambda x: x * np.ones((5, 3), "float32")[:1],
+    ),
+    "constant of more axes": (
+        (3,),
+        lambda x: x * np.ones((5, 1, 3), "float32"),
+        "as many axes",
+        lambda x: ops.expand_dims(x, 1) * np.ones((5, 1, 3), "float32")[:1],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BATCH_AXIS)
+def test_what_touches_the_batch_axis_has_a_way_out(name):
+    shape, function, words, instead = BATCH_AXIS[name]
+    with pytest.raises(ka.NoRuleError, match=f"`model/.*The first axis is that of the samples.*{re.escape(words)}"):
+        ka.adjoint(of_input(shape, function))
+    model = of_input(shape, instead)
+    assert ka.check_adjoint(model)
+
+
+UNBUILT = {
+    "Dense": lambda: (L.Dense(3), np.ones((2, 4))),
+    "Conv2D": lambda: (L.Conv2D(3, 2), np.ones((2, 5, 4, 3))),
+    "BatchNormalization": lambda: (L.BatchNormalization(), np.ones((2, 4))),
+    "Add": lambda: (L.Add(), [np.ones((2, 4)), np.ones((2, 4))]),
+    "Concatenate": lambda: (L.Concatenate(), [np.ones((2, 4)), np.ones((2, 3))]),
+    "EinsumDense": lambda: (L.EinsumDense("ab,bc->ac", output_shape=3), np.ones((2, 4))),
+}
+
+
+@pytest.mark.parametrize("called", [True, False])
+@pytest.mark.parametrize("name", UNBUILT)
+def test_an_unbuilt_layer_is_called_or_built(name, called):
+    layer, x = UNBUILT[name]()
+    with pytest.raises(ka.TieError, match=r"not built, .* cannot be made yet. Call it, or `source.build\(") as error:
+        ka.adjoint(layer)
+    assert "kernel" not in str(error.value)
+    if called:
+        layer(x)
+    else:
+        layer.build(keras.tree.map_structure(lambda one: one.shape, x))
+    assert ka.check_adjoint(layer, input_shape=keras.tree.map_structure(np.shape, x))
+
+
+def test_a_shape_that_check_adjoint_does_not_know_is_passed():
+    with pytest.raises(ValueError, match="Pass it as `input_shape`, batch axis included"):
+        ka.check_adjoint(lambda x: 2 * x, lambda y: 2 * y)
+    assert ka.check_adjoint(lambda x: 2 * x, lambda y: 2 * y, input_shape=(2, 3))
+
+
+def test_channels_that_one_method_cannot_make_another_does():
+    kernel = np.ones((1, 1, 4, 3))
+    for size, method in ((2, "repeat"), (8, "average"), (8, "truncate"), (2, "pad")):
+        with pytest.raises(ValueError, match="Use `method=") as error:
+            ka.adapt_channels(kernel, in_channels=size, method=method)
+        (other,) = re.findall(r"Use `method='(\w+)'`", str(error.value))
+        assert ka.adapt_channels(kernel, in_channels=size, method=other).shape == (1, 1, size, 3)
+
+
+def test_an_int4_kernel_is_read_before_or_as_int8():
+    def dense(mode):
+        layer = L.Dense(4, use_bias=False)
+        layer.build((None, 6))
+        owner = ka.adjoint(layer, tied=False)
+        layer.quantize(mode)
+        return layer, owner
+
+    layer, owner = dense("int4")
+    with pytest.raises(ka.TieError, match='Quantise with "int8".*`tied=False` before quantising'):
+        ka.adjoint(layer)
+    y = np.ones((2, 4), "float32")
+    assert owner(y).shape == (2, 6)
+    assert ka.adjoint(dense("int8")[0])(y).shape == (2, 6)

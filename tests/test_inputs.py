@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers as L
 from keras import ops
-from layer_list import LAYERS, REPRESENTATIVES, for_each
+from layer_list import HALF, LAYERS, for_each
 
 import keras_adjoint as ka
 from keras_adjoint.layers.tied import Tied
@@ -58,7 +58,7 @@ def both(layer, y, arguments):
     return eager
 
 
-@for_each(LAYERS, quick=REPRESENTATIVES)
+@for_each(LAYERS, quick=HALF)
 def test_integers_and_booleans_are_cast_first(case):
     layer, values, arguments = made(case)
     expected = numpy_of(layer(values.astype("float32"), **arguments))
@@ -73,7 +73,7 @@ def test_integers_and_booleans_are_cast_first(case):
         assert both(layer, values > 0, arguments)[0][1] == "float32"
 
 
-@for_each(LAYERS, quick=REPRESENTATIVES)
+@for_each(LAYERS, quick=HALF)
 def test_wrong_shapes_are_refused_or_right_in_both_ways(case):
     layer, values, arguments = made(case)
     y = values.astype("float32")
@@ -90,7 +90,7 @@ def takes_any_axes(layer):
     return not isinstance(layer, Tied) or layer.expected.axes is None
 
 
-@for_each(LAYERS, quick=REPRESENTATIVES)
+@for_each(LAYERS, quick=HALF)
 def test_an_empty_batch_comes_back_empty(case):
     layer, values, arguments = made(case)
     y = values.astype("float32")
@@ -99,7 +99,7 @@ def test_an_empty_batch_comes_back_empty(case):
     assert [shape for shape, _ in both(layer, y[:0], empty)] == shapes
 
 
-@for_each(LAYERS, quick=REPRESENTATIVES)
+@for_each(LAYERS, quick=HALF)
 def test_complex_numbers_are_refused_and_none_is_dropped(case):
     layer, values, arguments = made(case)
     if not isinstance(layer, Tied):
@@ -110,7 +110,7 @@ def test_complex_numbers_are_refused_and_none_is_dropped(case):
         layer(symbolic(values.astype("complex64")), **symbolic(arguments))
 
 
-@for_each(LAYERS, quick=REPRESENTATIVES)
+@for_each(LAYERS, quick=HALF)
 def test_what_is_no_tensor_is_refused(case):
     layer, values, arguments = made(case)
     if isinstance(layer, Tied):

@@ -38,7 +38,7 @@ def test_the_mirror_of_a_linear_encoder_without_biases_is_its_adjoint():
     assert_close(back(encoder, code, bias="none"), values(ka.adjoint(encoder)(code)))
 
 
-@pytest.mark.parametrize("start", [0, 1])
+@pytest.mark.parametrize("start", [0, pytest.param(1, marks=pytest.mark.in_turn("torch"))])
 def test_with_gradients_switches_and_adjoints_the_backward_pass_is_the_gradient_of_the_network(start):
     """∇ ½‖f(x)‖² = J(x)ᵀ f(x), by the backend's own differentiation."""
     encoder = residual_network()

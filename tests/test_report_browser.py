@@ -52,13 +52,13 @@ def browser():
         started.close()
 
 
-@pytest.fixture(params=["light", "dark"])
+@pytest.fixture(params=["light", "dark"], scope="module")
 def scheme(request):
     return request.param
 
 
-@pytest.fixture(params=WIDTHS)
-def opened(request, browser, file, scheme):
+@pytest.fixture(params=WIDTHS, scope="module")
+def tab(request, browser, file, scheme):
     """The page, and everything that it logged or requested."""
     context = browser.new_context(viewport={"width": WIDTHS[request.param], "height": 800}, color_scheme=scheme)
     tab = context.new_page()
@@ -70,6 +70,12 @@ def opened(request, browser, file, scheme):
     tab.goto(file.as_uri())
     yield tab
     context.close()
+
+
+@pytest.fixture
+def opened(tab):
+    yield tab
+    tab.emulate_media(media="screen")
 
 
 def ours(url, file):

@@ -3,14 +3,14 @@
 import keras
 import numpy as np
 from helpers import build_pair
-from layer_list import LAYERS, REPRESENTATIVES, for_each
+from layer_list import HALF, LAYERS, for_each
 
 import keras_adjoint as ka
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.testing.pairs import UNPOOLING
 
 
-@for_each([case for case in LAYERS if case.runs_itself], quick=REPRESENTATIVES)
+@for_each([case for case in LAYERS if case.runs_itself], quick=HALF)
 def test_model_of_a_layer_and_its_adjoint_loads_and_predicts_the_same(case, tmp_path):
     layer, adjoint = build_pair(case, "float32")
     extra = {"switches": layer.input} if isinstance(adjoint, UNPOOLING) else {}

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers import in_turn
 from keras import ops
 from layer_list import KERAS
 
@@ -204,7 +205,7 @@ LAYERS_OF_ANY_SIZE = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS_OF_ANY_SIZE)
+@pytest.mark.parametrize("name", in_turn(LAYERS_OF_ANY_SIZE, always=["tensorflow", "torch"]))
 def test_one_model_serves_images_of_every_size(name, tmp_path):
     """Batch and spatial sizes are unknown when the model is built; the size comes from the input itself."""
     inputs = keras.Input((None, None, 2))

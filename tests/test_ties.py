@@ -191,6 +191,7 @@ def stored_numbers(path):
     return sum(sizes)
 
 
+@pytest.mark.in_turn("jax")  # which starts soonest
 def test_a_file_saved_in_one_process_loads_tied_in_another(tmp_path):
     model = nested()
     model.save(tmp_path / "m.keras")

@@ -255,6 +255,7 @@ print("same:", *sys.argv[1:])
 """
 
 
+@pytest.mark.in_turn("torch")  # JAX would compile each of many layers
 def test_files_load_in_a_process_without_this_package_and_predict_the_same(tmp_path):
     """The nested model and every third layer of the list, side by side, for either kind."""
     for first, to in enumerate(KINDS):

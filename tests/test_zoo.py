@@ -27,6 +27,28 @@ ROW = {
 }
 
 
+class SmallCase(Case):
+    """A case in which the function of Keras makes a network of a few layers."""
+
+    def build(self):
+        x = y = keras.Input((*self.size, 3))
+        for filters in (4, 5):
+            y = keras.layers.Conv2D(filters, 3, strides=2, padding="same", use_bias=False)(y)
+            y = keras.layers.ReLU(6.0)(keras.layers.BatchNormalization()(y))
+            y = keras.layers.DepthwiseConv2D(3, padding="same", use_bias=False)(y)
+        return keras.Model(x, y)
+
+
+def test_a_row_of_a_small_network(tmp_path):
+    row = rows.measure(SmallCase("MobileNet", "MobileNet", top=False, size=(37, 35)), tmp_path, repeats=1)
+    assert (row["verdict"], row["problems"]) == ("ok", [])
+    assert row["kernels"] == {"shared": 4, "left_out_with_gates": 0, "all": 4}
+    assert row["residuals"]["tested"] >= 4
+    assert json.loads(json.dumps(row)) == row
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.exhaustive
 def test_a_row_at_the_odd_size(tmp_path):
     row = rows.measure(Case("MobileNet", "MobileNet", top=False, size=ODD), tmp_path, repeats=1)
     assert (row["verdict"], row["problems"]) == ("ok", [])

@@ -16,7 +16,7 @@ from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.call_pattern import recorded_patterns
 from keras_adjoint.layers.kernel import check_readable
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, RULES, apply_rule, class_with_rule, describe
-from keras_adjoint.layers.sharing import classes_known, copy_value, owning_everything
+from keras_adjoint.layers.sharing import classes_known, copy_values, owning_everything
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.tied import Tied, linear_part
 from keras_adjoint.layers.wrapped import activation_of, inside
@@ -108,13 +108,7 @@ def copied(source: Layer, *, keep_bias: bool) -> Layer:
     with owning_everything(), classes_known(source):
         copy = type(source).from_config(config)
     copy.build_from_config(source.get_build_config())
-    if len(copy.weights) == len(source.weights):
-        pairs = list(zip(copy.weights, source.weights, strict=True))
-    else:
-        values = {variable.name: variable for variable in source.weights}
-        pairs = [(variable, values[variable.name]) for variable in copy.weights]
-    for new, old in pairs:
-        copy_value(new, old)
+    copy_values(copy.weights, source.weights, by="name")
     if hasattr(copy, "finalize_state"):
         copy.finalize_state()
     return copy

@@ -47,4 +47,7 @@ class AppliedOperation(Layer):
     def from_config(cls, config: dict[str, Any]) -> "AppliedOperation":
         config = dict(config)
         operation = keras.saving.deserialize_keras_object(config.pop("operation"))
+        for name, value in list(vars(operation).items()):
+            if isinstance(value, list) and value and all(type(each) is int for each in value):
+                setattr(operation, name, tuple(value))  # as it was before JSON, which knows lists alone
         return cls(operation, CallPattern.from_config(config.pop("pattern")), **config)

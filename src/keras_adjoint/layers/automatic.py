@@ -17,7 +17,7 @@ from keras_adjoint.layers.inputs import check_real, name_of_dtype
 from keras_adjoint.layers.linear_source import check_calls, prober
 from keras_adjoint.layers.linearity import NotLinear
 from keras_adjoint.layers.registry import apply_rule, describe, why_no_rule
-from keras_adjoint.layers.sharing import classes_known, copy_value, owning_everything, read_config
+from keras_adjoint.layers.sharing import classes_known, copy_values, owning_everything, read_config
 from keras_adjoint.layers.sizes import holds_sizes, sizes_of
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape, Tensor
@@ -330,6 +330,5 @@ def copied_as_it_is(source: Layer) -> Layer:
     config["config"]["name"] = f"{source.name}_copy"  # in PyTorch parameters of equal paths would be one
     with owning_everything(), classes_known(source):
         copy: Layer = read_config(config, safe_mode=False)
-    for new, old in zip(copy.weights, source.weights, strict=True):
-        copy_value(new, old)
+    copy_values(copy.weights, source.weights, by="name")
     return copy

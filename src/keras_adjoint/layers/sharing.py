@@ -8,8 +8,8 @@ layer is announced to Keras from the start as one that it has met before, every 
 
 import functools
 import re
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -47,6 +47,23 @@ def copy_value(new: keras.Variable, old: keras.Variable) -> None:
     JAX would let the two share a buffer, which training either of them gives up.
     """
     new.assign(keras.ops.convert_to_numpy(old))
+
+
+def copy_values(new: Sequence[keras.Variable], old: Sequence[keras.Variable], *, by: str) -> None:
+    """Give variables the values of others with the same `by`, "name" or "path", in the order of those that share it.
+
+    A layer that was quantised makes its variables in another order when it is made from its config.
+    """
+    named: defaultdict[str, list[keras.Variable]] = defaultdict(list)
+    for variable in old:
+        named[getattr(variable, by)].append(variable)
+    wanted = Counter(getattr(variable, by) for variable in new)
+    if any(len(named[key]) < count for key, count in wanted.items()):  # the names are not those of the originals
+        pairs = list(zip(new, old, strict=True))
+    else:
+        pairs = [(variable, named[getattr(variable, by)].pop(0)) for variable in new]
+    for variable, value in pairs:
+        copy_value(variable, value)
 
 
 # --- layers made anew from their configs

@@ -147,8 +147,13 @@ class Tied(keras.layers.Layer):
     @trainable.setter
     def trainable(self, value: bool) -> None:
         set_own_trainable(self, bool(value))
-        if self.owns_source:
+        if self.owns_source and not reads_file():
             self.source.trainable = bool(value)
+
+    def settle_switch(self) -> None:
+        """Freeze a source that was read from a file and proved to be this layer's own, if this layer is frozen."""
+        if self.owns_source and not self.trainable:
+            self.source.trainable = False
 
     @property
     def owns_source(self) -> bool:
@@ -175,11 +180,14 @@ class Tied(keras.layers.Layer):
         config["source"] = read_config(config["source"])
         layer = cls(**config)
         layer._read_source = read_source
+        if not reads_file():
+            layer.settle_switch()
         return layer
 
     def load_own_variables(self, store: Any) -> None:
         # Called when all layers of a file exist. Only then is it known whether the source is one of them.
         super().load_own_variables(store)
+        self.settle_switch()
         if self.tied and self.owns_source and restores_copy():
             warnings.warn(
                 f"`{self.name}` was tied to the kernel of `{self.source.name}`. Its copy has a kernel of its own: `pickle` and "

@@ -16,6 +16,7 @@ from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Cotangents
 
 Tensors = list[keras.KerasTensor]
+ONE_SAMPLE = "Use tensors of as many axes, and a constant of one sample, as in `constant[:1]`"
 
 
 def signs(*of_operands: int) -> Any:
@@ -56,11 +57,12 @@ def unbroadcast(call: Call, x: keras.KerasTensor, y: keras.KerasTensor) -> keras
     """The transpose of broadcasting `x` to the output of a call, as NumPy does, applied to a cotangent `y` of that shape."""
     shape, wide = tuple(x.shape), tuple(call.outputs[0].shape)
     if len(shape) < len(wide) or shape[0] != wide[0]:
-        raise mixes_samples(call, f"broadcasts the samples of a tensor of shape {shape} to shape {wide}")
+        what = f"broadcasts the samples of a tensor of shape {shape} to shape {wide}"
+        raise mixes_samples(call, what, ONE_SAMPLE)
     for constant in call.constants:
         sizes = np.shape(constant)
         if len(sizes) == len(wide) and sizes[0] not in (1, shape[0]):
-            raise mixes_samples(call, f"takes a constant of {sizes[0]} samples, shape {sizes}")
+            raise mixes_samples(call, f"takes a constant of {sizes[0]} samples, shape {sizes}", ONE_SAMPLE)
     spread = tuple(axis for axis, size in enumerate(shape) if size == 1 and wide[axis] != 1)
     return ops.sum(y, axis=spread, keepdims=True) if spread else y
 

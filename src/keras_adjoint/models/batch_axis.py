@@ -33,10 +33,10 @@ def check_axes(call: Call, axes: Any, rank: int) -> None:
         raise mixes_samples(call, f"works along axis 0 of tensors with {rank} axes")
 
 
-def mixes_samples(call: Call, what: str) -> NoRuleError:
-    """The error about a call that mixes samples or moves the batch axis."""
+def mixes_samples(call: Call, what: str, instead: str = "Use another axis") -> NoRuleError:
+    """The error about a call that mixes samples or moves the batch axis, with what to do instead."""
     return NoRuleError(
         f"`{call.place}` {what}. The first axis is that of the samples, and an adjoint is taken sample by sample, so nothing "
-        f"may be moved into it, out of it or along it. Use another axis. Received: {type(call.operation).__name__} of shapes "
+        f"may be moved into it, out of it or along it. {instead}. Received: {type(call.operation).__name__} of shapes "
         f"{', '.join(str(tuple(x.shape)) for x in call.inputs)}"
     )

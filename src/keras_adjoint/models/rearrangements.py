@@ -31,7 +31,9 @@ def reshaped(call: Call, ys: Tensors) -> Cotangents:
     sizes = [math.prod(shape[1:]) if shape and None not in shape[1:] else None for shape in (before, after)]
     if not same_number and (None in sizes or sizes[0] != sizes[1]):
         raise mixes_samples(
-            call, f"reshapes tensors of shape {before} to {after}, where samples may not stay what they were"
+            call,
+            f"reshapes tensors of shape {before} to {after}, where samples may not stay what they were",
+            "Use a `keras.layers.Reshape`, which reshapes sample by sample",
         )
     if before[1:].count(None) > 1:
         raise SizeError(
@@ -85,7 +87,8 @@ def moved(call: Call, ys: Tensors) -> Cotangents:
 def permuted(call: Call, ys: Tensors, order: Any) -> Cotangents:
     order = normalized(order, len(ys[0].shape), keep_order=True)
     if order[0] != 0:
-        raise mixes_samples(call, f"moves the first axis: the order of axes is {tuple(order)}")
+        what = f"moves the first axis: the order of axes is {tuple(order)}"
+        raise mixes_samples(call, what, "Use a `keras.layers.Permute`, which leaves the first axis where it is")
     return [ops.transpose(ys[0], tuple(int(axis) for axis in np.argsort(order)))]
 
 

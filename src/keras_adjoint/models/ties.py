@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import keras
 
 from keras_adjoint.keras_internals import layers_inside, own_variables, shared_while_saving
-from keras_adjoint.layers.sharing import classes_known, copy_value, read_config
+from keras_adjoint.layers.sharing import classes_known, copy_values, read_config
 from keras_adjoint.layers.tied import Tied
 
 
@@ -89,8 +89,7 @@ def clone_tied(model: keras.layers.Layer, *, copy_weights: bool = True) -> keras
         raise ValueError(f"`clone_tied` takes a built Keras model or layer. Received: model={model!r}")
     clone = copy_with_ties(model)
     if copy_weights:
-        for new, old in zip(clone.variables, model.variables, strict=True):
-            copy_value(new, old)
+        copy_values(clone.variables, model.variables, by="path")
     return clone
 
 
@@ -100,4 +99,7 @@ def copy_with_ties(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = keras.saving.serialize_keras_object(layer)
     with shared_while_saving(), classes_known(layer):
         copy: keras.layers.Layer = read_config(config)
+    for each in (copy, *layers_inside(copy)):
+        if isinstance(each, Tied):
+            each.settle_switch()
     return copy

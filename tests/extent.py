@@ -1,0 +1,3 @@
+"""How much is run: `conftest.py` says so before tests are collected, so that `make test` does not even make large products."""
+
+EXHAUSTIVE = False

@@ -1,0 +1,64 @@
+"""JAX with two devices: a tied autoencoder whose batch is divided among them has the gradients of one device."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+pytestmark = pytest.mark.only_on("jax")
+
+PROGRAM = """
+import torch  # TensorFlow crashes if it is imported before PyTorch
+import jax
+import keras
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+import keras_adjoint as ka
+
+L = keras.layers
+assert len(jax.devices()) == 2
+x = keras.Input((9, 8, 3))
+y = L.Conv2D(4, 3, strides=2, padding="same", activation="tanh")(x)
+y = L.DepthwiseConv2D(3, padding="same")(y)
+model = ka.autoencoder(keras.Model(x, L.Dense(5)(L.Flatten()(y))))
+generator = np.random.default_rng(0)
+images = generator.normal(size=(4, 9, 8, 3)).astype("float32")
+weights = [jax.numpy.asarray(generator.normal(size=weight.shape, scale=0.3), "float32") for weight in model.weights]
+
+
+def loss(weights, images):
+    return jax.numpy.sum((model.stateless_call(weights, [], images)[0] - images) ** 2)
+
+
+gradients = jax.jit(jax.grad(loss))
+one_device = gradients(weights, images)
+mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.{kind},))
+by_batch, everywhere = (NamedSharding(mesh, PartitionSpec(*names)) for names in (["batch"], []))
+with jax.sharding.set_mesh(mesh):
+    divided = jax.device_put(images, by_batch)
+    assert len(divided.sharding.device_set) == 2
+    found = gradients(jax.device_put(weights, everywhere), divided)
+for a, b in zip(found, one_device, strict=True):
+    assert len(a.sharding.device_set) == 2
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max())
+print("the same")
+"""
+
+
+@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+def test_gradients_of_two_devices_are_those_of_one(kind):
+    found = run(PROGRAM.replace("{kind}", kind))
+    assert found.stdout.strip().endswith("the same"), found.stderr[-3000:]
+
+
+def run(program):
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "jax",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2",
+    }
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
