@@ -179,16 +179,13 @@ class constantly:
 
 
 def samples(model, count=2):
-    """Arrays for the inputs of a model, in the structure that it takes: numbers, among them steps of zeros, or words."""
+    """Arrays for the inputs of a model, in the structure that it takes: numbers, or words."""
     generator = np.random.default_rng(3)
 
     def sample(x):
         shape = (count, *known(x.shape[1:]))
         if "int" in x.dtype:
             return generator.integers(0, 5, size=shape).astype(x.dtype)
-        values = generator.normal(size=shape).astype(x.dtype)
-        if len(shape) == 3 and len(model.inputs) > 1:
-            values[0, 2:4] = 0.0  # steps that are masked
-        return values
+        return generator.normal(size=shape).astype(x.dtype)
 
     return tree.map_structure(sample, model.input)

@@ -321,7 +321,8 @@ WRITTEN = {
     "taken": function(lambda x: ops.take(x, [0, 0, -1], axis=1)),
     "repeated": function(lambda x: ops.repeat(x, 2, axis=-1)),
     "where": function(lambda x: ops.where(constant(*x.shape[1:]) > 0, x, 0.5)),
-    "cumulated": function(lambda x: ops.cumsum(x, axis=1)),
+    # With JAX 0.10.2, cumulative sums of what was padded are wrong when compiled for the CPU, and so a forward may be.
+    "cumulated": function(lambda x: ops.cumsum(x, axis=1), lambda shape: BACKEND != "jax"),
     "reshaped": function(lambda x: ops.reshape(x, (-1, x.shape[-1], *x.shape[1:-1]))),
     "squeezed": function(lambda x: ops.squeeze(x, axis=1), lambda shape: shape[0] == 1 and len(shape) > 1),
     "normalized by constants": function(
@@ -375,5 +376,5 @@ FUNCTIONS = {
     f"{name} {number}": applied
     for name, uses in LINEAR.items()
     for number, applied in enumerate(uses)
-    if applied.batch is None and len(set(applied.shapes)) == 1
+    if applied.batch is None and len(set(applied.shapes)) == 1 and (name, BACKEND) != ("cumsum", "jax")
 }

@@ -17,6 +17,7 @@ from keras_adjoint.models.graph import Cotangents
 from keras_adjoint.models.indexing import indexed, padded, slice_updated
 from keras_adjoint.models.rearrangements import (
     concatenated,
+    cumulated,
     expanded,
     flipped,
     moved,
@@ -48,6 +49,7 @@ OPERATIONS: dict[type, Transpose] = {
     numpy_operations.Divide: over_constant,
     numpy_operations.Sum: over_axes(mean=False),
     numpy_operations.Mean: over_axes(mean=True),
+    numpy_operations.Cumsum: cumulated,
     core_operations.Cast: cast,
     # shapes
     numpy_operations.Reshape: reshaped,

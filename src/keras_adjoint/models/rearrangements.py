@@ -139,6 +139,14 @@ def flipped(call: Call, ys: Tensors) -> Cotangents:
     return [ops.flip(ys[0], axis=axes[0] if len(axes) == 1 else tuple(axes))]
 
 
+def cumulated(call: Call, ys: Tensors) -> Cotangents:
+    """Sums from the other end. Reversed by flips, since XLA's own reversed sum of what was padded is wrong on the CPU."""
+    rank = len(ys[0].shape)
+    axis = 0 if call.operation.axis is None else int(call.operation.axis) % rank
+    check_axes(call, [axis], rank)
+    return [ops.flip(ops.cumsum(ops.flip(ys[0], axis=axis), axis=axis), axis=axis)]
+
+
 def normalized(axes: Any, rank: int, *, keep_order: bool = False) -> list[int]:
     """One or several axes as non-negative integers, in rising order."""
     several = axes if isinstance(axes, (list, tuple, range)) else [axes]
