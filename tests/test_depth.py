@@ -27,6 +27,8 @@ def test_a_deep_encoder_has_an_autoencoder_that_is_saved_and_loaded(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "deep.keras")
     np.testing.assert_allclose(values(loaded(numbers)), numbers, rtol=ROUNDING)
     assert ka.is_tied(loaded)
+    for copy in (ka.clone_tied(autoencoder), ka.untie(autoencoder)):
+        np.testing.assert_allclose(values(copy(numbers)), numbers, rtol=ROUNDING)
 
 
 def deep_encoder(count):
@@ -52,6 +54,8 @@ def check_deep(count, tmp_path):
         loaded = keras.saving.load_model(tmp_path / "deep.keras")
         np.testing.assert_allclose(values(loaded(given)), numbers, rtol=rounding)
     assert ka.is_tied(loaded) and len(loaded.weights) == count
+    for copy in (ka.clone_tied(autoencoder), ka.untie(autoencoder)):
+        np.testing.assert_allclose(values(copy(numbers)), numbers, rtol=rounding)
 
 
 @pytest.mark.parametrize("count", in_turn([200], backends=lambda _: ["torch"]))

@@ -16,6 +16,7 @@ from keras_adjoint.keras_internals import (
     reads_hdf5,
     restores_copy,
     shared_while_saving,
+    with_code_from_memory,
     without_code_from_files,
 )
 
@@ -24,6 +25,14 @@ def test_no_code_from_files(tmp_path):
     keras.Sequential([keras.Input((4,)), L.Lambda(lambda x: 2 * x)]).save(tmp_path / "model.h5")
     with without_code_from_files(), pytest.raises(ValueError, match="Lambda"):
         keras.saving.load_model(tmp_path / "model.h5", compile=False)
+
+
+def test_code_from_memory():
+    config = keras.saving.serialize_keras_object(L.Lambda(lambda x: 2 * x))
+    with pytest.raises(ValueError, match="Lambda"):
+        keras.saving.deserialize_keras_object(config)
+    with with_code_from_memory():
+        assert keras.saving.deserialize_keras_object(config).function(2) == 4
 
 
 def test_a_layer_that_is_met_twice_in_a_file_is_one_layer_again():

@@ -27,6 +27,7 @@ from keras_adjoint.layers.adjoint import probe_shape
 from keras_adjoint.models.graph import graph_of
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.dot_test import evaluate, random_probe
+from keras_adjoint.recursion import deep_recursion
 
 if TYPE_CHECKING:
     from keras_adjoint.doctor.scripts.syntax import ScriptChange
@@ -144,8 +145,10 @@ class Rebuilder:
                 (image,) = graph.inputs
                 inputs = keras.Input(batch_shape=image.shape, dtype=image.dtype, name=image.name)
                 return keras.Sequential([inputs, *layers], name=model.name)
-            graph = keras.Model(graph.inputs[0], graph.outputs[0], name=model.name)  # a layer twice takes a graph
-        return keras.models.clone_model(graph, clone_function=self.replacement)
+        with deep_recursion():
+            if isinstance(model, keras.Sequential):  # a layer twice takes a graph
+                graph = keras.Model(graph.inputs[0], graph.outputs[0], name=model.name)
+            return keras.models.clone_model(graph, clone_function=self.replacement)
 
     def replacement(self, operation: keras.Operation) -> Callable[..., Tensor]:
         """What is called in the place of a layer or operation."""
@@ -164,7 +167,6 @@ def repair_script(
     Edits that overlap an earlier one are left out, and so is whatever would still be found afterwards.
     """
     from keras_adjoint.doctor.scripts.syntax import MAX_RECURSION
-    from keras_adjoint.recursion import deep_recursion
 
     made: list[ScriptChange] = []
     repaired = []

@@ -14,9 +14,10 @@ from keras_adjoint.layers.arguments import depends_on_mask, has_masks, is_beyond
 from keras_adjoint.layers.automatic import automatic_adjoint
 from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.call_pattern import recorded_patterns
+from keras_adjoint.layers.copying import copying
 from keras_adjoint.layers.kernel import check_readable
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, RULES, apply_rule, class_with_rule, describe
-from keras_adjoint.layers.sharing import classes_known, copy_values, owning_everything
+from keras_adjoint.layers.sharing import copy_values, owning_everything
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.tied import Tied, linear_part
 from keras_adjoint.layers.wrapped import activation_of, inside
@@ -102,10 +103,13 @@ def check_linear(source: Layer, *, advice: str = "") -> None:
 
 def copied(source: Layer, *, keep_bias: bool) -> Layer:
     """A copy of a layer with its own variables, without a bias that will not be read."""
-    config = {**source.get_config(), "name": f"{source.name}_copy"}  # in PyTorch parameters of equal paths would be one
-    if not keep_bias:
-        config.update({option: value for option, value in WITHOUT_BIAS.items() if option in config})
-    with owning_everything(), classes_known(source):
+    with owning_everything(), copying(source):
+        config = {
+            **source.get_config(),
+            "name": f"{source.name}_copy",
+        }  # in PyTorch parameters of equal paths would be one
+        if not keep_bias:
+            config.update({option: value for option, value in WITHOUT_BIAS.items() if option in config})
         copy = type(source).from_config(config)
     copy.build_from_config(source.get_build_config())
     copy_values(copy.weights, source.weights, by="name")

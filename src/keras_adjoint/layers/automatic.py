@@ -13,11 +13,12 @@ from keras.layers import Layer
 from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.keras_internals import in_stateless_scope
 from keras_adjoint.layers.call_pattern import CallPattern, flat, recorded_patterns, shapes_agree, single_input
+from keras_adjoint.layers.copying import copying
 from keras_adjoint.layers.inputs import check_real, name_of_dtype
 from keras_adjoint.layers.linear_source import check_calls, prober
 from keras_adjoint.layers.linearity import NotLinear
 from keras_adjoint.layers.registry import apply_rule, describe, why_no_rule
-from keras_adjoint.layers.sharing import classes_known, copy_values, owning_everything, read_config
+from keras_adjoint.layers.sharing import copy_values, owning_everything, read_config
 from keras_adjoint.layers.sizes import holds_sizes, sizes_of
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape, Tensor
@@ -326,9 +327,9 @@ def automatic_adjoint(
 
 def copied_as_it_is(source: Layer) -> Layer:
     """A copy of a layer with its own variables."""
-    config = keras.saving.serialize_keras_object(source)
-    config["config"]["name"] = f"{source.name}_copy"  # in PyTorch parameters of equal paths would be one
-    with owning_everything(), classes_known(source):
-        copy: Layer = read_config(config, safe_mode=False)
+    with owning_everything(), copying(source):
+        config = keras.saving.serialize_keras_object(source)
+        config["config"]["name"] = f"{source.name}_copy"  # in PyTorch parameters of equal paths would be one
+        copy: Layer = read_config(config)
     copy_values(copy.weights, source.weights, by="name")
     return copy

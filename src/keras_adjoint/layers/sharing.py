@@ -18,7 +18,6 @@ import keras
 from keras.layers import Layer
 
 from keras_adjoint.errors import TieError
-from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.layers.files import announce, is_announced
 
 
@@ -86,29 +85,14 @@ def owns_everything() -> bool:
     return _OWN_EVERYTHING.get()
 
 
-@contextmanager
-def classes_known(layer: Layer) -> Iterator[None]:
-    """Inside, Keras finds the classes of a layer and of the layers in it, also those that were never registered.
-
-    Its own it finds anyway. Named here, the layer `Add` would also take the place of the operation `Add`.
-    """
-    classes: defaultdict[str, set[type]] = defaultdict(set)
-    for each in (layer, *layers_inside(layer)):
-        if type(each).__module__.partition(".")[0] != "keras":
-            classes[keras.saving.get_registered_name(type(each))].add(type(each))
-    known = {name: next(iter(found)) for name, found in classes.items() if len(found) == 1}
-    with keras.saving.custom_object_scope(known):
-        yield
-
-
-def read_config(config: dict[str, Any], **options: Any) -> Any:
+def read_config(config: dict[str, Any]) -> Any:
     """The object of a config.
 
     Raises:
         TieError: If Keras does not find its class, or that of a part of it.
     """
     try:
-        return keras.saving.deserialize_keras_object(config, **options)
+        return keras.saving.deserialize_keras_object(config)
     except TypeError as error:
         missing = re.search(r"Could not locate (class|function) '([^']+)'", str(error))
         if missing is None:

@@ -13,6 +13,7 @@ from keras_adjoint.models.graph import Graph, trace
 from keras_adjoint.models.mirror import check_names
 from keras_adjoint.models.mirror_backward import MirrorBackwardPass
 from keras_adjoint.models.policies import Policies
+from keras_adjoint.recursion import deep_recursion
 
 DECONVNET = {
     "activation": "deconvnet",
@@ -92,7 +93,8 @@ def deconvnet(
     left_out = {number for number, x in enumerate(graph.inputs) if is_unreached_integer(x, backward)}
     if not left_out or len(left_out) == len(graph.inputs):
         return whole
-    return keras.Model(whole.input, without(whole.output, left_out), name=whole.name)
+    with deep_recursion():
+        return keras.Model(whole.input, without(whole.output, left_out), name=whole.name)
 
 
 def is_unreached_integer(x: keras.KerasTensor, backward: MirrorBackwardPass) -> bool:

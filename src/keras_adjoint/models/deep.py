@@ -12,7 +12,6 @@ from keras_adjoint.keras_internals import Functional
 from keras_adjoint.recursion import deep_recursion
 
 CALLS = 150  # in a graph, from which on a model that mirrors it may become too deep: each has several layers there
-FRAMES = 20_000  # calls of Python functions by Python functions take none of the C stack
 
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")
@@ -25,5 +24,5 @@ class DeepModel(Functional):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        with deep_recursion(FRAMES):
+        with deep_recursion():
             super().__init__(*args, **kwargs)  # Keras goes by these names when it reads a file

@@ -18,7 +18,6 @@ from keras_adjoint.layers.arguments import bind
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule, describe
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.calls import Call, training_of
-from keras_adjoint.models.deep import FRAMES
 from keras_adjoint.models.nested import tensors_for_inputs
 from keras_adjoint.recursion import deep_recursion
 
@@ -71,7 +70,7 @@ def graph_of(layer: keras.Operation) -> Functional | None:
     """The `Functional` behind a model whose `call` is Keras' own; `None` for everything else."""
     if isinstance(layer, keras.Sequential) and type(layer).call is keras.Sequential.call:
         built = hasattr(layer, "inputs")
-        with deep_recursion(FRAMES):
+        with deep_recursion():
             return Functional(layer.inputs[0], layer.outputs, name=layer.name) if built else None
     if isinstance(layer, Functional) and type(layer).call is Functional.call:
         return layer

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import keras
 
 from keras_adjoint.keras_internals import layers_inside, own_variables, shared_while_saving
-from keras_adjoint.layers.sharing import classes_known, copy_values, read_config
+from keras_adjoint.layers.copying import copying
+from keras_adjoint.layers.sharing import copy_values, read_config
 from keras_adjoint.layers.tied import Tied
 
 
@@ -95,10 +96,11 @@ def clone_tied(model: keras.layers.Layer, *, copy_weights: bool = True) -> keras
 
 def copy_with_ties(layer: keras.layers.Layer) -> keras.layers.Layer:
     """A new layer or model from the config of `layer`, in which what was one layer is one layer again."""
-    with shared_while_saving():
-        config = keras.saving.serialize_keras_object(layer)
-    with shared_while_saving(), classes_known(layer):
-        copy: keras.layers.Layer = read_config(config)
+    with copying(layer):
+        with shared_while_saving():
+            config = keras.saving.serialize_keras_object(layer)
+        with shared_while_saving():
+            copy: keras.layers.Layer = read_config(config)
     for each in (copy, *layers_inside(copy)):
         if isinstance(each, Tied):
             each.settle_switch()

@@ -13,10 +13,12 @@ from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.keras_internals import Functional, calls_of, layers_inside
 from keras_adjoint.layers.adjoint import recorded_source
 from keras_adjoint.layers.adjoint_of_adjoint import AdjointOfAdjoint
+from keras_adjoint.layers.copying import copying
 from keras_adjoint.layers.sharing import copy_value
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape
+from keras_adjoint.recursion import deep_recursion
 from keras_adjoint.stock.converters import NOT_CONVERTED, converter_for
 from keras_adjoint.stock.steps import UNKNOWN, AdjointCall, Branches, Step, received, refuse
 
@@ -44,8 +46,9 @@ class Converter:
                 f"a Functional one, or untie its parts. Received: {received(model)}"
             )
         # The copy of a compiled model would be compiled, with whatever losses that takes; this one is not.
-        graph = keras.Model(inputs, outputs, name=model.name)
-        return keras.models.clone_model(graph, clone_function=self.layer)
+        with deep_recursion():
+            graph = keras.Model(inputs, outputs, name=model.name)
+            return keras.models.clone_model(graph, clone_function=self.layer)
 
     def single(self, layer: Layer) -> keras.Model:
         """A model of one layer, called as it was called first."""
@@ -84,7 +87,8 @@ class Converter:
                 f"`{inner.name}` is inside of `{layer.name}`, where stock layers cannot take its place. Untie it alone, or "
                 f"use it in a Functional or Sequential model. Received: {received(layer)}"
             )
-        return type(layer).from_config(layer.get_config())
+        with copying(layer):
+            return type(layer).from_config(layer.get_config())
 
     def convert(
         self,

@@ -1,0 +1,86 @@
+"""Copies of layers in memory: what Keras cannot find in a config, it finds in the layers that are copied."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import FunctionType
+from typing import Any
+
+import keras
+from keras.layers import Layer
+
+from keras_adjoint.keras_internals import layers_inside, with_code_from_memory
+from keras_adjoint.recursion import deep_recursion
+
+
+@contextmanager
+def copying(layer: Layer) -> Iterator[None]:
+    """Inside, Keras makes copies of a layer and of the layers in it from their configs, both of which it is asked for there.
+
+    Copies are of the same classes and call the same functions, whether or not these were registered, and of any depth.
+    """
+    layers = (layer, *layers_inside(layer))
+    with ExitStack() as stack:
+        functions: dict[str, FunctionType] = {}
+        for each in layers:
+            stack.enter_context(_functions_by_name(each, functions))
+        stack.enter_context(keras.saving.custom_object_scope({**_classes(layers), **functions}))
+        stack.enter_context(with_code_from_memory())
+        stack.enter_context(deep_recursion())
+        yield
+
+
+def _classes(layers: Sequence[Layer]) -> dict[str, type]:
+    """Classes by the names that Keras gives them in configs, where these are clear.
+
+    Keras' own it finds anyway. Named here, the layer `Add` would also take the place of the operation `Add`.
+    """
+    classes: defaultdict[str, set[type]] = defaultdict(set)
+    for each in layers:
+        if not _is_of_keras(type(each)):
+            classes[keras.saving.get_registered_name(type(each))].add(type(each))
+    return {name: next(iter(found)) for name, found in classes.items() if len(found) == 1}
+
+
+@contextmanager
+def _functions_by_name(layer: Layer, functions: dict[str, FunctionType]) -> Iterator[None]:
+    """Inside, the config of a layer names the layer's functions as they are then in `functions`.
+
+    Of a function that was made by `lambda`, Keras would write the code, which does not find again the names around it.
+    """
+    names: dict[str, str] = {}
+    for attribute, value in vars(layer).items():
+        if isinstance(value, FunctionType) and not _is_of_keras(value):
+            name = names[attribute.lstrip("_")] = f"keras_adjoint>function_{len(functions)}"
+            functions[name] = value
+    if not names:
+        yield
+        return
+    get_config, own = layer.get_config, vars(layer).get("get_config")
+
+    def named() -> dict[str, Any]:
+        config: dict[str, Any] = get_config()
+        stock = _is_of_keras(type(layer))  # these write functions in several forms, and read this one
+        found = (key for key in names if key in config and (stock or _is_function(config[key])))
+        return {**config, **{key: _reference(names[key]) for key in found}}
+
+    vars(layer)["get_config"] = named  # past Keras' attribute tracking
+    try:
+        yield
+    finally:
+        if own is None:
+            del vars(layer)["get_config"]
+        else:
+            vars(layer)["get_config"] = own
+
+
+def _is_function(config: Any) -> bool:
+    return isinstance(config, dict) and config.get("class_name") in ("__lambda__", "function")
+
+
+def _reference(name: str) -> dict[str, Any]:
+    return {"module": "builtins", "class_name": "function", "config": name, "registered_name": name}
+
+
+def _is_of_keras(defined: type | FunctionType) -> bool:
+    return defined.__module__.partition(".")[0] == "keras"
