@@ -70,7 +70,7 @@ class AdjointOfAdjoint(Tied):
 
 
 def second_adjoint(
-    layer: keras.layers.Layer, *, tied: bool = True, name: str | None = None
+    layer: keras.layers.Layer, *, tied: bool = True, name: str | None = None, anew: bool = False
 ) -> keras.layers.Layer | None:
     """The adjoint of a layer that is an adjoint itself; `None` if it is none, or none is known that way.
 
@@ -78,13 +78,14 @@ def second_adjoint(
         layer: Any layer.
         tied: Whether to read the layer's variables or copies of them.
         name: The name of a new layer.
+        anew: Whether the result has to be a new layer.
 
     Returns:
-        The layer's source, if that is the very operator, and otherwise a new layer.
+        The layer's source, if that is the very operator and may be returned, and otherwise a new layer.
     """
     if not isinstance(layer, Tied):
         source = recorded_source(layer)
-        if source is None or (not tied and layer.weights):
+        if source is None or anew or (not tied and layer.weights):
             return None
         return source if is_linear_as_it_is(source) and shares_all(source, layer) else None
     if not layer.exact:
@@ -97,9 +98,9 @@ def second_adjoint(
             owner = owner.source
         owner.name = name or owner.name
         return owner
-    if isinstance(layer, AdjointOfAdjoint) and not is_linear_as_it_is(layer.source):
+    if isinstance(layer, AdjointOfAdjoint) and (anew or not is_linear_as_it_is(layer.source)):
         return linear_adjoint(first_source(layer), name=name)
-    return layer.source if is_forward_of(layer) else AdjointOfAdjoint(layer, name=name)
+    return layer.source if not anew and is_forward_of(layer) else AdjointOfAdjoint(layer, name=name)
 
 
 def first_source(layer: Tied) -> keras.layers.Layer:

@@ -170,7 +170,10 @@ class BackwardPass:
 
     def second_adjoint_of(self, call: Call, name: str) -> keras.layers.Layer | None:
         """The adjoint of the layer of a call if that layer is an adjoint itself."""
-        return second_adjoint(call.operation, tied=self.tied, name=name)
+        found = second_adjoint(call.operation, tied=self.tied, name=name)
+        if found is None or found.name == name or self.names.admit(found):
+            return found
+        return second_adjoint(call.operation, tied=self.tied, name=name, anew=True)
 
     def copy_option(self) -> dict[str, bool]:
         """The option for adjoints with kernels of their own, where these are wanted."""

@@ -1,6 +1,7 @@
 """Names for the layers and operations of a backward pass, none of which another has."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 
 import keras
@@ -21,6 +22,9 @@ class Names:
 
     def __init__(self, graph: Graph, taken: Iterable[str] = ()) -> None:
         self._taken = {*taken, *(call.operation.name for call in graph.calls)}
+        self._holders: defaultdict[str, set[int]] = defaultdict(set)  # ids of the operations that came with a name
+        for call in graph.calls:
+            self._holders[call.operation.name].add(id(call.operation))
         self._named = {id(call.operation) for call in graph.calls}
         self._known = {id(x) for x in (*graph.inputs, *(y for call in graph.calls for y in call.outputs))}
 
@@ -36,6 +40,14 @@ class Names:
     def keep(self, operation: keras.Operation) -> None:
         """Let an operation that has got a new name keep it."""
         self._named.add(id(operation))
+
+    def admit(self, operation: keras.Operation) -> bool:
+        """Whether an operation that has a name already may come with it, since no other has that name."""
+        name = operation.name
+        if name not in self._taken:
+            self._taken.add(name)
+            self._holders[name].add(id(operation))
+        return self._holders[name] == {id(operation)}
 
     def stop_at(self, tensors: Iterable[keras.KerasTensor]) -> None:
         """Leave the operations alone that lead to these tensors."""
