@@ -290,6 +290,7 @@ def test_training_is_at_inference_and_adds_no_loss():
     assert (found == 0).any()  # the layers behind it are in training
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("code", ["registered", "lambda"])
 def test_another_process_loads_it(code, tmp_path):
     inputs = keras.Input((4,))

@@ -183,6 +183,7 @@ def everything():
     return random_weights(keras.Model(x, ops.clip(L.LSTM(3, return_sequences=True)(y), -0.2, 0.3)))
 
 
+@pytest.mark.in_turn("tensorflow", "torch")
 def test_files_copies_and_compilers_keep_it(tmp_path):
     encoder, given = everything(), X[:, :7, :4, 0]
     autoencoder = ka.autoencoder(encoder, **ALL)
