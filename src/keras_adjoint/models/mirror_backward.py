@@ -64,7 +64,10 @@ class MirrorBackwardPass(BackwardPass):
             cotangents = [self._output_activation(cotangents[0])]
         policy = self.policies.about(call)
         choices = self.choices[call] = {}
+        if self.integers.change(call) and self._is_gradient(call):
+            return [None] * len(call.inputs)  # integers have no derivative
         with locate_errors(call):
+            self.integers.check(call)
             if policy is not None:
                 choices[policy] = self.policies.choose(policy, call.operation)
                 choice = self._effective(policy, choices[policy], call)
@@ -86,12 +89,10 @@ class MirrorBackwardPass(BackwardPass):
         """Whether a call that has neither an adjoint nor a policy is in a mirror that is to be the gradient."""
         is_layer = isinstance(call.operation, keras.layers.Layer)
         no_rule = not is_layer or isinstance(call.operation, WRAPPERS) or is_automatic(call)
-        return (
-            no_rule
-            and not call.training
-            and self.records
-            and self.policies.choose("activation", call.operation) == "gradient"
-        )
+        return no_rule and not call.training and self._is_gradient(call)
+
+    def _is_gradient(self, call: Call) -> bool:
+        return self.records and self.policies.choose("activation", call.operation) == "gradient"
 
     def adjoint_of(self, call: Call, name: str) -> keras.layers.Layer:
         """The adjoint of the linear part of a layer, with the bias that the policy gives it."""
