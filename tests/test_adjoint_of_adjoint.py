@@ -181,3 +181,24 @@ def test_what_is_no_adjoint_of_its_source_is_transposed_by_the_backend():
     assert_close(b, a.T)
     a, b = matrices(model, ka.adjoint(adapted))
     assert_close(b, a.T)
+
+
+def test_a_layer_that_is_added_later_is_in_new_adjoints_and_not_in_old_ones():
+    model = linear_model()
+    old, before = ka.adjoint(model), matrix(model, (6,), "float32")
+    model.add(L.Dense(3, use_bias=False))
+    assert_close(matrix(old, (4,), "float32"), before.T)
+    assert_close(matrix(ka.adjoint(old), (6,), "float32"), before)
+    assert_close(matrix(ka.adjoint(model), (3,), "float32"), matrix(model, (6,), "float32").T)
+
+
+@pytest.mark.parametrize("mode", ["none", "own", "subtract", "repeat", "learned"])
+def test_a_mirror_of_a_mirror_is_the_forward_layer_without_bias_at_every_mode_of_biases(mode):
+    """What is the adjoint of an adjoint adds nothing, whatever bias the adjoint before it has."""
+    encoder = chain(L.Dense(4), shape=(6,))
+    randomize(encoder.layers[1])
+    mirror = ka.mirror(encoder, bias=mode)
+    twice = ka.mirror(mirror, bias=mode)
+    assert ka.is_tied(twice, encoder) and not ka.is_tied(ka.mirror(mirror, bias=mode, tied=False), encoder)
+    x = np.random.default_rng(0).normal(size=(2, 6)).astype("float32")
+    assert_close(values(twice(x)), x @ values(encoder.layers[1].kernel))

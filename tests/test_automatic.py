@@ -9,6 +9,7 @@ import autodiff
 import keras
 import numpy as np
 import pytest
+from encoders import assert_close, values
 from helpers import BACKEND, matrices
 from keras import layers as L
 from keras import ops
@@ -409,3 +410,17 @@ def test_it_holds_nothing_alive():
     gone = weakref.ref(ka.adjoint(layer))
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.any_backend
+def test_another_size_than_that_of_the_call_is_no_sign_of_not_being_linear():
+    every_other = L.Lambda(lambda x: x[:, ::2])
+    every_other(keras.Input((8, 3)))
+    y = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
+    expected = np.zeros((2, 9, 3), "float32")
+    expected[:, ::2] = y
+    assert_close(values(ka.adjoint(every_other, output_size=(9, 3))(y)), expected)
+    with pytest.raises(
+        ValueError, match=r"takes the output of .*: \(2, 5, 3\). Received: a tensor of shape \(2, 4, 3\)"
+    ):
+        ka.adjoint(every_other, output_size=(9, 3))(y[:, :4])

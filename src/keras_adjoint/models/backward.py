@@ -22,7 +22,7 @@ from keras_adjoint.models.calls import Call
 from keras_adjoint.models.deep import CALLS, DeepModel
 from keras_adjoint.models.graph import Cotangents, Graph, transpose_graph
 from keras_adjoint.models.integers import Integers
-from keras_adjoint.models.masks import MaskedShare, averages_by_mask, check_mask
+from keras_adjoint.models.masks import MaskedShare, check_mask, share_by_mask
 from keras_adjoint.models.names import Names
 from keras_adjoint.models.operations import has_rule, transpose_operation
 from keras_adjoint.models.training import check_training
@@ -211,9 +211,12 @@ class BackwardPass:
         """What a layer gives for the cotangents of a call's outputs, at the size of the call's input."""
         y = one_or_list(ys)
         result = layer(y, **self._size(layer, call, y))
-        if averages_by_mask(call, layer):
-            check_mask(call, records=self.records)
-            share = self.layer(call, "mask", lambda name: MaskedShare(layer.data_format, dtype=ys[0].dtype, name=name))
+        options = share_by_mask(call, layer, records=self.records)
+        if options is not None:
+            dtype = ys[0].dtype
+            share = self.layer(
+                call, "mask", lambda name: MaskedShare(layer.data_format, dtype=dtype, name=name, **options)
+            )
             result = share(result, self.recorded(call.recorded[0], call, "a mean by a mask", PART))
         return list(tree.flatten(result))
 
