@@ -21,6 +21,7 @@ from keras_adjoint.models.batch_axis import check_batch_axis
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.deep import CALLS, DeepModel
 from keras_adjoint.models.graph import Cotangents, Graph, transpose_graph
+from keras_adjoint.models.integers import Integers
 from keras_adjoint.models.masks import MaskedShare, check_mask, share_by_mask
 from keras_adjoint.models.names import Names
 from keras_adjoint.models.operations import has_rule, transpose_operation
@@ -53,6 +54,7 @@ class BackwardPass:
         self.records_used: list[keras.KerasTensor] = []
         self.unreached: list[keras.KerasTensor] = []
         self.names = Names(graph, taken)
+        self.integers = Integers(graph.calls)
         self._made: dict[tuple[int, str, str], keras.layers.Layer] = {}
 
     # --- the pass
@@ -115,6 +117,7 @@ class BackwardPass:
             for output, y in zip(call.outputs, cotangents, strict=True)
         ]
         with locate_errors(call):
+            self.integers.check(call)
             if not isinstance(call.operation, keras.layers.Layer):
                 if has_rule(call.operation):
                     return transpose_operation(call, ys)

@@ -67,7 +67,10 @@ class MirrorBackwardPass(BackwardPass):
             cotangents = [self._output_activation(cotangents[0])]
         policy = self.policies.about(call)
         choices = self.choices[call] = {}
+        if self.integers.change(call) and self._is_gradient(call):
+            return [None] * len(call.inputs)  # integers have no derivative
         with locate_errors(call):
+            self.integers.check(call)
             if policy is not None:
                 choices[policy] = self.policies.choose(policy, call.operation)
                 choice = self._effective(policy, choices[policy], call)
@@ -92,12 +95,10 @@ class MirrorBackwardPass(BackwardPass):
         operation = call.operation
         is_layer = isinstance(operation, keras.layers.Layer)
         no_rule = not is_layer or isinstance(operation, (*WRAPPERS, *MASKED_STEPS)) or is_automatic(call)
-        return (
-            no_rule
-            and not call.training
-            and self.records
-            and self.policies.choose("activation", call.operation) == "gradient"
-        )
+        return no_rule and not call.training and self._is_gradient(call)
+
+    def _is_gradient(self, call: Call) -> bool:
+        return self.records and self.policies.choose("activation", call.operation) == "gradient"
 
     def adjoint_of(self, call: Call, name: str) -> keras.layers.Layer:
         """The adjoint of the linear part of a layer, with the bias that the policy gives it."""
