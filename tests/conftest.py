@@ -23,7 +23,7 @@ import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 QUICKEST = "torch"
-EXAMPLES = {"torch": 80, "tensorflow": 30, "jax": 20}
+EXAMPLES = {"torch": 80, "tensorflow": 30, "jax": 12}
 
 
 def pytest_addoption(parser):

@@ -13,6 +13,8 @@ import keras_adjoint as ka
 from keras_adjoint.layers.adjoint import linear_adjoint
 from keras_adjoint.layers.tied import linear_part
 
+pytestmark = pytest.mark.any_backend
+
 L = keras.layers
 
 PLAIN = {
@@ -42,6 +44,7 @@ def built(make, shape):
     return layer
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("make, shape", PLAIN.values(), ids=PLAIN)
 def test_a_source_without_bias_and_activation_comes_back(make, shape):
     layer = built(make, shape)
@@ -70,6 +73,7 @@ def test_a_copy_owns_everything(make, shape):
     assert not {id(variable) for variable in second.variables} & {id(variable) for variable in layer.variables}
 
 
+@pytest.mark.every_backend
 def test_the_linear_part_reads_the_kernel_of_today_and_is_saved_with_its_tie(tmp_path):
     dense = built(lambda: L.Dense(4, activation="relu"), (6,))
     x = keras.Input((6,))
@@ -157,6 +161,7 @@ def test_what_was_made_and_loaded_can_be_made_again_to_any_depth(make, tmp_path)
         assert_close(transposed, expected.T)
 
 
+@pytest.mark.every_backend
 def test_unpooling_is_undone_by_its_switches():
     x = keras.Input((6, 2))
     pooled = ka.autoencoder(keras.Model(x, L.MaxPooling1D()(L.Dense(3)(x))), pooling="switches", bias="none")
@@ -172,6 +177,7 @@ def test_unpooling_is_undone_by_its_switches():
     assert_close(values(again(pictures)), coded @ kernel.T)
 
 
+@pytest.mark.every_backend
 def test_what_is_no_adjoint_of_its_source_is_transposed_by_the_backend():
     dense = built(lambda: L.Dense(4), (6,))
     x = keras.Input((4,))
@@ -181,3 +187,24 @@ def test_what_is_no_adjoint_of_its_source_is_transposed_by_the_backend():
     assert_close(b, a.T)
     a, b = matrices(model, ka.adjoint(adapted))
     assert_close(b, a.T)
+
+
+def test_a_layer_that_is_added_later_is_in_new_adjoints_and_not_in_old_ones():
+    model = linear_model()
+    old, before = ka.adjoint(model), matrix(model, (6,), "float32")
+    model.add(L.Dense(3, use_bias=False))
+    assert_close(matrix(old, (4,), "float32"), before.T)
+    assert_close(matrix(ka.adjoint(old), (6,), "float32"), before)
+    assert_close(matrix(ka.adjoint(model), (3,), "float32"), matrix(model, (6,), "float32").T)
+
+
+@pytest.mark.parametrize("mode", ["none", "own", "subtract", "repeat", "learned"])
+def test_a_mirror_of_a_mirror_is_the_forward_layer_without_bias_at_every_mode_of_biases(mode):
+    """What is the adjoint of an adjoint adds nothing, whatever bias the adjoint before it has."""
+    encoder = chain(L.Dense(4), shape=(6,))
+    randomize(encoder.layers[1])
+    mirror = ka.mirror(encoder, bias=mode)
+    twice = ka.mirror(mirror, bias=mode)
+    assert ka.is_tied(twice, encoder) and not ka.is_tied(ka.mirror(mirror, bias=mode, tied=False), encoder)
+    x = np.random.default_rng(0).normal(size=(2, 6)).astype("float32")
+    assert_close(values(twice(x)), x @ values(encoder.layers[1].kernel))

@@ -9,6 +9,7 @@ import autodiff
 import keras
 import numpy as np
 import pytest
+from encoders import assert_close, values
 from helpers import BACKEND, matrices
 from keras import layers as L
 from keras import ops
@@ -290,6 +291,7 @@ def test_training_is_at_inference_and_adds_no_loss():
     assert (found == 0).any()  # the layers behind it are in training
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("code", ["registered", "lambda"])
 def test_another_process_loads_it(code, tmp_path):
     inputs = keras.Input((4,))
@@ -409,3 +411,17 @@ def test_it_holds_nothing_alive():
     gone = weakref.ref(ka.adjoint(layer))
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.any_backend
+def test_another_size_than_that_of_the_call_is_no_sign_of_not_being_linear():
+    every_other = L.Lambda(lambda x: x[:, ::2])
+    every_other(keras.Input((8, 3)))
+    y = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
+    expected = np.zeros((2, 9, 3), "float32")
+    expected[:, ::2] = y
+    assert_close(values(ka.adjoint(every_other, output_size=(9, 3))(y)), expected)
+    with pytest.raises(
+        ValueError, match=r"takes the output of .*: \(2, 5, 3\). Received: a tensor of shape \(2, 4, 3\)"
+    ):
+        ka.adjoint(every_other, output_size=(9, 3))(y[:, :4])

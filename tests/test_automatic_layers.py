@@ -70,7 +70,7 @@ def samples(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=(2, *shape)).astype("float32")
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", in_turn(LAYERS, always=["torch"]))
 def test_the_matrix_is_the_transpose_in_a_file_too(name, tmp_path):
     layer, model = model_of_layer(name)
     backward = ka.adjoint(model)

@@ -65,7 +65,7 @@ WITH_CONSTANTS = {
 }
 
 
-@pytest.mark.parametrize("name", WITH_CONSTANTS)
+@pytest.mark.parametrize("name", in_turn(WITH_CONSTANTS, always=["torch"]))
 def test_constants_are_a_part_of_the_operator(name, tmp_path):
     x = keras.Input((4, 2))
     model = model_of(x, WITH_CONSTANTS[name](x))
@@ -118,6 +118,7 @@ def test_a_mask_that_the_result_depends_on_is_refused(around, make):
     assert model.name in str(caught.value)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("layer", [Kept, L.GlobalAveragePooling1D, lambda: L.SimpleRNN(2, activation=None)])
 def test_alone_a_layer_that_was_called_with_such_a_mask_is_refused(layer):
     layer = layer()

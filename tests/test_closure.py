@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from encoders import values
-from helpers import in_turn
+from helpers import RARELY_JAX, in_turn
 from keras import tree
 from layer_list import randomize
 
@@ -111,7 +111,8 @@ def matrix(model):
             {"bias": "subtract"},
             {"preprocessing": "adjoint"},
             {"preprocessing": "skip"},
-        ]
+        ],
+        backends=lambda policies: RARELY_JAX,
     ),
     ids=str,
 )

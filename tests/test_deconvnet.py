@@ -10,6 +10,8 @@ from layer_list import randomize
 
 import keras_adjoint as ka
 
+pytestmark = pytest.mark.any_backend
+
 L = keras.layers
 GRADIENT = {"activation": "gradient"}
 
@@ -53,6 +55,7 @@ def test_by_gradients_the_projection_of_a_unit_is_its_own_gradient_times_its_val
     assert_close(picture(model, "relu2", unit=unit, **GRADIENT), expected)
 
 
+@pytest.mark.every_backend
 def test_a_deconvnet_rectifies_where_the_network_had_an_activation():
     model = network()
     conv1, pool = model.get_layer("conv1"), model.get_layer("pool")
@@ -66,6 +69,7 @@ def test_a_deconvnet_rectifies_where_the_network_had_an_activation():
     assert_close(picture(model, "pool"), expected)
 
 
+@pytest.mark.every_backend
 def test_projections_of_all_channels_add_up_where_the_backward_pass_is_linear():
     model = network()
     whole = picture(model, "conv2", **GRADIENT)
@@ -85,6 +89,7 @@ def test_the_strongest_channels_come_first_each_by_its_strongest_unit():
             assert_close(found[sample, rank], one[0])
 
 
+@pytest.mark.every_backend
 def test_the_strongest_units_of_a_channel():
     model = network()
     features = values(features_of(model, "conv2")(X))[..., 2]
@@ -132,6 +137,7 @@ def test_integers_that_features_do_not_depend_on_have_no_projection(in_dictionar
     assert np.any(values(words)) and words.shape == (2, 4, 7)
 
 
+@pytest.mark.every_backend
 def test_a_deconvnet_survives_its_file(tmp_path):
     model = ka.deconvnet(network(), "relu2", strongest=2)
     model.save(tmp_path / "m.keras")

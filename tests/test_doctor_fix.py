@@ -38,6 +38,8 @@ from keras_adjoint.doctor.repair import proven_difference
 from keras_adjoint.doctor.rules import STORED_TWICE, TIE_LOST, WRONG_TRANSPOSE, examine_model
 from keras_adjoint_cli.console import without_empty
 
+pytestmark = pytest.mark.any_backend
+
 BROKEN_SCRIPT = """\
 import numpy as np
 from keras import layers
@@ -117,6 +119,7 @@ def saved_by(finding, model):
     return 0 if finding.place.startswith("matmul") else finding.figures["parameters"]
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("make", [lost_tie, nested_lost_tie, dense_pair])
 def test_the_copy_is_tied_and_stays_so(make, tmp_path):
     *_, copy = fixed(make(), tmp_path)
@@ -288,6 +291,7 @@ def test_safe_edits_are_made_and_others_left_to_the_user(title, tmp_path):
         assert result.exit_code == 0
 
 
+@pytest.mark.every_backend
 def test_repaired_scripts_run_and_give_the_adjoint(tmp_path):
     text = """\
 import numpy as np

@@ -42,9 +42,12 @@ from keras_adjoint.doctor.rules import (
 )
 from keras_adjoint.models.graph import layers_of
 
+pytestmark = pytest.mark.any_backend
+
 # --- kernels stored twice
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_a_lost_tie_is_found_with_what_it_costs(rank):
     model = lost_tie(size=(8,) * rank, taps=2)
@@ -150,6 +153,7 @@ def test_kernels_of_their_own_break_no_rule(build):
     assert examine_model(build()) == []
 
 
+@pytest.mark.every_backend
 def test_tied_and_copied_adjoints_break_no_rule(tmp_path):
     encoder = chain((8, 8, 3), layers.Conv2D(5, 4, strides=2, padding="same", name="conv"))
     tied = trained(ka.autoencoder(encoder))
@@ -286,6 +290,7 @@ def test_the_kernel_of_a_grouped_convolution_in_a_transposed_one_is_found():
     assert finding.figures["residual"] > finding.figures["tolerance"]
 
 
+@pytest.mark.every_backend
 def test_so_is_one_in_an_operation():
     conv = layers.Conv2D(6, 3, groups=2, padding="same", name="conv")
     x = keras.Input((8, 8, 8))

@@ -98,7 +98,7 @@ copy = keras.models.model_from_json(model.to_json())  # breaks: tie lost
 back.kernel = conv.kernel  # breaks: shared variable
 """,
     "a transpose that is computed in build": """
-class DenseTranspose(layers.Layer):
+class DenseTranspose(layers.Layer):  # breaks: tie not saved
     def __init__(self, dense, **options):
         super().__init__(**options)
         self.dense = dense
@@ -110,7 +110,7 @@ class DenseTranspose(layers.Layer):
         return ops.matmul(x, self.kernel)
 """,
     "freezing a layer that holds another": """
-class DenseTranspose(layers.Layer):
+class DenseTranspose(layers.Layer):  # breaks: tie not saved
     def __init__(self, dense):
         super().__init__()
         self.dense = dense
@@ -147,6 +147,15 @@ image = layers.Lambda(lambda y: ops.conv_transpose(y, conv.kernel))(code)  # bre
     "a stride that does not divide the kernel": """
 up = layers.Conv2DTranspose(16, 3, strides=2)  # breaks: checkerboard
 upper = layers.Conv1DTranspose(filters=16, kernel_size=5, strides=(3,))  # breaks: checkerboard
+""",
+    "a tied layer that cannot be saved": """
+class Transposed(keras.Layer):  # breaks: tie not saved
+    def __init__(self, source):
+        super().__init__()
+        self.source = source
+
+    def call(self, x):
+        return ops.conv_transpose(x, self.source.kernel, 2)
 """,
 }
 
@@ -223,6 +232,9 @@ class DenseTranspose(layers.Layer):
         kernel = ops.transpose(self.dense.kernel)
         return ops.matmul(x, kernel)
 
+    def get_config(self):
+        return {**super().get_config(), "dense": keras.saving.serialize_keras_object(self.dense)}
+
 image = DenseTranspose(layers.Dense(7))(inputs)
 """,
     "freezing a tied decoder": """
@@ -237,9 +249,32 @@ class DenseTranspose(layers.Layer):
     def call(self, x):
         return x @ ops.transpose(self.dense.kernel)
 
+    def get_config(self):
+        return {**super().get_config(), "dense": keras.saving.serialize_keras_object(self.dense)}
+
 dense = layers.Dense(7)
 model = keras.Sequential([dense, DenseTranspose(dense)])
 model.trainable = False
+""",
+    "a layer around a layer whose kernel it does not read": """
+class Twice(layers.Layer):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def call(self, x):
+        return self.inner(self.inner(x))
+""",
+    "a tied layer that may inherit what it is saved by": """
+from elsewhere import Saved
+
+class Transposed(Saved, keras.Layer):
+    def __init__(self, source):
+        super().__init__()
+        self.source = source
+
+    def call(self, x):
+        return ops.conv_transpose(x, self.source.kernel, 2)
 """,
     "a kernel without groups in an operation": "image = ops.conv_transpose(code, conv.kernel, 2)",
     "a Lambda with an argument of a kernel's name": """

@@ -21,9 +21,12 @@ from keras_adjoint.doctor.checkerboards import coverage
 from keras_adjoint.doctor.models.context import Origin, origin_of
 from keras_adjoint.doctor.rules import CHECKERBOARD, SHIFTED, SIZE_LOST
 
+pytestmark = pytest.mark.any_backend
+
 # --- sizes
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_a_size_that_does_not_come_back_is_found(rank):
     (finding,) = found(autoencoder(size=(45, 9, 7)[:rank]), SIZE_LOST)
@@ -168,6 +171,7 @@ def test_the_shift_is_that_of_pytorch(taps, strides, output_padding):
         assert findings[0].figures["relative_change"] > 0.1
 
 
+@pytest.mark.every_backend
 def test_the_old_values_are_had_as_the_doctor_says():
     layer = layers.Conv2DTranspose(3, 3, strides=2, padding="same", use_bias=False, name="back")
     (finding,) = found(trained(chain((6, 5, 2), layer)), SHIFTED, Origin((3, 9, 2)))

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import HALF_PRECISION_POLICIES
+from helpers import HALF_PRECISION_POLICIES, in_turn
 from keras import ops
 
 import keras_adjoint as ka
@@ -102,7 +102,7 @@ QUANTISED = {name: LORA[name] for name in ("dense", "einsum dense", "embedding")
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["", "with LoRA"])
-@pytest.mark.parametrize("name", QUANTISED)
+@pytest.mark.parametrize("name", in_turn(QUANTISED, always=["torch"]))
 def test_a_kernel_quantised_to_int8_is_dequantised(name, lora):
     source, x = QUANTISED[name]()
     y = np.random.default_rng(1).normal(size=source(x).shape).astype("float32")
@@ -118,6 +118,7 @@ def test_a_kernel_quantised_to_int8_is_dequantised(name, lora):
         assert 0 < np.abs(after - before).max() < 0.02 * np.abs(before).max()
 
 
+@pytest.mark.any_backend
 def test_the_adjoint_of_a_quantised_layer_survives_saving(tmp_path):
     inputs = keras.Input((8,))
     dense = L.Dense(6)

@@ -153,6 +153,7 @@ def test_its_own_derivatives_are_those_of_the_gradient():
         assert_close(ours, theirs)
 
 
+@pytest.mark.any_backend
 def test_files_keep_the_gradient_and_its_ties(tmp_path):
     encoder = smooth_network()
     ka.autoencoder(encoder, **ALL).save(tmp_path / "m.keras")

@@ -162,6 +162,7 @@ def test_matrix_of_the_adjoint_of_a_model_is_the_transpose_of_its_matrix(make):
     np.testing.assert_allclose(b, a.T, rtol=0, atol=tolerance(model) * np.abs(a).max())
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("make", MODELS, ids=lambda make: make.__name__)
 def test_the_adjoint_test_takes_whole_models(make):
     keras.config.set_floatx("float32")

@@ -362,6 +362,7 @@ def test_the_custom_scale_layer_adds_its_second_input_scaled():
 # --- quantised kernels
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("equation", ["abc,cd->abd", "abc,dc->abd", "abc,cde->abde"])
 def test_codes_and_scale_of_a_quantised_einsum_give_its_kernel(equation):
     shape = (None, 4) if len(equation.partition("->")[2]) == 3 else (None, 4, 2)

@@ -4,7 +4,7 @@ import autodiff
 import numpy as np
 import pytest
 from geometries import random, x_shape, y_shape
-from helpers import compiled
+from helpers import compiled, in_turn
 from keras import ops
 
 from keras_adjoint.ops.algorithms.choose import BY_NAME, adjoint_convolution
@@ -22,14 +22,16 @@ def problem_of(shape, stride):
 
 @pytest.mark.parametrize(
     ("name", "shape", "stride"),
-    [
-        (name, shape, stride)
-        for name, algorithm in BY_NAME.items()
-        for shape in KERNELS
-        for stride in (1, 2)
-        if algorithm.fits(problem_of(shape, stride))
-    ],
-    ids=str,
+    in_turn(
+        [
+            (name, shape, stride)
+            for name, algorithm in BY_NAME.items()
+            for shape in KERNELS
+            for stride in (1, 2)
+            if algorithm.fits(problem_of(shape, stride))
+        ],
+        always=["torch"],
+    ),
 )
 def test_large_kernels_in_single_precision_are_those_in_double(name, shape, stride):
     problem = problem_of(shape, stride)

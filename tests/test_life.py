@@ -199,6 +199,7 @@ def test_low_rank_adapters_reach_the_decoder():
     assert np.all(np.isfinite(losses(model, epochs=1)))
 
 
+@pytest.mark.any_backend
 def test_a_quantised_dense_layer_is_read_as_what_it_stands_for(tmp_path):
     model = autoencoder()
     before = values(model(IMAGES)).copy()
@@ -209,6 +210,7 @@ def test_a_quantised_dense_layer_is_read_as_what_it_stands_for(tmp_path):
     assert_close(values(keras.saving.load_model(tmp_path / "m.keras")(IMAGES)), found)
 
 
+@pytest.mark.any_backend
 def test_quantising_the_whole_model_takes_the_dense_part():
     model = autoencoder()
     before = values(model(IMAGES)).copy()

@@ -30,7 +30,7 @@ def test_masks_that_change_nothing_are_ignored(layers):
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
-def test_a_masked_mean_is_divided_by_the_number_of_positions_kept(data_format, tmp_path):
+def test_what_undoes_a_masked_mean_goes_to_the_positions_kept(data_format, tmp_path):
     layers = [L.Permute((2, 1))] if data_format == "channels_first" else []
     layers.append(L.GlobalAveragePooling1D(data_format=data_format))
     words = keras.Input((5,), dtype="int32")
@@ -39,14 +39,14 @@ def test_a_masked_mean_is_divided_by_the_number_of_positions_kept(data_format, t
     for layer in layers[:-1]:
         y = layer(y)
     model = keras.Model(words, layers[-1](y, mask=mask), name="net")
-    autoencoder = ka.autoencoder(model, pooling="average", bias="none")
     vectors, kept = values(embedding.embeddings), WORDS != 0
-    shares = kept / kept.sum(axis=1, keepdims=True)
-    expected = shares[:, :, None] * (values(model(WORDS)) @ vectors.T)[:, None]
-    autoencoder.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert_close(values(autoencoder(WORDS)), expected)
-    assert_close(values(loaded(WORDS)), expected)
+    for pooling, shares in {"average": kept / kept.sum(axis=1, keepdims=True), "spread": kept}.items():
+        autoencoder = ka.autoencoder(model, pooling=pooling, bias="none")
+        expected = shares[:, :, None] * (values(model(WORDS)) @ vectors.T)[:, None]
+        autoencoder.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert_close(values(autoencoder(WORDS)), expected)
+        assert_close(values(loaded(WORDS)), expected)
 
 
 def test_a_masked_mean_without_its_mask_is_refused_with_its_place():
@@ -59,7 +59,8 @@ def test_a_masked_mean_without_its_mask_is_refused_with_its_place():
     assert ka.mirror(model, pooling="spread").output_shape == (None, 5, 7)
 
 
-def test_an_autoencoder_of_a_masked_mean_can_be_mirrored_again():
+@pytest.mark.parametrize("pooling", ["average", "spread"])
+def test_an_autoencoder_of_a_masked_mean_can_be_mirrored_again(pooling):
     model = embedded(L.GlobalAveragePooling1D())
-    autoencoder = ka.autoencoder(model, pooling="average", bias="none")
-    assert ka.autoencoder(autoencoder, pooling="average").output_shape == (None, 5, 7)
+    autoencoder = ka.autoencoder(model, pooling=pooling, bias="none")
+    assert ka.autoencoder(autoencoder, pooling=pooling).output_shape == (None, 5, 7)

@@ -10,6 +10,8 @@ from layer_list import randomize
 
 import keras_adjoint as ka
 
+pytestmark = pytest.mark.any_backend
+
 L = keras.layers
 
 
@@ -32,12 +34,14 @@ def residual_network():
 # --- where everything is exact
 
 
+@pytest.mark.every_backend
 def test_the_mirror_of_a_linear_encoder_without_biases_is_its_adjoint():
     encoder = chain(L.Conv2D(4, 3, strides=2), L.DepthwiseConv2D(3), L.AveragePooling2D(2), L.Flatten(), L.Dense(5))
     code = features(5)
     assert_close(back(encoder, code, bias="none"), values(ka.adjoint(encoder)(code)))
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("start", [0, pytest.param(1, marks=pytest.mark.in_turn("torch"))])
 def test_with_gradients_switches_and_adjoints_the_backward_pass_is_the_gradient_of_the_network(start):
     """∇ ½‖f(x)‖² = J(x)ᵀ f(x), by the backend's own differentiation."""
@@ -48,6 +52,7 @@ def test_with_gradients_switches_and_adjoints_the_backward_pass_is_the_gradient_
     assert_close(values(ka.autoencoder(encoder, **EXACT)(x, training=False)), gradient)
 
 
+@pytest.mark.every_backend
 def test_every_kernel_is_shared_and_nothing_else_is_added():
     encoder = residual_network()
     for model in (ka.mirror(encoder), ka.autoencoder(encoder)):
@@ -121,6 +126,7 @@ def test_a_mirror_of_unknown_size_says_what_it_needs_and_how_to_get_it():
     assert ka.mirror(keras.Model(x, encoder(x))).output_shape == (None, 12, 15, 3)
 
 
+@pytest.mark.every_backend
 def test_a_mirror_of_unknown_size_without_strides_needs_no_records():
     encoder = chain(L.Conv2D(4, 3), L.Conv2D(4, 3, padding="same", activation="relu"), shape=(None, None, 3))
     assert tuple(ka.mirror(encoder)(np.ones((1, 5, 6, 4))).shape) == (1, 7, 8, 3)
@@ -200,6 +206,7 @@ def test_a_sequential_encoder():
     assert ka.mirror(encoder).output_shape == ka.autoencoder(encoder).output_shape == (None, 28, 28, 1)
 
 
+@pytest.mark.every_backend
 def test_several_inputs_and_outputs():
     x, z = keras.Input((13, 11, 3)), keras.Input((5,))
     y = L.Conv2D(4, 3, activation="relu")(x)

@@ -25,6 +25,7 @@ def names(model):
     return [layer.name for layer in model.layers]
 
 
+@pytest.mark.any_backend
 def test_adjoints_are_named_after_their_source_when_keras_counts_anew():
     x = keras.Input((6,))
     y = L.Dense(6, name="dense")(x)

@@ -135,6 +135,7 @@ def test_norm_policies(make):
     assert own is not norm and own.trainable and [w.shape for w in own.weights] == [w.shape for w in norm.weights]
 
 
+@pytest.mark.any_backend
 def test_inverting_a_norm_twice_gives_back_what_went_in():
     encoder = chain(L.BatchNormalization())
     assert_close(back(encoder, encoder(X, training=False), norm="inverse"), X)
@@ -149,6 +150,7 @@ def test_channels_that_a_norm_switched_off_come_back_as_zeros():
     assert_close(found[..., [0, 2]], X[..., [0, 2]])
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "make",
     [
@@ -167,6 +169,7 @@ def test_preprocessing_is_undone(make):
 # --- pooling
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("pool", [2, 3, (2, 3)])
 @pytest.mark.parametrize("padding", ["valid", "same"])
 def test_pooling_what_was_spread_gives_back_the_maxima(pool, padding):
@@ -185,6 +188,7 @@ def test_spreading_of_overlapping_windows_repeats_over_the_stride():
     assert back(encoder, np.array([[[1.0], [2.0]]], "float32"))[0, :, 0].tolist() == [1, 1, 1, 2, 2, 2, 2]
 
 
+@pytest.mark.any_backend
 def test_pooling_average_is_the_adjoint_of_average_pooling():
     encoder, averaging = chain(L.MaxPooling2D(3, 2, padding="same")), chain(L.AveragePooling2D(3, 2, padding="same"))
     code = features(7, 6, 3)
@@ -256,6 +260,7 @@ def test_dropout_is_dropped_or_kept():
     assert [type(layer) for layer in kept] == list(reversed(dropouts)) and kept[1].rate == 0.25
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("mode", ["none", "own", "subtract", "repeat", "average", "learned"])
 def test_biases_are_those_of_adjoints_and_left_out_where_they_have_nothing_to_start_from(mode):
     first, second = L.Conv2D(2 if mode == "repeat" else 4, 3), L.Conv2D(5, 3, use_bias=False)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from encoders import values
-from helpers import BACKENDS, matrix
+from helpers import RARELY_JAX, matrix
 from layer_list import KERAS
 
 import keras_adjoint as ka
@@ -38,7 +38,7 @@ def cases(names=tuple(MAKE)):
     """Parameters of a test; `make test` runs each on one backend."""
     chosen = [(name, way) for name, way in NAMES if name in names]
     return [
-        pytest.param(*case, marks=[pytest.mark.in_turn(BACKENDS[number % 3]), *([INT4] if "int4" in case[1] else [])])
+        pytest.param(*case, marks=[pytest.mark.in_turn(RARELY_JAX[number % 6]), *([INT4] if "int4" in case[1] else [])])
         for number, case in enumerate(chosen)
     ]
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from encoders import EXACT, assert_close, values
-from helpers import compiled
+from helpers import compiled, in_turn
 from hypothesis import event, given, settings
 from keras import ops, tree
 from operators_of_models import is_ours, saved_and_loaded
@@ -123,7 +123,10 @@ def assert_is_gradient(encoder):
 FEW = settings(max_examples=settings.default.max_examples // 5)
 
 
-@pytest.mark.parametrize("with_encoder", [True, False], ids=["autoencoder", "mirror"])
+BOTH = {True: "autoencoder", False: "mirror"}
+
+
+@pytest.mark.parametrize("with_encoder", in_turn(BOTH, BOTH.get, always=["torch"]))
 @FEW
 @given(encoder=encoders())
 def test_the_mirror_of_a_random_encoder_lives_through_everything_or_is_refused(encoder, with_encoder):

@@ -54,6 +54,17 @@ def test_a_subclass_that_replaces_what_call_reaches_does_not_inherit_the_rule(la
         ka.adjoint(layer())
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_model_whose_call_was_replaced_is_not_read_as_its_graph(nested):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    inside = model.call
+    model.call = lambda x, **options: 2 * inside(x, **options)
+    x = keras.Input((3,))
+    model = keras.Model(x, model(x)) if nested else model
+    matrix = keras.ops.convert_to_numpy(model(np.eye(3)))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(ka.adjoint(model)(np.eye(2))), matrix.T, rtol=1e-6)
+
+
 def test_every_method_that_computes_counts_for_every_layer_with_a_rule():
     """By introspection, so that a Keras that calls it otherwise is followed."""
     for parent in RULES:

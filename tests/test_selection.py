@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from autodiff import gradients
 from encoders import EXACT, assert_close, values
-from helpers import compiled, in_turn
+from helpers import RARELY_JAX, compiled, in_turn
 from keras import ops, tree
 from layer_list import randomize
 
@@ -73,7 +73,7 @@ def matrices(layer, adjoint, given):
     return forward.T, transposed.T
 
 
-@pytest.mark.parametrize("name", in_turn(CASES))
+@pytest.mark.parametrize("name", in_turn(CASES, backends=lambda name: RARELY_JAX))
 def test_it_is_the_adjoint_and_the_gradient_of_the_selection(name):
     layer, given = CASES[name]()
     y = layer(tensors(given))
@@ -148,7 +148,9 @@ def test_what_one_of_several_had_given_is_given_to_all_or_shared(kind):
 
 
 @ADAPTIVE
-@pytest.mark.parametrize("name", in_turn([name for name in CASES if "adaptive" in name]))
+@pytest.mark.parametrize(
+    "name", in_turn([name for name in CASES if "adaptive" in name], backends=lambda name: RARELY_JAX)
+)
 def test_adaptive_pools_are_spread_and_averaged(name):
     layer, given = CASES[name]()
     x = keras.Input(given.shape[1:])

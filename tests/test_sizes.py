@@ -108,6 +108,15 @@ def test_impossible_output_size_is_refused_in_numpy_integers_too():
         ka.adjoint(conv)(np.ones((1, 14, 3), "float32"), output_size=np.array([30]))
 
 
+@pytest.mark.any_backend
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_an_axis_of_length_zero_is_refused_by_us(padding):
+    conv = keras.layers.Conv1D(2, 3, padding=padding)
+    conv.build((None, 6, 3))
+    with pytest.raises(ka.SizeError, match="length 0"):
+        ka.adjoint(conv)(np.ones((1, 0, 2)))
+
+
 def test_output_size_of_the_wrong_rank_is_refused():
     conv = built(L.Conv2D(3, 3), 9, 9)
     with pytest.raises(ka.SizeError, match=r"takes 2 sizes.*Received: output_size=\(1, 2, 3\)"):

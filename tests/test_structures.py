@@ -2,9 +2,12 @@
 
 import keras
 import numpy as np
+import pytest
 from keras import ops, tree
 
 import keras_adjoint as ka
+
+pytestmark = pytest.mark.any_backend
 
 L = keras.layers
 
@@ -38,6 +41,7 @@ def test_dictionaries_are_distributed_by_name():
     ka.assert_adjoint(model, input_shape={"x": (5, 3), "b": (5, 2, 3)})
 
 
+@pytest.mark.every_backend
 def test_an_autoencoder_of_dictionaries_is_fitted_to_its_inputs(tmp_path):
     autoencoder, x = ka.autoencoder(encoder()), batch()
     autoencoder.compile("sgd", "mse")

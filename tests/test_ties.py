@@ -150,6 +150,7 @@ class TestRoundTrips:
         np.testing.assert_allclose(predictions(other, x), predictions(model, x), rtol=1e-6, atol=1e-6)
         assert_still_tied(other, x)
 
+    @pytest.mark.any_backend
     @pytest.mark.parametrize("copied", [lambda m: pickle.loads(pickle.dumps(m)), copy.deepcopy, ka.clone_tied])
     def test_copies_keep_the_tie_and_the_values(self, make, copied):
         model = make()

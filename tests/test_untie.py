@@ -139,6 +139,7 @@ def test_copied_adjoints_are_written_out_like_tied_ones():
     assert_same([(model, ka.untie(model))], random_input((9, 8, 3)))
 
 
+@pytest.mark.any_backend
 def test_lora_is_merged_into_the_untied_kernel():
     dense = built(L.Dense(4), (6,))
     dense.enable_lora(2)
@@ -150,6 +151,7 @@ def test_lora_is_merged_into_the_untied_kernel():
     np.testing.assert_allclose(numbers(untied.layers[-1].kernel), numbers(dense.kernel).T, rtol=1e-6)
 
 
+@pytest.mark.any_backend
 def test_a_quantised_kernel_is_written_out_dequantised():
     dense = built(L.Dense(4), (6,))
     dense.quantize("int8")
@@ -160,6 +162,7 @@ def test_a_quantised_kernel_is_written_out_dequantised():
     assert_same([(tied, untied)], random_input((4,)))
 
 
+@pytest.mark.any_backend
 @both_kinds
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16", "float64"])
 def test_dtype_policy_is_kept_and_kernels_are_not_rounded(policy, to):
@@ -177,11 +180,13 @@ def test_dtype_policy_is_kept_and_kernels_are_not_rounded(policy, to):
         np.testing.assert_array_equal(numbers(kernel), numbers(untied.get_layer("conv").kernel))
 
 
+@pytest.mark.any_backend
 def test_average_pools_keep_their_edges():
     tied = called(L.AveragePooling2D((2, 3), (3, 3), padding="same"), (7, 7, 2))  # one size, two matrices
     assert_same([(tied, ka.untie(tied))], random_input(features_shape(tied)))
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "make", [lambda: L.AveragePooling2D(3, 2), lambda: L.UpSampling2D(2, interpolation="bilinear")]
 )
@@ -193,6 +198,7 @@ def test_matrices_of_layers_without_weights_are_not_trained(make):
 # --- sizes that are not known
 
 
+@pytest.mark.any_backend
 @both_kinds
 @pytest.mark.parametrize("options", [{}, {"padding": "same"}, {"padding": "same", "dilation_rate": 2}], ids=str)
 def test_at_stride_1_sizes_may_be_unknown(options, to):
@@ -236,6 +242,7 @@ def test_only_layers_and_models_are_untied():
         ka.untie(3)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("case", [case for case in LAYERS if case.title.startswith("max")], ids=str)
 def test_max_pooling_is_refused(case):
     pool, inputs = case.make("float32"), keras.Input(case.shape)
@@ -256,6 +263,7 @@ RECORDING = {
 }
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("make, shape", RECORDING.values(), ids=RECORDING)
 def test_a_layer_that_was_never_called_is_untied_at_the_size_that_its_source_recorded(make, shape):
     source = make()
@@ -284,6 +292,7 @@ FORWARDS = {
 }
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("make, shape", FORWARDS.values(), ids=FORWARDS)
 def test_the_adjoint_of_an_adjoint_is_untied_as_the_layer_without_its_bias(make, shape):
     source = built(make(), shape)

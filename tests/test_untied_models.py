@@ -183,6 +183,7 @@ def test_a_layer_called_on_numbers_is_untied_for_their_shape():
 # --- copies
 
 
+@pytest.mark.any_backend
 def test_weights_are_copies():
     model = nested()
     untied = ka.untie(model)
@@ -193,6 +194,7 @@ def test_weights_are_copies():
     np.testing.assert_array_equal(numbers(untied(x)), before)
 
 
+@pytest.mark.any_backend
 @both_kinds
 def test_untied_weights_train_and_leave_the_original_alone(to):
     model = nested()
@@ -289,6 +291,7 @@ def mirrored(**policies):
     return ka.autoencoder(keras.Model(x, [L.GlobalAveragePooling2D()(y), L.Dense(3)(L.Flatten()(y))]), **policies)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize(
     "policies", [{}, {"norm": "inverse"}, {"norm": "scale", "bias": "subtract", "preprocessing": "adjoint"}]
 )

@@ -138,13 +138,25 @@ def masked_attention(x):
     return L.Attention()([y, L.Dense(4)(x)], mask=[mask, mask])
 
 
-SEQUENCES = {"several outputs": recurrent, "attention": attention, "attention with a mask": masked_attention}
+def masked_steps(value=0.0):
+    return lambda x: L.Dense(2)(L.Masking(value)(x) + x * x)
+
+
+SEQUENCES = {
+    "masked steps": masked_steps(),
+    "masked steps of another number": masked_steps(1.0),
+    "masked steps at every step": lambda x: L.Dense(2)(L.TimeDistributed(L.Masking())(L.Reshape((3, 2, 4))(x))),
+    "several outputs": recurrent,
+    "attention": attention,
+    "attention with a mask": masked_attention,
+}
 
 
 @pytest.mark.parametrize("name", in_turn(SEQUENCES))
 def test_layers_for_sequences(name):
     x = keras.Input((6, 4))
     given = np.array(X[:, :6, :4, 0])
+    given[:, 3:] = 1
     given[:, 4:] = 0
     assert_is_gradient(random_weights(keras.Model(x, SEQUENCES[name](x))), given)
 
@@ -183,6 +195,7 @@ def everything():
     return random_weights(keras.Model(x, ops.clip(L.LSTM(3, return_sequences=True)(y), -0.2, 0.3)))
 
 
+@pytest.mark.in_turn("tensorflow", "torch")
 def test_files_copies_and_compilers_keep_it(tmp_path):
     encoder, given = everything(), X[:, :7, :4, 0]
     autoencoder = ka.autoencoder(encoder, **ALL)

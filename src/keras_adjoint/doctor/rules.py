@@ -107,6 +107,15 @@ SHARED_VARIABLE = Rule(
         function="scripts.ties.find_shared_variables",
     ),
 )
+TIE_NOT_SAVED = Rule(
+    "tie not saved",
+    (WARNING,),
+    in_script=Search(
+        finds="a class of layers that hold another layer and read its kernel, without a `get_config`",
+        fix="by hand",
+        function="scripts.ties.find_unsaved_ties",
+    ),
+)
 FROZEN_SOURCE = Rule(
     "frozen source",
     (WARNING,),
@@ -168,6 +177,7 @@ RULES = (
     STORED_TWICE,
     TIE_LOST,
     SHARED_VARIABLE,
+    TIE_NOT_SAVED,
     FROZEN_SOURCE,
     MISSING_IMPORT,
     SIZE_LOST,

@@ -89,7 +89,12 @@ def has_activation(layer: Any) -> bool:
 
 
 def check_linear(source: Layer, *, advice: str = "") -> None:
-    """Raise a NoRuleError, with `advice` in it, if `source` has a rule and ends in an activation."""
+    """Raise a NoRuleError, with `advice` in it, if `source` has a rule and computes in integers or ends in an activation."""
+    if class_with_rule(source) is not None and "float" not in source.compute_dtype:
+        raise NoRuleError(
+            f"`{source.name}` computes with integers, where a cast truncates and sums wrap around, so it is not linear. "
+            f"Build it with a dtype of floats. Received: dtype={source.compute_dtype!r}, {describe(source)}"
+        )
     if has_activation(source) and class_with_rule(source) is not None:  # without a rule it is tested as it is
         activation = activation_of(source)
         name = getattr(activation, "__name__", activation)

@@ -190,6 +190,8 @@ def resolve(
     Raises:
         SizeError: If several sizes are possible and nothing says which, or if the wanted one is impossible.
     """
+    if any(is_known(count) and count == 0 for count in outputs):
+        raise SizeError(f"`{source}` gives no output with an axis of length 0. Received: y of spatial shape {outputs}")
     # Where only one size is possible, `possible_sizes` returns the same object twice.
     pairs = zip(windows, outputs, strict=True)
     possible: list[tuple[Size, Size]] = [

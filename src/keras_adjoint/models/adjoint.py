@@ -61,7 +61,8 @@ def adjoint(
 
     Returns:
         A Keras layer, for `Cropping`, `Permute` and the like a stock one; for a model a Functional model, which takes
-        `tied` and `name` alone of the options. The adjoint of an adjoint is its source, or, if that has a bias or an
+        `tied` and `name` alone of the options. Stock layers return integers for integers, where layers of this package
+        cast them to their compute dtype first. The adjoint of an adjoint is its source, or, if that has a bias or an
         activation besides the linear operator, a layer that computes the operator alone.
 
     Raises:

@@ -21,7 +21,8 @@ from keras_adjoint.models.batch_axis import check_batch_axis
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.deep import CALLS, DeepModel
 from keras_adjoint.models.graph import Cotangents, Graph, transpose_graph
-from keras_adjoint.models.masks import MaskedShare, averages_by_mask, check_mask
+from keras_adjoint.models.integers import Integers
+from keras_adjoint.models.masks import MaskedShare, check_mask, share_by_mask
 from keras_adjoint.models.names import Names
 from keras_adjoint.models.operations import has_rule, transpose_operation
 from keras_adjoint.models.training import check_training
@@ -53,6 +54,7 @@ class BackwardPass:
         self.records_used: list[keras.KerasTensor] = []
         self.unreached: list[keras.KerasTensor] = []
         self.names = Names(graph, taken)
+        self.integers = Integers(graph.calls)
         self._made: dict[tuple[int, str, str], keras.layers.Layer] = {}
 
     # --- the pass
@@ -115,6 +117,7 @@ class BackwardPass:
             for output, y in zip(call.outputs, cotangents, strict=True)
         ]
         with locate_errors(call):
+            self.integers.check(call)
             if not isinstance(call.operation, keras.layers.Layer):
                 if has_rule(call.operation):
                     return transpose_operation(call, ys)
@@ -211,9 +214,12 @@ class BackwardPass:
         """What a layer gives for the cotangents of a call's outputs, at the size of the call's input."""
         y = one_or_list(ys)
         result = layer(y, **self._size(layer, call, y))
-        if averages_by_mask(call, layer):
-            check_mask(call, records=self.records)
-            share = self.layer(call, "mask", lambda name: MaskedShare(layer.data_format, dtype=ys[0].dtype, name=name))
+        options = share_by_mask(call, layer, records=self.records)
+        if options is not None:
+            dtype = ys[0].dtype
+            share = self.layer(
+                call, "mask", lambda name: MaskedShare(layer.data_format, dtype=dtype, name=name, **options)
+            )
             result = share(result, self.recorded(call.recorded[0], call, "a mean by a mask", PART))
         return list(tree.flatten(result))
 

@@ -70,8 +70,9 @@ class Call:
         """The call that Keras recorded as `node`, in a model that is called with that `training`."""
         operation = node.operation
         parameters = bind(operation, node.arguments.args, node.arguments.kwargs)
+        alike = all(tensor.dtype == "bool" for tensor in node.input_tensors)
         arguments = tuple(
-            Argument((name, *path), value, role_of(operation, name, value))
+            Argument((name, *path), value, role_of(operation, name, value, conditions=not alike))
             for name, passed in parameters.items()
             for path, value in tree.flatten_with_path(passed)
         )
@@ -107,12 +108,19 @@ class Call:
         return [argument.value for argument in self.arguments if argument.role == role]
 
 
-def role_of(operation: keras.Operation, parameter: str, value: Any) -> Role:
-    """The role of a single value that was passed for a parameter."""
+def role_of(operation: keras.Operation, parameter: str, value: Any, *, conditions: bool = True) -> Role:
+    """The role of a single value that was passed for a parameter.
+
+    Args:
+        operation: What was called.
+        parameter: The name of the parameter.
+        value: The value.
+        conditions: Whether booleans are conditions for other tensors. If there are no others, they are what is acted on.
+    """
     if not is_symbolic(value):
         return Role.CONSTANT
     is_layer = isinstance(operation, keras.layers.Layer)
-    recorded = is_recorded_parameter(parameter) if is_layer else value.dtype == "bool"
+    recorded = is_recorded_parameter(parameter) if is_layer else value.dtype == "bool" and conditions
     return Role.RECORDED if recorded else Role.DATA
 
 

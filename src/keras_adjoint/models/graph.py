@@ -68,19 +68,21 @@ def trace(model: keras.Model) -> Graph:
 
 def graph_of(layer: keras.Operation) -> Functional | None:
     """The `Functional` behind a model whose `call` is Keras' own; `None` for everything else."""
-    if isinstance(layer, keras.Sequential) and type(layer).call is keras.Sequential.call:
+    if _calls_as(layer, keras.Sequential):
         built = hasattr(layer, "inputs")
         with deep_recursion():
             return Functional(layer.inputs[0], layer.outputs, name=layer.name) if built else None
-    if isinstance(layer, Functional) and type(layer).call is Functional.call:
-        return layer
-    return None
+    return layer if _calls_as(layer, Functional) else None
+
+
+def _calls_as(layer: keras.Operation, stock: type[Functional] | type[keras.Sequential]) -> bool:
+    """Whether a layer is a model of a stock class, and neither its class nor the model itself replaces `call`."""
+    return isinstance(layer, stock) and type(layer).call is stock.call and "call" not in vars(layer)
 
 
 def computes_itself(model: keras.Model) -> bool:
     """Whether a model's `call` is its own, so that its layers cannot be walked."""
-    stock = isinstance(model, keras.Sequential) and type(model).call is keras.Sequential.call
-    return graph_of(model) is None and not stock
+    return graph_of(model) is None and not _calls_as(model, keras.Sequential)
 
 
 def _follow(
@@ -136,7 +138,7 @@ def _no_graph(model: keras.Model, place: str) -> str:
     name = type(model).__name__
     reason = (
         "it is not built yet; call it once, or give it an `Input`"
-        if isinstance(model, keras.Sequential) and type(model).call is keras.Sequential.call
+        if _calls_as(model, keras.Sequential)
         else "its `call` is its own; write it as a Functional model, or, if it is linear, teach its adjoint with "
         f"`@keras_adjoint.register_rule({name})`"
     )

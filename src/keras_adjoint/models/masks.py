@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.arguments import depends_on_mask
-from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling
+from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule
 from keras_adjoint.models.calls import Call
 from keras_adjoint.ops import Shape, Tensor
@@ -25,6 +25,7 @@ class MaskedShare(keras.layers.Layer):
 
     Args:
         data_format: Where the channels are.
+        average: With `False` the positions that the mask keeps stay as they are.
 
     Call arguments:
         y: Tensor of shape `(batch, steps, channels)`, or with the channels first.
@@ -37,26 +38,43 @@ class MaskedShare(keras.layers.Layer):
     [2.0, 2.0, 0.0, 0.0]
     """
 
-    def __init__(self, data_format: str = "channels_last", **kwargs: Any) -> None:
+    def __init__(self, data_format: str = "channels_last", *, average: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.data_format = data_format
+        self.average = average
 
     def call(self, y: Tensor, recorded: Tensor) -> Tensor:
         kept = ops.cast(ops.cast(recorded, "bool"), y.dtype)
-        kept = kept / ops.mean(kept, axis=1, keepdims=True)
+        kept = kept / ops.mean(kept, axis=1, keepdims=True) if self.average else kept
         return y * ops.expand_dims(kept, 2 if self.data_format == "channels_last" else 1)
 
     def compute_output_shape(self, y_shape: Shape, recorded_shape: Shape) -> Shape:
         return y_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "data_format": self.data_format}
+        return {**super().get_config(), "data_format": self.data_format, "average": self.average}
 
 
-def averages_by_mask(call: Call, adjoint: keras.layers.Layer) -> bool:
-    """Whether a call is a mean over the positions of a mask, and `adjoint` the adjoint of the mean over all positions."""
+def share_by_mask(call: Call, layer: keras.layers.Layer, *, records: bool) -> dict[str, bool] | None:
+    """The options of the `MaskedShare` behind a layer that undoes a mean over all positions; `None` where none is due.
+
+    The adjoint of a mean over the positions of a mask needs the mask. What repeats the mean instead takes it where it can.
+
+    Args:
+        call: The call of a layer.
+        layer: What undoes it.
+        records: Whether the mask may be read from the forward pass.
+
+    Raises:
+        NoRuleError: If the mask is needed and may not be read.
+    """
     masked = isinstance(call.operation, keras.layers.GlobalAveragePooling1D) and bool(call.recorded)
-    return masked and isinstance(adjoint, AdjointGlobalAveragePooling)
+    if not masked or not isinstance(layer, BroadcastGlobalPooling):
+        return None
+    average = isinstance(layer, AdjointGlobalAveragePooling)
+    if average:
+        check_mask(call, records=records)
+    return {"average": average} if average or records else None
 
 
 def check_mask(call: Call, *, records: bool) -> None:

@@ -34,7 +34,7 @@ def mirror(
     Args:
         encoder: A Functional or built Sequential model, nested ones included.
         bias: A mode of `adjoint`, for layers that can have it; modes that start from the source's bias leave out layers
-            without one.
+            without one. The forward layer that is made of an adjoint, in the mirror of a mirror, has none.
         activation: "same", the encoder's own in the mirrored place; "linear", none; "deconvnet", of rectifiers, a ReLU on the
             cotangent (Zeiler and Fergus 2014); or an activation. With "same" and with activations of your own the code, which
             has passed its activation already, does not pass one again. "gradient" and "guided" need recorded activations.

@@ -27,6 +27,9 @@ MOVES = (
     *GLOBAL_MAX_POOLS,
 )
 
+# Layers whose gradient is not their adjoint: of steps that are zeros, `Masking` gives zeros that depend on nothing.
+MASKED_STEPS = (keras.layers.Masking,)
+
 
 class MirrorBackwardPass(BackwardPass):
     """The backward pass through an encoder that need not be linear.
@@ -64,7 +67,10 @@ class MirrorBackwardPass(BackwardPass):
             cotangents = [self._output_activation(cotangents[0])]
         policy = self.policies.about(call)
         choices = self.choices[call] = {}
+        if self.integers.change(call) and self._is_gradient(call):
+            return [None] * len(call.inputs)  # integers have no derivative
         with locate_errors(call):
+            self.integers.check(call)
             if policy is not None:
                 choices[policy] = self.policies.choose(policy, call.operation)
                 choice = self._effective(policy, choices[policy], call)
@@ -73,25 +79,26 @@ class MirrorBackwardPass(BackwardPass):
                 choices["activation"] = self.policies.choose("activation", call.operation)
                 choice = self._effective("activation", choices["activation"], call)
                 cotangents = undo(self, "activation", call, cotangents, choice, call.outputs)
+        wants_gradient = self._wants_gradient(call)
         try:
-            return super().transpose_call(call, cotangents)
+            if not (wants_gradient and isinstance(inside(call.operation), MASKED_STEPS)):
+                return super().transpose_call(call, cotangents)
         except NoRuleError:
-            if not self._wants_gradient(call):
+            if not wants_gradient:
                 raise
         with locate_errors(call):
             choices["activation"] = "gradient"
             return undo(self, "activation", call, cotangents, "gradient", call.inputs)
 
     def _wants_gradient(self, call: Call) -> bool:
-        """Whether a call that has neither an adjoint nor a policy is in a mirror that is to be the gradient."""
-        is_layer = isinstance(call.operation, keras.layers.Layer)
-        no_rule = not is_layer or isinstance(call.operation, WRAPPERS) or is_automatic(call)
-        return (
-            no_rule
-            and not call.training
-            and self.records
-            and self.policies.choose("activation", call.operation) == "gradient"
-        )
+        """Whether a call that no policy is about may be differentiated: the mirror is to be the gradient."""
+        operation = call.operation
+        is_layer = isinstance(operation, keras.layers.Layer)
+        no_rule = not is_layer or isinstance(operation, (*WRAPPERS, *MASKED_STEPS)) or is_automatic(call)
+        return no_rule and not call.training and self._is_gradient(call)
+
+    def _is_gradient(self, call: Call) -> bool:
+        return self.records and self.policies.choose("activation", call.operation) == "gradient"
 
     def adjoint_of(self, call: Call, name: str) -> keras.layers.Layer:
         """The adjoint of the linear part of a layer, with the bias that the policy gives it."""

@@ -38,10 +38,16 @@ def is_tied(a: keras.layers.Layer, b: keras.layers.Layer | None = None) -> bool:
 
 
 def _reads(reader: keras.layers.Layer, variables: set[int]) -> bool:
-    adjoints = [layer for layer in _layers(reader) if isinstance(layer, Tied) and layer.source.weights]
+    adjoints = [layer for layer in _layers(reader) if isinstance(layer, Tied) and _first_source(layer).weights]
     return bool(adjoints) and all(
-        layer.tied and all(id(variable) in variables for variable in layer.source.weights) for layer in adjoints
+        layer.tied and all(id(variable) in variables for variable in _first_source(layer).weights) for layer in adjoints
     )
+
+
+def _first_source(layer: Tied) -> keras.layers.Layer:
+    """The layer whose kernel is read. An adjoint between them may have a bias, which is not read."""
+    source: keras.layers.Layer = layer.source
+    return _first_source(source) if isinstance(source, Tied) else source
 
 
 def _layers(root: keras.layers.Layer) -> Iterator[keras.layers.Layer]:

@@ -18,6 +18,7 @@ from keras_adjoint.doctor.scripts.values import (
     KernelExpression,
     Layer,
     Several,
+    TieEvent,
     Value,
     layer_type,
 )
@@ -177,8 +178,10 @@ class Flow(Evaluation):
         outside = self.names, self.in_layer
         self.names = dict(self.names)
         is_layer = any(self.is_layer(base.value) for base in definition.bases)
-        if is_layer and holds_what_it_reads(definition):
+        held = held_and_read(definition) if is_layer else []
+        if held:
             self.ties.add(definition.name.value)
+            self.events.append(TieEvent(definition, held[0]))
         self.in_layer = definition.name.value if is_layer else ""
         self.read(block(definition.body))
         self.names, self.in_layer = outside
@@ -208,8 +211,8 @@ def with_item(several: Several, index: object, value: Value) -> Several:
     return Several(tuple(items), several.layer)
 
 
-def holds_what_it_reads(definition: cst.ClassDef) -> bool:
-    """Whether a class keeps an argument as `self.a` and reads the kernel of that, as hand-written tied layers do."""
+def held_and_read(definition: cst.ClassDef) -> list[str]:
+    """Each a of which a class keeps an argument as `self.a` and reads the kernel, as hand-written tied layers do."""
     kept: set[str] = set()
     read: set[str] = set()
     for node in descendants(definition):
@@ -218,7 +221,7 @@ def holds_what_it_reads(definition: cst.ClassDef) -> bool:
         elif isinstance(node, cst.Attribute) and node.attr.value in (*KERNEL_ATTRIBUTES, "weights", "get_weights"):
             attribute = attribute_of_self(node.value)
             read |= {attribute} if attribute else set()
-    return bool(kept & read)
+    return sorted(kept & read)
 
 
 def attribute_of_self(node: cst.BaseExpression) -> str | None:

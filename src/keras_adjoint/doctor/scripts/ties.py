@@ -7,7 +7,14 @@ from pathlib import Path
 import libcst as cst
 
 from keras_adjoint.doctor.finding import ERROR, WARNING, Finding
-from keras_adjoint.doctor.rules import FROZEN_SOURCE, KERNEL_IN_LAMBDA, MISSING_IMPORT, SHARED_VARIABLE, TIE_LOST
+from keras_adjoint.doctor.rules import (
+    FROZEN_SOURCE,
+    KERNEL_IN_LAMBDA,
+    MISSING_IMPORT,
+    SHARED_VARIABLE,
+    TIE_LOST,
+    TIE_NOT_SAVED,
+)
 from keras_adjoint.doctor.scripts.evaluation import KERNEL_ATTRIBUTES, WEIGHTS
 from keras_adjoint.doctor.scripts.flow import Script
 from keras_adjoint.doctor.scripts.syntax import ScriptChange, descendants, literal, text_of
@@ -19,6 +26,7 @@ from keras_adjoint.doctor.scripts.values import (
     Config,
     KernelExpression,
     Layer,
+    TieEvent,
     Value,
 )
 
@@ -114,6 +122,28 @@ def find_frozen_sources(script: Script) -> Iterator[Finding[ScriptChange]]:
                     "freezing their source (by hand)"
                 ),
                 code="\n".join(f"{layer.text} = keras_adjoint.adjoint({source.text})" for layer in layers),
+            )
+
+
+def find_unsaved_ties(script: Script) -> Iterator[Finding[ScriptChange]]:
+    """A finding for every class of layers that are made from another layer, and that Keras cannot write to a file.
+
+    A class with another base besides that of Keras may inherit what is missing.
+    """
+    for event in script.events:
+        if not isinstance(event, TieEvent) or len(event.definition.bases) != 1:
+            continue
+        methods = {one.name.value: one for one in event.definition.body.body if isinstance(one, cst.FunctionDef)}
+        if "get_config" not in methods and "__init__" in methods:
+            name, held = event.definition.name.value, event.held
+            yield Finding(
+                place=script.place(event.definition.name),
+                rule=TIE_NOT_SAVED.name,
+                severity=WARNING,
+                what=f"`{name}` is made from another layer, `self.{held}`, and has no `get_config`",
+                effect="Keras raises a NotImplementedError when a model with it is saved or cloned",
+                fix=f"`keras_adjoint.adjoint({held})` in its place is saved with its tie (by hand)",
+                code=f"keras_adjoint.adjoint({held})",
             )
 
 

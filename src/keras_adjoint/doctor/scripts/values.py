@@ -253,4 +253,17 @@ class AssignmentEvent:
     in_layer: str = ""
 
 
-Event: TypeAlias = CallEvent | AssignmentEvent
+@dataclass(frozen=True, eq=False)
+class TieEvent:
+    """The definition of a class of layers that hold another layer and read its kernel.
+
+    Attributes:
+        definition: The class.
+        held: The attribute that is the other layer.
+    """
+
+    definition: cst.ClassDef
+    held: str
+
+
+Event: TypeAlias = CallEvent | AssignmentEvent | TieEvent
