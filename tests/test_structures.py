@@ -32,6 +32,17 @@ def test_a_mirror_takes_the_dictionary_that_the_encoder_gives():
     assert {key: tuple(value.shape) for key, value in decoder(model(x)).items()} == {"x": (4, 3), "b": (4, 2, 3)}
 
 
+@pytest.mark.parametrize("names", ["ab", "ba", "ax", "uv"])
+def test_the_inputs_of_a_mirror_have_the_keys_of_a_dictionary_as_names(names):
+    x = keras.Input((3,), name="x")
+    layers = L.Dense(2, name="a"), L.Dense(4, name="b")
+    model = keras.Model(x, {name: layer(x) for name, layer in zip(names, layers, strict=True)})
+    for decoder in (ka.mirror(model, bias="none"), ka.adjoint(model)):
+        assert {key: tensor.name for key, tensor in decoder.input.items()} == {name: name for name in names}
+        again = ka.adjoint(keras.Model(decoder.input, decoder(decoder.input)))  # which brings the layers back
+        assert len({layer.name for layer in again.layers}) == len(again.layers)
+
+
 def test_dictionaries_are_distributed_by_name():
     model = encoder()
     adjoint = ka.adjoint(model)

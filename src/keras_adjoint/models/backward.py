@@ -80,8 +80,8 @@ class BackwardPass:
     def model(self, name: str) -> keras.Model:
         """A Functional model from the graph's outputs to its inputs."""
         inputs = [
-            keras.Input(batch_shape=y.shape, dtype=y.dtype, name=self.names.new(wanted))
-            for y, wanted in zip(self.graph.outputs, self.names_of_inputs(), strict=True)
+            keras.Input(batch_shape=y.shape, dtype=y.dtype, name=name_of_input)
+            for y, name_of_input in zip(self.graph.outputs, self.names_of_inputs(), strict=True)
         ]
         return self.build(packed_as(self.graph.output_structure, inputs), self.run(inputs), name)
 
@@ -89,7 +89,9 @@ class BackwardPass:
         """Names for the inputs of the backward pass: the keys of a dictionary, by which Keras distributes what it is given."""
         paths = tree.flatten_with_path(self.graph.output_structure)
         return [
-            "_".join(map(str, path)) if any(isinstance(key, str) for key in path) else f"from_{producer_of(y).name}"
+            self.names.for_input("_".join(map(str, path)))
+            if any(isinstance(key, str) for key in path)
+            else self.names.new(f"from_{producer_of(y).name}")
             for y, (path, _) in zip(self.graph.outputs, paths, strict=True)
         ]
 

@@ -22,7 +22,7 @@ class Names:
 
     def __init__(self, graph: Graph, taken: Iterable[str] = ()) -> None:
         self._taken = {*taken, *(call.operation.name for call in graph.calls)}
-        self._holders: defaultdict[str, set[int]] = defaultdict(set)  # ids of the operations that came with a name
+        self._holders: defaultdict[str, set[int | None]] = defaultdict(set)  # ids of operations; `None` is a new one
         for call in graph.calls:
             self._holders[call.operation.name].add(id(call.operation))
         self._named = {id(call.operation) for call in graph.calls}
@@ -34,12 +34,20 @@ class Names:
         while name in self._taken:
             number += 1
             name = f"{wanted}_{number}"
+        return self._give(name)
+
+    def _give(self, name: str) -> str:
         self._taken.add(name)
+        self._holders[name].add(None)
         return name
 
     def keep(self, operation: keras.Operation) -> None:
         """Let an operation that has got a new name keep it."""
         self._named.add(id(operation))
+
+    def for_input(self, wanted: str) -> str:
+        """A name for an input: the wanted one also where operations of the graph have it, unless they are to come with it."""
+        return self._give(wanted) if None not in self._holders[wanted] else self.new(wanted)
 
     def admit(self, operation: keras.Operation) -> bool:
         """Whether an operation that has a name already may come with it, since no other has that name."""
