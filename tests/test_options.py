@@ -1,5 +1,7 @@
 """The options of `adjoint`: biases, channels, copies; and what the result says of itself."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -205,3 +207,24 @@ def test_adjoint_of_the_adjoint_takes_no_options():
 def test_name_is_given_to_the_new_layer():
     assert ka.adjoint(convolution(), name="back").name == "back"
     assert ka.adjoint(L.Permute((2, 1)), name="turned").name == "turned"
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    "given, channels",
+    [
+        ({"bias": "average"}, 9),
+        ({"bias": "repeat"}, 3),
+        ({"bias": "average", "channels": 8}, 3),
+        *(({"channel_method": method, "channels": 8}, 3) for method in ("average", "truncate")),
+        *(({"channel_method": method, "channels": 2}, 3) for method in ("repeat", "pad")),
+    ],
+    ids=str,
+)
+def test_a_method_that_does_not_fit_is_refused_in_the_words_of_its_option_and_the_advice_works(given, channels):
+    layer = with_shape(L.Dense(6), channels)
+    option, method = next(iter(given.items()))
+    with pytest.raises(ValueError, match=f"^`{option}='{method}'` cannot .* Received: {option}='{method}'") as error:
+        ka.adjoint(layer, **given)
+    advice = re.search(rf"Use `{option}='(\w+)'` instead", str(error.value)).group(1)
+    ka.adjoint(layer, **{**given, option: advice})

@@ -36,13 +36,14 @@ METHODS = {
 }  # fmt: skip
 
 
-def adapter_matrix(size: int, target: int, method: str) -> np.ndarray:
+def adapter_matrix(size: int, target: int, method: str, *, argument: str = "method") -> np.ndarray:
     """Returns the matrix M of shape `(size, target)` that takes `size` channels x to `target` channels x M.
 
     Args:
         size: How many channels there are.
         target: How many channels are asked for.
         method: `"repeat"` or `"pad"` (to as many channels or more), `"average"` or `"truncate"` (to as many or fewer).
+        argument: What the method was given as, for messages.
 
     Returns:
         A NumPy array in float64.
@@ -60,13 +61,13 @@ def adapter_matrix(size: int, target: int, method: str) -> np.ndarray:
            [0. , 1. ],
            [0.5, 0. ]])
     """
-    build, fits, opposite = METHODS[known(method, METHODS)]
+    build, fits, opposite = METHODS[known(method, METHODS, argument)]
     size, target = positive(size, "size"), positive(target, "target")
     if not fits(size, target):
         direction = "more" if target > size else "fewer"
         raise ValueError(
-            f"`method={method!r}` cannot make {direction} channels ({target}) out of {size}. "
-            f"Use `method={opposite!r}` instead. Received: method={method!r}, size={size}, target={target}"
+            f"`{argument}={method!r}` cannot make {direction} channels ({target}) out of {size}. "
+            f"Use `{argument}={opposite!r}` instead. Received: {argument}={method!r}, size={size}, target={target}"
         )
     return build(size, target)
 

@@ -36,7 +36,10 @@ def add_bias(layer: keras.layers.Layer, mode: str, source: keras.layers.Layer, s
     """Give `layer` a bias of `size` channels of its own, which starts from the source's for "repeat" and "average"."""
     start = np.zeros(size)
     if mode in STARTS_FROM_SOURCE:
-        start = adapt_bias(keras.ops.convert_to_numpy(source.bias), size, mode)
+        adapter_matrix(
+            source.bias.shape[0], size, mode, argument="bias"
+        )  # its errors speak of the option that was given
+        start = adapt_bias(ops.convert_to_numpy(source.bias), size, mode)
     return layer.add_weight(name="bias", shape=(size,), initializer=constant(start))
 
 

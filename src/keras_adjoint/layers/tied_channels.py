@@ -125,7 +125,7 @@ class TiedChannels(Tied):
         size = self.source_channels()
         learned = self.channel_method == "learned"
         method = biases.growing_or_shrinking(size, channels) if learned else self.channel_method
-        return adapter_matrix(size, channels, method)
+        return adapter_matrix(size, channels, method, argument="channel_method")
 
     @property
     def exact(self) -> bool:
