@@ -66,6 +66,18 @@ def call_of(tensor: keras.KerasTensor) -> Node:
     return history.operation._inbound_nodes[history.node_index]
 
 
+def operations_behind(tensor: keras.KerasTensor) -> Iterator[keras.Operation]:
+    """The operations whose calls led to a symbolic tensor, each call once, the last ones first; none without a record."""
+    waiting, met = [tensor], set()
+    while waiting:
+        history = getattr(waiting.pop(), "_keras_history", None)
+        if history is None or (id(history.operation), history.node_index) in met:
+            continue
+        met.add((id(history.operation), history.node_index))
+        waiting += history.operation._inbound_nodes[history.node_index].input_tensors
+        yield history.operation
+
+
 def calls_of(operation: keras.Operation) -> Sequence[Node]:
     """Every symbolic call of a layer or operation so far, the oldest first.
 

@@ -20,6 +20,7 @@ from keras_adjoint.keras_internals import (
     restores_copy,
     set_own_trainable,
 )
+from keras_adjoint.layers.copied_sources import warn_behind_copy
 from keras_adjoint.layers.files import announce
 from keras_adjoint.layers.inputs import Expected, accept, check_symbolic, check_tensors, name_of_dtype
 from keras_adjoint.layers.kernel import check_readable, float_policy, read_kernel
@@ -78,6 +79,8 @@ class Tied(keras.layers.Layer):
         y = args[0] if args else kwargs.get("y", self)
         check_tensors(self, y)
         is_symbolic = isinstance(y, keras.KerasTensor)
+        if is_symbolic and self.tied and calls_of(self) and self.source.weights:
+            warn_behind_copy(self, self.source, y)
         if kwargs.get("output_size") is not None:
             size = size_of_call(kwargs["output_size"])
             kwargs["output_size"] = size if is_symbolic or size is None else current().static(size)
