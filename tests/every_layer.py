@@ -63,8 +63,14 @@ def torch_module():
     return torch.nn.Linear(3, 2)
 
 
-def jax_function(params, x):
-    return x @ params["kernel"]
+@keras.saving.register_keras_serializable(package="every_layer")
+def jax_function(params, inputs):
+    return inputs @ params["kernel"]
+
+
+@keras.saving.register_keras_serializable(package="every_layer")
+def jax_parameters(rng, inputs):
+    return {"kernel": np.arange(6, dtype="float32").reshape(3, 2) - 2}
 
 
 SHAPES = {1: SEQUENCE, 2: IMAGE, 3: VOLUME}
@@ -219,7 +225,7 @@ TABLE: dict[str, list[Use]] = {
     ],
     "InputLayer": [],  # it is not called
     "JaxLayer": [
-        Use(lambda: L.JaxLayer(jax_function, params={"kernel": np.ones((3, 2), "float32")}), SEQUENCE, only_on=("jax",))
+        Use(lambda: L.JaxLayer(jax_function, init_fn=jax_parameters), SEQUENCE, only_on=("jax",)),
     ],
     "FlaxLayer": [],  # of modules of a library that Keras does not need
     "TFSMLayer": [],  # of files
