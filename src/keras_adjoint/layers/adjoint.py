@@ -63,8 +63,11 @@ def adjoint_as_called(source: Layer, **options: Any) -> Layer:
     Raises:
         NoRuleError: If it was called in ways that are different operators, or by masks that are a part of the operator.
     """
-    nodes = [] if isinstance(source, Tied) or class_with_rule(source) is None else calls_of(source)
+    nodes = [] if isinstance(source, Tied) else calls_of(source)
     beyond = [is_beyond_rule(source, node) for node in nodes]
+    masked = [has_masks(node) for node in nodes]
+    if not any(beyond + masked) or class_with_rule(source) is None:
+        return linear_adjoint(source, **options)
     if any(beyond) and not all(beyond):
         raise NoRuleError(
             f"`{source.name}` was called with constants or options beside its tensors in some calls, and not in others, so it "
@@ -73,7 +76,7 @@ def adjoint_as_called(source: Layer, **options: Any) -> Layer:
         )
     if any(beyond):
         return automatic_adjoint(source, patterns=recorded_patterns(source), **options)
-    if any(has_masks(node) for node in nodes) and depends_on_mask(source):
+    if depends_on_mask(source):
         raise NoRuleError(
             f"`{source.name}` was called with a mask, which is a part of what it computes and no part of the layer. "
             f"`keras_adjoint.autoencoder` of a model reads the mask. For the adjoint without one, take that of a layer that "
@@ -90,7 +93,7 @@ def has_activation(layer: Any) -> bool:
 
 def check_linear(source: Layer, *, advice: str = "") -> None:
     """Raise a NoRuleError, with `advice` in it, if `source` has a rule and computes in integers or ends in an activation."""
-    if class_with_rule(source) is not None and "float" not in source.compute_dtype:
+    if "float" not in source.compute_dtype and class_with_rule(source) is not None:
         raise NoRuleError(
             f"`{source.name}` computes with integers, where a cast truncates and sums wrap around, so it is not linear. "
             f"Build it with a dtype of floats. Received: dtype={source.compute_dtype!r}, {describe(source)}"

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from types import FunctionType
 from typing import Any
 
@@ -58,6 +59,7 @@ def _functions_by_name(layer: Layer, functions: dict[str, FunctionType]) -> Iter
         return
     get_config, own = layer.get_config, vars(layer).get("get_config")
 
+    @wraps(get_config)  # by its attributes Keras tells whether it is the default
     def named() -> dict[str, Any]:
         config: dict[str, Any] = get_config()
         stock = _is_of_keras(type(layer))  # these write functions in several forms, and read this one

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, Self
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_adjoint.keras_internals import (
@@ -77,7 +78,8 @@ class Tied(keras.layers.Layer):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         y = args[0] if args else kwargs.get("y", self)
-        check_tensors(self, y)
+        if not hasattr(y, "dtype") or isinstance(y, (np.ndarray, np.generic)):  # what every call passes costs no frame
+            check_tensors(self, y)
         is_symbolic = isinstance(y, keras.KerasTensor)
         if is_symbolic and self.tied and calls_of(self) and self.source.weights:
             warn_behind_copy(self, self.source, y)
