@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import keras
 from keras import tree
@@ -14,6 +14,8 @@ from keras.layers import Layer
 from keras_adjoint.keras_internals import called_aside, calls_of
 from keras_adjoint.layers.arguments import is_recorded_parameter, is_symbolic, positional_parameters
 from keras_adjoint.ops import Shape, Tensor
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +102,11 @@ def flat(structure: Any) -> list[Any]:
     if isinstance(structure, (list, tuple)):
         return [leaf for part in structure for leaf in flat(part)]
     return [structure]
+
+
+def one_or_list(values: Sequence[T]) -> T | list[T]:
+    """The one value of a list that has one, else the list."""
+    return values[0] if len(values) == 1 else list(values)
 
 
 def filled(structure: Any, tensors: list[Any]) -> Any:

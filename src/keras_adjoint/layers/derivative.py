@@ -3,7 +3,7 @@
 The backend differentiates. What the layer is called with, in whatever nesting, and which of it is constant, says a pattern.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import keras
@@ -11,7 +11,7 @@ from keras import ops
 from keras.layers import Layer
 
 from keras_adjoint.keras_internals import masked
-from keras_adjoint.layers.call_pattern import CallPattern, flat
+from keras_adjoint.layers.call_pattern import CallPattern, flat, one_or_list
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.backend import current
@@ -28,11 +28,6 @@ def derivative(function: Callable[[Tensors], Tensors], xs: Tensors, directions: 
     """J `directions`: as Jᵀ is linear, the transpose of its own derivative is J, wherever that is taken."""
     anywhere = [ops.zeros_like(y) for y in function(xs)]
     return list(current().vjp(lambda ys: transposed_derivative(function, xs, ys), anywhere, directions))
-
-
-def one_or_all(tensors: Sequence[Any]) -> Any:
-    """The one tensor of a list that has one, else the list."""
-    return tensors[0] if len(tensors) == 1 else list(tensors)
 
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")
@@ -97,14 +92,14 @@ class CallGradient(Tied):
             outputs = [ops.convert_to_tensor(each) for each in flat(self.pattern.call(self.source, filled))]
             return [ops.cast(each, self.compute_dtype) for each in outputs if is_float(each)]
 
-        return one_or_all((derivative if self.transposed else transposed_derivative)(function, at, given))
+        return one_or_list((derivative if self.transposed else transposed_derivative)(function, at, given))
 
     def compute_output_spec(self, y: Any, recorded: Any, recorded_mask: Any = None) -> Any:
         xs = flat(recorded)
         like = [xs[place] for place in self.places]
         if self.transposed:
             like = [each for each in flat(self.pattern.spec(self.source, xs)) if is_float(each)]
-        return one_or_all([keras.KerasTensor(each.shape, dtype=self.compute_dtype) for each in like])
+        return one_or_list([keras.KerasTensor(each.shape, dtype=self.compute_dtype) for each in like])
 
     def get_config(self) -> dict[str, Any]:
         own = {"pattern": self.pattern.get_config(), "transposed": self.transposed}

@@ -33,9 +33,8 @@ def check_calls(source: Layer, calls: Sequence[tuple[CallPattern, Sequence[Shape
             changed = _changed(before)
             if changed:
                 raise NotLinear(f"at every call it changes its own variables {', '.join(v.name for v, _ in changed)}")
-            if shapes_agree(
-                [(None, *shape) for shape in shapes], pattern.input_shapes
-            ):  # else another size was asked for
+            called = [(None, *shape) for shape in shapes]
+            if shapes_agree(called, pattern.input_shapes):  # else another size was asked for
                 _check_shapes(given, pattern.output_shapes)
             check_linearity(probe.function, probe.shapes, source.compute_dtype, pattern.samples)
             _check_integers(probe, pattern)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import keras
 from keras import tree
@@ -14,6 +14,7 @@ from keras_adjoint.layers.adjoint import check_linear, linear_adjoint
 from keras_adjoint.layers.adjoint_of_adjoint import second_adjoint
 from keras_adjoint.layers.arguments import is_symbolic
 from keras_adjoint.layers.automatic import copied_as_it_is
+from keras_adjoint.layers.call_pattern import one_or_list
 from keras_adjoint.layers.derivative import CallGradient
 from keras_adjoint.layers.registry import describe
 from keras_adjoint.models.automatic import adjoint_of_call, adjoint_of_operation, is_automatic, operator_of
@@ -29,7 +30,6 @@ from keras_adjoint.models.training import check_training
 from keras_adjoint.models.zeros import zeros
 from keras_adjoint.ops.precision import epsilon
 
-T = TypeVar("T")
 PART = "mirror a part of the model that has no such layer"
 
 
@@ -272,11 +272,6 @@ def locate_errors(call: Call) -> Iterator[None]:
         if not ours or f"`{call.place}`" in str(error):
             raise
         raise type(error)(f"At `{call.place}`: {error}") from error
-
-
-def one_or_list(values: Sequence[T]) -> T | list[T]:
-    """The one value of a list that has one, else the list."""
-    return values[0] if len(values) == 1 else list(values)
 
 
 def packed_as(structure: Any, tensors: Sequence[keras.KerasTensor]) -> Any:

@@ -8,9 +8,9 @@ from keras_adjoint.keras_internals import call_of, mask_of
 from keras_adjoint.layers.applied_operation import AppliedOperation
 from keras_adjoint.layers.arguments import is_symbolic
 from keras_adjoint.layers.automatic import copied_as_it_is
-from keras_adjoint.layers.call_pattern import CallPattern, flat, pattern_of_node
+from keras_adjoint.layers.call_pattern import CallPattern, flat, one_or_list, pattern_of_node
 from keras_adjoint.layers.derivative import CallGradient
-from keras_adjoint.models.backward import BackwardPass, one_or_list
+from keras_adjoint.models.backward import BackwardPass
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Cotangents
 from keras_adjoint.models.zeros import zeros

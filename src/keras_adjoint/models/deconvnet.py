@@ -7,8 +7,9 @@ from typing import Any
 
 import keras
 
+from keras_adjoint.layers.call_pattern import one_or_list
 from keras_adjoint.layers.deconvnet import SelectedFeatures
-from keras_adjoint.models.backward import one_or_list, packed_as
+from keras_adjoint.models.backward import packed_as
 from keras_adjoint.models.graph import Graph, trace
 from keras_adjoint.models.mirror import check_names
 from keras_adjoint.models.mirror_backward import MirrorBackwardPass

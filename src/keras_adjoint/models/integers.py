@@ -22,7 +22,7 @@ _MOVING_LAYERS: tuple[type, ...] = (
     keras.layers.Cropping1D,
     keras.layers.Cropping2D,
     keras.layers.Cropping3D,
-    keras.layers.UpSampling1D,
+    keras.layers.UpSampling1D,  # that of two axes may interpolate
     keras.layers.UpSampling3D,
 )
 # ... and these calculate with them.

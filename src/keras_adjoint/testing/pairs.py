@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from keras_adjoint.errors import SizeError
 from keras_adjoint.layers.adjoint import original_of, probe_shape
+from keras_adjoint.layers.call_pattern import one_or_list
 from keras_adjoint.layers.merge import AdjointMerge
 from keras_adjoint.layers.selection import AdjointSelection
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied, call_at_inference, linear_part
-from keras_adjoint.models.backward import one_or_list
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.dot_test import evaluate, random_probe
 
