@@ -28,7 +28,9 @@ def halves(shape=(12, 8, 1)):
 
 
 def dense(*units, activation=None):
-    return keras.Sequential([keras.Input((8,)), *(layers.Dense(n, activation, name=f"dense{number}") for number, n in enumerate(units))])
+    return keras.Sequential(
+        [keras.Input((8,)), *(layers.Dense(n, activation, name=f"dense{number}") for number, n in enumerate(units))]
+    )
 
 
 def skipping():

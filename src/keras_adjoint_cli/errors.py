@@ -25,6 +25,14 @@ class Failed(Unusable):
     """What a command made does not pass its own test."""
 
 
+def message_of(error: Exception) -> str:
+    """What a user reads of an exception: the text of ours, and of others their type as well."""
+    from keras_adjoint.errors import KerasAdjointError
+
+    speaks_for_itself = isinstance(error, (Unusable, KerasAdjointError, OSError))
+    return str(error) if speaks_for_itself else f"{type(error).__name__}: {error}"
+
+
 @contextmanager
 def unusable(*errors: type[Exception]) -> Iterator[None]:
     """Let errors of these types, whose messages are made for users, pass as `Unusable`."""
