@@ -22,6 +22,7 @@ PARTS = [
     "errors",
     "default_backend",
     "atomic_write",
+    "current_folder",
     "recursion",
     "keras_internals",
     "kernels",
@@ -43,7 +44,7 @@ PARTS = [
 LEVELS = {
     "ops": ["geometry", "window", "products", "exporting", "backend", "precision", "dot_test", "algorithms"],
     "keras_adjoint_cli": [
-        *("errors", "without_tensorflow", "console", "options", "files", "policy_options"),
+        *("printable", "errors", "without_tensorflow", "console", "options", "files", "policy_options"),
         *("actions", "output", "commands", "app"),
     ],
 }

@@ -14,7 +14,11 @@ Where things are, from the ground up:
 A command is a file in `keras_adjoint_cli/commands`, in the package beside this one. The names below are public.
 """
 
-# ruff: noqa: E402  the backend is settled before the first import of Keras
+# ruff: noqa: E402, I001  nothing is imported from the current folder; the backend is settled before the first import of Keras
+from keras_adjoint.current_folder import leave_out_current_folder
+
+leave_out_current_folder(__file__)
+
 from keras_adjoint.default_backend import settle_backend
 
 settle_backend()

@@ -7,6 +7,8 @@
 import importlib.util
 import os
 import sys
+import traceback
+from types import TracebackType
 
 
 def main() -> None:
@@ -15,9 +17,17 @@ def main() -> None:
     if importlib.util.find_spec("typer") is None:  # the other package for the terminal, rich, comes with Keras
         print('The command line needs typer: pip install "keras-adjoint[cli]"', file=sys.stderr)
         sys.exit(2)
+    sys.excepthook = print_traceback
     try:
         from keras_adjoint_cli.app import app
 
         app()
     except KeyboardInterrupt:  # before any command was there to report it
         sys.exit(130)
+
+
+def print_traceback(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
+    """Print what `--debug` asks for, without control characters."""
+    from keras_adjoint_cli.printable import printable
+
+    sys.stderr.write(printable("".join(traceback.format_exception(kind, error, where))))

@@ -1,11 +1,14 @@
 """How the command ends when it cannot do its work: one line on standard error, and an exit status that is not 0."""
 
 import difflib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import typer
+
+from keras_adjoint_cli.printable import printable, printable_output
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
 
@@ -22,7 +25,8 @@ class Failed(Unusable):
 def one_line(*, debug: bool) -> Iterator[None]:
     """Turn exceptions into one line; with `debug`, show where they come from."""
     try:
-        yield
+        with printable_output():
+            yield
     except (typer.Exit, BrokenPipeError):  # what reads the output may stop, as `head` does
         raise
     except KeyboardInterrupt as error:
@@ -35,8 +39,11 @@ def one_line(*, debug: bool) -> Iterator[None]:
             raise
         from keras_adjoint.errors import KerasAdjointError  # imports Keras, which `--help` does without
 
-        speaks_for_itself = isinstance(error, (Unusable, KerasAdjointError, OSError))
-        print_error(str(error) if speaks_for_itself else f"{type(error).__name__}: {error}")
+        if isinstance(error, OSError) and error.filename is not None:
+            print_error(f"{os.fspath(error.filename)}: {error.strerror}.")
+        else:
+            speaks_for_itself = isinstance(error, (Unusable, KerasAdjointError, OSError))
+            print_error(str(error) if speaks_for_itself else f"{type(error).__name__}: {error}")
         raise typer.Exit(FAILED if isinstance(error, Failed) else UNUSABLE) from error
 
 
@@ -51,7 +58,7 @@ def unusable(*errors: type[Exception]) -> Iterator[None]:
 
 def print_error(text: str) -> None:
     """One line on standard error."""
-    print("keras-adjoint: " + " ".join(text.split()), file=sys.stderr)
+    print(printable("keras-adjoint: " + " ".join(text.split())), file=sys.stderr)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -6,14 +6,13 @@ from typing import Any, TypeAlias
 
 import keras
 
-from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint.doctor.finding import NOTE, Finding
 from keras_adjoint.doctor.models.context import origin_of
 from keras_adjoint.doctor.models.outputs import Refused
 from keras_adjoint.doctor.repair import proven_difference, repair_model, repair_script
 from keras_adjoint.doctor.rules import examine_model, examine_script
 from keras_adjoint_cli.errors import Unusable
-from keras_adjoint_cli.files.destination import check_output
+from keras_adjoint_cli.files.destination import check_output, written
 from keras_adjoint_cli.files.models import load
 from keras_adjoint_cli.files.scripts import read_script, write_script
 
@@ -55,7 +54,7 @@ class ModelFile:
             repair = repair_model(self.model, self.findings)
             if repair.model is None:
                 return Outcome(self.findings, refused=repair.refused)
-            with atomic_write(target) as beside:
+            with written(target) as beside:
                 repair.model.save(beside)
                 copy = keras.saving.load_model(beside, compile=False)
                 difference = proven_difference(self.model, copy, repair.keeps_outputs)
@@ -106,7 +105,7 @@ class ScriptFile:
         text, repaired = repair_script(self.text, str(self.file), self.findings)
         if not repaired:
             return Outcome(self.findings)
-        with atomic_write(target) as beside:
+        with written(target) as beside:
             write_script(text, beside, like=self.file)
         remaining = examine_script(text, str(target))
         return Outcome(remaining, target, [(finding, finding.code.strip()) for finding in repaired])

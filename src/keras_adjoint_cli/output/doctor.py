@@ -6,11 +6,11 @@ from typing import Any
 
 import keras
 from rich.console import Console
-from rich.markup import escape
 
 from keras_adjoint.doctor.finding import ERROR, NOTE, WARNING
 from keras_adjoint_cli.actions.doctor import ExaminedFile, Outcome, wrong
 from keras_adjoint_cli.console import make_console
+from keras_adjoint_cli.printable import escape
 
 COLOURS = {ERROR: "bold red", WARNING: "yellow", NOTE: "cyan"}
 
