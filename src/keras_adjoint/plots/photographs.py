@@ -44,12 +44,10 @@ def read(file: Path, shape: Shape, data_format: str, longest: int | None = None)
         ValueError: If the file is no picture, or the model takes none.
     """
     mode_for(shape, data_format)
+    if not file.exists():
+        raise ValueError(f"There is no file {file}.")
     if not file.is_file():
-        raise ValueError(
-            f"{file} is no picture but a {'folder' if file.is_dir() else 'device'}."
-            if file.exists()
-            else f"There is no file {file}."
-        )
+        raise ValueError(f"{file} is {'a folder' if file.is_dir() else 'a device'}, not a picture.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter(
