@@ -20,9 +20,9 @@ pytestmark = pytest.mark.any_backend
 # The parts of the package, lowest first. A module imports only from its own part and from those above it here.
 PARTS = [
     "errors",
+    "command",
     "default_backend",
     "atomic_write",
-    "current_folder",
     "recursion",
     "keras_internals",
     "kernels",
@@ -44,7 +44,18 @@ PARTS = [
 LEVELS = {
     "ops": ["geometry", "window", "products", "exporting", "backend", "precision", "dot_test", "algorithms"],
     "keras_adjoint_cli": [
-        *("printable", "errors", "without_tensorflow", "console", "options", "files", "policy_options"),
+        *(
+            "printable",
+            "errors",
+            "progress",
+            "without_tensorflow",
+            "session",
+            "streams",
+            "console",
+            "options",
+            "files",
+            "policy_options",
+        ),
         *("actions", "output", "commands", "app"),
     ],
 }

@@ -13,7 +13,7 @@ from command_line import SOONEST, run, saved
 from keras import layers
 from PIL import Image
 
-from keras_adjoint.current_folder import leave_out_current_folder
+from keras_adjoint.command import leave_out_current_folder
 
 pytestmark = pytest.mark.any_backend
 # By which Python itself finds the module that `-m` names, before anything of that module runs.

@@ -5,8 +5,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from rich import markup
-
 KEPT = "\n\t"
 SPACES = "\u00a0\u2007\u202f\u3000"  # Python has them escaped, and they do no harm
 
@@ -23,6 +21,8 @@ def printable(text: str, kept: str = KEPT) -> str:
 
 def escape(text: str) -> str:
     """A text from outside, for the console's markup, in one line."""
+    from rich import markup  # which errors of the start do without
+
     return markup.escape(printable(text, kept=""))
 
 
