@@ -34,7 +34,7 @@ from keras_adjoint.doctor.models.outputs import (
     rounding,
     rounding_of_model,
 )
-from keras_adjoint.doctor.repair import proven_difference
+from keras_adjoint.doctor.models.repair import proven_difference
 from keras_adjoint.doctor.rules import STORED_TWICE, TIE_LOST, WRONG_TRANSPOSE, examine_model
 from keras_adjoint_cli.console import without_empty
 

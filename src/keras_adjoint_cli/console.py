@@ -1,21 +1,18 @@
-"""Where tables, data and progress are printed, and how a table is fitted into the terminal."""
+"""Where tables and data are printed, and how a table is fitted into the terminal."""
 
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 WIDTH = 132  # where no terminal says how wide it is
-MANY = 60  # steps from which on a bar is worth its line
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -46,18 +43,6 @@ def without_empty(value: Any) -> Any:
         case str():
             return str(value) or None
     return without_empty(value.item()) if hasattr(value, "item") else str(value)  # a scalar of NumPy's
-
-
-@contextmanager
-def progress(what: str, steps: int) -> Iterator[Callable[[], None]]:
-    """Give a function to call after every step; a bar on standard error shows them if it is a terminal and they are many."""
-    if steps < MANY or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=steps)
-        yield lambda: bar.advance(task)
 
 
 def plural(count: int, noun: str, nouns: str | None = None) -> str:

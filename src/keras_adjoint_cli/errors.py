@@ -5,9 +5,16 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-import typer
+FAILED, UNUSABLE, TIMED_OUT, INTERRUPTED = 1, 2, 124, 130
 
-FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
+STATUSES = {  # as the help and the documentation have them
+    0: "the work is done, and nothing is wrong",
+    FAILED: "something is wrong: inspect found no mirror, check a failed test, or none that could be run, doctor an error or "
+    "a warning, or what mirror made did not pass its test",
+    UNUSABLE: "a file or an option cannot be used; of several files, also if others could be",
+    TIMED_OUT: "the time limit, --timeout, is over",
+    INTERRUPTED: "it was interrupted, as by Ctrl-C",
+}
 
 
 class Unusable(Exception):
@@ -16,28 +23,6 @@ class Unusable(Exception):
 
 class Failed(Unusable):
     """What a command made does not pass its own test."""
-
-
-@contextmanager
-def one_line(*, debug: bool) -> Iterator[None]:
-    """Turn exceptions into one line; with `debug`, show where they come from."""
-    try:
-        yield
-    except (typer.Exit, BrokenPipeError):  # what reads the output may stop, as `head` does
-        raise
-    except KeyboardInterrupt as error:
-        if debug:
-            raise
-        print_error("interrupted; no file is left half-written")
-        raise typer.Exit(INTERRUPTED) from error
-    except Exception as error:
-        if debug:
-            raise
-        from keras_adjoint.errors import KerasAdjointError  # imports Keras, which `--help` does without
-
-        speaks_for_itself = isinstance(error, (Unusable, KerasAdjointError, OSError))
-        print_error(str(error) if speaks_for_itself else f"{type(error).__name__}: {error}")
-        raise typer.Exit(FAILED if isinstance(error, Failed) else UNUSABLE) from error
 
 
 @contextmanager

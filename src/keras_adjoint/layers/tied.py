@@ -30,6 +30,8 @@ from keras_adjoint.layers.sizes import Records, size_of_call
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.backend import current
 
+_ABSENT = object()
+
 
 class Tied(keras.layers.Layer):
     """The adjoint of a source layer, computed from the source's own variables.
@@ -93,6 +95,11 @@ class Tied(keras.layers.Layer):
             size = self.size_for_graph(y)
             kwargs = kwargs if size is None else {**kwargs, "output_size": size}
         return super().__call__(*args, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Keras says anew in every call that a layer is built and was called; tracking that takes a seventh of a small one.
+        if self.__dict__.get(name, _ABSENT) is not value:
+            super().__setattr__(name, value)
 
     def call(self, y: Tensor) -> Tensor:
         return self.apply_adjoint(accept(self, y))

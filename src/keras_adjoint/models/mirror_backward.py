@@ -6,7 +6,8 @@ import keras
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import layers_inside
-from keras_adjoint.layers.bias import MODES, READS_SOURCE
+from keras_adjoint.kernels import BIAS_MODES
+from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.registry import class_with_rule, describe, options_of
 from keras_adjoint.layers.wrapped import WRAPPERS, inside
 from keras_adjoint.models.automatic import is_automatic
@@ -119,7 +120,7 @@ class MirrorBackwardPass(BackwardPass):
         if class_with_rule(layer) is None:
             return {}
         options, modes = options_of(layer)
-        possible = "bias" in options and choice in (modes or MODES)
+        possible = "bias" in options and choice in (modes or BIAS_MODES)
         starts_from_nothing = choice in READS_SOURCE and getattr(layer, "bias", None) is None
         return {"bias": choice} if possible and choice != "none" and not starts_from_nothing else {}
 

@@ -21,9 +21,9 @@ from keras_adjoint.models.decisions import (
 )
 from keras_adjoint.models.graph import trace
 from keras_adjoint.models.mirror import with_decoder
-from keras_adjoint_cli.console import progress
 from keras_adjoint_cli.errors import Failed, unusable
 from keras_adjoint_cli.policy_options import Setting, policies_from, read_settings
+from keras_adjoint_cli.progress import progress
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from keras_adjoint.models.graph import layers_of, trace
 from keras_adjoint.report.facts import Facts, facts_about
 from keras_adjoint.report.page import page_about
 from keras_adjoint.testing.model import LayerCheck, check_layer
-from keras_adjoint_cli.console import progress
 from keras_adjoint_cli.errors import unusable
 from keras_adjoint_cli.policy_options import choices_from, policies_from, read_settings
+from keras_adjoint_cli.progress import progress
 
 
 def make(

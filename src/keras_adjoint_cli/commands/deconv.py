@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint_cli.errors import Unusable, one_line
-from keras_adjoint_cli.options import AsJson, Debug, Force, ModelFile, Modules, layers, policies
-from keras_adjoint_cli.without_tensorflow import without_tensorflow
+from keras_adjoint_cli.errors import Unusable
+from keras_adjoint_cli.options import AsJson, Debug, Force, ModelFile, Modules, Timeout, layers, policies
+from keras_adjoint_cli.session import session
 
 EXAMPLES = (
     "deconv model.keras photo.jpg --layer conv4 -o seen.png",
@@ -100,6 +100,7 @@ def deconv(
     force: Force = False,
     as_json: AsJson = False,
     modules: Modules = None,
+    timeout: Timeout = None,
     debug: Debug = False,
 ) -> None:
     """Show in pixels what a layer's strongest features respond to in a photograph (Zeiler and Fergus 2014).
@@ -111,7 +112,7 @@ def deconv(
 
     Exit status: 0 if the picture was written; 2 if a file or an option cannot be used, and nothing is written.
     """
-    with one_line(debug=debug), without_tensorflow():
+    with session(debug=debug, timeout=timeout):
         for module in ("matplotlib", "PIL"):
             if importlib.util.find_spec(module) is None:
                 raise Unusable('Pictures need matplotlib: pip install "keras-adjoint[plot]"')

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint_cli.errors import Unusable, one_line
-from keras_adjoint_cli.options import AsJson, Debug, Modules
-from keras_adjoint_cli.without_tensorflow import without_tensorflow
+from keras_adjoint_cli.errors import Unusable
+from keras_adjoint_cli.options import AsJson, Debug, Modules, Timeout
+from keras_adjoint_cli.session import session
 
 EXAMPLES = (
     "doctor model.keras",
@@ -40,6 +40,7 @@ def doctor(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the repaired copy if it exists already.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Let notes lead to exit status 1 as well.")] = False,
     modules: Modules = None,
+    timeout: Timeout = None,
     debug: Debug = False,
 ) -> None:
     """Find common mistakes with transposed kernels.
@@ -54,7 +55,7 @@ def doctor(
     Exit status: 0 if there are no errors and no warnings, with --fix in the repaired copy; 1 if there are some, or, with
     --strict, notes; 2 if the file cannot be used.
     """
-    with one_line(debug=debug), without_tensorflow():
+    with session(debug=debug, timeout=timeout, needs_keras=False):
         from keras_adjoint_cli.actions.doctor import open_file, target_for, wrong
         from keras_adjoint_cli.console import print_json
         from keras_adjoint_cli.output.doctor import as_data, show

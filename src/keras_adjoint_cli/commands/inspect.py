@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint_cli.errors import one_line
-from keras_adjoint_cli.options import AsJson, Debug, ModelFile, Modules
-from keras_adjoint_cli.without_tensorflow import without_tensorflow
+from keras_adjoint_cli.options import AsJson, Debug, ModelFile, Modules, Timeout
+from keras_adjoint_cli.session import session
 
 EXAMPLES = ("inspect model.keras", "inspect model.keras --batch 32", "inspect model.keras --json")
 
@@ -18,6 +17,7 @@ def inspect(
     ] = 1,
     as_json: AsJson = False,
     modules: Modules = None,
+    timeout: Timeout = None,
     debug: Debug = False,
 ) -> None:
     """List every layer of a model: its kernel and sizes, its adjoint, and what a mirror does about it.
@@ -30,14 +30,15 @@ def inspect(
     Exit status: 0 if the model can be mirrored; 1 if it cannot, because a layer has neither an adjoint nor a policy; 2 if
     the file cannot be used.
     """
-    with one_line(debug=debug), without_tensorflow():
+    with session(debug=debug, timeout=timeout):
         from keras_adjoint.errors import NoRuleError
         from keras_adjoint.models.decisions import decide
         from keras_adjoint.models.facts import facts_about_layers, totals
         from keras_adjoint.models.graph import trace
-        from keras_adjoint_cli.console import print_json, progress
+        from keras_adjoint_cli.console import print_json
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.inspect import as_data, can_be_mirrored, show
+        from keras_adjoint_cli.progress import progress
 
         model, decisions, problem = load(file, modules), None, ""
         try:

@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint_cli.errors import one_line
-from keras_adjoint_cli.options import AsJson, Debug, Force, Modules
+from keras_adjoint_cli.options import AsJson, Debug, Force, Modules, Timeout
 from keras_adjoint_cli.options import policies as complete_policy
-from keras_adjoint_cli.without_tensorflow import without_tensorflow
+from keras_adjoint_cli.session import session
 
 EXAMPLES = (
     "mirror encoder.keras -o decoder.keras",
@@ -67,6 +66,7 @@ def mirror(
     force: Force = False,
     as_json: AsJson = False,
     modules: Modules = None,
+    timeout: Timeout = None,
     debug: Debug = False,
 ) -> None:
     """Make the tied decoder of an encoder, and say what was decided about each layer, and why.
@@ -79,7 +79,7 @@ def mirror(
     Exit status: 0 if it was written; 1 if it was not the same when loaded again; 2 if the encoder cannot be used or
     mirrored. After 1 and 2 nothing is written.
     """
-    with one_line(debug=debug), without_tensorflow():
+    with session(debug=debug, timeout=timeout):
         from keras_adjoint_cli.actions.mirror import make, write
         from keras_adjoint_cli.console import print_json
         from keras_adjoint_cli.files.destination import check_output

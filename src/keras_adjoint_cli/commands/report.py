@@ -8,9 +8,9 @@ import typer
 
 from keras_adjoint_cli.commands.deconv import Limits
 from keras_adjoint_cli.commands.mirror import Policy
-from keras_adjoint_cli.errors import Unusable, one_line
-from keras_adjoint_cli.options import AsJson, Debug, Force, ModelFile, Modules
-from keras_adjoint_cli.without_tensorflow import without_tensorflow
+from keras_adjoint_cli.errors import Unusable
+from keras_adjoint_cli.options import AsJson, Debug, Force, ModelFile, Modules, Timeout
+from keras_adjoint_cli.session import session
 
 EXAMPLES = (
     "report model.keras -o report.html",
@@ -43,6 +43,7 @@ def report(
     force: Force = False,
     as_json: AsJson = False,
     modules: Modules = None,
+    timeout: Timeout = None,
     debug: Debug = False,
 ) -> None:
     """Write one HTML file about a model and its mirror: a page with pictures that needs no network and runs no script.
@@ -53,7 +54,7 @@ def report(
 
     Exit status: 0 if the page was written; 2 if a file or an option cannot be used, and nothing is written.
     """
-    with one_line(debug=debug), without_tensorflow():
+    with session(debug=debug, timeout=timeout):
         for module in ("jinja2", "PIL"):
             if importlib.util.find_spec(module) is None:
                 raise Unusable('Reports need jinja2 and Pillow: pip install "keras-adjoint[cli]"')

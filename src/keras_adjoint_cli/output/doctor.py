@@ -2,25 +2,28 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 from rich.console import Console
 from rich.markup import escape
 
 from keras_adjoint.doctor.finding import ERROR, NOTE, WARNING
-from keras_adjoint_cli.actions.doctor import ExaminedFile, Outcome, wrong
+from keras_adjoint_cli.actions.doctor import wrong
+from keras_adjoint_cli.actions.examined import Outcome
 from keras_adjoint_cli.console import make_console
+
+if TYPE_CHECKING:
+    from keras_adjoint_cli.actions.doctor import ExaminedFile
 
 COLOURS = {ERROR: "bold red", WARNING: "yellow", NOTE: "cyan"}
 
 
-def as_data(file: Path, examined: ExaminedFile, outcome: Outcome | None, *, strict: bool) -> dict[str, Any]:
+def as_data(file: Path, examined: "ExaminedFile", outcome: Outcome | None, *, strict: bool) -> dict[str, Any]:
     """A dictionary for JSON."""
     data: dict[str, Any] = {
         "input": str(file),
         "kind": examined.kind,
-        "backend": keras.backend.backend(),
+        "backend": examined.backend,
         "ok": not wrong(examined.findings if outcome is None else outcome.remaining, strict=strict),
         "findings": [finding.as_data() for finding in examined.findings],
     }
@@ -37,7 +40,7 @@ def as_data(file: Path, examined: ExaminedFile, outcome: Outcome | None, *, stri
     return data
 
 
-def show(file: Path, examined: ExaminedFile, outcome: Outcome | None) -> None:
+def show(file: Path, examined: "ExaminedFile", outcome: Outcome | None) -> None:
     """Print every finding, then what was repaired, then the sum."""
     console = make_console()
     for finding in examined.findings:
@@ -62,7 +65,7 @@ def show_outcome(console: Console, outcome: Outcome) -> None:
         say(console, escape(outcome.outputs))
 
 
-def summary(file: Path, examined: ExaminedFile, outcome: Outcome | None) -> str:
+def summary(file: Path, examined: "ExaminedFile", outcome: Outcome | None) -> str:
     """The last line: how much was found, and what to do."""
     findings, name = examined.findings, escape(str(file))
     if not findings:
