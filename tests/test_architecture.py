@@ -45,6 +45,7 @@ LEVELS = {
     "ops": ["geometry", "window", "products", "exporting", "backend", "precision", "dot_test", "algorithms"],
     "keras_adjoint_cli": [
         *(
+            "printable",
             "errors",
             "progress",
             "without_tensorflow",

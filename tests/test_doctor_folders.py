@@ -54,7 +54,7 @@ def test_every_model_and_script_of_a_folder_is_examined_once(tmp_path, monkeypat
 
 
 def test_a_folder_without_any(tmp_path):
-    complains(run("doctor", tmp_path), "neither a model nor a script")
+    complains(run("doctor", tmp_path), "is a folder with neither a model nor a script")
 
 
 # --- exit status

@@ -14,10 +14,14 @@ Where things are, from the ground up:
 A command is a file in `keras_adjoint_cli/commands`, in the package beside this one. The names below are public.
 """
 
+# ruff: noqa: E402, I001  where this runs as a command, nothing is imported from the current folder
+from keras_adjoint.command import leave_out_current_folder, runs_the_command
+
+leave_out_current_folder(__file__)
+
 import importlib
 from typing import TYPE_CHECKING
 
-from keras_adjoint.command import runs_the_command
 from keras_adjoint.default_backend import settle_backend
 from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError, TieError
 

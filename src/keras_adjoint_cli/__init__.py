@@ -7,6 +7,8 @@
 import importlib.util
 import os
 import sys
+import traceback
+from types import TracebackType
 
 running = False  # whether this process is the command, which imports Keras once it needs it
 
@@ -15,6 +17,7 @@ def main() -> None:
     """Run the command, or say how to install what it needs."""
     global running
     running = True
+    sys.excepthook = print_traceback  # typer keeps what is there when it is imported
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Keras may import TensorFlow beside another backend
     if importlib.util.find_spec("typer") is None:  # the other package for the terminal, rich, comes with Keras
         print('The command line needs typer: pip install "keras-adjoint[cli]"', file=sys.stderr)
@@ -30,3 +33,10 @@ def main() -> None:
         app()
     finally:
         flush_output()
+
+
+def print_traceback(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
+    """Print what `--debug` asks for, without control characters."""
+    from keras_adjoint_cli.printable import printable
+
+    sys.stderr.write(printable("".join(traceback.format_exception(kind, error, where))))

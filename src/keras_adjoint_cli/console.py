@@ -12,7 +12,19 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from keras_adjoint_cli.printable import printable
+
 WIDTH = 132  # where no terminal says how wide it is
+
+
+class PrintableConsole(Console):
+    """A console on which what comes from files moves nothing and has no colour of its own."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -20,8 +32,8 @@ def make_console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="replace")
-    console = Console(highlight=False, stderr=stderr)
-    return console if console.is_terminal else Console(highlight=False, stderr=stderr, width=WIDTH)
+    console = PrintableConsole(stderr=stderr)
+    return console if console.is_terminal else PrintableConsole(stderr=stderr, width=WIDTH)
 
 
 def print_json(data: dict[str, Any]) -> None:
@@ -80,7 +92,7 @@ def print_table(
         wrap: Columns whose texts may go on in the next line, at a space; the first of them is the last to do so.
         spare: Columns that can be left out, what is missed least first.
     """
-    table = [dict(zip(columns, map(Text.from_markup, row), strict=True)) for row in rows]
+    table = [dict(zip(columns, map(console.render_str, row), strict=True)) for row in rows]
     shown, optional = list(columns), list(spare)
     natural = {column: width_of([column, *(row[column] for row in table)], str.splitlines) for column in columns}
     longest = {column: width_of([column, *(row[column] for row in table)], str.split) for column in wrap}

@@ -1,9 +1,12 @@
 """How the command ends when it cannot do its work: one line on standard error, and an exit status that is not 0."""
 
 import difflib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+from keras_adjoint_cli.printable import printable
 
 FAILED, UNUSABLE, TIMED_OUT, INTERRUPTED = 1, 2, 124, 130
 
@@ -29,6 +32,8 @@ def message_of(error: Exception) -> str:
     """What a user reads of an exception: the text of ours, and of others their type as well."""
     from keras_adjoint.errors import KerasAdjointError
 
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{os.fspath(error.filename)}: {error.strerror}."
     speaks_for_itself = isinstance(error, (Unusable, KerasAdjointError, OSError))
     return str(error) if speaks_for_itself else f"{type(error).__name__}: {error}"
 
@@ -44,7 +49,7 @@ def unusable(*errors: type[Exception]) -> Iterator[None]:
 
 def print_error(text: str) -> None:
     """One line on standard error."""
-    print("keras-adjoint: " + " ".join(text.split()), file=sys.stderr)
+    print(printable("keras-adjoint: " + " ".join(text.split())), file=sys.stderr)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from types import FrameType
 import typer
 
 from keras_adjoint_cli.errors import FAILED, INTERRUPTED, TIMED_OUT, UNUSABLE, Failed, Unusable, message_of, print_error
+from keras_adjoint_cli.printable import printable_output
 from keras_adjoint_cli.progress import clear_line, progress, write_raw
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -31,7 +32,7 @@ def session(*, debug: bool = False, timeout: float | None = None, needs_keras: b
         needs_keras: Whether Keras is imported before.
     """
     try:
-        with time_limit(timeout):
+        with printable_output(), time_limit(timeout):
             if needs_keras:
                 start_keras()
             with interruptible():

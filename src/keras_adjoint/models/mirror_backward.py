@@ -8,7 +8,7 @@ from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.kernels import BIAS_MODES
 from keras_adjoint.layers.bias import READS_SOURCE
-from keras_adjoint.layers.registry import describe, options_of
+from keras_adjoint.layers.registry import class_with_rule, describe, options_of
 from keras_adjoint.layers.wrapped import WRAPPERS, inside
 from keras_adjoint.models.automatic import is_automatic
 from keras_adjoint.models.backward import BackwardPass, locate_errors
@@ -117,6 +117,8 @@ class MirrorBackwardPass(BackwardPass):
     def _bias(self, layer: keras.layers.Layer) -> dict[str, str]:
         choice = self.policies.choose("bias", layer)
         layer = inside(layer)
+        if class_with_rule(layer) is None:
+            return {}
         options, modes = options_of(layer)
         possible = "bias" in options and choice in (modes or BIAS_MODES)
         starts_from_nothing = choice in READS_SOURCE and getattr(layer, "bias", None) is None

@@ -5,7 +5,6 @@ from typing import Any
 
 import keras
 
-from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint.doctor.finding import Finding
 from keras_adjoint.doctor.models.context import origin_of
 from keras_adjoint.doctor.models.outputs import Refused
@@ -13,6 +12,7 @@ from keras_adjoint.doctor.models.repair import proven_difference, repair_model
 from keras_adjoint.doctor.rules import examine_model
 from keras_adjoint_cli.actions.examined import Outcome
 from keras_adjoint_cli.errors import Unusable
+from keras_adjoint_cli.files.destination import written
 from keras_adjoint_cli.files.models import load
 
 
@@ -32,7 +32,7 @@ class ModelFile:
             repair = repair_model(self.model, self.findings)
             if repair.model is None:
                 return Outcome(self.findings, refused=repair.refused)
-            with atomic_write(target) as beside:
+            with written(target) as beside:
                 repair.model.save(beside)
                 copy = keras.saving.load_model(beside, compile=False)
                 difference = proven_difference(self.model, copy, repair.keeps_outputs)

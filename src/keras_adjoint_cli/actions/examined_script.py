@@ -5,12 +5,12 @@ from typing import Any
 
 from libcst import ParserSyntaxError
 
-from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint.doctor.finding import Finding
 from keras_adjoint.doctor.rules import examine_script
 from keras_adjoint.doctor.scripts.repair import repair_script
 from keras_adjoint_cli.actions.examined import Outcome
 from keras_adjoint_cli.errors import Unusable
+from keras_adjoint_cli.files.destination import written
 from keras_adjoint_cli.files.scripts import read_script, write_script
 
 
@@ -37,7 +37,7 @@ class ScriptFile:
         text, repaired = repair_script(self.text, str(self.file), self.findings)
         if not repaired:
             return Outcome(self.findings)
-        with atomic_write(target) as beside:
+        with written(target) as beside:
             write_script(text, beside, like=self.file)
         remaining = examine_script(text, str(target))
         return Outcome(remaining, target, [(finding, finding.code.strip()) for finding in repaired])

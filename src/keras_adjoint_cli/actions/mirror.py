@@ -8,7 +8,6 @@ import keras
 import numpy as np
 
 import keras_adjoint as ka
-from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.models.code import Cut
 from keras_adjoint.models.decisions import (
@@ -24,6 +23,7 @@ from keras_adjoint.models.graph import trace
 from keras_adjoint.models.mirror import with_decoder
 from keras_adjoint_cli.actions.encoder import advice
 from keras_adjoint_cli.errors import Failed, unusable
+from keras_adjoint_cli.files.destination import written
 from keras_adjoint_cli.policy_options import Setting, policies_from, read_settings
 from keras_adjoint_cli.progress import progress
 
@@ -89,7 +89,7 @@ def write(model: keras.Model, file: Path, *, autoencoder: bool) -> Figures:
     Raises:
         Failed: If the model in the file has other parameters, or its ties came apart.
     """
-    with atomic_write(file) as beside:
+    with written(file) as beside:
         model.save(beside)
         loaded = keras.saving.load_model(beside, compile=False)
         pairs = zip(model.weights, loaded.weights, strict=False)

@@ -42,8 +42,10 @@ def demo(
             if importlib.util.find_spec(module) is None:
                 raise Unusable(f'The demo needs {package}: pip install "keras-adjoint[demo]"')
         from keras_adjoint.demo.job import as_data, run
+        from keras_adjoint.plots.figures import own_settings
         from keras_adjoint_cli.console import make_console, print_json
 
-        results = run(out, steps=steps, seed=seed, console=make_console(stderr=as_json))
+        with own_settings():
+            results = run(out, steps=steps, seed=seed, console=make_console(stderr=as_json))
         if as_json:
             print_json(as_data(results))

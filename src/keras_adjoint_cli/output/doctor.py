@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from keras_adjoint.doctor.finding import ERROR, NOTE, WARNING, Finding
 from keras_adjoint_cli.actions.doctor import MODEL
 from keras_adjoint_cli.actions.examined import Examined, Outcome
 from keras_adjoint_cli.console import make_console, plural
 from keras_adjoint_cli.errors import print_error
+from keras_adjoint_cli.printable import escape
 
 COLOURS = {ERROR: "bold red", WARNING: "yellow", NOTE: "cyan"}
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from rich.markup import escape
 
 from keras_adjoint.models.code import Cut
 from keras_adjoint.models.decisions import Kind
 from keras_adjoint.models.facts import LayerFacts, Totals
 from keras_adjoint.models.text import shapes_text, size_text
 from keras_adjoint_cli.console import first_sentence, make_console, plural, print_table
+from keras_adjoint_cli.printable import escape
 
 COLOURS = {Kind.EXACT: "green", Kind.POLICY: "cyan", Kind.NEITHER: "bold red", Kind.UNREACHED: "dim"}
 COLUMNS = ("layer", "type", "kernel", "stride, padding", "input → output", "undone", "by", "tied", "own", "algorithm")

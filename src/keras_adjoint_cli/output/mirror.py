@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from rich.markup import escape
 
 from keras_adjoint.models.decisions import Decision, Kind, count_parameters
 from keras_adjoint_cli.actions.mirror import Figures, Mirrored
 from keras_adjoint_cli.console import bytes_text, make_console, plural, print_table
 from keras_adjoint_cli.policy_options import Setting, because
+from keras_adjoint_cli.printable import escape
 
 COLUMNS = ("layers", "type", "which", "undone by", "because", "tied", "own")
 WRAP = ("because", "undone by", "which")

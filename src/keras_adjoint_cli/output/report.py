@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from rich.markup import escape
 
 from keras_adjoint.report.facts import Facts
 from keras_adjoint_cli.console import bytes_text, make_console
+from keras_adjoint_cli.printable import escape
 
 
 def as_data(model: Path, file: Path, facts: Facts, size: int, code: str | None) -> dict[str, Any]:
