@@ -12,6 +12,7 @@ from layer_list import randomize
 from operators_of_models import runs
 from random_stages import OF_ANY_SIZE, STAGES
 
+import keras_adjoint as ka
 from keras_adjoint.models.policies import NAMES
 
 L = keras.layers
@@ -117,6 +118,26 @@ def encoders(draw, **policies):
         f"return {[tuple(y.shape[1:]) for y in outputs]} as {returned}",
     ]
     return Encoder(model, policies or draw(random_policies(model)), steps)
+
+
+@st.composite
+def around_autoencoders(draw, depth=2, **policies):
+    """An encoder around the autoencoder, by the same policies, of a random one, so many deep."""
+    inner = draw(encoders(**policies))
+    model, steps = inner.model, inner.steps
+    for level in range(1, depth):
+        try:
+            autoencoder = ka.autoencoder(model, **policies)
+        except (ka.KerasAdjointError, ValueError):
+            assume(False)
+        x = tree.map_structure(lambda x: keras.Input(x.shape[1:], dtype=x.dtype, name=x.name), model.input)
+        found = [y for y in tree.flatten(autoencoder(x)) if y.shape[-1] is not None]
+        last = L.Dense(2, activation=draw(st.sampled_from([None, "tanh"])), name=f"around_{level}")
+        model = keras.Model(x, last(found[-1]), name="encoder")
+        randomize(last)
+        last.set_weights([scaled(weight) for weight in last.get_weights()])
+        steps = [*steps, f"its autoencoder, and {last.activation.__name__}"]
+    return Encoder(model, policies, steps)
 
 
 def begun(draw):
