@@ -9,7 +9,7 @@ import torch
 from keras_adjoint.ops import Size, Tensor
 from keras_adjoint.ops.backend import BFLOAT16, TF32, map_unrolled, sum_unrolled, torch_conv
 from keras_adjoint.ops.backend.protocol import Adjoint, Form
-from keras_adjoint.ops.backend.torch_attention import twice_differentiable
+from keras_adjoint.ops.backend.torch_derivatives import twice_differentiable
 from keras_adjoint.ops.geometry import Convolution
 
 NAME = "torch"
