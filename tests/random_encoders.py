@@ -124,19 +124,23 @@ def encoders(draw, **policies):
 def around_autoencoders(draw, depth=2, **policies):
     """An encoder around the autoencoder, by the same policies, of a random one, so many deep."""
     inner = draw(encoders(**policies))
+    assume(None not in [x.shape[-1] for x in inner.model.inputs])
     model, steps = inner.model, inner.steps
     for level in range(1, depth):
         try:
             autoencoder = ka.autoencoder(model, **policies)
         except (ka.KerasAdjointError, ValueError):
             assume(False)
-        x = tree.map_structure(lambda x: keras.Input(x.shape[1:], dtype=x.dtype, name=x.name), model.input)
-        found = [y for y in tree.flatten(autoencoder(x)) if y.shape[-1] is not None]
+        assume(any("float" in x.dtype for x in model.inputs))
+        inputs = tree.map_structure(lambda x: keras.Input(x.shape[1:], dtype=x.dtype, name=x.name), model.input)
+        pairs = zip(tree.flatten(autoencoder(inputs)), tree.flatten(inputs), strict=True)
+        y, x = next((y, x) for y, x in pairs if "float" in x.dtype)
         last = L.Dense(2, activation=draw(st.sampled_from([None, "tanh"])), name=f"around_{level}")
-        model = keras.Model(x, last(found[-1]), name="encoder")
+        # Beside x, as what an autoencoder gives may be zero but for rounding, of a unit normalization for instance.
+        model = keras.Model(inputs, last(L.Add(name=f"beside_{level}")([y, x])), name="encoder")
         randomize(last)
         last.set_weights([scaled(weight) for weight in last.get_weights()])
-        steps = [*steps, f"its autoencoder, and {last.activation.__name__}"]
+        steps = [*steps, f"its autoencoder, beside its input, and {last.activation.__name__}"]
     return Encoder(model, policies, steps)
 
 
