@@ -1,4 +1,4 @@
-"""Derivatives of derivatives, by which exact autoencoders are trained and nested: the backends lack some, or have them wrong."""
+"""Derivatives of derivatives, which training and nesting exact autoencoders take: backends lack some, or have them wrong."""
 
 import threading
 
@@ -42,6 +42,10 @@ def resized(interpolation, **options):
     return resize, plain
 
 
+def scalar(function):
+    return lambda x: function([x])[0]
+
+
 # Functions, and the same by operations that every backend differentiates any number of times.
 FUNCTIONS = {
     "tensorflow": {
@@ -79,9 +83,40 @@ def test_derivatives_can_be_differentiated(name):
 
     y, v, w = map(ops.convert_to_tensor, (y, v, w))
     for derivative in (first, second):
-        found, expected = (gradients(lambda x, f=f: derivative(f)([x])[0], [x])[0] for f in (function, plain))
+        found, expected = (gradients(scalar(derivative(f)), [x])[0] for f in (function, plain))
         assert np.any(expected)
         assert_close(found, expected)
+
+
+@pytest.mark.only_on("torch")
+@pytest.mark.parametrize(
+    "mask", ["none", "causal", "booleans", "nothing kept", "numbers", "infinities", "groups", "scaled"]
+)
+def test_unfused_attention_is_attention(mask):
+    import torch
+
+    from keras_adjoint.ops.backend.torch_derivatives import TwiceDifferentiable
+
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn((2, heads, 5, 4), generator=generator) for heads in (4, 2, 2))
+    if mask != "groups":
+        key, value = (torch.cat([each, 2 * each], dim=1) for each in (key, value))
+    numbers = torch.randn((2, 1, 5, 5), generator=generator)
+    options = {
+        "none": {},
+        "causal": {"is_causal": True},
+        "booleans": {"attn_mask": numbers > -0.5},
+        "nothing kept": {"attn_mask": (numbers > -0.5) & (torch.arange(5) != 2)[:, None]},
+        "numbers": {"attn_mask": numbers},
+        "infinities": {"attn_mask": numbers.masked_fill(numbers < -0.5, -torch.inf)},
+        "groups": {"enable_gqa": True},
+        "scaled": {"scale": 0.3},
+    }[mask]
+    attend = torch.nn.functional.scaled_dot_product_attention
+    expected = attend(query, key, value, **options)
+    with TwiceDifferentiable():
+        found = attend(query, key, value, **options)
+    assert_close(found.numpy(), expected.numpy())
 
 
 @pytest.mark.only_on("torch")

@@ -208,7 +208,9 @@ class PreActivation(Tied):
 
 
 @rule(PreActivation)
-def adjoint_of_pre_activation(source: PreActivation, *, tied: bool = True, name: str | None = None) -> keras.layers.Layer:
+def adjoint_of_pre_activation(
+    source: PreActivation, *, tied: bool = True, name: str | None = None
+) -> keras.layers.Layer:
     """It is affine: its adjoint is that of the linear part of the layer."""
     return linear_adjoint(source.source, tied=tied, name=name)
 

@@ -24,8 +24,9 @@ NAMES = {
     "preprocessing": ("undo", "adjoint", "skip"),
 }
 
-# The choices that are the gradient of whatever they are about.
+# The choices by which a mirror is the gradient.
 GRADIENT = {
+    "bias": "none",
     "activation": "gradient",
     "norm": "adjoint",
     "pooling": "switches",

@@ -1,5 +1,6 @@
 """Derivatives that can be differentiated: some functions of PyTorch have no second derivative, and are computed by others."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -11,9 +12,32 @@ from torch.overrides import TorchFunctionMode
 from keras_adjoint.ops import Tensor
 
 
-def _attention(*arguments: Any, **options: Any) -> Tensor:
-    output, _ = torch.ops.aten._scaled_dot_product_attention_math(*arguments, **options)
-    return output
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    if enable_gqa:
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = (each.repeat_interleave(groups, dim=-3) for each in (key, value))
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = (query * scale) @ key.transpose(-2, -1)
+    kept = None
+    if is_causal:
+        kept = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    elif attn_mask is not None:
+        kept = attn_mask if attn_mask.dtype == torch.bool else attn_mask > -math.inf
+        scores = scores if attn_mask is kept else scores + attn_mask.masked_fill(~kept, 0)
+    if kept is None:
+        weights = scores.softmax(-1)
+    else:  # where nothing is kept, PyTorch's attention gives zeros
+        weights = scores.masked_fill(~kept, torch.finfo(scores.dtype).min).softmax(-1).masked_fill(~kept, 0)
+    return functional.dropout(weights, dropout_p) @ value
 
 
 def _hard_sigmoid(x: Tensor, inplace: bool = False) -> Tensor:
