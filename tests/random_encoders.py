@@ -13,7 +13,7 @@ from operators_of_models import runs
 from random_stages import OF_ANY_SIZE, STAGES
 
 import keras_adjoint as ka
-from keras_adjoint.models.policies import NAMES
+from keras_adjoint.models.policy_names import NAMES
 
 L = keras.layers
 LARGEST = 600  # elements of a tensor

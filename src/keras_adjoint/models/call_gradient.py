@@ -16,6 +16,7 @@ from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.backward import BackwardPass
 from keras_adjoint.models.calls import Argument, Call, Role
 from keras_adjoint.models.graph import Cotangents
+from keras_adjoint.models.steps import Steps
 from keras_adjoint.models.zeros import zeros
 
 
@@ -58,14 +59,14 @@ def by_all_tensors(call: Call) -> Call:
 
 def has_derivative(operation: keras.Operation, argument: Argument) -> bool:
     """Whether the derivative of an operation by a tensor that it depends on may be another one than zero."""
-    if isinstance(operation, Tied) and argument.path[0] in STEPWISE:
+    if isinstance(operation, Steps) or (isinstance(operation, Tied) and argument.path[0] in STEPWISE):
         return False
     if isinstance(operation, ActivationGradient) and rectifies(operation.source):
         return False
     return "float" in argument.value.dtype
 
 
-# What layers of this package compare, or read the shape of.
+# What tied layers compare, or read the shape of.
 STEPWISE = ("switches", "output_size")
 
 
