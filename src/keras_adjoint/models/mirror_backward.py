@@ -4,13 +4,14 @@ from typing import Any
 
 import keras
 
-from keras_adjoint.errors import NoRuleError
+from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.layers.bias import MODES, READS_SOURCE
 from keras_adjoint.layers.registry import describe, options_of
 from keras_adjoint.layers.wrapped import WRAPPERS, inside
 from keras_adjoint.models.automatic import is_automatic
-from keras_adjoint.models.backward import BackwardPass, locate_errors
+from keras_adjoint.models.backward import PART, BackwardPass, locate_errors
+from keras_adjoint.models.call_gradient import gradient_of_call
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Cotangents, Graph, trace
 from keras_adjoint.models.policies import Policies, describe_call, ends_in_activation, hints
@@ -86,6 +87,10 @@ class MirrorBackwardPass(BackwardPass):
         except NoRuleError:
             if not wants_gradient:
                 raise
+        except SizeError:
+            if not self._knows_sizes_when_it_runs(call):
+                raise
+            return gradient_of_call(self, call, cotangents, "an input of unknown size", PART, role="derivative")
         with locate_errors(call):
             choices["activation"] = "gradient"
             return undo(self, "activation", call, cotangents, "gradient", call.inputs)
@@ -96,6 +101,11 @@ class MirrorBackwardPass(BackwardPass):
         is_layer = isinstance(operation, keras.layers.Layer)
         no_rule = not is_layer or isinstance(operation, (*WRAPPERS, *MASKED_STEPS)) or is_automatic(call)
         return no_rule and not call.training and self._is_gradient(call)
+
+    def _knows_sizes_when_it_runs(self, call: Call) -> bool:
+        """Whether the derivative at the recorded input, which of a linear operation is its adjoint, has the size of that."""
+        is_layer = isinstance(call.operation, keras.layers.Layer)
+        return self.records and not is_layer and any(None in x.shape[1:] for x in call.inputs)
 
     def _is_gradient(self, call: Call) -> bool:
         return self.records and self.policies.choose("activation", call.operation) == "gradient"
