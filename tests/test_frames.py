@@ -46,7 +46,7 @@ def test_a_convolution_crosses_few_frames(layer, shape, algorithm):
 
 def test_a_dense_layer_crosses_few_frames():
     found = crossed(layers.Dense(3), (2, 5))
-    assert len(found) <= 7 and len(files(found)) <= 4
+    assert len(found) <= 9 and len(files(found)) <= 4  # two of which are Keras' notes that it is built and was called
 
 
 def test_the_plan_of_a_call_is_made_once(monkeypatch):

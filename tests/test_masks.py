@@ -68,7 +68,10 @@ def test_an_autoencoder_of_a_masked_mean_can_be_mirrored_again(pooling):
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 def test_means_by_masks_at_every_step_are_undone_by_them(data_format, tmp_path):
-    x, steps = keras.Input((2, 4, 3) if data_format == "channels_last" else (2, 3, 4)), keras.Input((2, 4), dtype="bool")
+    x, steps = (
+        keras.Input((2, 4, 3) if data_format == "channels_last" else (2, 3, 4)),
+        keras.Input((2, 4), dtype="bool"),
+    )
     pool = keras.layers.GlobalAveragePooling1D(data_format)
     encoder = keras.Model([x, steps], keras.layers.TimeDistributed(pool)(x, mask=steps))
     kept = np.array([[[True, True, False, False], [True, False, True, True]]])

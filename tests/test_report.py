@@ -13,7 +13,7 @@ from PIL import Image
 
 import keras_adjoint as ka
 from keras_adjoint.models.graph import layers_of, trace
-from keras_adjoint.models.policies import NAMES
+from keras_adjoint.models.policy_names import NAMES
 from keras_adjoint.report import samples
 from keras_adjoint.report.facts import facts_about, short
 from keras_adjoint.report.page import page_about, source_of

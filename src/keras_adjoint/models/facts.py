@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_adjoint.kernels import VARIABLES
 from keras_adjoint.layers.adjoint import linear_adjoint
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.sizes import recorded_shapes, spatial
@@ -16,8 +17,6 @@ from keras_adjoint.models.decisions import Decision, Decisions, Kind, count_para
 from keras_adjoint.models.graph import Graph, is_opaque, layers_of
 from keras_adjoint.ops.algorithms.problem import ANY_SIZE
 from keras_adjoint.ops.backend import current
-
-KERNELS = ("kernel", "embeddings")  # how the names of variables end that an adjoint is made of
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ def hyperparameters(layer: keras.Operation) -> dict[str, Any]:
     weights = getattr(source, "weights", [])
     padding = getattr(source, "padding", "")
     return {
-        "kernels": {w.name: tuple(w.shape) for w in weights if w.name.endswith(KERNELS) and "lora" not in w.name},
+        "kernels": {w.name: tuple(w.shape) for w in weights if w.name.endswith(VARIABLES) and "lora" not in w.name},
         "strides": as_tuple(getattr(source, "strides", ())),
         "dilation": as_tuple(getattr(source, "dilation_rate", ())),
         "padding": padding if isinstance(padding, str) else str(padding),

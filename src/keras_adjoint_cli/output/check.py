@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from rich.markup import escape
 
 from keras_adjoint.models.text import size_text
 from keras_adjoint.testing.model import FAILED, NO_RULE, NOT_LINEAR, NOT_RUN, OK, LayerCheck
 from keras_adjoint_cli.console import first_sentence, make_console, print_table
+from keras_adjoint_cli.printable import escape
 
 COLOURS = {OK: "green", FAILED: "bold red", NO_RULE: "yellow", NOT_LINEAR: "dim", NOT_RUN: "yellow"}
 COLUMNS = ("layer", "type", "adjoint", "input", "residual", "tolerance", "verdict")

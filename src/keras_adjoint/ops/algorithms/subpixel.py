@@ -9,7 +9,7 @@ it is the flipped convolution, and the taps may be any distance apart.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -95,7 +95,6 @@ def arranging(convolution: Convolution) -> Callable[[Tensor, bool], Tensor]:
     is_whole = all(zeros == 0 for _, zeros in missing)
     counts = [-(-axis.taps // axis.stride) for axis in axes]
     split = list(chain(*((count, axis.stride) for count, axis in zip(counts, axes, strict=True))))
-    reversed_axes = [axis for axis, count in enumerate(counts) if count > 1]
     order = (*range(0, 2 * rank, 2), 2 * rank + 2, 2 * rank + 1, *range(1, 2 * rank, 2), 2 * rank)
 
     def arranged(kernel: Tensor, reverse: bool) -> Tensor:
@@ -103,21 +102,25 @@ def arranging(convolution: Convolution) -> Callable[[Tensor, bool], Tensor]:
         if not is_whole:
             kernel = ops.pad(kernel, [*missing, (0, 0), (0, 0)])
         if reverse:
-            for axis in reversed_axes:
-                kernel = with_taps_reversed(kernel, axis, counts[axis])
+            kernel = with_taps_reversed(kernel, counts)
         kernel = ops.transpose(ops.reshape(kernel, (*split, channels, groups, filters // groups)), order)
         return ops.reshape(kernel, (*counts, filters // groups, -1))
 
     return arranged
 
 
-def with_taps_reversed(kernel: Tensor, axis: int, taps: int) -> Tensor:
-    """Reverse the taps of every phase along one axis, but not the phases. OpenVINO does not reverse several axes at once."""
+def with_taps_reversed(kernel: Tensor, counts: Sequence[int]) -> Tensor:
+    """Reverse the `counts` taps of every phase, but not the phases. OpenVINO does not reverse several axes at once."""
     shape = tuple(map(int, kernel.shape))
-    if shape[axis] == taps:
-        return ops.flip(kernel, axis=axis)
-    outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
-    return ops.reshape(ops.flip(ops.reshape(kernel, (outer, taps, -1, inner)), axis=1), shape)
+    for axis, taps in enumerate(counts):
+        if taps == 1:
+            continue
+        if shape[axis] == taps:
+            kernel = ops.flip(kernel, axis=axis)
+        else:
+            outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+            kernel = ops.reshape(ops.flip(ops.reshape(kernel, (outer, taps, -1, inner)), axis=1), shape)
+    return kernel
 
 
 def work(problem: Problem) -> Work:

@@ -87,11 +87,8 @@ def _copying(pads: Pads) -> Padding:
 
 
 def _is_differentiated(kernel: Tensor) -> bool:
-    return bool(kernel.requires_grad) and torch.is_grad_enabled() and not _is_exporting()
-
-
-def _is_exporting() -> bool:
-    return bool(torch.compiler.is_exporting() or torch.jit.is_tracing())
+    is_exporting = torch.compiler.is_exporting() or torch.jit.is_tracing()
+    return bool(kernel.requires_grad) and torch.is_grad_enabled() and not is_exporting
 
 
 def _even_padding(
@@ -203,5 +200,6 @@ def _is_moved_by_blocks(kernel: Tensor) -> bool:
     They read a filter at a time, from as many cache lines as there are taps and channels, which are evicted before the next
     filter. A file is to have the one permutation that Keras writes too.
     """
+    is_exporting = torch.compiler.is_exporting() or torch.jit.is_tracing()
     fits = kernel.shape[-2] % BLOCK == 0 and kernel.dtype != torch.float64
-    return fits and kernel.device.type == "cpu" and kernel.is_contiguous() and not _is_exporting()
+    return fits and kernel.device.type == "cpu" and kernel.is_contiguous() and not is_exporting
