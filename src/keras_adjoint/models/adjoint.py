@@ -65,9 +65,9 @@ def adjoint(
 
     Returns:
         A Keras layer, for `Cropping`, `Permute` and the like a stock one; for a model a Functional model, which takes
-        `tied`, `name` and `linear_part` alone of the options. Stock layers return integers for integers, where layers of this package
-        cast them to their compute dtype first. The adjoint of an adjoint is its source, or, if that has a bias or an
-        activation besides the linear operator, a layer that computes the operator alone.
+        `tied`, `name` and `linear_part` alone of the options. Stock layers return integers for integers, where layers of
+        this package cast them to their compute dtype first. The adjoint of an adjoint is its source, or, if that has a bias
+        or an activation besides the linear operator, a layer that computes the operator alone.
 
     Raises:
         NoRuleError: If there is no adjoint, because the layer or its activation is not linear. The message says which numbers
@@ -126,13 +126,13 @@ def _adjoint_of_model(model: keras.Model, options: dict[str, Any]) -> keras.Mode
             f"The adjoint of a model takes `tied`, `name` and `linear_part` alone; `keras_adjoint.mirror` makes decoders with "
             f"other options. Received: {', '.join(sorted(refused))}, {describe(model)}"
         )
-    tied, name, linear_part = (options.get(option, _DEFAULTS[option]) for option in ("tied", "name", "linear_part"))
-    original = unchanged_source(model) if tied and name is None else None
+    tied, linear_part = options.get("tied", True), options.get("linear_part", False)
+    original = unchanged_source(model) if tied and "name" not in options else None
     if original is not None:
         return original
     graph = trace(model)
     backward = (LinearPartBackwardPass if linear_part else BackwardPass)(graph, tied=tied)
-    result = backward.model(name or name_of_model(f"{model.name}_adjoint"))
+    result = backward.model(options.get("name") or name_of_model(f"{model.name}_adjoint"))
     if not linear_part:
         record_source(result, model)
         if tied:
