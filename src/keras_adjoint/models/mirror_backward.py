@@ -120,7 +120,7 @@ class MirrorBackwardPass(BackwardPass):
         second = self.second_adjoint_of(call, name)
         if second is not None:
             return second
-        if is_automatic(call):
+        if is_automatic(call) or class_with_rule(inside(layer)) is None:
             try:
                 return self.linear_adjoint_of(call, name=name)
             except NoRuleError as error:

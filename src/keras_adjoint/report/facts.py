@@ -59,11 +59,11 @@ class Figures:
     def in_words(self) -> Iterator[tuple[str, str]]:
         """(number, what it counts) of each figure that there is."""
         if self.exact_calls is not None:
-            yield f"{self.exact_calls} of {self.calls}", "layers are mirrored by their exact adjoints"
+            yield f"{self.exact_calls} of {self.calls}", "layers mirrored by their exact adjoints"
         if self.tied_parameters is not None:
-            yield short(self.tied_parameters), "parameters are shared, not copied"
+            yield short(self.tied_parameters), "parameters shared, not copied"
         if self.own_parameters is not None:
-            yield short(self.own_parameters), "parameters are the mirror's own"
+            yield short(self.own_parameters), "parameters of the mirror's own"
         yield f"{self.adjoint_tests_passed} of {self.adjoint_tests}", "adjoint tests passed"
 
 

@@ -14,6 +14,7 @@ from keras_adjoint.layers.adjoint import has_activation, linear_adjoint, probe_s
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule
 from keras_adjoint.layers.tied import Tied, call_at_inference, stand_in
 from keras_adjoint.models.graph import layers_of
+from keras_adjoint.models.steps import Steps
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.dot_test import evaluate, operator_dtype, random_probe
 from keras_adjoint.ops.precision import epsilon
@@ -65,8 +66,9 @@ def check_layers(model: keras.Model, advance: Callable[[], Any] = lambda: None) 
     """A `LayerCheck` of every layer of a model; `advance` is called before each."""
     found = []
     for name, layer in layers_of(model):
-        advance()
-        found.append(check_layer(name, layer))
+        if not isinstance(layer, Steps):  # they move samples, and are transposed as a pair
+            advance()
+            found.append(check_layer(name, layer))
     return found
 
 
@@ -149,4 +151,7 @@ def runs(layer: keras.layers.Layer) -> bool:
 
 
 def inference(layer: keras.layers.Layer) -> Callable[[Tensor], Tensor]:
+    """A layer at inference; of a cell of a recurrent layer, its first step."""
+    if hasattr(layer, "state_size") and hasattr(layer, "get_initial_state") and not hasattr(layer, "cell"):
+        return lambda x: layer(x, layer.get_initial_state(batch_size=x.shape[0]))[0]
     return partial(call_at_inference, layer)

@@ -63,15 +63,24 @@ def row(layer: LayerFacts) -> tuple[str, ...]:
         change_of_size(layer),
         f"[{COLOURS[layer.kind]}]{layer.kind}[/]",
         escape(undone_by(layer)),
-        f"{layer.tied_parameters:,}" if layer.tied_parameters else "",
+        tied(layer),
         f"{layer.own_parameters:,}" if layer.own_parameters else "",
         " + ".join(layer.algorithms),
     )
 
 
+def tied(layer: LayerFacts) -> str:
+    """The parameters that a mirror shares with a layer; those of an adjoint layer are its source's, and counted there."""
+    if layer.adjoint_of and layer.tied_parameters:
+        return f"as {escape(layer.adjoint_of)}"
+    return f"{layer.tied_parameters:,}" if layer.tied_parameters else ""
+
+
 def undone_by(layer: LayerFacts) -> str:
     """What undoes a layer: a policy, its adjoint, or first the one and then the other."""
     choices = [f"{policy}={choice}" for policy, choice in layer.policies.items() if policy != "bias"]
+    if layer.left_out:
+        return f"nothing ({', '.join(choices)})"
     return ", ".join([*choices, *([] if layer.kind in (Kind.POLICY, Kind.NEITHER) else [adjoint(layer)])])
 
 

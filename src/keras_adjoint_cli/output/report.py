@@ -34,7 +34,7 @@ def show(file: Path, facts: Facts, size: int) -> None:
     console = make_console()
     console.print(f"Wrote {escape(str(file))}, {bytes_text(size)}.", soft_wrap=True)
     for number, what in facts.figures.in_words():
-        console.print(f"{number} {what}", soft_wrap=True)
+        console.print(f"{what}: {number}", soft_wrap=True)
     if facts.hint:
         console.print(f"[yellow]{escape(facts.hint)}[/]", soft_wrap=True)
     for name, kind, why in facts.gaps:
