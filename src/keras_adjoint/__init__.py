@@ -28,6 +28,9 @@ from keras_adjoint.layers.autotune import autotune
 from keras_adjoint.layers.registry import register_rule
 from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.models.ties import clone_tied, is_tied
+from keras_adjoint.operators.algebra import identity
+from keras_adjoint.operators.blocks import block, hstack, vstack
+from keras_adjoint.operators.layer_operator import operator
 from keras_adjoint.ops.exporting import exporting
 from keras_adjoint.stock.untie import untie
 from keras_adjoint.testing.check import AdjointReport, assert_adjoint, check_adjoint
