@@ -1,8 +1,10 @@
 """A bound of the largest eigenvalue of positive semidefinite Hermitian matrices, by products of matrices alone."""
 
+import keras
 from keras import ops
 
 from keras_adjoint.ops import Tensor
+from keras_adjoint.ops.precision import epsilon
 
 SQUARINGS = 8
 
@@ -37,3 +39,18 @@ def largest_eigenvalue_bound(real: Tensor, imaginary: Tensor | None = None) -> T
 
 
 _SMALLEST = 1e-30  # added to squares, so that zeros have a derivative
+
+
+def matrix_bound(matrix: Tensor) -> Tensor:
+    """A number that is not below the norm of a matrix, and differentiable by it; for a stack of matrices one each.
+
+    Args:
+        matrix: Tensor of shape `(..., rows, columns)`.
+
+    Returns:
+        Tensor of shape `(...)`.
+    """
+    matrix = matrix if matrix.shape[-2] <= matrix.shape[-1] else ops.swapaxes(matrix, -1, -2)
+    rows, depth = matrix.shape[-2:]
+    squared = largest_eigenvalue_bound(matrix @ ops.swapaxes(matrix, -1, -2))
+    return ops.sqrt(squared) * (1 + epsilon(keras.backend.standardize_dtype(matrix.dtype)) * rows**0.5 * (depth + rows))

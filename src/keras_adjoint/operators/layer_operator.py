@@ -35,10 +35,12 @@ class LayerOperator(Operator):
         *,
         linear_part: bool = False,
         is_adjoint: bool = False,
+        fixed: keras.Model | None = None,
     ) -> None:
         super().__init__(in_space, out_space, forward.compute_dtype)
         self.source, self.forward, self.backward = source, forward, backward
         self.linear_part, self.is_adjoint = linear_part, is_adjoint
+        self.fixed = fixed  # a model of known sizes that calls the source
 
     def apply(self, leaves: list[Tensor]) -> list[Tensor]:
         found = call_at_inference(self.forward, self.in_space.pack(leaves))
@@ -53,6 +55,7 @@ class LayerOperator(Operator):
             self.in_space,
             linear_part=self.linear_part,
             is_adjoint=not self.is_adjoint,
+            fixed=self.fixed,
         )
 
     def layer(self, name: str | None = None) -> keras.layers.Layer:
@@ -129,7 +132,7 @@ def _of_model(model: keras.Model, size: Any, linear_part: bool) -> Operator:
     is_chain = isinstance(fixed, keras.Sequential)
     ends = (fixed.inputs[0], fixed.outputs[0]) if is_chain else (fixed.input, fixed.output)
     taken, given = map(Space.like, ends)
-    return LayerOperator(model, adjoint(backward), backward, taken, given, linear_part=linear_part)
+    return LayerOperator(model, adjoint(backward), backward, taken, given, linear_part=linear_part, fixed=fixed)
 
 
 def _of_layer(source: keras.layers.Layer, size: Any, linear_part: bool) -> Operator:

@@ -121,6 +121,30 @@ class Operator(ABC):
 
         return Composition.of(self.T, self) if side == "inputs" else Composition.of(self, self.T)
 
+    # --- spectra
+
+    def bound(self) -> Tensor:
+        """A number that is never below the norm, cheap, and differentiable by the kernels.
+
+        Of convolutions it is the norm of the circular convolution that A is a part of (see `keras_adjoint.operators.symbol`);
+        of compositions the product of the bounds, of sums the sum, of blocks the norm of the matrix of bounds. Where no rule
+        is known for a layer, it is taken from the layer's matrix if that is small.
+
+        Returns:
+            A scalar tensor, in float32 or float64.
+
+        Raises:
+            NoRuleError: If no bound is known, and the operator is too large for its matrix. `norm` estimates.
+
+        Example:
+
+        >>> float((3 * ka.identity((2,))).bound())
+        3.0
+        """
+        from keras_adjoint.operators.bounds import bound_of
+
+        return ops.convert_to_tensor(bound_of(self), self._matrix_dtype)
+
     # --- as other things
 
     def layer(self, name: str | None = None) -> keras.layers.Layer:
