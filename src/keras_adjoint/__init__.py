@@ -8,6 +8,7 @@ Where things are, from the ground up:
 - `models`: whole models. `adjoint` is in `models/adjoint.py`, `mirror` in `models/mirror.py`, and the table of its policies in
   `models/policies.py`.
 - `testing`: `check_adjoint` and its diagnosis.
+- `operators`: layers as linear maps, with an algebra, norms and bounds.
 - `stock`: `untie`, the same in stock layers.
 - `plots`, `report`, `doctor`, `demo`: figures, the page about a model, common mistakes, the demo.
 
@@ -28,9 +29,9 @@ from keras_adjoint.layers.autotune import autotune
 from keras_adjoint.layers.registry import register_rule
 from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.models.ties import clone_tied, is_tied
-from keras_adjoint.operators.algebra import identity
 from keras_adjoint.operators.blocks import block, hstack, vstack
-from keras_adjoint.operators.layer_operator import operator
+from keras_adjoint.operators.model_operator import operator
+from keras_adjoint.operators.operator import identity
 from keras_adjoint.ops.exporting import exporting
 from keras_adjoint.stock.untie import untie
 from keras_adjoint.testing.check import AdjointReport, assert_adjoint, check_adjoint
@@ -56,19 +57,24 @@ __all__ = [
     "assert_adjoint",
     "autoencoder",
     "autotune",
+    "block",
     "check_adjoint",
     "clone_tied",
     "convert_layout",
     "deconvnet",
     "exporting",
+    "hstack",
+    "identity",
     "is_tied",
     "mirror",
+    "operator",
     "plot_kernels",
     "plot_mirror",
     "plot_reconstruction",
     "register_rule",
     "transpose_kernel",
     "untie",
+    "vstack",
 ]
 
 _IMPORTED_WHEN_ASKED_FOR = {

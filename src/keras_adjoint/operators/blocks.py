@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from functools import reduce
 
+import keras
 from keras import ops
 
 from keras_adjoint.errors import SizeError
-from keras_adjoint.operators.algebra import check_dtypes
-from keras_adjoint.operators.operator import Operator
+from keras_adjoint.operators.operator import ABOVE, Operator, check_dtypes, together
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Tensor
 
@@ -36,6 +36,17 @@ class Block(Operator):
     def transposed(self) -> Operator:
         columns = [tuple(each and each.T for each in column) for column in zip(*self.rows, strict=True)]
         return Block(columns, self.out_spaces, self.in_spaces)
+
+    def bounded(self) -> Tensor | float:
+        """The norm of the matrix of norms, which √(‖·‖₁‖·‖∞) and ‖·‖_F bound."""
+        bounds = [[0.0 if each is None else each.bounded() for each in row] for row in self.rows]
+        rows = reduce(ops.maximum, [sum(row) for row in bounds])
+        columns = reduce(ops.maximum, [sum(column) for column in zip(*bounds, strict=True)])
+        squares = sum(one * one for row in bounds for one in row)
+        return ops.sqrt(ops.minimum(rows * columns, squares)) * ABOVE
+
+    def variables(self) -> list[keras.Variable]:
+        return together(each for row in self.rows for each in row if each is not None)
 
     def describe(self) -> str:
         rows = [", ".join("0" if each is None else each.describe() for each in row) for row in self.rows]
@@ -70,9 +81,13 @@ def block(rows: Sequence[Sequence[Operator | None]]) -> Operator:
     if not all(each is None or isinstance(each, Operator) for each in entries):
         raise ValueError(f"`block` takes rows of operators and of `None`. Received: {rows!r}")
     check_dtypes(*(each for each in entries if each is not None))
-    outs = [_common([each and each.out_space for each in row], f"row {i}") for i, row in enumerate(given)]
-    columns = zip(*given, strict=True)
-    ins = [_common([each and each.in_space for each in column], f"column {j}") for j, column in enumerate(columns)]
+    outs = [
+        _common([None if each is None else each.out_space for each in row], f"row {i}") for i, row in enumerate(given)
+    ]
+    columns = enumerate(zip(*given, strict=True))
+    ins = [
+        _common([None if each is None else each.in_space for each in column], f"column {j}") for j, column in columns
+    ]
     return Block(given, ins, outs)
 
 
@@ -137,6 +152,4 @@ def side_by_side(spaces: Sequence[Space]) -> Space:
     """The one space, or a list of several."""
     if len(spaces) == 1:
         return spaces[0]
-    return Space(
-        tuple(shape for space in spaces for shape in space.shapes), [space.structure for space in spaces]
-    )
+    return Space(tuple(shape for space in spaces for shape in space.shapes), [space.structure for space in spaces])

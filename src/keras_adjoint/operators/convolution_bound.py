@@ -18,8 +18,8 @@ MOST_NUMBERS = 2**24  # of the symbol in memory at once
 def convolution_bound(kernel: Tensor, convolution: Convolution) -> Tensor:
     """A number that is not below the norm of a convolution at its size, differentiable by the kernel.
 
-    It is the smaller one of the symbol's norm and of √(‖A‖₁‖A‖∞), by the largest sum of absolute values that one input takes part
-    in, and that of those which one output is a sum of. Either is raised by what rounding may have taken off.
+    It is the smaller one of the symbol's norm and of √(‖A‖₁‖A‖∞), from the largest sums of absolute values that one input takes
+    part in, and that one output is the sum of. Either is raised by what rounding may have taken off.
 
     Args:
         kernel: Tensor of shape `(*taps, channels / groups, filters)`.
@@ -57,8 +57,8 @@ def _by_symbol(kernel: Tensor, convolution: Convolution) -> Tensor:
     gram = _gram(ops.take(kernel, group, axis=2)[:, :, None], there)
     squared = largest_eigenvalue_bound(*gram)[0, 0] * ops.take(factors, best)
 
-    # A sum of n products errs by n units of the sum of their absolute values. F is a sum over the taps; its Gram matrix, and the
-    # squares of that, are relative to Frobenius norms, which are at most √rows times the norm.
+    # A sum of n products errs by n units of the sum of their absolute values. F is a sum over the taps; the errors of its Gram
+    # matrix, and of the squares of that, are relative to Frobenius norms, which are at most √rows times the norm.
     rows, depth = sorted((waves.shape[1] * channels, filters))
     unit = epsilon(keras.backend.standardize_dtype(dtype))
     of_symbol = taps**1.5 * unit * ops.sqrt(ops.sum(ops.square(kernel)))

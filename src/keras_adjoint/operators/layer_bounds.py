@@ -23,10 +23,10 @@ from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.upsampling import AdjointUpSampling
 from keras_adjoint.operators.convolution_bound import convolution_bound
 from keras_adjoint.operators.eigenvalues import matrix_bound
+from keras_adjoint.operators.operator import ABOVE
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.geometry import convolution_of
-from keras_adjoint.ops.precision import epsilon
 
 BoundRule = Callable[[Any, Space, Space], Any]
 Rule = TypeVar("Rule", bound=BoundRule)
@@ -109,7 +109,10 @@ def _of_equation(layer: AdjointEinsumDense, taken: Space, given: Space) -> Tenso
     letters, inputs = rest.split("->")
     kernel = _kernel(layer)
     alone = [axis for axis, letter in enumerate(letters) if letter not in inputs + outputs]
-    kernel, letters = ops.sum(kernel, axis=alone) if alone else kernel, "".join(x for x in letters if x in inputs + outputs)
+    kernel, letters = (
+        ops.sum(kernel, axis=alone) if alone else kernel,
+        "".join(x for x in letters if x in inputs + outputs),
+    )
     both, rows, columns = (
         [axis for axis, letter in enumerate(letters) if (letter in inputs, letter in outputs) == which]
         for which in ((True, True), (True, False), (False, True))
@@ -119,14 +122,13 @@ def _of_equation(layer: AdjointEinsumDense, taken: Space, given: Space) -> Tenso
         given.shapes[0][outputs.index(letter) - len(outputs)] for letter in outputs if letter not in inputs + letters
     )
     blocks = ops.reshape(ops.transpose(kernel, (*both, *rows, *columns)), shape)
-    return ops.max(matrix_bound(blocks)) * math.sqrt(copies)
+    return ops.max(matrix_bound(blocks)) * math.sqrt(copies) * ABOVE
 
 
 @bound_rule(AdjointScaling)
 def _of_scaling(layer: AdjointScaling, taken: Space, given: Space) -> Tensor:
     scale, _ = layer.scale_and_shift(len(taken.shapes[0]) + 1)
-    unit = epsilon(layer.compute_dtype)  # the scale may be a quotient
-    return ops.max(ops.abs(ops.cast(scale, _at_least_single(layer)))) * (1 + 4 * unit)
+    return ops.max(ops.abs(ops.cast(scale, _at_least_single(layer)))) * ABOVE
 
 
 @bound_rule(AdjointAveragePooling, AdjointUpSampling)
@@ -140,18 +142,18 @@ def _norm(matrix: np.ndarray[Any, Any]) -> float:
     if min(matrix.shape) > 2048:
         found = math.sqrt(np.abs(matrix).sum(axis=0).max() * np.abs(matrix).sum(axis=1).max())
     else:
-        found = np.linalg.norm(matrix.astype("float64"), 2)
-    return float(found) * (1 + 1e-6)
+        found = float(np.linalg.norm(matrix.astype("float64"), 2))
+    return found * ABOVE
 
 
 @bound_rule(AdjointGlobalAveragePooling)
 def _of_global_average(layer: AdjointGlobalAveragePooling, taken: Space, given: Space) -> float:
-    return 1 / math.sqrt(math.prod(_sizes(layer, taken)))
+    return ABOVE / math.sqrt(math.prod(_sizes(layer, taken)))
 
 
 @bound_rule(AdjointRepeatVector)
 def _of_repeating(layer: AdjointRepeatVector, taken: Space, given: Space) -> float:
-    return math.sqrt(given.size / taken.size)
+    return math.sqrt(given.size / taken.size) * ABOVE
 
 
 @bound_rule(AdjointReshape, AdjointZeroPadding1D, AdjointConcatenate, *MOVES)
@@ -169,7 +171,7 @@ def _of_sum(layer: AdjointSum, taken: Space, given: Space) -> float:
     """‖Σ wᵢ xᵢ‖ ≤ √(Σ wᵢ² rᵢ) ‖x‖, where xᵢ is broadcast to rᵢ copies."""
     weights = weights_of(layer.source, len(taken.shapes))
     pairs = zip(weights, taken.shapes, strict=True)
-    return math.sqrt(sum(weight**2 * given.size / math.prod(shape) for weight, shape in pairs)) * (1 + 1e-6)
+    return math.sqrt(sum(weight**2 * given.size / math.prod(shape) for weight, shape in pairs)) * ABOVE
 
 
 @bound_rule(keras.layers.TimeDistributed)

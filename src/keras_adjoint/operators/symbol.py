@@ -1,22 +1,23 @@
 """At which frequencies the norm of a convolution's symbol bounds that of the convolution.
 
 With zeros around its input, a convolution reads positions from −b to e − 1 along an axis, of which 0 to n − 1 hold x. On a
-circle of N ≥ max(n + b, e) positions it reads the same numbers, since nothing wraps around onto x. So A = P C E, where E writes x
-into the circle, C is the circular convolution, and P picks the outputs, and ‖A‖ ≤ ‖C‖, as E and P have norm 1. C is diagonal by
-blocks in the Fourier basis (Sedghi, Gupta and Long 2019, theorem 6): with the s positions between two outputs as further
-channels, as a stride of s has them, the blocks are the values of the symbol
+circle of N ≥ max(n + b, e) positions it reads the same numbers, since nothing wraps around onto x. So A = P C E, where E
+writes x into the circle, C is the circular convolution, and P picks the outputs, and ‖A‖ ≤ ‖C‖, as E and P have norm 1. C is
+diagonal by blocks in the Fourier basis (Sedghi, Gupta and Long 2019, theorem 6). With the s positions between two outputs as
+further channels, as a stride of s has them, the blocks are the values of the symbol
 
     F(ω)[(r, i), o] = Σ_t [t·d mod s = r] K[t, i, o] exp(i ω ⌊t·d / s⌋)
 
-at ω = 2π j s / N, and ‖C‖ is the largest of their norms. Turning the circle by a constant angle φ per step changes nothing
-of A, so that every shifted grid of frequencies gives a bound, and the smaller one is taken.
+at ω = 2π j s / N, and ‖C‖ is the largest of their norms. Turning the circle by a constant angle per step changes nothing of A,
+so that every shifted grid of frequencies gives a bound, and the smallest one is taken.
 
 On large circles the norm is taken from a coarser grid. For a unit vector v, p(ω) = ‖F(ω) v‖² is a trigonometric polynomial of
-degree m, the largest ⌊t·d / s⌋, along every axis, and with M > 2m equidistant points along each
+degree m, the largest ⌊t·d / s⌋, along every axis. Up to π / m to either side of its maximum at ω₀, p(ω) ≥ p(ω₀) cos(m (ω − ω₀))
+(M. Riesz 1914), and one of M > 2m equidistant points is within π / M. So, along one axis after the other,
 
-    max p ≤ max over the grid of p · Π 1 / cos(π m / M)
+    max p ≤ max over the grid of p · Π 1 / cos(π m / M),
 
-(Ehlich and Zeller 1964, theorem 1, along one axis after the other). The maximum over v of both sides bounds ‖F‖² everywhere.
+and the maximum over v of both sides bounds ‖F‖² everywhere.
 """
 
 import math
