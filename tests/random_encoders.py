@@ -12,7 +12,7 @@ from layer_list import randomize
 from operators_of_models import runs
 from random_stages import OF_ANY_SIZE, STAGES
 
-from keras_adjoint.models.policies import NAMES
+from keras_adjoint.models.policy_names import NAMES
 
 L = keras.layers
 LARGEST = 600  # elements of a tensor

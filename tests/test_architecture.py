@@ -20,6 +20,7 @@ pytestmark = pytest.mark.any_backend
 # The parts of the package, lowest first. A module imports only from its own part and from those above it here.
 PARTS = [
     "errors",
+    "command",
     "default_backend",
     "atomic_write",
     "recursion",
@@ -44,7 +45,18 @@ PARTS = [
 LEVELS = {
     "ops": ["geometry", "window", "products", "exporting", "backend", "precision", "dot_test", "algorithms"],
     "keras_adjoint_cli": [
-        *("errors", "without_tensorflow", "console", "options", "files", "policy_options"),
+        *(
+            "printable",
+            "errors",
+            "progress",
+            "without_tensorflow",
+            "session",
+            "streams",
+            "console",
+            "options",
+            "files",
+            "policy_options",
+        ),
         *("actions", "output", "commands", "app"),
     ],
 }

@@ -12,7 +12,7 @@ import pytest
 from command_line import SOONEST, run, run_in_new_process, saved
 from keras import layers
 
-from keras_adjoint.models.policies import NAMES
+from keras_adjoint.models.policy_names import NAMES
 from keras_adjoint_cli.app import app
 from keras_adjoint_cli.options import layers as complete_layers
 from keras_adjoint_cli.options import policies as complete_policies

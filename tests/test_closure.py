@@ -9,7 +9,7 @@ from keras import tree
 from layer_list import randomize
 
 import keras_adjoint as ka
-from keras_adjoint.models.policies import NAMES
+from keras_adjoint.models.policy_names import NAMES
 
 L = keras.layers
 CHOICES = [(policy, choice) for policy, choices in NAMES.items() for choice in choices]

@@ -14,7 +14,6 @@ from json_style import check_style
 from rich.console import Console
 
 import keras_adjoint as ka
-from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint.demo import models, training
 from keras_adjoint.demo.job import as_data, run
 from keras_adjoint.demo.models import PATCH, STAGES, make_autoencoder
@@ -127,14 +126,3 @@ def test_the_same_seed_gives_the_same_patches():
     np.testing.assert_array_equal(first, again)
     assert first.shape == (6, PATCH, PATCH, 3)
     assert np.abs(first - other).max() > 0.1
-
-
-def test_a_file_is_there_in_full_or_not_at_all(tmp_path):
-    file = tmp_path / "new" / "file.txt"
-    with atomic_write(file) as beside:
-        beside.write_text("first")
-    with pytest.raises(ZeroDivisionError), atomic_write(file) as beside:
-        beside.write_text("half of the sec")
-        1 / 0  # noqa: B018
-    assert file.read_text() == "first"
-    assert list(file.parent.iterdir()) == [file]

@@ -31,7 +31,8 @@ from keras import layers, ops
 import keras_adjoint as ka
 from keras_adjoint.doctor.models.context import ModelContext, origin_of
 from keras_adjoint.doctor.models.kernels import kernels_of
-from keras_adjoint.doctor.models.orders import ADJOINT, KINDS, deviation, meaning, rearranged
+from keras_adjoint.doctor.models.orders import deviation, meaning, rearranged
+from keras_adjoint.doctor.orders import ADJOINT, KINDS
 from keras_adjoint.doctor.rules import (
     GROUPS_LOST,
     OPERATION_DOES_NOT_RUN,

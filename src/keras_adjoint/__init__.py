@@ -15,33 +15,34 @@ Where things are, from the ground up:
 A command is a file in `keras_adjoint_cli/commands`, in the package beside this one. The names below are public.
 """
 
-# ruff: noqa: E402  the backend is settled before the first import of Keras
-from keras_adjoint.default_backend import settle_backend
+# ruff: noqa: E402, I001  where this runs as a command, nothing is imported from the current folder
+from keras_adjoint.command import leave_out_current_folder, runs_the_command
 
-settle_backend()
+leave_out_current_folder(__file__)
 
 import importlib
 from typing import TYPE_CHECKING
 
+from keras_adjoint.default_backend import settle_backend
 from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError, TieError
-from keras_adjoint.kernels.layouts import adapt_bias, adapt_channels, convert_layout, transpose_kernel
-from keras_adjoint.layers.autotune import autotune
-from keras_adjoint.layers.registry import register_rule
-from keras_adjoint.models.adjoint import adjoint
-from keras_adjoint.models.ties import clone_tied, is_tied
-from keras_adjoint.operators.blocks import block, hstack, vstack
-from keras_adjoint.operators.model_operator import operator
-from keras_adjoint.operators.operator import identity
-from keras_adjoint.ops.exporting import exporting
-from keras_adjoint.stock.untie import untie
-from keras_adjoint.testing.check import AdjointReport, assert_adjoint, check_adjoint
 
 if TYPE_CHECKING:
+    from keras_adjoint.kernels.layouts import adapt_bias, adapt_channels, convert_layout, transpose_kernel
+    from keras_adjoint.layers.autotune import autotune
+    from keras_adjoint.layers.registry import register_rule
+    from keras_adjoint.models.adjoint import adjoint
     from keras_adjoint.models.deconvnet import deconvnet
     from keras_adjoint.models.mirror import autoencoder, mirror
+    from keras_adjoint.models.ties import clone_tied, is_tied
+    from keras_adjoint.operators.blocks import block, hstack, vstack
+    from keras_adjoint.operators.model_operator import operator
+    from keras_adjoint.operators.operator import identity
+    from keras_adjoint.ops.exporting import exporting
     from keras_adjoint.plots.kernels import plot_kernels
     from keras_adjoint.plots.mirror import plot_mirror
     from keras_adjoint.plots.reconstruction import plot_reconstruction
+    from keras_adjoint.stock.untie import untie
+    from keras_adjoint.testing.check import AdjointReport, assert_adjoint, check_adjoint
 
 __version__ = "0.1.0"
 
@@ -77,24 +78,57 @@ __all__ = [
     "vstack",
 ]
 
+_IMPORTED_FIRST = {  # by this Keras knows the layers of saved models
+    "adapt_bias": "kernels.layouts",
+    "adapt_channels": "kernels.layouts",
+    "convert_layout": "kernels.layouts",
+    "transpose_kernel": "kernels.layouts",
+    "autotune": "layers.autotune",
+    "register_rule": "layers.registry",
+    "adjoint": "models.adjoint",
+    "clone_tied": "models.ties",
+    "is_tied": "models.ties",
+    "exporting": "ops.exporting",
+    "untie": "stock.untie",
+    "AdjointReport": "testing.check",
+    "assert_adjoint": "testing.check",
+    "check_adjoint": "testing.check",
+}
 _IMPORTED_WHEN_ASKED_FOR = {
     "autoencoder": "models.mirror",
+    "block": "operators.blocks",
     "deconvnet": "models.deconvnet",
+    "hstack": "operators.blocks",
+    "identity": "operators.operator",
     "mirror": "models.mirror",
+    "operator": "operators.model_operator",
     "plot_kernels": "plots.kernels",
     "plot_mirror": "plots.mirror",
     "plot_reconstruction": "plots.reconstruction",
+    "vstack": "operators.blocks",
 }
 
 
+def import_library() -> None:
+    """Import Keras, and whatever loading a saved model needs."""
+    settle_backend()  # before the first import of Keras
+    for name in _IMPORTED_FIRST.keys() - globals().keys():
+        __getattr__(name)
+
+
 def __getattr__(name: str) -> object:
-    """Whatever loading a saved model does not need is imported when it is first asked for."""
-    if name not in _IMPORTED_WHEN_ASKED_FOR:
+    """Whatever has not been imported is imported when it is first asked for."""
+    module = {**_IMPORTED_FIRST, **_IMPORTED_WHEN_ASKED_FOR}.get(name)
+    if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_IMPORTED_WHEN_ASKED_FOR[name]}"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+if not runs_the_command():
+    import_library()

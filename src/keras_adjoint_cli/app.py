@@ -1,6 +1,5 @@
 """The command: its subcommands in the order of its help, and what they have in common."""
 
-import importlib.metadata
 import sys
 from typing import Annotated, Any
 
@@ -8,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from keras_adjoint_cli.commands import check, deconv, demo, doctor, inspect, kernel, mirror, report
-from keras_adjoint_cli.errors import UNUSABLE, print_error
+from keras_adjoint_cli.errors import STATUSES, UNUSABLE, print_error
 from keras_adjoint_cli.options import examples
 
 UsageError: Any = typer.BadParameter.__base__  # of wrong arguments; typer does not name it
@@ -36,6 +35,11 @@ def where_to_look(error: Any) -> str:
     return "" if error.ctx is None else f"See {error.ctx.command_path} --help."
 
 
+def statuses() -> str:
+    """The exit statuses, as the help ends with them."""
+    return "Exit status:\n\n" + "\n".join(f"- `{status}`: {meaning}" for status, meaning in STATUSES.items())
+
+
 app = typer.Typer(
     name="keras-adjoint",
     cls=Command,
@@ -58,23 +62,15 @@ for command, commands in (
     app.command(epilog=examples(*commands))(command)
 
 
-def installed_version() -> str:
-    """The version, without importing the library, which would import Keras."""
-    try:
-        return importlib.metadata.version("keras-adjoint")
-    except importlib.metadata.PackageNotFoundError:  # run from the sources
-        from keras_adjoint import __version__
-
-        return __version__
-
-
 def show_version(wanted: bool) -> None:
     if wanted:
-        print(f"keras-adjoint {installed_version()}")
+        from keras_adjoint import __version__
+
+        print(f"keras-adjoint {__version__}")
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(epilog=statuses())
 def keras_adjoint(
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")
@@ -84,6 +80,6 @@ def keras_adjoint(
 
     The backend is the one that KERAS_BACKEND names.
 
-    Exit status: 0 if all is well; 1 if what was examined, or what was made, fails; 2 if a file or an option cannot be
-    used; 130 if it was interrupted. Errors are one line; --debug shows where they come from.
+    Errors are one line on standard error; --debug shows where they come from. What is being done stands there as well, if
+    it is a terminal. When a reader stops, as `head` does, the exit status stays that of the work.
     """

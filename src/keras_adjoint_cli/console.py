@@ -1,21 +1,30 @@
-"""Where tables, data and progress are printed, and how a table is fitted into the terminal."""
+"""Where tables and data are printed, and how a table is fitted into the terminal."""
 
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from keras_adjoint_cli.printable import printable
+
 WIDTH = 132  # where no terminal says how wide it is
-MANY = 60  # steps from which on a bar is worth its line
+
+
+class PrintableConsole(Console):
+    """A console on which what comes from files moves nothing and has no colour of its own."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -23,8 +32,8 @@ def make_console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="replace")
-    console = Console(highlight=False, stderr=stderr)
-    return console if console.is_terminal else Console(highlight=False, stderr=stderr, width=WIDTH)
+    console = PrintableConsole(stderr=stderr)
+    return console if console.is_terminal else PrintableConsole(stderr=stderr, width=WIDTH)
 
 
 def print_json(data: dict[str, Any]) -> None:
@@ -46,18 +55,6 @@ def without_empty(value: Any) -> Any:
         case str():
             return str(value) or None
     return without_empty(value.item()) if hasattr(value, "item") else str(value)  # a scalar of NumPy's
-
-
-@contextmanager
-def progress(what: str, steps: int) -> Iterator[Callable[[], None]]:
-    """Give a function to call after every step; a bar on standard error shows them if it is a terminal and they are many."""
-    if steps < MANY or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=steps)
-        yield lambda: bar.advance(task)
 
 
 def plural(count: int, noun: str, nouns: str | None = None) -> str:
@@ -85,7 +82,7 @@ def print_table(
     wrap: Sequence[str] = (),
     spare: Sequence[str] = (),
 ) -> None:
-    """Print a table; on a terminal that is too narrow for it, leave columns out and say so.
+    """Print a table; on a terminal that is too narrow for it, leave columns out and say so, or print lists.
 
     Args:
         console: Where to. If it is no terminal, it becomes as wide as the table.
@@ -95,7 +92,7 @@ def print_table(
         wrap: Columns whose texts may go on in the next line, at a space; the first of them is the last to do so.
         spare: Columns that can be left out, what is missed least first.
     """
-    table = [dict(zip(columns, map(Text.from_markup, row), strict=True)) for row in rows]
+    table = [dict(zip(columns, map(console.render_str, row), strict=True)) for row in rows]
     shown, optional = list(columns), list(spare)
     natural = {column: width_of([column, *(row[column] for row in table)], str.splitlines) for column in columns}
     longest = {column: width_of([column, *(row[column] for row in table)], str.split) for column in wrap}
@@ -103,6 +100,9 @@ def print_table(
         console.width = max(console.width, measured(console, make_table(shown, table, numbers, {})))
     while optional and measured(console, make_table(shown, table, numbers, longest)) > console.width:
         shown.remove(optional.pop(0))
+    if measured(console, make_table(shown, table, numbers, longest)) > console.width:
+        print_records(console, columns, table)
+        return
     widths = dict(longest)
     free = console.width - measured(console, make_table(shown, table, numbers, longest))
     for column in (column for column in wrap if column in shown):
@@ -112,6 +112,16 @@ def print_table(
     if len(shown) < len(columns):
         left_out = "; ".join(column for column in columns if column not in shown)
         console.print(f"[dim]Left out for width: {left_out}. A wider terminal shows it, and so does --json.[/]")
+
+
+def print_records(console: Console, columns: Sequence[str], table: list[dict[str, Text]]) -> None:
+    """Print each row as a list of what its columns say, for terminals that would cut their words."""
+    first, *others = columns
+    for row in table:
+        console.print(Text.assemble((f"{first} ", "dim"), row[first]), soft_wrap=True)
+        for column in others:
+            if row[column].plain:
+                console.print(Text.assemble((f"  {column}: ", "dim"), row[column]), soft_wrap=True)
 
 
 def make_table(

@@ -1,13 +1,23 @@
 """How the command ends when it cannot do its work: one line on standard error, and an exit status that is not 0."""
 
 import difflib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-import typer
+from keras_adjoint_cli.printable import printable
 
-FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
+FAILED, UNUSABLE, TIMED_OUT, INTERRUPTED = 1, 2, 124, 130
+
+STATUSES = {  # as the help and the documentation have them
+    0: "the work is done, and nothing is wrong",
+    FAILED: "something is wrong: inspect found no mirror, check a failed test, or none that could be run, doctor an error or "
+    "a warning, or what mirror made did not pass its test",
+    UNUSABLE: "a file or an option cannot be used; of several files, also if others could be",
+    TIMED_OUT: "the time limit, --timeout, is over",
+    INTERRUPTED: "it was interrupted, as by Ctrl-C",
+}
 
 
 class Unusable(Exception):
@@ -18,26 +28,14 @@ class Failed(Unusable):
     """What a command made does not pass its own test."""
 
 
-@contextmanager
-def one_line(*, debug: bool) -> Iterator[None]:
-    """Turn exceptions into one line; with `debug`, show where they come from."""
-    try:
-        yield
-    except (typer.Exit, BrokenPipeError):  # what reads the output may stop, as `head` does
-        raise
-    except KeyboardInterrupt as error:
-        if debug:
-            raise
-        print_error("interrupted; no file is left half-written")
-        raise typer.Exit(INTERRUPTED) from error
-    except Exception as error:
-        if debug:
-            raise
-        from keras_adjoint.errors import KerasAdjointError  # imports Keras, which `--help` does without
+def message_of(error: Exception) -> str:
+    """What a user reads of an exception: the text of ours, and of others their type as well."""
+    from keras_adjoint.errors import KerasAdjointError
 
-        speaks_for_itself = isinstance(error, (Unusable, KerasAdjointError, OSError))
-        print_error(str(error) if speaks_for_itself else f"{type(error).__name__}: {error}")
-        raise typer.Exit(FAILED if isinstance(error, Failed) else UNUSABLE) from error
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{os.fspath(error.filename)}: {error.strerror}."
+    speaks_for_itself = isinstance(error, (Unusable, KerasAdjointError, OSError))
+    return str(error) if speaks_for_itself else f"{type(error).__name__}: {error}"
 
 
 @contextmanager
@@ -51,7 +49,7 @@ def unusable(*errors: type[Exception]) -> Iterator[None]:
 
 def print_error(text: str) -> None:
     """One line on standard error."""
-    print("keras-adjoint: " + " ".join(text.split()), file=sys.stderr)
+    print(printable("keras-adjoint: " + " ".join(text.split())), file=sys.stderr)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

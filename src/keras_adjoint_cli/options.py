@@ -26,6 +26,12 @@ Modules = Annotated[
 Force = Annotated[
     bool, typer.Option("--force", help="Overwrite the output if it exists already. The input is never overwritten.")
 ]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS", help="Stop after so many seconds, with exit status 124. By default never.", min=0.001
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error rather than one line.")]
 
 
@@ -39,7 +45,7 @@ def examples(*commands: str) -> str:
 
 def policies(incomplete: str) -> list[str]:
     """The keys of policies, and after the equals sign the choices."""
-    from keras_adjoint.models.policies import NAMES
+    from keras_adjoint.models.policy_names import NAMES
 
     left, equals, _ = incomplete.partition("=")
     policy = left.partition(":")[0]
@@ -81,3 +87,15 @@ def names_in(config: dict[str, Any]) -> Iterator[str]:
         if name and layer.get("class_name") != "InputLayer":
             yield name
         yield from names_in(layer)
+
+
+Code = Annotated[
+    str | None,
+    typer.Option(
+        "--code",
+        metavar="LAYER",
+        autocompletion=layers,
+        help="Of an autoencoder, the layer whose output is the code: what comes after it is left out. 'narrowest' finds the "
+        "narrowest place that everything passes. By default the whole model is the encoder.",
+    ),
+]

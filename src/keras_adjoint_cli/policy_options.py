@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_adjoint.models.policies import NAMES, Policies
+from keras_adjoint.models.policies import Policies
+from keras_adjoint.models.policy_names import NAMES
 from keras_adjoint_cli.errors import Unusable, nearest, unusable
 
 FORM = (

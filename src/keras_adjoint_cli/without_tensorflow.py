@@ -6,8 +6,6 @@ It does so, taking seconds and printing, only to ask whether some value is one o
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -23,8 +21,7 @@ class StandIn(ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
-@contextmanager
-def without_tensorflow() -> Iterator[None]:
+def keep_tensorflow_out() -> None:
     """Have Keras take a stand-in for TensorFlow, unless that is the backend, or is imported already, or is missing.
 
     Keras imports TensorFlow when it needs it first, and keeps what it gets, also after this.
@@ -38,4 +35,3 @@ def without_tensorflow() -> Iterator[None]:
             keras.saving.serialize_keras_object(object)
         finally:
             del sys.modules["tensorflow"]
-    yield

@@ -1,13 +1,13 @@
-"""The table of rules: what the doctor finds in models and in scripts, and how it is fixed."""
+"""The table of rules: what the doctor finds in models and in scripts, and how it is fixed. Imports no Keras."""
 
 from typing import TYPE_CHECKING
 
-import keras
-
 from keras_adjoint.doctor.finding import ERROR, NOTE, WARNING, Finding, Rule, Search, by_severity
-from keras_adjoint.doctor.models.context import ModelContext, Origin
 
 if TYPE_CHECKING:
+    import keras
+
+    from keras_adjoint.doctor.models.context import Origin
     from keras_adjoint.doctor.models.replacements import Replacement
     from keras_adjoint.doctor.scripts.syntax import ScriptChange
 
@@ -158,12 +158,12 @@ CHECKERBOARD = Rule(
     in_model=Search(
         finds="a transposed convolution whose stride does not divide its kernel",
         fix="by hand: another kernel has to be trained",
-        function="checkerboards.find_in_model",
+        function="models.checkerboards.find_checkerboards",
     ),
     in_script=Search(
         finds="a new `Conv*Transpose` whose stride does not divide its kernel, both literals",
         fix="by hand: another kernel has to be trained",
-        function="checkerboards.find_in_script",
+        function="scripts.checkerboards.find_checkerboards",
     ),
 )
 
@@ -186,30 +186,40 @@ RULES = (
 )
 
 
-def examine_model(model: keras.Model, origin: Origin | None = None) -> list["Finding[Replacement]"]:
+def examine_model(model: "keras.Model", origin: "Origin | None" = None) -> list["Finding[Replacement]"]:
     """Every `Finding` about a model, the worst first.
 
     Args:
         model: A built Keras model.
         origin: The `Origin` of its file.
     """
+    from keras_adjoint.doctor.models.context import ModelContext
+
     context = ModelContext(model, origin)
     searches = [rule.in_model for rule in RULES if rule.in_model is not None]
     return by_severity([finding for search in searches for finding in search(context)])
 
 
-def examine_script(text: str, path: str) -> list["Finding[ScriptChange]"]:
-    """Every `Finding` about a script, the worst first. The script is not run.
+def examine_script(
+    text: str, path: str, silenced: list["Finding[ScriptChange]"] | None = None
+) -> list["Finding[ScriptChange]"]:
+    """Every `Finding` about a script that no comment silences, the worst first. The script is not run.
 
     Args:
         text: The text of a Python script.
         path: Where it was read, for places, and for the model files beside it.
+        silenced: A list to which the findings are appended that comments silence.
     """
     from keras_adjoint.doctor.scripts.flow import Script
+    from keras_adjoint.doctor.scripts.silence import split
     from keras_adjoint.doctor.scripts.syntax import MAX_RECURSION
     from keras_adjoint.recursion import deep_recursion
 
     with deep_recursion(MAX_RECURSION):
         script = Script(text, path)
         searches = [rule.in_script for rule in RULES if rule.in_script is not None]
-        return by_severity([finding for search in searches for finding in search(script)])
+        found = [finding for search in searches for finding in search(script)]
+    kept, ignored = split(found, text, path)
+    if silenced is not None:
+        silenced += ignored
+    return by_severity(kept)

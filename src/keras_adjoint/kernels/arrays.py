@@ -2,7 +2,7 @@
 
 Kernels come from anywhere: a NumPy file, a Keras variable, a PyTorch state dict while Keras runs on JAX.
 `open_array` looks at what came and returns the functions that keep its kind, its dtype, its device and its gradient.
-Only frameworks that are imported already are looked at.
+Only frameworks that are imported already are looked at, and Keras is one of them.
 """
 
 import sys
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 
 
@@ -28,10 +27,11 @@ class ArrayFunctions:
 
 def open_array(array: Any) -> tuple[ArrayFunctions, Any]:
     """Returns the functions that fit `array`, and the array itself, read out of its variable if it is one."""
-    if isinstance(array, keras.Variable):
+    keras = sys.modules.get("keras")
+    if keras is not None and isinstance(array, keras.Variable):
         array = array.value
-    if isinstance(array, keras.KerasTensor):
-        return keras_functions(), array
+    if keras is not None and isinstance(array, keras.KerasTensor):
+        return keras_functions(keras), array
     for framework, (kinds, functions) in FRAMEWORKS.items():
         module = sys.modules.get(framework)
         if module is not None and isinstance(array, kinds(module)):
@@ -87,7 +87,7 @@ def torch_functions(torch: Any) -> ArrayFunctions:
     )
 
 
-def keras_functions() -> ArrayFunctions:
+def keras_functions(keras: Any) -> ArrayFunctions:
     ops = keras.ops
     return ArrayFunctions(
         transpose=ops.transpose,

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_adjoint.kernels import BIAS_MODES
 from keras_adjoint.kernels.channels import adapter_matrix
 from keras_adjoint.kernels.layouts import adapt_bias
 from keras_adjoint.ops import Tensor
 
-MODES = ("none", "own", "subtract", "repeat", "average", "learned")
 READS_SOURCE = ("subtract", "repeat", "average", "learned")
 STARTS_FROM_SOURCE = ("repeat", "average")
 ADD_NOTHING = ("none", "subtract")
@@ -18,8 +18,8 @@ ADD_NOTHING = ("none", "subtract")
 
 def check_mode(mode: str, source: keras.layers.Layer) -> None:
     """Raise a ValueError unless `mode` exists and the source has the bias that it starts from."""
-    if mode not in MODES:
-        raise ValueError(f"`bias` must be one of {', '.join(MODES)}. Received: bias={mode!r}")
+    if mode not in BIAS_MODES:
+        raise ValueError(f"`bias` must be one of {', '.join(BIAS_MODES)}. Received: bias={mode!r}")
     if mode in ("repeat", "average", "learned") and getattr(source, "bias", None) is None:
         raise ValueError(
             f'The source has no bias that another could start from; use `bias="own"`. Received: bias={mode!r}, '

@@ -6,7 +6,6 @@ from typing import Any, Self
 
 import keras
 
-from keras_adjoint.keras_internals import calls_of
 from keras_adjoint.layers.inputs import accept
 from keras_adjoint.layers.kernel import kernel_shape
 from keras_adjoint.layers.registry import rule
@@ -68,7 +67,7 @@ class AdjointConv(Sized, TiedChannels):
         self.algorithm = algorithm
         self.groups = self.source_groups()
         # Past Keras, which would track what is in them. What the source records changes with its calls alone.
-        self.__dict__.update(transposes={}, calls_of_source=calls_of(source), signature=current().signature)
+        self.__dict__.update(transposes={}, signature=current().signature)
 
     @cached_property
     def windows(self) -> tuple[Window, ...]:

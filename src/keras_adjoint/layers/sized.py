@@ -6,7 +6,6 @@ from typing import Any
 import keras
 
 from keras_adjoint.errors import TieError
-from keras_adjoint.keras_internals import calls_of
 from keras_adjoint.layers.sizes import recorded_shapes, resolve, spatial, standardize_output_size
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape
@@ -76,7 +75,7 @@ class Sized(Tied):
         if output_size is not None or not all(map(is_known, outputs)):
             return self._resolve(outputs, output_size)
         # What the source recorded changes with its calls alone. Going through it takes as long as a small convolution.
-        key = outputs, len(calls_of(self.source))
+        key = outputs, len(self.calls_of_source)
         resolved: dict[Any, Shape] = self.resolved
         sizes = resolved.get(key)
         if sizes is None:

@@ -1,6 +1,7 @@
 """Which size an adjoint's output has: asked for, recorded by the source, or the only one possible."""
 
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +26,30 @@ def recorded_shapes(source: keras.layers.Layer) -> list[Shape]:
             shapes.append(node.input_tensors[0].shape)
     is_shape = [isinstance(shape, (tuple, list)) and all(s is None or is_known(s) for s in shape) for shape in shapes]
     return list(dict.fromkeys(tuple(shape) for shape, good in zip(shapes, is_shape, strict=True) if good))
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """What records the sizes that a layer is called with; an object of its own, which Keras does not look into for weights.
+
+    Attributes:
+        layers: The layer, after the wrappers that call it, the outer ones first; each with its number of axes of steps.
+    """
+
+    layers: tuple[tuple[keras.layers.Layer, int], ...]
+
+    def shapes(self) -> list[Shape]:
+        """The input shapes, by what is known of the outermost layer that records any."""
+        for layer, axes in self.layers:
+            found = [without_steps(shape, axes) for shape in recorded_shapes(layer)]
+            if found:
+                return found
+        return []
+
+
+def without_steps(shape: Shape, axes: int = 1) -> Shape:
+    """The shape of one step, batch axis included, of a shape with some axes of steps behind its batch axis."""
+    return (shape[0], *shape[1 + axes :])
 
 
 def spatial(shape: Sequence[Any], data_format: str) -> Shape:

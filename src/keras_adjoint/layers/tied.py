@@ -26,7 +26,7 @@ from keras_adjoint.layers.files import announce
 from keras_adjoint.layers.inputs import Expected, accept, check_symbolic, check_tensors, name_of_dtype
 from keras_adjoint.layers.kernel import check_readable, float_policy, read_kernel
 from keras_adjoint.layers.sharing import owns_everything, read_config, share
-from keras_adjoint.layers.sizes import recorded_shapes, size_of_call
+from keras_adjoint.layers.sizes import Records, size_of_call
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.backend import current
 
@@ -70,6 +70,7 @@ class Tied(keras.layers.Layer):
         self.source = source
         self.tied = tied
         self._recorded = tuple(tuple(shape) for shape in recorded or ())
+        self.__dict__.update(records=Records(((source, 0),)), calls_of_source=calls_of(source))  # past Keras' tracking
         self._read_source = False
         self.data_format = getattr(source, "data_format", "channels_last")
         self.supports_masking = source.supports_masking
@@ -130,7 +131,12 @@ class Tied(keras.layers.Layer):
 
     def recorded_shapes(self) -> list[Shape]:
         """Input shapes of the source, those from before it was saved included."""
-        return list(dict.fromkeys((*recorded_shapes(self.source), *self._recorded)))
+        return list(dict.fromkeys((*self.records.shapes(), *self._recorded)))
+
+    def read_sizes_of(self, wrapper: keras.layers.Layer, axes: int) -> None:
+        """Go by what a layer around the source records, which has some axes of steps behind the batch axis."""
+        records = Records(((wrapper, axes), *self.records.layers))
+        self.__dict__.update(records=records, calls_of_source=calls_of(wrapper))
 
     def shape_of_x(self, recorded: Shape) -> Shape:
         """Shape of x in A x, for an input shape of the source."""

@@ -7,18 +7,29 @@ import keras
 WRAPPERS = (keras.layers.TimeDistributed, keras.layers.SpectralNormalization)
 
 
+def wrappers_of(layer: Any) -> list[Any]:
+    """A layer that is a wrapper, and the wrappers inside, the outer ones first."""
+    found = []
+    while isinstance(layer, WRAPPERS):
+        found.append(layer)
+        layer = layer.layer
+    return found
+
+
 def inside(layer: Any) -> Any:
     """The layer inside of all wrappers; a layer without any around it is that layer itself."""
-    while isinstance(layer, WRAPPERS):
-        layer = layer.layer
-    return layer
+    wrappers = wrappers_of(layer)
+    return wrappers[-1].layer if wrappers else layer
+
+
+def axes_of_steps(layer: Any) -> int:
+    """How many axes of steps a layer takes, one for each `TimeDistributed` around the layer inside of all wrappers."""
+    return sum(isinstance(wrapper, keras.layers.TimeDistributed) for wrapper in wrappers_of(layer))
 
 
 def is_distributed(layer: Any) -> bool:
     """Whether a layer is applied at every time step."""
-    return isinstance(layer, keras.layers.TimeDistributed) or (
-        isinstance(layer, WRAPPERS) and is_distributed(layer.layer)
-    )
+    return axes_of_steps(layer) > 0
 
 
 def activation_of(layer: Any) -> Any:

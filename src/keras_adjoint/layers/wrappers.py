@@ -5,20 +5,20 @@ from typing import Any
 import keras
 from keras.layers import Layer
 
-from keras_adjoint.errors import NoRuleError
-from keras_adjoint.layers.adjoint import linear_adjoint, original_of
+from keras_adjoint.layers.adjoint import linear_adjoint
 from keras_adjoint.layers.adjoint_of_adjoint import second_adjoint
-from keras_adjoint.layers.registry import class_with_rule, describe, options_of, rule
-from keras_adjoint.layers.sizes import recorded_shapes
+from keras_adjoint.layers.automatic import automatic_adjoint
+from keras_adjoint.layers.call_pattern import CallPattern, single_input, with_outputs
+from keras_adjoint.layers.distributed import DistributedAdjoint, distributed, read_sizes_of
+from keras_adjoint.layers.registry import class_with_rule, rule
+from keras_adjoint.layers.sizes import recorded_shapes, without_steps
+from keras_adjoint.layers.wrapped import axes_of_steps, inside, wrappers_of
 
 
-@rule(keras.layers.TimeDistributed)
+@rule(keras.layers.TimeDistributed, DistributedAdjoint)
 def time_distributed(source: Layer, *, tied: bool = True, name: str | None = None, **options: Any) -> Layer:
     """What a layer does at every time step, its adjoint undoes at every time step."""
-    inner = adjoint_inside(source, tied, **{**size_at_a_step(source), **options})
-    result = keras.layers.TimeDistributed(inner, dtype=source.dtype_policy, name=name)
-    result.built = True  # around an adjoint there is nothing to build
-    return result
+    return distributed(adjoint_inside(source, tied, **options), source, name=name)
 
 
 @rule(keras.layers.SpectralNormalization)
@@ -27,27 +27,38 @@ def spectral_normalization(source: Layer, *, tied: bool = True, name: str | None
     return adjoint_inside(source, tied, name=name, **options)
 
 
-def size_at_a_step(source: Layer) -> dict[str, Any]:
-    """The size of one step for the adjoint of a layer inside that recorded no size, as pooling layers in a map do not."""
-    inner = source.layer
-    shapes = {(shape[0], *shape[2:]) for shape in recorded_shapes(source)}
-    known = len(shapes) == 1 and None not in (*shapes,)[0][1:]
-    takes_size = class_with_rule(inner) is None or "output_size" in options_of(inner)[0]
-    if recorded_shapes(inner) or not known or not takes_size or original_of(inner) is not None:
-        return {}
-    return {"output_size": keras.KerasTensor(shapes.pop())}
-
-
 def adjoint_inside(source: Layer, tied: bool, **options: Any) -> Layer:
-    """The adjoint of the layer inside a wrapper."""
-    inner = source.layer
+    """The adjoint of the layer inside a wrapper, which goes by the sizes that the wrapper records."""
+    inner: Layer = source.layer
     second = second_adjoint(inner, tied=tied)
     if second is not None and not options:
         return second
-    result = linear_adjoint(inner, **options, **({} if tied else {"tied": False}))
-    if getattr(result, "needs_switches", False):
-        raise NoRuleError(
-            f"Max pooling needs switches, which `{type(source).__name__}` does not pass on to the layer inside of it. "
-            f"Received: {describe(source)} around {inner.name!r} of type {type(inner).__name__}"
-        )
+    if not tied:
+        options["tied"] = False
+    core = inside(inner)
+    if class_with_rule(core) is None:
+        return around(automatic_adjoint(core, patterns=patterns_inside(source), **options), inner)
+    result = linear_adjoint(inner, **options)
+    read_sizes_of(result, source)
     return result
+
+
+def around(adjoint: Layer, layer: Layer, *, name: str | None = None) -> Layer:
+    """An adjoint of what is inside of all wrappers of a layer, or what stands for one, at every step at which that is called.
+
+    Args:
+        adjoint: What is to be called at a step.
+        layer: The layer.
+        name: The name of what is put around, if anything is.
+    """
+    steps = [one for one in wrappers_of(layer) if isinstance(one, keras.layers.TimeDistributed)]
+    for wrapper in reversed(steps):
+        adjoint = distributed(adjoint, wrapper, name=name if wrapper is steps[0] else None)
+    return adjoint
+
+
+def patterns_inside(source: Layer) -> list[CallPattern] | None:
+    """How what is inside of all wrappers is called there; `None` if the outer wrapper records no shapes."""
+    core, axes = inside(source), axes_of_steps(source)
+    shapes = dict.fromkeys(without_steps(shape, axes)[1:] for shape in recorded_shapes(source))
+    return [with_outputs(core, single_input((None, *shape), core.compute_dtype)) for shape in shapes] or None

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_adjoint.kernels import VARIABLES
 from keras_adjoint.layers.adjoint import linear_adjoint
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.sizes import recorded_shapes, spatial
@@ -16,8 +17,6 @@ from keras_adjoint.models.decisions import Decision, Decisions, Kind, count_para
 from keras_adjoint.models.graph import Graph, is_opaque, layers_of
 from keras_adjoint.ops.algorithms.problem import ANY_SIZE
 from keras_adjoint.ops.backend import current
-
-KERNELS = ("kernel", "embeddings")  # how the names of variables end that an adjoint is made of
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class LayerFacts:
         adjoint_of: The name of its source, if it is itself an adjoint, or "".
         kind: How a mirror undoes it.
         policies: What the policies chose about it.
+        left_out: Whether a policy chose to put nothing in its place.
         parameters: How many parameters it has.
         tied_parameters: How many of them a mirror shares with it.
         own_parameters: How many a mirror adds.
@@ -58,6 +58,7 @@ class LayerFacts:
     adjoint_of: str
     kind: Kind
     policies: dict[str, Any]
+    left_out: bool
     parameters: int
     tied_parameters: int
     own_parameters: int
@@ -130,6 +131,7 @@ def facts_about(name: str, layer: keras.Operation, decision: Decision | None, ba
         adjoint_of=layer.source.name if isinstance(layer, Tied) else "",
         kind=Kind.UNREACHED if decision is None else decision.kind,
         policies={} if decision is None else decision.policies,
+        left_out=decision is not None and decision.left_out,
         tied_parameters=0 if decision is None else count_parameters(decision.tied_variables),
         own_parameters=0 if decision is None else count_parameters(decision.own_variables),
         algorithms=algorithms(layer, outputs, batch) or algorithms(adjoint, inputs, batch),
@@ -155,7 +157,7 @@ def hyperparameters(layer: keras.Operation) -> dict[str, Any]:
     weights = getattr(source, "weights", [])
     padding = getattr(source, "padding", "")
     return {
-        "kernels": {w.name: tuple(w.shape) for w in weights if w.name.endswith(KERNELS) and "lora" not in w.name},
+        "kernels": {w.name: tuple(w.shape) for w in weights if w.name.endswith(VARIABLES) and "lora" not in w.name},
         "strides": as_tuple(getattr(source, "strides", ())),
         "dilation": as_tuple(getattr(source, "dilation_rate", ())),
         "padding": padding if isinstance(padding, str) else str(padding),

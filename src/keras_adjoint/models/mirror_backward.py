@@ -6,8 +6,9 @@ import keras
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import layers_inside
-from keras_adjoint.layers.bias import MODES, READS_SOURCE
-from keras_adjoint.layers.registry import describe, options_of
+from keras_adjoint.kernels import BIAS_MODES
+from keras_adjoint.layers.bias import READS_SOURCE
+from keras_adjoint.layers.registry import class_with_rule, describe, options_of
 from keras_adjoint.layers.wrapped import WRAPPERS, inside
 from keras_adjoint.models.automatic import is_automatic
 from keras_adjoint.models.backward import BackwardPass, locate_errors
@@ -15,6 +16,7 @@ from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Cotangents, Graph, trace
 from keras_adjoint.models.policies import Policies, describe_call, ends_in_activation, hints
 from keras_adjoint.models.policy_layers import GLOBAL_MAX_POOLS, MAX_POOLS, undo
+from keras_adjoint.models.steps import SamplesToSteps, StepsToSamples
 
 # Layers that move or select values and do not change them, so that an activation still holds behind them.
 MOVES = (
@@ -23,6 +25,8 @@ MOVES = (
     keras.layers.Permute,
     keras.layers.Identity,
     keras.layers.Dropout,
+    StepsToSamples,
+    SamplesToSteps,
     *MAX_POOLS,
     *GLOBAL_MAX_POOLS,
 )
@@ -116,8 +120,10 @@ class MirrorBackwardPass(BackwardPass):
     def _bias(self, layer: keras.layers.Layer) -> dict[str, str]:
         choice = self.policies.choose("bias", layer)
         layer = inside(layer)
+        if class_with_rule(layer) is None:
+            return {}
         options, modes = options_of(layer)
-        possible = "bias" in options and choice in (modes or MODES)
+        possible = "bias" in options and choice in (modes or BIAS_MODES)
         starts_from_nothing = choice in READS_SOURCE and getattr(layer, "bias", None) is None
         return {"bias": choice} if possible and choice != "none" and not starts_from_nothing else {}
 
@@ -140,7 +146,9 @@ class MirrorBackwardPass(BackwardPass):
         found = {id(tensor) for tensor in self.graph.inputs}
         for call in self.graph.calls:
             x = next(iter(call.inputs), None)
-            if id(x) in found and readers[id(x)] == 1 and self.policies.about(call) == "preprocessing":
+            if id(x) not in found or readers[id(x)] != 1:
+                continue
+            if isinstance(call.operation, StepsToSamples) or self.policies.about(call) == "preprocessing":
                 found.remove(id(x))
                 found.add(id(call.outputs[0]))
         return found

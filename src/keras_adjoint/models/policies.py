@@ -8,21 +8,11 @@ import keras
 
 from keras_adjoint.keras_internals import StochasticDepth, activation_operations, nn_operations, numpy_operations
 from keras_adjoint.layers.adjoint import has_activation
-from keras_adjoint.layers.bias import MODES
 from keras_adjoint.layers.registry import class_with_rule, nearest_class
 from keras_adjoint.layers.selection import ADAPTIVE_MAX_POOLS, EXTREMA
 from keras_adjoint.layers.wrapped import activation_of, inside
 from keras_adjoint.models.calls import Call
-
-NAMES = {
-    "bias": MODES,
-    "activation": ("same", "linear", "deconvnet", "gradient", "guided"),
-    "norm": ("own", "inverse", "adjoint", "scale", "skip"),
-    "pooling": ("spread", "switches", "average"),
-    "gates": ("skip", "recorded", "gradient"),
-    "dropout": ("drop", "keep"),
-    "preprocessing": ("undo", "adjoint", "skip"),
-}
+from keras_adjoint.models.policy_names import NAMES
 
 # Which policy decides about layers of a type, and about types that inherit its computation.
 DECIDES: dict[type, str] = {

@@ -30,6 +30,7 @@ from keras_adjoint.layers.selection import ADAPTIVE_MAX_POOLS, SpreadAdaptivePoo
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.wrapped import activation_of, inside, is_distributed
+from keras_adjoint.layers.wrappers import around
 from keras_adjoint.models.backward import PART, BackwardPass
 from keras_adjoint.models.call_gradient import gradient_of_call
 from keras_adjoint.models.calls import Call, Role
@@ -86,22 +87,17 @@ def reading(
     backward: BackwardPass, call: Call, role: str, layer_class: type[Tied], **options: Any
 ) -> keras.layers.Layer:
     """A layer that reads the variables of the one that was called, or copies of them; at every time step if that was."""
+    operation = call.operation
 
-    def make(name: str | None) -> keras.layers.Layer:
-        source = inside(call.operation)
+    def make(name: str) -> keras.layers.Layer:
+        source, own = inside(operation), None if is_distributed(operation) else name
         if backward.tied or not source.weights:
-            return layer_class(source, name=name, **options)
-        return layer_class(copied(source, keep_bias=True), tied=False, name=name, **options)
+            layer = layer_class(source, name=own, **options)
+        else:
+            layer = layer_class(copied(source, keep_bias=True), tied=False, name=own, **options)
+        return around(layer, operation, name=name)
 
-    def distributed(name: str) -> keras.layers.Layer:
-        if "output_size" in layer_class.options:
-            (x,) = call.inputs
-            options["output_size"] = keras.KerasTensor((x.shape[0], *x.shape[2:]), x.dtype)
-        layer = keras.layers.TimeDistributed(make(None), dtype=call.operation.dtype_policy, name=name)
-        layer.built = True  # around a layer that reads another there is nothing to build
-        return layer
-
-    return backward.layer(call, role, distributed if is_distributed(call.operation) else make)
+    return backward.layer(call, role, make)
 
 
 def missing(call: Call, policy: str, choice: Any) -> NoRuleError:
@@ -194,10 +190,7 @@ def is_gradient_of_call(policy: str, call: Call, choice: Any) -> bool:
             and nearest_class(inside(call.operation), SCALINGS) is not keras.layers.BatchNormalization
         )
     if policy == "pooling":
-        at_steps = is_distributed(call.operation) and isinstance(
-            inside(call.operation), (*MAX_POOLS, *GLOBAL_MAX_POOLS)
-        )
-        return choice == "switches" and (at_steps or selects(call.operation))
+        return choice == "switches" and selects(call.operation)
     return policy == "gates" and choice == "gradient" and len(call.inputs) > 1
 
 

@@ -1,5 +1,7 @@
 """What all figures share: their colours, and matplotlib, which is imported lazily and used without its global state."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +32,16 @@ def new_figure(width: float, height: float, **options: Any) -> "Figure":
     from keras_adjoint.plots.notebook_figure import NotebookFigure
 
     return NotebookFigure((width, height), facecolor="white", **options)
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Inside, figures look as this package has them: a file `matplotlibrc` in the current folder could start LaTeX."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
 
 
 def hide_frame(axes: "Axes") -> None:

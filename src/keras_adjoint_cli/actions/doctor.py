@@ -1,133 +1,105 @@
-"""The two kinds of files that `keras-adjoint doctor` takes: what it finds in them, and their repaired copies."""
+"""`keras-adjoint doctor`: the models and scripts among files and folders, each examined, and repaired in a copy."""
 
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING
 
-import keras
-
-from keras_adjoint.atomic_write import atomic_write
-from keras_adjoint.doctor.finding import NOTE, Finding
-from keras_adjoint.doctor.models.context import origin_of
-from keras_adjoint.doctor.models.outputs import Refused
-from keras_adjoint.doctor.repair import proven_difference, repair_model, repair_script
-from keras_adjoint.doctor.rules import examine_model, examine_script
-from keras_adjoint_cli.errors import Unusable
+from keras_adjoint_cli.actions.examined import Examined
+from keras_adjoint_cli.errors import FAILED, UNUSABLE, Unusable, message_of
 from keras_adjoint_cli.files.destination import check_output
-from keras_adjoint_cli.files.models import load
-from keras_adjoint_cli.files.scripts import read_script, write_script
+from keras_adjoint_cli.progress import progress
+from keras_adjoint_cli.session import start_keras
+
+if TYPE_CHECKING:
+    from keras_adjoint_cli.actions.examined_model import ModelFile
+    from keras_adjoint_cli.actions.examined_script import ScriptFile
+
+MODEL, SCRIPT = "model", "script"
+KINDS = {".keras": MODEL, ".h5": MODEL, ".hdf5": MODEL, ".py": SCRIPT}
+SUFFIXES = {MODEL: ".keras", SCRIPT: ".py"}  # of repaired copies: the older formats of models do not keep ties
+WEIGHTS = ".weights.h5"  # how files end that hold weights and no model
 
 
-@dataclass
-class Outcome:
-    """What `--fix` did.
-
-    Attributes:
-        file: The repaired copy; `None` if nothing could be repaired.
-        repaired: (finding, what is there now).
-        refused: (finding, why it could not be repaired after all).
-        remaining: What is found in the copy, or, if there is none, in the file.
-        outputs: What became of the model's outputs, in words; "" of a script.
-        difference: The largest difference between the outputs of the two models, in size of the largest output.
-    """
-
-    remaining: list[Finding[Any]]
-    file: Path | None = None
-    repaired: list[tuple[Finding[Any], str]] = field(default_factory=list)
-    refused: list[tuple[Finding[Any], str]] = field(default_factory=list)
-    outputs: str = ""
-    difference: float | None = None
-
-
-class ModelFile:
-    """A saved model."""
-
-    kind = "model"
-    suffix = ".keras"  # of a repaired copy: the older formats do not keep ties
-
-    def __init__(self, file: Path, modules: list[str] | None) -> None:
-        self.model = load(file, modules)
-        self.findings = examine_model(self.model, origin_of(file))
-
-    def repair(self, target: Path) -> Outcome:
-        """Write the repaired copy to `target`, once it was read back and compared with the original."""
-        try:
-            repair = repair_model(self.model, self.findings)
-            if repair.model is None:
-                return Outcome(self.findings, refused=repair.refused)
-            with atomic_write(target) as beside:
-                repair.model.save(beside)
-                copy = keras.saving.load_model(beside, compile=False)
-                difference = proven_difference(self.model, copy, repair.keeps_outputs)
-                remaining = examine_model(copy, origin_of(beside))
-        except Refused as reason:
-            raise Unusable(f"No repaired copy was written: {reason}.") from reason
-        repaired = [(finding, finding.change.description) for finding in repair.repaired if finding.change is not None]
-        words = in_words(repair.keeps_outputs, difference)
-        return Outcome(remaining, target, repaired, repair.refused, words, difference)
+def examine_all(
+    files: Sequence[Path],
+    modules: list[str] | None,
+    *,
+    fix: bool = False,
+    output: Path | None = None,
+    force: bool = False,
+    debug: bool = False,
+) -> list[Examined]:
+    """What is found in each file; one that cannot be used does not keep the others from being examined."""
+    results = []
+    with progress("Examining", len(files) if len(files) > 1 else None) as advance:
+        for file in files:
+            try:
+                results.append(examine(file, modules, fix=fix, output=output, force=force))
+            except Exception as error:
+                if debug:
+                    raise
+                results.append(Examined(file, problem=message_of(error)))
+            advance()
+    return results
 
 
-def wrong(findings: list[Finding[Any]], *, strict: bool) -> list[Finding[Any]]:
-    """The findings that make a file fail: errors and warnings, and notes as well if `strict`."""
-    return [finding for finding in findings if strict or finding.severity != NOTE]
+def examine(file: Path, modules: list[str] | None, *, fix: bool, output: Path | None, force: bool) -> Examined:
+    """What is found in a file, and done about it."""
+    target = target_for(file, output, force) if fix else None
+    opened = open_file(file, modules)
+    outcome = None if target is None else opened.repair(target)
+    return Examined(file, opened.kind, opened.findings, opened.silenced, outcome)
 
 
-def in_words(keeps_outputs: bool, difference: float | None) -> str:
-    """What a repair did to the outputs."""
-    if difference is None:
-        return "The model did not run before, so there is nothing to compare its outputs with."
-    if keeps_outputs:
-        return f"Its outputs are the same on random inputs: the largest difference is {difference:.1e} of their size."
-    return f"Its outputs have changed by up to {difference:.1e} of their size on random inputs: train it further."
+def exit_status(results: Sequence[Examined], *, strict: bool, exit_zero: bool) -> int:
+    """That of the worst of the files."""
+    if any(result.problem for result in results):
+        return UNUSABLE
+    return FAILED if not exit_zero and any(result.wrong(strict=strict) for result in results) else 0
 
 
-class ScriptFile:
-    """A Python script."""
-
-    kind = "script"
-    suffix = ".py"
-
-    def __init__(self, file: Path, modules: list[str] | None) -> None:
-        from libcst import ParserSyntaxError
-
-        if modules:
-            raise Unusable("--import is for models: scripts are read and not run.")
-        self.file = file
-        self.text = read_script(file)
-        try:
-            self.findings = examine_script(self.text, str(file))
-        except RecursionError as error:
-            raise Unusable(f"{file} has expressions that are nested too deeply to be read.") from error
-        except ParserSyntaxError as error:  # syntax that Python reads, and libcst does not read yet
-            raise Unusable(f"{file} cannot be read: line {error.raw_line}: {error.message}.") from error
-
-    def repair(self, target: Path) -> Outcome:
-        """Write the repaired copy to `target`."""
-        text, repaired = repair_script(self.text, str(self.file), self.findings)
-        if not repaired:
-            return Outcome(self.findings)
-        with atomic_write(target) as beside:
-            write_script(text, beside, like=self.file)
-        remaining = examine_script(text, str(target))
-        return Outcome(remaining, target, [(finding, finding.code.strip()) for finding in repaired])
+# --- files and folders
 
 
-ExaminedFile: TypeAlias = ModelFile | ScriptFile
-
-KINDS: dict[str, type[ModelFile] | type[ScriptFile]] = {
-    ".keras": ModelFile,
-    ".h5": ModelFile,
-    ".hdf5": ModelFile,
-    ".py": ScriptFile,
-}
-
-
-def open_file(file: Path, modules: list[str] | None) -> ExaminedFile:
-    """A `ModelFile` or `ScriptFile`, by the file's ending."""
-    return kind_of(file)(file, modules)
+def files_in(paths: Sequence[Path]) -> list[Path]:
+    """The files that were named, and the models and scripts in the folders that were, each once."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        inside = sorted(models_and_scripts(path)) if path.is_dir() else [path]
+        if not inside:
+            raise Unusable(f"{path} is a folder with neither a model nor a script in it.")
+        for file in inside:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
 
 
-def kind_of(file: Path) -> type[ModelFile] | type[ScriptFile]:
+def models_and_scripts(folder: Path) -> Iterator[Path]:
+    """The models and scripts in a folder and those below; hidden ones and environments of Python are left out."""
+    for name, folders, files in os.walk(folder):
+        place = Path(name)
+        folders[:] = [
+            inner for inner in folders if inner[0] not in "._" and not (place / inner / "pyvenv.cfg").exists()
+        ]
+        for file in map(place.joinpath, files):
+            if file.suffix in KINDS and not file.name.startswith(".") and not file.name.endswith(WEIGHTS):
+                yield file
+
+
+def open_file(file: Path, modules: list[str] | None) -> "ModelFile | ScriptFile":
+    """A file with what was found in it; Keras is imported for models alone."""
+    if kind_of(file) == SCRIPT:
+        from keras_adjoint_cli.actions.examined_script import ScriptFile
+
+        return ScriptFile(file, modules)
+    start_keras()
+    from keras_adjoint_cli.actions.examined_model import ModelFile
+
+    return ModelFile(file, modules)
+
+
+def kind_of(file: Path) -> str:
+    """`MODEL` or `SCRIPT`, by the ending of a file that exists."""
     if not file.exists():
         raise Unusable(f"There is no file {file}.")
     if file.suffix not in KINDS:
@@ -137,7 +109,7 @@ def kind_of(file: Path) -> type[ModelFile] | type[ScriptFile]:
 
 def target_for(file: Path, output: Path | None, force: bool) -> Path:
     """Where the repaired copy goes, unless that would overwrite something."""
-    suffix = kind_of(file).suffix
+    suffix = SUFFIXES[kind_of(file)]
     target = output or file.with_name(f"{file.stem}.repaired{suffix}")
     check_output(target, inputs=[file], suffixes=[suffix], force=force)
     return target

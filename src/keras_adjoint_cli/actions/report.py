@@ -7,16 +7,17 @@ from typing import Any
 import keras
 from keras.layers import Layer
 
-from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.models.graph import layers_of, trace
 from keras_adjoint.report.facts import Facts, facts_about
 from keras_adjoint.report.page import page_about
 from keras_adjoint.testing.model import LayerCheck, check_layer
-from keras_adjoint_cli.console import progress
+from keras_adjoint_cli.actions.encoder import advice
 from keras_adjoint_cli.errors import unusable
+from keras_adjoint_cli.files.destination import written
 from keras_adjoint_cli.policy_options import choices_from, policies_from, read_settings
+from keras_adjoint_cli.progress import progress
 
 
 def make(
@@ -30,7 +31,13 @@ def make(
     with progress("Testing adjoints", len(layers)) as advance, unusable(ValueError):
         examined = [(name, layer, finding(name, layer, advance)) for name, layer in layers]
         return facts_about(
-            model, examined, file=file.name, images=images, limits=limits, policies=choices_from(settings)
+            model,
+            examined,
+            file=file.name,
+            images=images,
+            limits=limits,
+            policies=choices_from(settings),
+            hint=advice(model),
         )
 
 
@@ -51,6 +58,6 @@ def finding(name: str, layer: Layer, advance: Callable[[], None]) -> LayerCheck:
 
 def write(facts: Facts, file: Path) -> int:
     """Write the page in full or not at all, and return its size in bytes."""
-    with atomic_write(file) as beside:
+    with written(file) as beside:
         beside.write_text(page_about(facts), encoding="utf-8")
         return beside.stat().st_size

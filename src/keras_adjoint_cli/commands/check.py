@@ -2,28 +2,30 @@
 
 import typer
 
-from keras_adjoint_cli.errors import one_line
-from keras_adjoint_cli.options import AsJson, Debug, ModelFile, Modules
-from keras_adjoint_cli.without_tensorflow import without_tensorflow
+from keras_adjoint_cli.options import AsJson, Debug, ModelFile, Modules, Timeout
+from keras_adjoint_cli.session import session
 
 EXAMPLES = ("check model.keras", "check model.keras --json", "check model.keras --import my_layers")
 
 
-def check(file: ModelFile, as_json: AsJson = False, modules: Modules = None, debug: Debug = False) -> None:
+def check(
+    file: ModelFile, as_json: AsJson = False, modules: Modules = None, timeout: Timeout = None, debug: Debug = False
+) -> None:
     """Run the adjoint test on every layer of a model.
 
     A layer is tested without its bias. If it has an activation, the test is of the linear part before it, and the table
     says so. An adjoint layer is tested against its source.
     Layers that are not linear, or have no rule, are listed and do not count.
 
-    Exit status: 0 if all tests passed; 1 if one failed; 2 if the file cannot be used.
+    Exit status: 0 if all tests passed; 1 if one failed, or nothing could be tested; 2 if the file cannot be used.
     """
-    with one_line(debug=debug), without_tensorflow():
+    with session(debug=debug, timeout=timeout):
         from keras_adjoint.models.graph import layers_of
         from keras_adjoint.testing.model import check_layers
-        from keras_adjoint_cli.console import print_json, progress
+        from keras_adjoint_cli.console import print_json
         from keras_adjoint_cli.files.models import load
-        from keras_adjoint_cli.output.check import as_data, show
+        from keras_adjoint_cli.output.check import as_data, passes, show
+        from keras_adjoint_cli.progress import progress
 
         model = load(file, modules)
         with progress("Testing adjoints", len(list(layers_of(model)))) as advance:
@@ -32,4 +34,4 @@ def check(file: ModelFile, as_json: AsJson = False, modules: Modules = None, deb
             print_json(as_data(file, findings))
         else:
             show(findings)
-        raise typer.Exit(1 if any(finding.failed for finding in findings) else 0)
+        raise typer.Exit(0 if passes(findings) else 1)

@@ -1,21 +1,21 @@
 """`keras-adjoint deconv`."""
 
 import importlib.util
-import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from keras_adjoint_cli.errors import Unusable, one_line
-from keras_adjoint_cli.options import AsJson, Debug, Force, ModelFile, Modules, layers, policies
-from keras_adjoint_cli.without_tensorflow import without_tensorflow
+from keras_adjoint_cli.errors import Unusable
+from keras_adjoint_cli.options import AsJson, Debug, Force, ModelFile, Modules, Timeout, layers, policies
+from keras_adjoint_cli.session import session
 
 EXAMPLES = (
     "deconv model.keras photo.jpg --layer conv4 -o seen.png",
     "deconv model.keras photo.jpg --layer conv4 -o seen.png --strongest 16 --range -1 1",
     "deconv model.keras photo.jpg --layer conv4 -o seen.png --channel 7 --policy activation=guided",
 )
+LARGEST = 1e38  # so that the difference of two numbers is finite in float32, too
 FORMATS = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
 Photograph = Annotated[
@@ -44,7 +44,7 @@ Layer = Annotated[
 
 def check_limits(limits: tuple[float, float] | None) -> tuple[float, float] | None:
     """Refuse a range without numbers between black and white."""
-    if limits and not (all(map(math.isfinite, limits)) and limits[0] != limits[1]):
+    if limits and not (all(abs(limit) < LARGEST for limit in limits) and limits[0] != limits[1]):
         raise typer.BadParameter(
             f"Black and white must be two different, finite numbers, not {limits[0]} and {limits[1]}."
         )
@@ -100,6 +100,7 @@ def deconv(
     force: Force = False,
     as_json: AsJson = False,
     modules: Modules = None,
+    timeout: Timeout = None,
     debug: Debug = False,
 ) -> None:
     """Show in pixels what a layer's strongest features respond to in a photograph (Zeiler and Fergus 2014).
@@ -111,14 +112,14 @@ def deconv(
 
     Exit status: 0 if the picture was written; 2 if a file or an option cannot be used, and nothing is written.
     """
-    with one_line(debug=debug), without_tensorflow():
+    with session(debug=debug, timeout=timeout):
         for module in ("matplotlib", "PIL"):
             if importlib.util.find_spec(module) is None:
                 raise Unusable('Pictures need matplotlib: pip install "keras-adjoint[plot]"')
-        from keras_adjoint.atomic_write import atomic_write
+        from keras_adjoint.plots.figures import own_settings
         from keras_adjoint_cli.actions.deconv import project
         from keras_adjoint_cli.console import print_json
-        from keras_adjoint_cli.files.destination import check_output
+        from keras_adjoint_cli.files.destination import check_output, written
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.deconv import as_data, draw, show
 
@@ -134,7 +135,7 @@ def deconv(
             limits=limits,
             size=size,
         )
-        with atomic_write(output) as beside:
+        with own_settings(), written(output) as beside:
             draw(beside, seen, file.stem)
         if as_json:
             print_json(as_data(file, photograph, output, seen))

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint_cli.errors import Unusable, one_line
-from keras_adjoint_cli.options import AsJson, Debug
+from keras_adjoint_cli.errors import Unusable
+from keras_adjoint_cli.options import AsJson, Debug, Timeout
+from keras_adjoint_cli.session import session
 
 EXAMPLES = ("demo", "demo --out pictures --steps 3000", "demo --json")
 
@@ -26,6 +27,7 @@ def demo(
         int, typer.Option(help="The seed of the initial kernels, of the patches and of their order.", min=0)
     ] = 0,
     as_json: AsJson = False,
+    timeout: Timeout = None,
     debug: Debug = False,
 ) -> None:
     """Train a tied autoencoder on photographs beside an untied one, in about a minute.
@@ -35,13 +37,15 @@ def demo(
 
     Exit status: 0 if the picture and the model were written; 2 if a package that it needs is missing.
     """
-    with one_line(debug=debug):
+    with session(debug=debug, timeout=timeout):
         for module, package in (("skimage", "scikit-image"), ("matplotlib", "matplotlib")):
             if importlib.util.find_spec(module) is None:
                 raise Unusable(f'The demo needs {package}: pip install "keras-adjoint[demo]"')
         from keras_adjoint.demo.job import as_data, run
+        from keras_adjoint.plots.figures import own_settings
         from keras_adjoint_cli.console import make_console, print_json
 
-        results = run(out, steps=steps, seed=seed, console=make_console(stderr=as_json))
+        with own_settings():
+            results = run(out, steps=steps, seed=seed, console=make_console(stderr=as_json))
         if as_json:
             print_json(as_data(results))

@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint_cli.errors import one_line
-from keras_adjoint_cli.options import AsJson, Debug, ModelFile, Modules
-from keras_adjoint_cli.without_tensorflow import without_tensorflow
+from keras_adjoint_cli.options import AsJson, Code, Debug, ModelFile, Modules, Timeout
+from keras_adjoint_cli.session import session
 
 EXAMPLES = ("inspect model.keras", "inspect model.keras --batch 32", "inspect model.keras --json")
 
@@ -16,8 +15,10 @@ def inspect(
     batch: Annotated[
         int, typer.Option(help="How many samples a batch has, on which the choice of the algorithm depends.", min=1)
     ] = 1,
+    code: Code = None,
     as_json: AsJson = False,
     modules: Modules = None,
+    timeout: Timeout = None,
     debug: Debug = False,
 ) -> None:
     """List every layer of a model: its kernel and sizes, its adjoint, and what a mirror does about it.
@@ -30,16 +31,19 @@ def inspect(
     Exit status: 0 if the model can be mirrored; 1 if it cannot, because a layer has neither an adjoint nor a policy; 2 if
     the file cannot be used.
     """
-    with one_line(debug=debug), without_tensorflow():
+    with session(debug=debug, timeout=timeout):
         from keras_adjoint.errors import NoRuleError
         from keras_adjoint.models.decisions import decide
         from keras_adjoint.models.facts import facts_about_layers, totals
         from keras_adjoint.models.graph import trace
-        from keras_adjoint_cli.console import print_json, progress
+        from keras_adjoint_cli.actions.encoder import advice, encoder_of
+        from keras_adjoint_cli.console import print_json
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.inspect import as_data, can_be_mirrored, show
+        from keras_adjoint_cli.progress import progress
 
-        model, decisions, problem = load(file, modules), None, ""
+        model, decisions, problem = encoder_of(load(file, modules), code), None, ""
+        hint, cut = "", None
         try:
             graph = trace(model)
         except NoRuleError as error:
@@ -47,10 +51,11 @@ def inspect(
         else:
             with progress("Looking for adjoints", len(graph.calls)) as advance:
                 decisions = decide(model, graph=graph, advance=advance)
+            hint, cut = advice(model, graph)
         layers, counts = facts_about_layers(model, decisions, batch), totals(model, decisions)
         if as_json:
-            print_json(as_data(file, layers, counts, problem, batch))
+            print_json(as_data(file, layers, counts, problem, batch=batch, code=code, cut=cut))
         else:
-            show(layers, counts, problem)
+            show(layers, counts, problem, hint)
         if not can_be_mirrored(layers, problem):
             raise typer.Exit(1)

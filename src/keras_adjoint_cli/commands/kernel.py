@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint_cli.errors import one_line
-from keras_adjoint_cli.options import AsJson, Debug, Force, kinds, methods
+from keras_adjoint_cli.options import AsJson, Debug, Force, Timeout, kinds, methods
+from keras_adjoint_cli.session import session
 
 EXAMPLES = (
     "kernel weights.npz -o keras.npz --from OHWI --to HWIO",
@@ -82,6 +82,7 @@ def kernel(
     ] = None,
     force: Force = False,
     as_json: AsJson = False,
+    timeout: Timeout = None,
     debug: Debug = False,
 ) -> None:
     """Rearrange kernels in a file of arrays: their layout, which transpose they are for, and their channels.
@@ -94,7 +95,7 @@ def kernel(
 
     Exit status: 0 if the output was written; 2 if a file or an option cannot be used, and nothing is written.
     """
-    with one_line(debug=debug):
+    with session(debug=debug, timeout=timeout, needs_keras=False):
         from keras_adjoint_cli.actions.kernel import Plan, rearrange
         from keras_adjoint_cli.console import print_json
         from keras_adjoint_cli.files.arrays import SUFFIXES, check_suffix, read, write

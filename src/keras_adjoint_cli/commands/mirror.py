@@ -5,16 +5,16 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint_cli.errors import one_line
-from keras_adjoint_cli.options import AsJson, Debug, Force, Modules
+from keras_adjoint_cli.options import AsJson, Code, Debug, Force, Modules, Timeout
 from keras_adjoint_cli.options import policies as complete_policy
-from keras_adjoint_cli.without_tensorflow import without_tensorflow
+from keras_adjoint_cli.session import session
 
 EXAMPLES = (
     "mirror encoder.keras -o decoder.keras",
     "mirror encoder.keras -o both.keras --autoencoder --policy pooling=switches",
     "mirror encoder.keras -o decoder.keras --policy norm=inverse --policy bias:conv1=none --policy bias:Dense=average",
     "mirror encoder.keras -o stock.keras --untie",
+    "mirror autoencoder.keras -o decoder.keras --code bottleneck",
 )
 
 Encoder = Annotated[
@@ -53,6 +53,7 @@ def mirror(
             "activations need it.",
         ),
     ] = False,
+    code: Code = None,
     policy: Policy = None,
     untie: Annotated[
         bool,
@@ -67,6 +68,7 @@ def mirror(
     force: Force = False,
     as_json: AsJson = False,
     modules: Modules = None,
+    timeout: Timeout = None,
     debug: Debug = False,
 ) -> None:
     """Make the tied decoder of an encoder, and say what was decided about each layer, and why.
@@ -79,7 +81,8 @@ def mirror(
     Exit status: 0 if it was written; 1 if it was not the same when loaded again; 2 if the encoder cannot be used or
     mirrored. After 1 and 2 nothing is written.
     """
-    with one_line(debug=debug), without_tensorflow():
+    with session(debug=debug, timeout=timeout):
+        from keras_adjoint_cli.actions.encoder import encoder_of
         from keras_adjoint_cli.actions.mirror import make, write
         from keras_adjoint_cli.console import print_json
         from keras_adjoint_cli.files.destination import check_output
@@ -87,9 +90,10 @@ def mirror(
         from keras_adjoint_cli.output.mirror import as_data, show
 
         check_output(output, inputs=[file], suffixes=[".keras"], force=force)
-        mirrored = make(load(file, modules), policy or (), autoencoder=autoencoder, untie=untie)
+        encoder = encoder_of(load(file, modules), code)
+        mirrored = make(encoder, policy or (), autoencoder=autoencoder, untie=untie)
         figures = write(mirrored.model, output, autoencoder=autoencoder and not untie)
         if as_json:
-            print_json(as_data(file, output, mirrored, figures, autoencoder=autoencoder, untied=untie))
+            print_json(as_data(file, output, mirrored, figures, code=code, autoencoder=autoencoder, untied=untie))
         else:
             show(output, mirrored, figures, every_layer=every_layer, autoencoder=autoencoder, untied=untie)

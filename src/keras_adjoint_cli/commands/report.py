@@ -1,6 +1,7 @@
 """`keras-adjoint report`."""
 
 import importlib.util
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -8,13 +9,14 @@ import typer
 
 from keras_adjoint_cli.commands.deconv import Limits
 from keras_adjoint_cli.commands.mirror import Policy
-from keras_adjoint_cli.errors import Unusable, one_line
-from keras_adjoint_cli.options import AsJson, Debug, Force, ModelFile, Modules
-from keras_adjoint_cli.without_tensorflow import without_tensorflow
+from keras_adjoint_cli.errors import Unusable
+from keras_adjoint_cli.options import AsJson, Code, Debug, Force, ModelFile, Modules, Timeout
+from keras_adjoint_cli.session import session
 
 EXAMPLES = (
     "report model.keras -o report.html",
     "report model.keras -o report.html --images cat.jpg --images dog.jpg --range -1 1",
+    "report autoencoder.keras -o report.html --code bottleneck --open",
     "report encoder.keras -o report.html --policy pooling=switches --policy activation=gradient",
 )
 
@@ -39,10 +41,13 @@ def report(
     output: Page,
     images: Images = None,
     limits: Limits = None,
+    code: Code = None,
     policy: Policy = None,
     force: Force = False,
+    opened: Annotated[bool, typer.Option("--open", help="Open the page in the browser once it is written.")] = False,
     as_json: AsJson = False,
     modules: Modules = None,
+    timeout: Timeout = None,
     debug: Debug = False,
 ) -> None:
     """Write one HTML file about a model and its mirror: a page with pictures that needs no network and runs no script.
@@ -53,10 +58,11 @@ def report(
 
     Exit status: 0 if the page was written; 2 if a file or an option cannot be used, and nothing is written.
     """
-    with one_line(debug=debug), without_tensorflow():
+    with session(debug=debug, timeout=timeout):
         for module in ("jinja2", "PIL"):
             if importlib.util.find_spec(module) is None:
                 raise Unusable('Reports need jinja2 and Pillow: pip install "keras-adjoint[cli]"')
+        from keras_adjoint_cli.actions.encoder import encoder_of
         from keras_adjoint_cli.actions.report import make, write
         from keras_adjoint_cli.console import print_json
         from keras_adjoint_cli.files.destination import check_output
@@ -65,9 +71,12 @@ def report(
 
         pictures = images or []
         check_output(output, inputs=[file, *pictures], suffixes=[".html", ".htm"], force=force)
-        facts = make(load(file, modules), file, pictures, texts=policy or (), limits=limits)
+        encoder = encoder_of(load(file, modules), code)
+        facts = make(encoder, file, pictures, texts=policy or (), limits=limits)
         size = write(facts, output)
         if as_json:
-            print_json(as_data(file, output, facts, size))
+            print_json(as_data(file, output, facts, size, code))
         else:
             show(output, facts, size)
+        if opened:
+            webbrowser.open(output.resolve().as_uri())

@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint_cli.errors import Unusable
+from keras_adjoint_cli.files.destination import written
+from keras_adjoint_cli.files.source import check_source
 
 Place: TypeAlias = tuple[Any, ...]  # the keys that lead to a value
 Notes: TypeAlias = dict[str, str] | None
@@ -55,10 +56,7 @@ def check_suffix(file: Path) -> None:
 def read(file: Path) -> Contents:
     """The `Contents` of a file, or an `Unusable` that says what is wrong with it."""
     check_suffix(file)
-    if not file.is_file():
-        raise Unusable(f"{file} is a folder, not a file of arrays." if file.is_dir() else f"There is no file {file}.")
-    if not file.stat().st_size:
-        raise Unusable(f"{file} is empty.")
+    check_source(file, "a file of arrays")
     try:
         return READ.get(file.suffix, read_torch)(file)
     except Exception as error:
@@ -115,7 +113,7 @@ def write(contents: Contents, file: Path) -> list[str]:
     """
     check_suffix(file)
     arrays = {path: value for path, value in contents.values.items() if is_array(value)}
-    with atomic_write(file) as beside:
+    with written(file) as beside:
         if file.suffix in TORCH:
             write_torch(contents, beside)
             return []
@@ -151,10 +149,14 @@ def storable(arrays: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
 
 
 def write_safetensors(arrays: dict[str, np.ndarray], notes: Notes, file: Path) -> None:
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     in_order = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
-    save_file(in_order, file, metadata=notes)
+    try:
+        save_file(in_order, file, metadata=notes)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def write_torch(contents: Contents, file: Path) -> None:

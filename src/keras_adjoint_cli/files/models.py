@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import json
+import os
 import re
 import sys
 import zipfile
@@ -13,6 +14,7 @@ import keras
 
 from keras_adjoint.keras_internals import without_code_from_files
 from keras_adjoint_cli.errors import Unusable
+from keras_adjoint_cli.files.source import check_source
 
 LEGACY = (".h5", ".hdf5")
 START = 16  # bytes of a file that say what it is
@@ -52,14 +54,9 @@ def load(file: Path, modules: Sequence[str] | None = None) -> keras.Model:
 
 def check_file(file: Path) -> None:
     """Raise an `Unusable` unless a file is what its name says."""
-    if file.is_dir():
-        raise Unusable(f"{file} is a folder. A Keras model is one file, whose name ends in .keras or .h5.")
-    if not file.exists():
-        raise Unusable(f"There is no file {file}.")
+    check_source(file, "a Keras model, which is one file, whose name ends in .keras or .h5")
     with file.open("rb") as opened:
         start = opened.read(START)
-    if not start:
-        raise Unusable(f"{file} is not a Keras model: it is empty.")
     if zipfile.is_zipfile(file):
         check_archive(file)
         if file.suffix != ".keras":
@@ -121,10 +118,13 @@ def reason_of(error: Exception) -> str:
 
 
 def import_modules(names: Sequence[str]) -> None:
-    """Import modules that register custom layers, also from the current folder."""
-    sys.path.insert(0, "")
-    for name in names:
-        try:
+    """Import modules that register custom layers; what is installed nowhere is looked for in the current folder."""
+    here = os.getcwd()
+    sys.path.append(here)
+    try:
+        for name in names:
             importlib.import_module(name)
-        except (Exception, SystemExit) as error:  # of a script, too, that was not made to be imported
-            raise Unusable(f"Cannot import {name}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # of a script, too, that was not made to be imported
+        raise Unusable(f"Cannot import {name}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path[:] = [one for one in sys.path if one is not here]

@@ -5,12 +5,12 @@ import codecs
 from pathlib import Path
 
 from keras_adjoint_cli.errors import Unusable
+from keras_adjoint_cli.files.source import check_source
 
 
 def read_script(file: Path) -> str:
     """The text of a script with its line ends as they are, or an `Unusable` that says what is wrong with the file."""
-    if not file.is_file():
-        raise Unusable(f"{file} is a folder, not a script." if file.is_dir() else f"There is no file {file}.")
+    check_source(file, "a script", empty=True)
     try:
         text = file.read_bytes().removeprefix(codecs.BOM_UTF8).decode("utf-8")
         ast.parse(text)

@@ -10,11 +10,11 @@ from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from rich.markup import escape
 
 from keras_adjoint.models.text import size_text
 from keras_adjoint_cli.actions.deconv import Seen
 from keras_adjoint_cli.console import make_console, print_table
+from keras_adjoint_cli.printable import escape
 
 INK, SOFT = "#16202b", "#5b6775"
 COLOURS = ("#ffc43d", "#40c8ff", "#ff5e7d", "#78e678", "#be8cff", "#ff963c", "#3ddbc4", "#f5f06b", "#ff8ad8")

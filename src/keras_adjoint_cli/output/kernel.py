@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from keras_adjoint.models.text import size_text
 from keras_adjoint_cli.actions.kernel import Change, Plan
 from keras_adjoint_cli.console import make_console, plural, print_table
+from keras_adjoint_cli.printable import escape
 
 MOST = 40  # lines of the table
 

@@ -13,16 +13,7 @@ import numpy as np
 from keras_adjoint.doctor.finding import ERROR, NOTE, WARNING, Finding
 from keras_adjoint.doctor.models.context import ModelContext
 from keras_adjoint.doctor.models.duplicates import Duplicate
-from keras_adjoint.doctor.models.kernels import BACKWARD
-from keras_adjoint.doctor.models.orders import (
-    ADJOINT,
-    ADJOINT_ORDER,
-    UNCHANGED,
-    WRONG,
-    deviation,
-    has_channels_of_adjoint,
-    in_words,
-)
+from keras_adjoint.doctor.models.orders import deviation, has_channels_of_adjoint
 from keras_adjoint.doctor.models.replacements import (
     ByHand,
     Replacement,
@@ -30,6 +21,7 @@ from keras_adjoint.doctor.models.replacements import (
     retied_in_place,
     same_layer_in_place,
 )
+from keras_adjoint.doctor.orders import ADJOINT, ADJOINT_ORDER, BACKWARD, UNCHANGED, WRONG, in_words
 from keras_adjoint.doctor.rules import GROUPS_LOST, STORED_TWICE, TIE_LOST, WRONG_TRANSPOSE
 from keras_adjoint.keras_internals import own_variables
 from keras_adjoint.layers.bias import READS_SOURCE

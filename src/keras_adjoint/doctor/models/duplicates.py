@@ -14,7 +14,8 @@ import keras
 import numpy as np
 
 from keras_adjoint.doctor.models.kernels import Kernel
-from keras_adjoint.doctor.models.orders import Meaning, Order, meaning, order_between
+from keras_adjoint.doctor.models.orders import meaning, order_between
+from keras_adjoint.doctor.orders import Meaning, Order
 from keras_adjoint.keras_internals import own_variables
 
 MIN_DISTINCT = 8

@@ -2,22 +2,18 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
 
+from keras_adjoint.doctor.orders import BACKWARD, FORWARD, Role
 from keras_adjoint.keras_internals import nn_operations, numpy_operations, own_variables
 from keras_adjoint.layers.registry import nearest_class
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.calls import Call
 
 L = keras.layers
-
-Role = Literal["forward", "backward"]
-
-FORWARD: Role = "forward"  # shape (*taps, I, O), from I channels per group to O
-BACKWARD: Role = "backward"  # the same shape, from O channels to I: what a transposed convolution does
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,36 +1,28 @@
-"""Which order of axes leads from one kernel to another, and what that makes of the second: a copy, an adjoint, or neither.
-
-A kernel of shape (*taps, I, O) can be flipped along its taps, have its spatial axes in reverse order (H and W swapped),
-and have its channels swapped. A matrix is a kernel without taps, and swapping its channels is its transpose.
-"""
+"""Which order of axes leads from one kernel to another, and what that makes of the second: a copy, an adjoint, or neither."""
 
 from dataclasses import dataclass
-from itertools import combinations
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from keras import ops
 
-from keras_adjoint.doctor.models.kernels import BACKWARD, FORWARD, Kernel
+from keras_adjoint.doctor.models.kernels import Kernel
+from keras_adjoint.doctor.orders import (
+    ADJOINT,
+    ADJOINT_ORDER,
+    ALL,
+    BACKWARD,
+    COPY,
+    FORWARD,
+    LAYOUTS,
+    UNCHANGED,
+    WRONG,
+    Meaning,
+    Order,
+)
 from keras_adjoint.kernels.layouts import transpose_kernel
 from keras_adjoint.ops.dot_test import evaluate, random_probe
 from keras_adjoint.testing.check import check_adjoint
-
-Order: TypeAlias = tuple[str, ...]  # kinds of `transpose_kernel`, one after the other
-Meaning = Literal["copy", "adjoint", "wrong"]
-
-LAYOUTS = {2: "IO", 3: "WIO", 4: "HWIO", 5: "DHWIO"}
-
-COPY: Meaning = "copy"  # the same operator once more
-ADJOINT: Meaning = "adjoint"  # the kernel of the adjoint, for the layer that holds it
-WRONG: Meaning = "wrong"  # neither, although the values are the same
-
-KINDS = ("flip", "swap_spatial", "swap_channels")
-ALL: list[Order] = [kinds for count in range(len(KINDS) + 1) for kinds in combinations(KINDS, count)]
-WORDS = {"flip": "flipped", "swap_spatial": "H and W swapped", "swap_channels": "channels swapped"}
-
-UNCHANGED: Order = ()
-ADJOINT_ORDER: Order = ("flip", "swap_channels")  # what a plain convolution needs in order to compute the adjoint
 
 
 def meanings(first: Kernel, second: Kernel) -> dict[Order, Meaning]:
@@ -79,13 +71,6 @@ def rearranged(kernel: np.ndarray, kinds: Order, groups: int = 1) -> np.ndarray 
     for kind in kinds:
         kernel = transpose_kernel(kernel, kind, layout=LAYOUTS[kernel.ndim], groups=groups)
     return kernel
-
-
-def in_words(kinds: Order, axes: int = 4) -> str:
-    """An order of a kernel with so many axes as people say it."""
-    if axes == 2 and kinds:
-        return "transposed"
-    return " and ".join(WORDS[kind] for kind in kinds) or "unchanged"
 
 
 # --- how far an order is from the adjoint's

@@ -9,13 +9,13 @@ from keras import ops
 
 from keras_adjoint.doctor.models.kernels import Kernel
 from keras_adjoint.keras_internals import nn_operations, numpy_operations
+from keras_adjoint.kernels import VARIABLES
 from keras_adjoint.layers.adjoint import linear_adjoint
 from keras_adjoint.layers.registry import class_with_rule, nearest_class
 from keras_adjoint.layers.sharing import copy_value
 from keras_adjoint.layers.sized import Sized
 from keras_adjoint.layers.sizes import recorded_shapes, spatial
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.models.facts import KERNELS
 from keras_adjoint.ops import Tensor
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def adjoint_in_place(context: "ModelContext", first: Kernel, second: Kernel, *, 
     """
     source, replaced = first.owner, second.owner
     check_reachable(context, replaced)
-    if class_with_rule(source) is None or first.name not in KERNELS:
+    if class_with_rule(source) is None or first.name not in VARIABLES:
         raise ByHand(f"`{source.name}` has no adjoint that reads this kernel alone")
     if not second.is_constant and nearest_class(replaced, REPLACEABLE) is None:
         raise ByHand(f"a `{type(replaced).__name__}` does more with its kernel than an adjoint would")

@@ -33,9 +33,9 @@ from keras_adjoint.doctor.scripts.values import (
     kernels_among,
     layer_type,
 )
-from keras_adjoint.models.facts import KERNELS
+from keras_adjoint.kernels import VARIABLES
 
-KERNEL_ATTRIBUTES = (*KERNELS, "_kernel")
+KERNEL_ATTRIBUTES = (*VARIABLES, "_kernel")
 WEIGHTS = ("weights", "trainable_weights", "variables", "trainable_variables")
 MODELS = ("keras.Model", "keras.models.Model", "keras.Sequential", "keras.models.Sequential", "keras.Functional")
 ADJOINTS = ("keras_adjoint.adjoint",)

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import libcst as cst
 
-from keras_adjoint.doctor.models.orders import KINDS, LAYOUTS
+from keras_adjoint.doctor.orders import KINDS, LAYOUTS
 from keras_adjoint.doctor.scripts.syntax import literal
 from keras_adjoint.doctor.scripts.values import Array, KernelExpression, Value
 

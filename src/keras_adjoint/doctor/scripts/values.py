@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from keras_adjoint.doctor.models.kernels import BACKWARD, FORWARD, Role
+from keras_adjoint.doctor.orders import BACKWARD, FORWARD, Role
 
 if TYPE_CHECKING:
     import libcst as cst

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from keras_adjoint.doctor.finding import ERROR, Finding
-from keras_adjoint.doctor.models.kernels import BACKWARD, FORWARD
-from keras_adjoint.doctor.models.orders import ADJOINT_ORDER, UNCHANGED, Order, in_words
+from keras_adjoint.doctor.orders import ADJOINT_ORDER, BACKWARD, FORWARD, UNCHANGED, Order, in_words
 from keras_adjoint.doctor.rules import FILTERS_FIRST, GROUPS_LOST, LAYER_NOT_BUILT, WRONG_TRANSPOSE
 from keras_adjoint.doctor.scripts.flow import Script
 from keras_adjoint.doctor.scripts.syntax import Edit, ScriptChange, descendants, text_of

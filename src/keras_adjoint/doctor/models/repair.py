@@ -1,12 +1,8 @@
-"""Repaired copies: of a model, some layers replaced and the outputs compared; of a script, some expressions replaced.
+"""Repaired copies of models: some layers are replaced and the outputs compared; everything else stays the very same."""
 
-Everything else stays the very same.
-"""
-
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -21,17 +17,12 @@ from keras_adjoint.doctor.models.outputs import (
     rounding_of_model,
 )
 from keras_adjoint.doctor.models.replacements import Replacement, computed
-from keras_adjoint.doctor.rules import examine_script
 from keras_adjoint.keras_internals import Functional
 from keras_adjoint.layers.adjoint import probe_shape
 from keras_adjoint.models.graph import graph_of
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.dot_test import evaluate, random_probe
 from keras_adjoint.recursion import deep_recursion
-
-if TYPE_CHECKING:
-    from keras_adjoint.doctor.scripts.syntax import ScriptChange
-
 
 Chains: TypeAlias = dict[int, list[keras.layers.Layer]]  # by the `id` of what is replaced
 
@@ -157,28 +148,3 @@ class Rebuilder:
             return lambda tensor, *constants, **options: applied(chain, tensor)
         unchanged: Callable[..., Tensor] = self.model(operation)
         return unchanged
-
-
-def repair_script(
-    text: str, path: str, findings: Sequence["Finding[ScriptChange]"]
-) -> tuple[str, list["Finding[ScriptChange]"]]:
-    """(the repaired text, the findings that are gone).
-
-    Edits that overlap an earlier one are left out, and so is whatever would still be found afterwards.
-    """
-    from keras_adjoint.doctor.scripts.syntax import MAX_RECURSION
-
-    made: list[ScriptChange] = []
-    repaired = []
-    for finding in findings:
-        change = finding.change
-        if change is not None and not any(change.source.overlap(change, other) for other in made):
-            made.extend([change] if change not in made else [])
-            repaired.append(finding)
-    if not made:
-        return text, []
-    with deep_recursion(MAX_RECURSION):
-        text = made[0].source.edited(made)
-    before = Counter(finding.rule for finding in findings)
-    after = Counter(finding.rule for finding in examine_script(text, path))
-    return text, [finding for finding in repaired if after[finding.rule] < before[finding.rule]]

@@ -1,0 +1,167 @@
+"""What surrounds the work of every command: an end in one line whatever happens, a time limit, and the import of Keras."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import typer
+
+from keras_adjoint_cli.errors import FAILED, INTERRUPTED, TIMED_OUT, UNUSABLE, Failed, Unusable, message_of, print_error
+from keras_adjoint_cli.printable import printable_output
+from keras_adjoint_cli.progress import clear_line, progress, write_raw
+
+BACKENDS = ("tensorflow", "jax", "torch")
+GRACE = 3.0  # seconds for the work to clean up in, after the time limit
+
+
+class TimedOut(BaseException):
+    """The time limit is over. No library takes it for an error of its own."""
+
+
+@contextmanager
+def session(*, debug: bool = False, timeout: float | None = None, needs_keras: bool = True) -> Iterator[None]:
+    """Let a command work, and turn every exception into one line and an exit status.
+
+    Args:
+        debug: Whether to show where exceptions come from.
+        timeout: Seconds after which the work is stopped, if any.
+        needs_keras: Whether Keras is imported before.
+    """
+    try:
+        with printable_output(), time_limit(timeout):
+            if needs_keras:
+                start_keras()
+            with interruptible():
+                yield
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt as error:
+        if debug:
+            raise
+        print_error("interrupted; no file is left half-written")
+        raise typer.Exit(INTERRUPTED) from error
+    except TimedOut as error:
+        print_error(out_of_time(timeout))
+        raise typer.Exit(TIMED_OUT) from error
+    except Exception as error:
+        if debug:
+            raise
+        print_error(message_of(error))
+        raise typer.Exit(FAILED if isinstance(error, Failed) else UNUSABLE) from error
+
+
+# --- Keras
+
+
+def start_keras() -> None:
+    """Import Keras and the library, or say in one line why that cannot be."""
+    from keras_adjoint import import_library
+    from keras_adjoint_cli.without_tensorflow import keep_tensorflow_out
+
+    if "keras" not in sys.modules:
+        check_backend()
+    try:
+        with progress("Importing Keras"):
+            import_library()
+            keep_tensorflow_out()
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise Unusable(f"Keras cannot be imported: {type(error).__name__}: {reason}") from error
+
+
+def check_backend() -> None:
+    """Raise an `Unusable` unless the backend that Keras will use exists and is installed."""
+    from keras_adjoint.default_backend import configured_backend, is_installed, settle_backend
+
+    settle_backend()
+    asked = os.environ.get("KERAS_BACKEND")
+    backend = asked or configured_backend()
+    installed = [name for name in BACKENDS if is_installed(name)]
+    if not installed:
+        raise Unusable('No backend of Keras is installed. Install one: pip install "keras-adjoint[jax]"')
+    if backend not in BACKENDS:
+        raise Unusable(
+            f"The backends are {', '.join(BACKENDS)}, of which {' and '.join(installed)} can be imported here. "
+            f"Received: {'KERAS_BACKEND=' if asked else 'in keras.json '}{backend}"
+        )
+    if backend not in installed:
+        raise Unusable(
+            f'{backend} is not installed: pip install "keras-adjoint[{backend}]", or use {" or ".join(installed)}. '
+            f"Received: KERAS_BACKEND={backend}"
+        )
+
+
+# --- interruption
+
+
+def stop_at_once(signum: int, frame: FrameType | None) -> None:
+    """End the process, from the handler of a signal; not for when a file is being written.
+
+    While Python imports, an exception would be taken for a failed import, and be shown with a traceback.
+    """
+    clear_line()
+    write_raw("keras-adjoint: interrupted\n")
+    os._exit(INTERRUPTED)
+
+
+def stop_on_interrupt() -> None:
+    """Have Ctrl-C end the process at once, unless it is ignored, as it is in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, stop_at_once)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside, Ctrl-C is an exception, by which what is half-written is removed."""
+    if signal.getsignal(signal.SIGINT) is not stop_at_once:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, stop_at_once)
+
+
+# --- the time limit
+
+
+def out_of_time(timeout: float | None) -> str:
+    return f"stopped after {timeout:g} s, the time limit; no file is left half-written"
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Raise `TimedOut` in what runs inside after some seconds; end the process if that does not help."""
+    if seconds is None:
+        yield
+        return
+    main, ended, alarm = threading.main_thread(), threading.Event(), getattr(signal, "SIGALRM", None)
+
+    def watch() -> None:
+        if ended.wait(seconds):
+            return
+        if alarm is not None and main.ident is not None:
+            signal.pthread_kill(main.ident, alarm)
+            if ended.wait(GRACE):
+                return
+        clear_line()
+        write_raw(f"keras-adjoint: {out_of_time(seconds)}\n")
+        os._exit(TIMED_OUT)
+
+    before = None if alarm is None else signal.signal(alarm, give_up)
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if alarm is not None:
+            signal.signal(alarm, before)
+
+
+def give_up(signum: int, frame: FrameType | None) -> None:
+    raise TimedOut

@@ -1,0 +1,39 @@
+"""Standard output and error, whose readers may stop before the end, as `head` does, and whose disk may be full."""
+
+import io
+import os
+import sys
+from typing import Any
+
+from keras_adjoint_cli.errors import UNUSABLE, print_error
+
+
+class Pipe(io.FileIO):
+    """A file descriptor to write to; what is written after its reader has stopped is lost without an error."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return memoryview(data).nbytes
+
+
+def tolerate_readers_that_stop() -> None:
+    """Let the command go on to its end, with the exit status of its work, when nobody reads what it prints."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and not stream.isatty():
+            stream.flush()
+            raw = io.BufferedWriter(Pipe(os.dup(stream.fileno()), "w"))
+            setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=name == "stderr"))
+
+
+def flush_output() -> None:
+    """Write what is left to write, or say in one line why that cannot be."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        sys.stdout = None  # or Python would try once more, and show a traceback
+        print_error(f"standard output cannot be written to: {error.strerror}")
+        sys.exit(UNUSABLE)

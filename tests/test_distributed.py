@@ -1,0 +1,195 @@
+"""Wrappers around every layer whose adjoint needs a size: at two sizes, at unknown ones, against the dense matrix."""
+
+import keras
+import numpy as np
+import pytest
+from encoders import values
+from extent import EXHAUSTIVE
+from helpers import double_or_single, in_turn, matrix, operators, tolerance
+from layer_list import FIRST, LAYERS, Case, randomize
+
+import keras_adjoint as ka
+
+L = keras.layers
+
+
+@keras.saving.register_keras_serializable(package="test_distributed")
+class Differences(L.Layer):
+    """A linear layer without a rule."""
+
+    def call(self, x):
+        return x[:, 1:] - x[:, :-1]
+
+    def compute_output_shape(self, shape):
+        return (shape[0], None if shape[1] is None else shape[1] - 1, *shape[2:])
+
+
+def distributed(layer):
+    return L.TimeDistributed(layer, dtype=layer.dtype_policy)
+
+
+def normalised(layer):
+    return L.SpectralNormalization(layer, dtype=layer.dtype_policy)
+
+
+# Each with the axes of steps.
+WRAPPERS = {
+    "distributed": (distributed, (2,)),
+    "distributed twice": (lambda layer: distributed(distributed(layer)), (2, 1)),
+    "normalised": (normalised, ()),
+    "normalised, distributed": (lambda layer: distributed(normalised(layer)), (2,)),
+}
+
+
+def built(case):
+    layer = case.make(double_or_single(case, "float64"))
+    layer.build((None, *case.shape))
+    randomize(layer)
+    return layer
+
+
+def needs_size(case):
+    wrapped = case.title.startswith(("time distributed", "spectral"))
+    if case.merges or wrapped or case.title.startswith("embedding") or not case.is_built_anywhere:
+        return False
+    return getattr(case.adjoint(built(case)), "needs_output_size", False)
+
+
+def wrappers_of(case):
+    """Those that take a layer: only one with a kernel and with its channels last is normalised at several sizes."""
+    normal = hasattr(built(case), "kernel") and case.settings.get("data_format") != FIRST
+    return [name for name in WRAPPERS if normal or not name.startswith("normalised")]
+
+
+OWN = Case("without a rule", Differences, lambda dtype: Differences(dtype=dtype), (5, 2))
+SIZED = [case for case in (*LAYERS, OWN) if needs_size(case)]
+
+
+def pairs():
+    """Every layer in every wrapper that takes it, of which `make test` runs one for each layer."""
+    for number, case in enumerate(SIZED):
+        names = wrappers_of(case)
+        yield from ((case, name) for name in (names if EXHAUSTIVE else [names[number % len(names)]]))
+
+
+def backends(pair):
+    case, _ = pair
+    return (
+        TURNS if case.settings.get("data_format") != FIRST else ("torch",)
+    )  # TensorFlow's CPU has no such convolutions
+
+
+# JAX compiles the call of every step.
+TURNS = ("torch", "tensorflow", "torch", "torch", "jax", "torch", "torch")
+wrapped = pytest.mark.parametrize(
+    ("case", "wrapper"), in_turn(list(pairs()), name=lambda pair: ", ".join(map(str, pair)), backends=backends)
+)
+
+
+def shapes_of(case):
+    """Shapes of two sizes."""
+    if case.layer_class is L.Reshape:
+        return case.shape, case.shape[::-1]
+    channels = 0 if case.settings.get("data_format") == FIRST else len(case.shape) - 1
+    return case.shape, tuple(size + (axis != channels) for axis, size in enumerate(case.shape))
+
+
+def forward_matrix(case, layer, shape):
+    """The matrix of a layer alone, at one size."""
+    forward, _ = operators(case, layer, ka.adjoint(layer))
+    return matrix(forward, shape, layer.compute_dtype)
+
+
+def multiplied(arrays, a, shape):
+    """The matrix applied to every step of an array, whose steps have the shape of the matrix's inputs."""
+    steps = arrays.shape[: arrays.ndim - len(shape)]
+    return arrays.reshape(*steps, -1) @ a.T
+
+
+def check(found, expected, bound):
+    found = values(found)
+    np.testing.assert_allclose(found, expected.reshape(found.shape), rtol=0, atol=bound * np.abs(expected).max())
+
+
+def random(*shape):
+    return np.random.default_rng(0).normal(size=shape)
+
+
+@wrapped
+def test_at_two_sizes(case, wrapper):
+    wrap, steps = WRAPPERS[wrapper]
+    layer, inner, shapes = wrap(built(case)), built(case), shapes_of(case)
+    xs = [keras.Input((*steps, *shape), dtype=layer.dtype) for shape in shapes]
+    model = keras.Model(xs, [layer(x) for x in xs])
+    ys = [random(3, *y.shape[1:]) for y in model.outputs]
+    bound = 10 * tolerance(case, inner)
+    every, alone = ka.adjoint(model)(ys), ka.adjoint(layer)
+    for shape, x, y, found in zip(shapes, xs, ys, every, strict=True):
+        a = forward_matrix(case, inner, shape)
+        expected = multiplied(y, a.T, y.shape[1 + len(steps) :])
+        assert tuple(found.shape) == (3, *x.shape[1:])
+        check(found, expected, bound)
+        one_step = alone.output_size_like(x)
+        for size in (one_step, np.zeros((1, *x.shape[1:]))):
+            check(alone(y, output_size=size), expected, bound)
+    if ys[0].shape == ys[1].shape:
+        with pytest.raises(ka.SizeError):
+            alone(ys[0])
+    else:
+        check(alone(y), expected, bound)
+
+
+@wrapped
+def test_at_unknown_sizes(case, wrapper, tmp_path):
+    wrap, steps = WRAPPERS[wrapper]
+    inner, shapes = built(case), shapes_of(case)
+    unknown = [one if one == two else None for one, two in zip(*shapes, strict=True)]
+    if isinstance(inner, (L.Flatten, L.Reshape)):  # which go back to one unknown size
+        first = unknown.index(None)
+        shapes = shapes[:1]
+        unknown = [*case.shape[:first], None, *case.shape[first + 1 :]]
+    x = keras.Input((*steps, *unknown), dtype=inner.dtype)
+    model = ka.autoencoder(keras.Model(x, wrap(built(case))(x)), bias="none", pooling="average")
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    for shape in shapes:
+        a, given = forward_matrix(case, inner, shape), random(2, *steps, *shape)
+        expected = multiplied(given, a.T @ a, shape)
+        for each in (model, loaded):
+            found = each(given) - each(np.zeros_like(given))
+            assert tuple(found.shape) == given.shape
+            check(found, expected, 10 * tolerance(case, inner))
+
+
+@pytest.mark.any_backend
+def test_a_size_that_a_wrapper_is_called_with_later_is_seen():
+    for wrap, steps in (WRAPPERS["distributed"], WRAPPERS["normalised"]):
+        layer = wrap(L.Conv1D(3, 3, strides=2, padding="same"))
+        y = random(1, *layer(keras.Input((*steps, 27, 2))).shape[1:])
+        adjoint = ka.adjoint(layer)
+        assert tuple(adjoint(y).shape) == (1, *steps, 27, 2)
+        layer(keras.Input((*steps, 28, 2)))
+        with pytest.raises(ka.SizeError, match="27 or 28"):
+            adjoint(y)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    "size", [(9, 7), [9, 7], (1, 9, 7, 2), (1, 5, 9, 7, 2), np.array([9, 7]), np.zeros((1, 5, 9, 7, 2))]
+)
+def test_the_forms_of_a_size(size):
+    layer = distributed(L.Conv2D(3, 3, strides=2, padding="same"))
+    layer.build((None, 5, None, None, 2))
+    y = np.ones((1, 5, 5, 4, 3), "float32")
+    assert tuple(ka.adjoint(layer)(y, output_size=size).shape) == (1, 5, 9, 7, 2)
+    assert ka.adjoint(layer)(keras.Input(y.shape[1:]), output_size=size).shape == (None, 5, 9, 7, 2)
+    if getattr(size, "ndim", 1) == 1 and len(size) < 5:
+        assert tuple(ka.adjoint(layer, output_size=size)(y).shape) == (1, 5, 9, 7, 2)
+
+
+@pytest.mark.any_backend
+def test_a_tensor_without_steps_is_refused():
+    layer = distributed(L.Dense(3))
+    layer.build((None, 5, 4))
+    with pytest.raises(ValueError, match=r"axis of steps .*Received: a tensor of shape \(2, 3\)"):
+        ka.adjoint(layer)(np.ones((2, 3), "float32"))
