@@ -35,8 +35,8 @@ def convolution_bound(kernel: Tensor, convolution: Convolution) -> Tensor:
 
 
 def _by_symbol(kernel: Tensor, convolution: Convolution) -> Tensor:
-    taps, channels, _, filters = kernel.shape
-    grids, dtype = grids_of(convolution), kernel.dtype
+    taps, channels, _, filters = map(int, kernel.shape)
+    grids, dtype = grids_of(convolution, channels, filters), kernel.dtype
     waves = np.concatenate([grid.waves for grid in grids])
     fixed = ops.stop_gradient(kernel)
     step = max(1, MOST_NUMBERS // (waves.shape[1] * math.prod(kernel.shape[1:])))
