@@ -148,6 +148,32 @@ def test_the_layers_inside_are_checked_and_those_around_are_not():
     ka.plot_mirror(encoder)
 
 
+@pytest.mark.any_backend
+def test_features_behind_it_are_projected_and_those_inside_are_of_the_model():
+    model, encoder = encoders(chain)
+    x = random(2, STEPS, 8, 2)
+    expected = at_each_step(ka.deconvnet(model, model.layers[-1], activation="gradient"), x)
+    for layer in ("each", encoder.get_layer("each")):
+        assert_close(values(ka.deconvnet(encoder, layer, activation="gradient")(x)), expected)
+    for layer in model.layers[-2:]:
+        with pytest.raises(
+            ValueError, match=r"called at every step.*`keras_adjoint.deconvnet\(distributed.layer, ...\)`"
+        ):
+            ka.deconvnet(encoder, layer)
+        ka.deconvnet(encoder.get_layer("each").layer, layer, activation="gradient")
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("name", ["maxima", "pooling", "flatten", "model"])
+def test_a_mirror_can_be_mirrored(name, tmp_path):
+    make, shape = STOCK[name]
+    x = keras.Input((STEPS, *shape))
+    mirror = ka.mirror(keras.Model(x, L.TimeDistributed(make())(x)))
+    mirror.save(tmp_path / "m.keras")
+    for each in (mirror, keras.saving.load_model(tmp_path / "m.keras")):
+        assert ka.mirror(each).output_shape == each.input_shape
+
+
 # --- untie
 
 STOCK = {
