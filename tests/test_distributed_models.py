@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from autodiff import gradients
 from encoders import EXACT, assert_close, values
-from helpers import in_turn
+from helpers import RARELY_JAX, in_turn
 from keras import ops
 from layer_list import randomize
 
@@ -73,7 +73,7 @@ def random(*shape):
     return np.random.default_rng(0).normal(size=shape).astype("float32")
 
 
-@pytest.mark.parametrize("name", in_turn(MODELS))
+@pytest.mark.parametrize("name", in_turn(MODELS, backends=lambda case: RARELY_JAX))
 def test_mirrors(name, tmp_path):
     for policies, steps in zip(POLICIES, (STEPS, None, STEPS), strict=True):
         model, encoder = encoders(MODELS[name], steps)
@@ -87,7 +87,7 @@ def test_mirrors(name, tmp_path):
     assert_close(values(keras.saving.load_model(tmp_path / "m.keras")(code)), expected)
 
 
-@pytest.mark.parametrize("name", in_turn(MODELS))
+@pytest.mark.parametrize("name", in_turn(MODELS, backends=lambda case: RARELY_JAX))
 def test_the_gradient(name, tmp_path):
     _, encoder = encoders(MODELS[name])
     x = random(2, STEPS, 8, 2)
@@ -98,7 +98,7 @@ def test_the_gradient(name, tmp_path):
     assert_close(values(keras.saving.load_model(tmp_path / "m.keras")(x, training=False)), expected)
 
 
-@pytest.mark.parametrize("name", in_turn(["nested", "steps_inside"]))
+@pytest.mark.parametrize("name", in_turn(["nested", "steps_inside"], backends=lambda case: RARELY_JAX))
 def test_training_computes_what_the_encoder_computes(name):
     """Statistics of batch normalisation are those of one step, also where the model's layers became the autoencoder's."""
     _, encoder = encoders(MODELS[name])
@@ -191,8 +191,10 @@ STOCK = {
 }
 
 
-@pytest.mark.parametrize("name", in_turn(STOCK))
-@pytest.mark.parametrize("to", ["conv_transpose", "conv"])
+UNTIED = [(name, to) for name in STOCK for to in ("conv_transpose", "conv")]
+
+
+@pytest.mark.parametrize(("name", "to"), in_turn(UNTIED, name=" as ".join, backends=lambda case: RARELY_JAX))
 def test_untied(name, to, tmp_path):
     make, shape = STOCK[name]
     x = keras.Input((STEPS, *shape))
