@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from keras_adjoint.doctor.finding import NOTE, Finding
 from keras_adjoint_cli.errors import Unusable
 from keras_adjoint_cli.files.destination import check_output
+from keras_adjoint_cli.files.limits import Limits
 from keras_adjoint_cli.session import start_keras
 
 if TYPE_CHECKING:
@@ -24,16 +25,16 @@ def wrong(findings: list[Finding[Any]], *, strict: bool) -> list[Finding[Any]]:
     return [finding for finding in findings if strict or finding.severity != NOTE]
 
 
-def open_file(file: Path, modules: list[str] | None) -> "ExaminedFile":
+def open_file(file: Path, modules: list[str] | None, limits: Limits) -> "ExaminedFile":
     """A file with what was found in it; Keras is imported for models alone."""
     if kind_of(file) == SCRIPT:
         from keras_adjoint_cli.actions.examined_script import ScriptFile
 
-        return ScriptFile(file, modules)
+        return ScriptFile(file, modules, limits)
     start_keras()
     from keras_adjoint_cli.actions.examined_model import ModelFile
 
-    return ModelFile(file, modules)
+    return ModelFile(file, modules, limits)
 
 
 def kind_of(file: Path) -> str:

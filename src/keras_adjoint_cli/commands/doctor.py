@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from keras_adjoint_cli.errors import Unusable
-from keras_adjoint_cli.options import AsJson, Debug, Modules, Timeout
+from keras_adjoint_cli.options import AsJson, Debug, Limit, Modules, Timeout
 from keras_adjoint_cli.session import session
 
 EXAMPLES = (
@@ -41,6 +41,7 @@ def doctor(
     strict: Annotated[bool, typer.Option("--strict", help="Let notes lead to exit status 1 as well.")] = False,
     modules: Modules = None,
     timeout: Timeout = None,
+    limit: Limit = None,
     debug: Debug = False,
 ) -> None:
     """Find common mistakes with transposed kernels.
@@ -58,12 +59,13 @@ def doctor(
     with session(debug=debug, timeout=timeout, needs_keras=False):
         from keras_adjoint_cli.actions.doctor import open_file, target_for, wrong
         from keras_adjoint_cli.console import print_json
+        from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.output.doctor import as_data, show
 
         if (output or force) and not fix:
             raise Unusable("-o and --force are for the repaired copy that --fix writes.")
         target = target_for(file, output, force) if fix else None
-        examined = open_file(file, modules)
+        examined = open_file(file, modules, read_limits(limit))
         outcome = None if target is None else examined.repair(target)
         if as_json:
             print_json(as_data(file, examined, outcome, strict=strict))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint_cli.options import AsJson, Debug, ModelFile, Modules, Timeout
+from keras_adjoint_cli.options import AsJson, Debug, Limit, ModelFile, Modules, Timeout
 from keras_adjoint_cli.session import session
 
 EXAMPLES = ("inspect model.keras", "inspect model.keras --batch 32", "inspect model.keras --json")
@@ -18,6 +18,7 @@ def inspect(
     as_json: AsJson = False,
     modules: Modules = None,
     timeout: Timeout = None,
+    limit: Limit = None,
     debug: Debug = False,
 ) -> None:
     """List every layer of a model: its kernel and sizes, its adjoint, and what a mirror does about it.
@@ -36,11 +37,12 @@ def inspect(
         from keras_adjoint.models.facts import facts_about_layers, totals
         from keras_adjoint.models.graph import trace
         from keras_adjoint_cli.console import print_json
+        from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.inspect import as_data, can_be_mirrored, show
         from keras_adjoint_cli.progress import progress
 
-        model, decisions, problem = load(file, modules), None, ""
+        model, decisions, problem = load(file, modules, read_limits(limit)), None, ""
         try:
             graph = trace(model)
         except NoRuleError as error:

@@ -9,7 +9,7 @@ import typer
 from keras_adjoint_cli.commands.deconv import Limits
 from keras_adjoint_cli.commands.mirror import Policy
 from keras_adjoint_cli.errors import Unusable
-from keras_adjoint_cli.options import AsJson, Debug, Force, ModelFile, Modules, Timeout
+from keras_adjoint_cli.options import AsJson, Debug, Force, Limit, ModelFile, Modules, Timeout
 from keras_adjoint_cli.session import session
 
 EXAMPLES = (
@@ -44,6 +44,7 @@ def report(
     as_json: AsJson = False,
     modules: Modules = None,
     timeout: Timeout = None,
+    limit: Limit = None,
     debug: Debug = False,
 ) -> None:
     """Write one HTML file about a model and its mirror: a page with pictures that needs no network and runs no script.
@@ -61,12 +62,13 @@ def report(
         from keras_adjoint_cli.actions.report import make, write
         from keras_adjoint_cli.console import print_json
         from keras_adjoint_cli.files.destination import check_output
+        from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.report import as_data, show
 
         pictures = images or []
         check_output(output, inputs=[file, *pictures], suffixes=[".html", ".htm"], force=force)
-        facts = make(load(file, modules), file, pictures, texts=policy or (), limits=limits)
+        facts = make(load(file, modules, read_limits(limit)), file, pictures, texts=policy or (), limits=limits)
         size = write(facts, output)
         if as_json:
             print_json(as_data(file, output, facts, size))
