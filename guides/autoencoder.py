@@ -12,12 +12,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import keras_adjoint as ka  # before Keras, so that it finds whichever backend is installed
+
 import keras
 import matplotlib.pyplot as plt
 import skimage.data
 from keras import layers
-
-import keras_adjoint as ka
 
 EPOCHS = 5 if "--quick" in sys.argv else 60
 

@@ -8,11 +8,11 @@
 import tempfile
 from pathlib import Path
 
+import keras_adjoint as ka  # before Keras, so that it finds whichever backend is installed
+
 import keras
 import numpy as np
 from keras import layers, ops
-
-import keras_adjoint as ka
 
 keras.utils.set_random_seed(1)
 

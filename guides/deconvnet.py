@@ -9,13 +9,13 @@
 # %%
 import sys
 
+import keras_adjoint as ka  # before Keras, so that it finds whichever backend is installed
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pretrained_networks as pretrained
 import skimage.data
 import skimage.transform
-
-import keras_adjoint as ka
 
 STRONGEST = 2 if "--quick" in sys.argv else 4
 

@@ -23,6 +23,8 @@
 import sys
 from pathlib import Path
 
+import keras_adjoint as ka  # before Keras, so that it finds whichever backend is installed
+
 import numpy as np
 import pretrained_networks as pretrained
 import skimage.color
@@ -31,8 +33,6 @@ import skimage.filters
 import skimage.transform
 from matplotlib.figure import Figure
 from PIL import Image
-
-import keras_adjoint as ka
 
 FULL = "--full" in sys.argv
 SIZE = 353 if FULL else 97  # odd, see `pretrained_networks.py`

@@ -10,11 +10,11 @@ import io
 import tempfile
 from pathlib import Path
 
+import keras_adjoint as ka  # before Keras, so that it finds whichever backend is installed
+
 import keras
 import numpy as np
 from keras import layers
-
-import keras_adjoint as ka
 
 keras.utils.set_random_seed(1)
 encoder = keras.Sequential(

@@ -10,14 +10,14 @@
 # %%
 import sys
 
+import keras_adjoint as ka  # before Keras, so that it finds whichever backend is installed
+
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pretrained_networks as pretrained
 import skimage.data
 import skimage.transform
-
-import keras_adjoint as ka
 
 EPOCHS = 1 if "--quick" in sys.argv else 15
 

@@ -42,13 +42,13 @@
 # %%
 import sys
 
+import keras_adjoint as ka  # before Keras, so that it finds whichever backend is installed
+
 import keras
 import numpy as np
 import pretrained_networks as pretrained
 import skimage.data
 import skimage.transform
-
-import keras_adjoint as ka
 
 FULL = "--full" in sys.argv
 BUDGETS = (20, 80) if FULL else (2,)  # steps of training

@@ -41,13 +41,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import keras_adjoint as ka  # before Keras, so that it finds whichever backend is installed
+
 import keras
 import numpy as np
 import skimage.data
 from keras import layers, ops
 from matplotlib.figure import Figure
-
-import keras_adjoint as ka
 
 FULL = "--full" in sys.argv
 STEPS = tuple(range(200, 1401, 200)) if FULL else (3,)  # for one of these numbers an arm is trained

@@ -21,11 +21,11 @@
 # zero, up to rounding, only for the adjoint.
 
 # %%
+import keras_adjoint as ka  # before Keras, so that it finds whichever backend is installed
+
 import keras
 import numpy as np
 from keras import layers, ops
-
-import keras_adjoint as ka
 
 keras.utils.set_random_seed(1)
 random = np.random.default_rng(1)

@@ -140,7 +140,6 @@ def test_layers_that_are_shared_or_wrapped_are_checked_once(tmp_path):
 def test_an_odd_activation_is_not_taken_for_linear(tmp_path):
     model = keras.Sequential([keras.Input((4,)), layers.Activation("tanh")])
     result = run("check", saved(model, tmp_path), "--json")
-    assert result.exit_code == 0
     assert [layer["verdict"] for layer in json.loads(result.stdout)["layers"]] == ["not linear"]
 
 
@@ -148,9 +147,22 @@ def test_a_quantised_layer_is_linear_only_up_to_its_rounding(tmp_path):
     model = keras.Sequential([keras.Input((6,)), layers.Dense(4, name="dense")])
     model.quantize("int8")
     result = run("check", saved(model, tmp_path), "--json")
-    assert result.exit_code == 0
     (found,) = json.loads(result.stdout)["layers"]
     assert found["verdict"] == "not linear" and "int8" in found["reason"]
+
+
+@pytest.mark.parametrize("cell", [layers.GRUCell(3), layers.StackedRNNCells([layers.LSTMCell(2), layers.GRUCell(3)])])
+def test_a_cell_is_as_linear_as_its_recurrent_layer(cell, tmp_path):
+    model = keras.Sequential([keras.Input((5, 4)), layers.Dense(4), layers.RNN(cell)])
+    data = json.loads(run("check", saved(model, tmp_path), "--json").stdout)
+    assert {layer["verdict"] for layer in data["layers"] if layer["type"] != "Dense"} == {"not linear"}
+
+
+def test_a_model_of_which_nothing_can_be_tested_does_not_pass(tmp_path):
+    file = saved(keras.Sequential([keras.Input((5, 4)), layers.LSTM(3)]), tmp_path)
+    result = run("check", file)
+    assert result.exit_code == 1 and "None of them could be tested" in result.stdout
+    assert not json.loads(run("check", file, "--json").stdout)["ok"]
 
 
 # --- files that cannot

@@ -116,8 +116,8 @@ def test_sums_count_each_variable_once(name, tmp_path):
     assert data["tied_parameters"] <= data["parameters"] == model.count_params()
     if data["ok"]:
         assert data["own_parameters"] == ka.autoencoder(model).count_params() - model.count_params()
-    line = run("inspect", tmp_path / "model.keras").stdout.splitlines()[-1]
-    assert line.startswith(f"{data['parameters']:,} parameters, of which a mirror shares {data['tied_parameters']:,}")
+    line = f"{data['parameters']:,} parameters, of which a mirror shares {data['tied_parameters']:,}"
+    assert f"\n{line}" in run("inspect", tmp_path / "model.keras").stdout
     if name.startswith("autoencoder"):
         once, _ = inspected(encoder(), tmp_path)
         assert data["tied_parameters"] == once["tied_parameters"]  # of what undoes a tied layer the biases are no part
@@ -227,3 +227,31 @@ def test_a_narrow_terminal_gets_fewer_columns_and_is_told_so():
     printed = " ".join(console.file.getvalue().split())
     assert "conv 12 one" in printed and "three" in printed and "xxx" not in printed
     assert "Left out for width: long." in printed
+
+
+def test_a_terminal_that_would_cut_words_gets_lists():
+    console = Console(file=io.StringIO(), force_terminal=True, width=30, color_system=None)
+    rows = iter([("encoder/convolution", "28×28×1 → 14×14×8", "exact", "")])
+    print_table(console, ("layer", "sizes", "undone", "by"), rows, wrap=("sizes",), spare=("by",))
+    assert console.file.getvalue().split("\n") == [
+        "layer encoder/convolution",
+        "  sizes: 28×28×1 → 14×14×8",
+        "  undone: exact",
+        "",
+    ]
+
+
+def test_what_is_not_applied_is_not_said_to_be(tmp_path):
+    """The activation of the code is not repeated, and the kernel of an adjoint is that of its source."""
+    image = keras.Input((9, 8, 2))
+    x = layers.Conv2D(3, 3, activation="relu", name="first")(image)
+    code = layers.ReLU(name="code")(layers.Conv2D(2, 3, activation="relu", name="second")(x))
+    encoder = keras.Model(image, code)
+    data = json.loads(run("inspect", saved(encoder, tmp_path), "--json").stdout)
+    policies = {layer["layer"]: (layer["policies"].get("activation"), layer["left_out"]) for layer in data["layers"]}
+    assert policies == {"first": ("same", False), "second": ("same", False), "code": ("same", True)}
+    alone = keras.Model(image, layers.Conv2D(2, 3, activation="relu", name="second")(x))
+    data = json.loads(run("inspect", saved(alone, tmp_path), "--json").stdout)
+    assert [layer["policies"].get("activation") for layer in data["layers"]] == ["same", None]
+    text = run("inspect", saved(ka.autoencoder(alone), tmp_path)).stdout
+    assert "as first" in text and "as second" in text

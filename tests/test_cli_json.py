@@ -18,24 +18,25 @@ pytestmark = pytest.mark.any_backend
 COMMANDS = [command.callback.__name__ for command in app.registered_commands]
 
 
-def encoder():
+def with_a_gap():
     image = keras.Input((9, 8, 3))
     x = layers.AutoContrast(name="contrast")(layers.Conv2D(4, 3, activation="relu", name="conv")(image))
-    return keras.Model(image, x, name="encoder")
+    return keras.Model(image, layers.Conv2DTranspose(3, 3, name="back")(x), name="autoencoder")
 
 
 def mirrorable():
     image = keras.Input((9, 8, 3))
-    return keras.Model(image, layers.Conv2D(4, 3, activation="relu", name="conv")(image), name="encoder")
+    x = layers.Conv2D(4, 3, activation="relu", name="conv")(image)
+    return keras.Model(image, layers.Conv2DTranspose(3, 3, name="back")(x), name="autoencoder")
 
 
 CALLS = {
-    "inspect": (encoder, "model.keras"),
-    "check": (encoder, "model.keras"),
+    "inspect": (with_a_gap, "model.keras"),
+    "check": (with_a_gap, "model.keras"),
     "mirror": (mirrorable, "model.keras", "-o", "out.keras", "--autoencoder"),
     "kernel": (mirrorable, "in.npy", "-o", "out.npz", "--kind", "conv"),
     "deconv": (mirrorable, "model.keras", "photo.png", "--layer", "conv", "-o", "out.png"),
-    "report": (encoder, "model.keras", "-o", "out.html", "--images", "photo.png"),
+    "report": (with_a_gap, "model.keras", "-o", "out.html", "--images", "photo.png"),
     "doctor": (lost_tie, "model.keras", "--fix", "-o", "repaired.keras"),
 }
 

@@ -64,8 +64,8 @@ def test_what_it_says_to_people(file):
     assert result.exit_code == 0
     for words in (
         " kB.",
-        "2 of 3 layers are mirrored",
-        "3 of 3 adjoint tests passed",
+        "layers mirrored by their exact adjoints: 2 of 3",
+        "adjoint tests passed: 3 of 3",
         "cat, astronaut, coffee",
     ):
         assert words in result.stdout

@@ -2,8 +2,10 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
+from command_line import run_in_new_process
 
 from keras_adjoint import default_backend
 
@@ -49,6 +51,20 @@ def test_what_the_user_asks_for_stays_even_if_it_is_missing(settled):
 
 def test_nothing_is_named_where_nothing_is_installed(settled):
     assert settled(set()) is None
+
+
+@pytest.mark.parametrize("guide", ["which_transpose", "channels_and_biases"])
+def test_a_guide_runs_where_only_jax_is_installed(guide, tmp_path):
+    """Nothing says so: neither `KERAS_BACKEND` nor Keras' configuration."""
+    file = Path(__file__).parents[1] / "guides" / f"{guide}.py"
+    script = f"""
+import runpy, sys
+sys.modules["tensorflow"] = sys.modules["torch"] = None
+sys.argv = [{str(file)!r}, "--quick"]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    result = run_in_new_process("-c", script, without=["KERAS_BACKEND"], KERAS_HOME=str(tmp_path))
+    assert result.returncode == 0 and result.stdout, result.stderr
 
 
 def test_nothing_is_named_once_keras_is_imported(monkeypatch):

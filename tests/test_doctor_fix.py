@@ -59,7 +59,7 @@ def fixed(model, folder, *options):
     before = file.read_bytes()
     result = run("doctor", file, "--fix", "--json", *options)
     assert file.read_bytes() == before
-    data = json.loads(result.stdout)
+    (data,) = json.loads(result.stdout)["files"]
     assert data["repair"]["output"] == str(folder / "model.repaired.keras")
     copy = keras.saving.load_model(folder / "model.repaired.keras")
     inputs = random_inputs(model)
@@ -165,7 +165,7 @@ def test_what_would_change_outputs_is_refused(tmp_path):
     give(back, conv, lambda kernel: ka.transpose_kernel(kernel, "conv"))
     model.save(tmp_path / "model.keras")
     result = run("doctor", tmp_path / "model.keras", "--fix", "--json")
-    (refused,) = json.loads(result.stdout)["repair"]["refused"]
+    (refused,) = json.loads(result.stdout)["files"][0]["repair"]["refused"]
     assert refused["place"] == "back" and "other values" in refused["reason"]
     assert result.exit_code == 1 and not (tmp_path / "model.repaired.keras").exists()
 
@@ -284,7 +284,7 @@ def test_safe_edits_are_made_and_others_left_to_the_user(title, tmp_path):
     file = script(tmp_path, f"{START}{before}\n")
     result = run("doctor", file, "--fix", "--json")
     if after is None:
-        assert result.exit_code == 1 and json.loads(result.stdout)["repair"]["output"] is None
+        assert result.exit_code == 1 and json.loads(result.stdout)["files"][0]["repair"]["output"] is None
         assert not (tmp_path / "script.repaired.py").exists()
     else:
         assert (tmp_path / "script.repaired.py").read_text() == f"{START}{after}\n"
@@ -356,16 +356,19 @@ def test_notes_alone_fail_only_where_that_is_asked_for(tmp_path):
     plain, strict = (run("doctor", tmp_path / "model.keras", "--json", *options) for options in ((), ("--strict",)))
     assert (plain.exit_code, strict.exit_code) == (0, 1)
     plain, strict = json.loads(plain.stdout), json.loads(strict.stdout)
-    assert (plain["ok"], strict["ok"]) == (True, False) and plain["findings"] == strict["findings"] != []
+    assert (plain["ok"], strict["ok"]) == (True, False)
+    assert plain["files"][0]["findings"] == strict["files"][0]["findings"] != []
 
 
 def test_findings_are_data_for_programs(tmp_path):
     lost_tie().save(tmp_path / "model.keras")
     data = json.loads(run("doctor", tmp_path / "model.keras", "--json").stdout)
-    assert (data["kind"], data["ok"], data["backend"]) == ("model", False, keras.backend.backend())
+    assert data["backend"] == keras.backend.backend()
+    (data,) = data["files"]
+    assert (data["kind"], data["ok"]) == ("model", False)
     (finding,) = data["findings"]
     assert finding["place"] == "back" and finding["fixable"] and finding["figures"]["parameters"] == 240
-    data = json.loads(run("doctor", script(tmp_path), "--json").stdout)
+    data = json.loads(run("doctor", script(tmp_path), "--json").stdout)["files"][0]
     assert data["kind"] == "script" and data["findings"][0]["place"].endswith("script.py:8:19")
 
 

@@ -147,6 +147,14 @@ def close_figures():
 
 
 @pytest.mark.any_backend
+@pytest.mark.parametrize("page", [*GUIDES, *PAGES, ROOT / "README.md"], ids=lambda path: path.stem)
+def test_keras_is_imported_after_this_package(page):
+    """Which so chooses a backend that is installed."""
+    names = re.findall(r"^(?:import|from) (keras\b|keras_adjoint\b|pretrained_networks\b)", text(page), re.MULTILINE)
+    assert names[:1] in ([], ["keras_adjoint"])
+
+
+@pytest.mark.any_backend
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
 def test_guide_is_a_notebook_too(guide):
     notebook = jupytext.read(guide)

@@ -118,9 +118,9 @@ def test_figures_are_those_of_the_model(good):
     kernels = sum(int(np.prod(weight.shape)) for weight in model.weights if weight.name.endswith("kernel"))
     words = [word.strip() for word in good.words if word.strip()]
     figures = dict(zip(words, words[1:], strict=False))  # what is counted, then the number
-    assert figures["parameters are shared, not copied"] == str(kernels)
-    assert figures["parameters are the mirror's own"] == str(whole.count_params() - model.count_params())
-    assert figures["layers are mirrored by their exact adjoints"] == "4 of 5"
+    assert figures["parameters shared, not copied"] == str(kernels)
+    assert figures["parameters of the mirror's own"] == str(whole.count_params() - model.count_params())
+    assert figures["layers mirrored by their exact adjoints"] == "4 of 5"
     assert figures["adjoint tests passed"] == "5 of 5"
 
 

@@ -346,12 +346,11 @@ def test_a_subclassed_model_is_refused():
         ka.untie(Subclassed(tied))
 
 
-@pytest.mark.parametrize("wrap", [Subclassed, L.TimeDistributed])
-def test_adjoints_inside_of_other_layers_are_refused(wrap):
+def test_adjoints_inside_of_other_layers_are_refused():
     tied = ka.adjoint(built(L.Dense(4), (3,)), name="back")
     inputs = keras.Input((5, 4))
-    with pytest.raises(ka.NoRuleError, match=rf"`back` is inside of `.*Untie it alone.* of type {wrap.__name__}"):
-        ka.untie(keras.Model(inputs, wrap(tied)(inputs)))
+    with pytest.raises(ka.NoRuleError, match=r"`back` is inside of `.*Untie it alone.* of type Subclassed"):
+        ka.untie(keras.Model(inputs, Subclassed(tied)(inputs)))
 
 
 def test_a_grouped_kernel_that_would_be_huge_is_refused_and_the_way_out_works():

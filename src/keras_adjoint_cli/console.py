@@ -82,7 +82,7 @@ def print_table(
     wrap: Sequence[str] = (),
     spare: Sequence[str] = (),
 ) -> None:
-    """Print a table; on a terminal that is too narrow for it, leave columns out and say so.
+    """Print a table; on a terminal that is too narrow for it, leave columns out and say so, or print lists.
 
     Args:
         console: Where to. If it is no terminal, it becomes as wide as the table.
@@ -100,6 +100,9 @@ def print_table(
         console.width = max(console.width, measured(console, make_table(shown, table, numbers, {})))
     while optional and measured(console, make_table(shown, table, numbers, longest)) > console.width:
         shown.remove(optional.pop(0))
+    if measured(console, make_table(shown, table, numbers, longest)) > console.width:
+        print_records(console, columns, table)
+        return
     widths = dict(longest)
     free = console.width - measured(console, make_table(shown, table, numbers, longest))
     for column in (column for column in wrap if column in shown):
@@ -109,6 +112,16 @@ def print_table(
     if len(shown) < len(columns):
         left_out = "; ".join(column for column in columns if column not in shown)
         console.print(f"[dim]Left out for width: {left_out}. A wider terminal shows it, and so does --json.[/]")
+
+
+def print_records(console: Console, columns: Sequence[str], table: list[dict[str, Text]]) -> None:
+    """Print each row as a list of what its columns say, for terminals that would cut their words."""
+    first, *others = columns
+    for row in table:
+        console.print(Text.assemble((f"{first} ", "dim"), row[first]), soft_wrap=True)
+        for column in others:
+            if row[column].plain:
+                console.print(Text.assemble((f"  {column}: ", "dim"), row[column]), soft_wrap=True)
 
 
 def make_table(

@@ -1,6 +1,7 @@
 """How the command ends when it cannot do its work: one line on standard error, and an exit status that is not 0."""
 
 import difflib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,16 @@ class Unusable(Exception):
 
 class Failed(Unusable):
     """What a command made does not pass its own test."""
+
+
+def message_of(error: Exception) -> str:
+    """What a user reads of an exception: the text of ours, and of others their type as well."""
+    from keras_adjoint.errors import KerasAdjointError
+
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{os.fspath(error.filename)}: {error.strerror}."
+    speaks_for_itself = isinstance(error, (Unusable, KerasAdjointError, OSError))
+    return str(error) if speaks_for_itself else f"{type(error).__name__}: {error}"
 
 
 @contextmanager

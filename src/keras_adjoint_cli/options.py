@@ -95,3 +95,15 @@ def names_in(config: dict[str, Any]) -> Iterator[str]:
         if name and layer.get("class_name") != "InputLayer":
             yield name
         yield from names_in(layer)
+
+
+Code = Annotated[
+    str | None,
+    typer.Option(
+        "--code",
+        metavar="LAYER",
+        autocompletion=layers,
+        help="Of an autoencoder, the layer whose output is the code: what comes after it is left out. 'narrowest' finds the "
+        "narrowest place that everything passes. By default the whole model is the encoder.",
+    ),
+]

@@ -10,7 +10,7 @@ from types import FrameType
 
 import typer
 
-from keras_adjoint_cli.errors import FAILED, INTERRUPTED, TIMED_OUT, UNUSABLE, Failed, Unusable, print_error
+from keras_adjoint_cli.errors import FAILED, INTERRUPTED, TIMED_OUT, UNUSABLE, Failed, Unusable, message_of, print_error
 from keras_adjoint_cli.printable import printable_output
 from keras_adjoint_cli.progress import clear_line, progress, write_raw
 
@@ -50,13 +50,7 @@ def session(*, debug: bool = False, timeout: float | None = None, needs_keras: b
     except Exception as error:
         if debug:
             raise
-        from keras_adjoint.errors import KerasAdjointError
-
-        if isinstance(error, OSError) and error.filename is not None:
-            print_error(f"{os.fspath(error.filename)}: {error.strerror}.")
-        else:
-            speaks_for_itself = isinstance(error, (Unusable, KerasAdjointError, OSError))
-            print_error(str(error) if speaks_for_itself else f"{type(error).__name__}: {error}")
+        print_error(message_of(error))
         raise typer.Exit(FAILED if isinstance(error, Failed) else UNUSABLE) from error
 
 

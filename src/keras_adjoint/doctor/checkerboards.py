@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+NOTICEABLE = 1.1  # times as many taps as at a neighbour
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -30,6 +32,8 @@ class Coverage:
     def __str__(self) -> str:
         if self.ratio is None:
             return f"some output positions collect taps, at most {self.most}, and others none, so that they hold the bias alone"
+        if self.ratio < NOTICEABLE:
+            return f"an output position collects between {self.least} and {self.most} taps, nearly as many as its neighbours"
         return (
             f"an output position collects between {self.least} and {self.most} taps, some {self.ratio:.3g} times as many as "
             f"their neighbours"

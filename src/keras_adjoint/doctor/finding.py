@@ -43,6 +43,11 @@ class Finding(Generic[Change]):
     change: Change | None = field(default=None, repr=False, compare=False)
 
     @property
+    def identifier(self) -> str:
+        """The name of the rule without spaces."""
+        return identifier(self.rule)
+
+    @property
     def fixable(self) -> bool:
         """Whether `--fix` can repair it."""
         return self.change is not None
@@ -51,6 +56,11 @@ class Finding(Generic[Change]):
         """A dictionary for JSON."""
         data = {name: value for name, value in vars(self).items() if name != "change"}
         return {**data, "fixable": self.fixable}
+
+
+def identifier(rule: str) -> str:
+    """The name of a rule as comments, annotations and SARIF have it: "tie lost" is tie-lost."""
+    return "-".join(rule.lower().split())
 
 
 @dataclass(frozen=True)

@@ -200,18 +200,26 @@ def examine_model(model: "keras.Model", origin: "Origin | None" = None) -> list[
     return by_severity([finding for search in searches for finding in search(context)])
 
 
-def examine_script(text: str, path: str) -> list["Finding[ScriptChange]"]:
-    """Every `Finding` about a script, the worst first. The script is not run.
+def examine_script(
+    text: str, path: str, silenced: list["Finding[ScriptChange]"] | None = None
+) -> list["Finding[ScriptChange]"]:
+    """Every `Finding` about a script that no comment silences, the worst first. The script is not run.
 
     Args:
         text: The text of a Python script.
         path: Where it was read, for places, and for the model files beside it.
+        silenced: A list to which the findings are appended that comments silence.
     """
     from keras_adjoint.doctor.scripts.flow import Script
+    from keras_adjoint.doctor.scripts.silence import split
     from keras_adjoint.doctor.scripts.syntax import MAX_RECURSION
     from keras_adjoint.recursion import deep_recursion
 
     with deep_recursion(MAX_RECURSION):
         script = Script(text, path)
         searches = [rule.in_script for rule in RULES if rule.in_script is not None]
-        return by_severity([finding for search in searches for finding in search(script)])
+        found = [finding for search in searches for finding in search(script)]
+    kept, ignored = split(found, text, path)
+    if silenced is not None:
+        silenced += ignored
+    return by_severity(kept)

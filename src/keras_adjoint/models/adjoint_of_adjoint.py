@@ -14,6 +14,7 @@ from keras_adjoint.models.automatic import is_automatic, is_zero_at_zero
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Graph, trace
 from keras_adjoint.models.operations import has_rule
+from keras_adjoint.models.steps import Steps
 
 # Operations in which a constant is a shift.
 ADDING = (
@@ -34,7 +35,8 @@ class Parts:
 
     @classmethod
     def of(cls, model: keras.Model, graph: Graph) -> "Parts":
-        return cls(tuple(weakref.ref(part) for part in (*(call.operation for call in graph.calls), *model.variables)))
+        own = (call.operation for call in graph.calls if not isinstance(call.operation, Steps))
+        return cls(tuple(weakref.ref(part) for part in (*own, *model.variables)))
 
     def are_those_of(self, model: keras.Model) -> bool:
         """Whether the model still calls the same operations in the same order, and has the same variables."""
@@ -55,6 +57,8 @@ def remember_parts(adjoint: keras.Model, model: keras.Model, graph: Graph) -> No
 
 def adds_nothing(call: Call) -> bool:
     """Whether a call of a linear layer or operation adds no bias or constant, nor ends in an activation."""
+    if isinstance(call.operation, Steps):
+        return True
     if isinstance(call.operation, Tied):
         return is_linear_as_it_is(call.operation)
     if isinstance(call.operation, keras.layers.Layer):

@@ -26,6 +26,7 @@ from keras_adjoint.models.integers import Integers
 from keras_adjoint.models.masks import MaskedShare, check_mask, share_by_mask
 from keras_adjoint.models.names import Names
 from keras_adjoint.models.operations import has_rule, transpose_operation
+from keras_adjoint.models.steps import SamplesToSteps, StepsToSamples
 from keras_adjoint.models.training import check_training
 from keras_adjoint.models.zeros import zeros
 from keras_adjoint.ops.precision import epsilon
@@ -55,6 +56,7 @@ class BackwardPass:
         self.unreached: list[keras.KerasTensor] = []
         self.names = Names(graph, taken)
         self.integers = Integers(graph.calls)
+        self._with_steps: dict[int, keras.KerasTensor] = {}  # by the tensor with as many steps in the graph
         self._made: dict[tuple[int, str, str], keras.layers.Layer] = {}
 
     # --- the pass
@@ -125,6 +127,8 @@ class BackwardPass:
                     return transpose_operation(call, ys)
                 layer = self.layer(call, "adjoint", lambda name: adjoint_of_operation(call, name))
                 return self.apply(layer, call, ys)
+            if isinstance(call.operation, (StepsToSamples, SamplesToSteps)):
+                return self.transpose_steps(call, ys)
             check_training(call)
             check_batch_axis(call)
             if is_linear_at_recorded(call.operation):
@@ -142,6 +146,15 @@ class BackwardPass:
                     f"`mirror` and `autoencoder` have policies for it. Received: {describe(call.operation)}"
                 )
             return self.apply(layer, call, ys)
+
+    def transpose_steps(self, call: Call, ys: list[keras.KerasTensor]) -> Cotangents:
+        """The same for what makes steps samples, or samples steps: the cotangent there knows how many of each there are."""
+        dtype = call.operation.dtype_policy
+        if isinstance(call.operation, SamplesToSteps):
+            (self._with_steps[id(call.recorded[0])],) = ys
+            return [self.layer(call, "adjoint", lambda name: StepsToSamples(dtype=dtype, name=name))(*ys)]
+        join = self.layer(call, "adjoint", lambda name: SamplesToSteps(dtype=dtype, name=name))
+        return [join(*ys, self._with_steps[id((call.recorded or call.inputs)[0])])]
 
     def adjoint_of(self, call: Call, name: str) -> keras.layers.Layer:
         """The adjoint of the layer of a call."""

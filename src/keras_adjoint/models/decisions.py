@@ -198,6 +198,8 @@ class DecidingBackwardPass(MirrorBackwardPass):
         operation, layers = call.operation, self.made_for(call)
         by_policy = self.policies.about(call) is not None or "gradient" in layers
         choices = self.choices[call] | ({} if by_policy else self._bias_of(call))
+        if not by_policy and self._has_passed_activation(call):
+            del choices["activation"]  # the mirror has none there
         keys = {policy: self.policies.key(policy, operation) for policy in choices}
         used = [variables_used(layer, operation) for layer in layers.values()]
         return Decision(
@@ -212,6 +214,11 @@ class DecidingBackwardPass(MirrorBackwardPass):
             tied_variables=tuple(variable for tied, _ in used for variable in tied),
             own_variables=tuple(variable for _, own in used for variable in own),
         )
+
+    def _has_passed_activation(self, call: Call) -> bool:
+        """Whether a call ends in an activation that the mirror does not repeat, because the code has passed it."""
+        choice = self.choices[call].get("activation")
+        return choice is not None and choice != "linear" and self._effective("activation", choice, call) == "linear"
 
     def _bias_of(self, call: Call) -> dict[str, Any]:
         """The choice about the bias, if the layers of a call can have one and do what it says."""

@@ -37,6 +37,7 @@ class LayerFacts:
         adjoint_of: The name of its source, if it is itself an adjoint, or "".
         kind: How a mirror undoes it.
         policies: What the policies chose about it.
+        left_out: Whether a policy chose to put nothing in its place.
         parameters: How many parameters it has.
         tied_parameters: How many of them a mirror shares with it.
         own_parameters: How many a mirror adds.
@@ -57,6 +58,7 @@ class LayerFacts:
     adjoint_of: str
     kind: Kind
     policies: dict[str, Any]
+    left_out: bool
     parameters: int
     tied_parameters: int
     own_parameters: int
@@ -129,6 +131,7 @@ def facts_about(name: str, layer: keras.Operation, decision: Decision | None, ba
         adjoint_of=layer.source.name if isinstance(layer, Tied) else "",
         kind=Kind.UNREACHED if decision is None else decision.kind,
         policies={} if decision is None else decision.policies,
+        left_out=decision is not None and decision.left_out,
         tied_parameters=0 if decision is None else count_parameters(decision.tied_variables),
         own_parameters=0 if decision is None else count_parameters(decision.own_variables),
         algorithms=algorithms(layer, outputs, batch) or algorithms(adjoint, inputs, batch),

@@ -19,6 +19,14 @@ from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule, 
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.calls import Call, training_of
 from keras_adjoint.models.nested import tensors_for_inputs
+from keras_adjoint.models.steps import (
+    Calls,
+    SamplesToSteps,
+    StepsToSamples,
+    calls_at_every_step,
+    is_distributed_call,
+    mixes_in_training,
+)
 from keras_adjoint.recursion import deep_recursion
 
 Cotangents: TypeAlias = list[keras.KerasTensor | None]  # one for each tensor; `None` stands for zeros
@@ -61,7 +69,7 @@ def trace(model: keras.Model) -> Graph:
     functional = graph_of(model)
     if functional is None:
         raise NoRuleError(_no_graph(model, model.name))
-    calls: list[Call] = []
+    calls = Calls()
     outputs = _follow(functional, list(functional.inputs), model.name, calls)
     return Graph(list(functional.inputs), outputs, calls, functional.input, functional.output)
 
@@ -89,7 +97,7 @@ def _follow(
     model: Functional,
     inputs: list[keras.KerasTensor],
     place: str,
-    calls: list[Call],
+    calls: Calls,
     training: bool | None = None,
 ) -> list[keras.KerasTensor]:
     """Append the calls of `model` on `inputs`, and return its outputs.
@@ -100,11 +108,13 @@ def _follow(
     current = dict(zip(map(id, model.inputs), inputs, strict=True))
     for node in nodes_of(model):
         layer, here = node.operation, f"{place}/{node.operation.name}"
-        nested = graph_of(layer) if class_with_rule(layer) not in REGISTERED_BY_USERS else None
+        nested = model_inside(layer) if graph_of(layer) is not None or is_distributed_call(node) else None
         if nested is not None:
             arguments, keywords = node.arguments.fill_in(current)
             passed = next(iter(bind(layer, arguments, keywords).values()))
-            outputs = _nested(nested, passed, here, calls, training_of(layer, node, training))
+            outputs = _called(layer, passed, here, calls, training_of(layer, node, training))
+        elif calls.with_steps and mixes_in_training(node) and training_of(layer, node, training) is None:
+            outputs = [calls.at_every_step(layer, place, current[id(node.input_tensors[0])])]
         else:
             call = Call.of(_on(node, current), here, training)
             calls.append(call)
@@ -113,9 +123,28 @@ def _follow(
     return [current[id(tensor)] for tensor in model.outputs]
 
 
-def _nested(
-    model: Functional, passed: Any, place: str, calls: list[Call], training: bool | None
-) -> list[keras.KerasTensor]:
+def model_inside(layer: keras.Operation) -> Functional | None:
+    """The `Functional` behind a model, also one inside of `TimeDistributed`; `None` for everything else."""
+    while calls_at_every_step(layer):
+        layer = layer.layer
+    return graph_of(layer) if class_with_rule(layer) not in REGISTERED_BY_USERS else None
+
+
+def _called(layer: Any, passed: Any, place: str, calls: Calls, training: bool | None) -> list[keras.KerasTensor]:
+    """Append the calls of a model, or of the model that is called at every step, on `passed`, and return the outputs."""
+    model = graph_of(layer)
+    if model is not None:
+        return _nested(model, passed, place, calls, training)
+
+    samples = calls.add(calls.named(StepsToSamples, f"{layer.name}_samples", layer.dtype_policy), place, passed)
+    calls.with_steps.append(passed)
+    outputs = _called(layer.layer, samples, f"{place}/{layer.layer.name}", calls, training)
+    calls.with_steps.pop()
+    join = calls.named(SamplesToSteps, f"{layer.name}_steps", layer.dtype_policy)
+    return [calls.add(join, place, y, passed) for y in outputs]
+
+
+def _nested(model: Functional, passed: Any, place: str, calls: Calls, training: bool | None) -> list[keras.KerasTensor]:
     """Append the calls of a nested model that is called with `passed`, and return its outputs."""
     given = {id(x) for x in tree.flatten(passed)}
     inputs = tensors_for_inputs(model, passed, place)
@@ -200,7 +229,7 @@ def layers_of(
             continue
         seen.add(id(layer))
         name = prefix + layer.name
-        if not isinstance(layer, keras.Model):
+        if not isinstance(layer, keras.Model) and model_inside(layer) is None:
             yield name, layer
         if not is_opaque(layer):
             yield from layers_of(layer, f"{name}/", seen)

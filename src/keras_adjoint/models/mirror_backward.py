@@ -16,6 +16,7 @@ from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Cotangents, Graph, trace
 from keras_adjoint.models.policies import Policies, describe_call, ends_in_activation, hints
 from keras_adjoint.models.policy_layers import GLOBAL_MAX_POOLS, MAX_POOLS, undo
+from keras_adjoint.models.steps import SamplesToSteps, StepsToSamples
 
 # Layers that move or select values and do not change them, so that an activation still holds behind them.
 MOVES = (
@@ -24,6 +25,8 @@ MOVES = (
     keras.layers.Permute,
     keras.layers.Identity,
     keras.layers.Dropout,
+    StepsToSamples,
+    SamplesToSteps,
     *MAX_POOLS,
     *GLOBAL_MAX_POOLS,
 )
@@ -143,7 +146,9 @@ class MirrorBackwardPass(BackwardPass):
         found = {id(tensor) for tensor in self.graph.inputs}
         for call in self.graph.calls:
             x = next(iter(call.inputs), None)
-            if id(x) in found and readers[id(x)] == 1 and self.policies.about(call) == "preprocessing":
+            if id(x) not in found or readers[id(x)] != 1:
+                continue
+            if isinstance(call.operation, StepsToSamples) or self.policies.about(call) == "preprocessing":
                 found.remove(id(x))
                 found.add(id(call.outputs[0]))
         return found

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import keras
 
 from keras_adjoint.errors import NoRuleError
+from keras_adjoint.models.code import Cut
 from keras_adjoint.models.decisions import Decision, Decisions, Kind, decide
 from keras_adjoint.models.facts import totals
 from keras_adjoint.plots.diagram.labels import Labels, labels_of
@@ -58,11 +59,11 @@ class Figures:
     def in_words(self) -> Iterator[tuple[str, str]]:
         """(number, what it counts) of each figure that there is."""
         if self.exact_calls is not None:
-            yield f"{self.exact_calls} of {self.calls}", "layers are mirrored by their exact adjoints"
+            yield f"{self.exact_calls} of {self.calls}", "layers mirrored by their exact adjoints"
         if self.tied_parameters is not None:
-            yield short(self.tied_parameters), "parameters are shared, not copied"
+            yield short(self.tied_parameters), "parameters shared, not copied"
         if self.own_parameters is not None:
-            yield short(self.own_parameters), "parameters are the mirror's own"
+            yield short(self.own_parameters), "parameters of the mirror's own"
         yield f"{self.adjoint_tests_passed} of {self.adjoint_tests}", "adjoint tests passed"
 
 
@@ -84,6 +85,8 @@ class Facts:
         sections: A `Section` for each layer with kernels.
         lines: A `Line` for each layer.
         anchors: The anchor of each layer's section, by the layer's `id`.
+        hint: What to say of a model that seems to be an autoencoder, or "".
+        cut: Its code.
     """
 
     model: str
@@ -99,6 +102,8 @@ class Facts:
     sections: list[Section] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
     anchors: dict[int, str] = field(default_factory=dict)
+    hint: str = ""
+    cut: Cut | None = None
 
 
 def facts_about(
@@ -109,6 +114,7 @@ def facts_about(
     images: Sequence[Path] = (),
     limits: tuple[float, float] | None = None,
     policies: Mapping[str, Any] | None = None,
+    hint: tuple[str, Cut | None] = ("", None),
 ) -> Facts:
     """The `Facts` about a model.
 
@@ -119,6 +125,7 @@ def facts_about(
         images: Paths of pictures to reconstruct.
         limits: The smallest and the largest value of the model's input.
         policies: Those of `keras_adjoint.autoencoder`.
+        hint: What to say of a model that seems to be an autoencoder, and its code.
 
     Raises:
         ValueError: If a policy does not exist, or a picture cannot be used.
@@ -149,6 +156,8 @@ def facts_about(
         sections=[section for section in sections.values() if section],
         lines=list(lines_of(decisions or (), checked, labels, anchors)),
         anchors=anchors,
+        hint=hint[0],
+        cut=hint[1],
     )
 
 

@@ -17,6 +17,7 @@ from keras_adjoint.report.samples import Sample
 COLOURS = 256  # of a palette
 CURVE_WIDTH, CURVE_HEIGHT = 300, 100  # of the box that a signal is drawn in
 CURVES = 3
+LONGEST = 400  # positions of a signal that can be told apart in the box
 
 
 @dataclass(frozen=True)
@@ -119,8 +120,9 @@ def panels_of(name: str, comparison: Comparison) -> list[Panel]:
         scale = largest if np.isfinite(largest) and largest else 1.0
         ranges = ((low, high), (low, high), (-scale, scale))
         signals = zip(texts, (original, reconstruction, difference), ranges, strict=True)
+        part, where = middle(len(original))
         return [
-            Panel(title, caption, None, [points(curve, span) for curve in values.T[:CURVES]], alt)
+            Panel(title, f"{caption}{where}", None, [points(curve[part], span) for curve in values.T[:CURVES]], alt)
             for (title, caption, alt), values, span in signals
         ]
     signed = difference.mean(-1) if difference.ndim == 3 else difference
@@ -130,6 +132,14 @@ def panels_of(name: str, comparison: Comparison) -> list[Panel]:
         Panel(title, caption, photograph(picture, alt), [], alt)
         for (title, caption, alt), picture in zip(texts, drawn, strict=True)
     ]
+
+
+def middle(length: int) -> tuple[slice, str]:
+    """(the part of a signal that is drawn, which it is, in words): of a long one, whose curve would be a block, the middle."""
+    if length <= LONGEST:
+        return slice(length), ""
+    start = (length - LONGEST) // 2
+    return slice(start, start + LONGEST), f"; positions {start:,} to {start + LONGEST:,} of {length:,}"
 
 
 def points(curve: np.ndarray, span: tuple[float, float]) -> str:

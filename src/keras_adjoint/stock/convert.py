@@ -14,9 +14,12 @@ from keras_adjoint.keras_internals import Functional, calls_of, layers_inside
 from keras_adjoint.layers.adjoint import recorded_source
 from keras_adjoint.layers.adjoint_of_adjoint import AdjointOfAdjoint
 from keras_adjoint.layers.copying import copying
+from keras_adjoint.layers.distributed import DistributedAdjoint
 from keras_adjoint.layers.sharing import copy_value
-from keras_adjoint.layers.sizes import recorded_shapes
+from keras_adjoint.layers.sizes import recorded_shapes, without_steps
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.layers.wrapped import axes_of_steps
+from keras_adjoint.models.steps import Steps, StepsToSamples
 from keras_adjoint.ops import Shape
 from keras_adjoint.recursion import deep_recursion
 from keras_adjoint.stock.converters import NOT_CONVERTED, converter_for
@@ -30,6 +33,7 @@ class Converter:
         self.to = to
         self.copies: dict[int, tuple[Layer, Layer]] = {}  # id of a layer: the layer, its copy
         self.made: dict[tuple[int, bytes], tuple[Step, Layer]] = {}  # adjoint layer and fingerprint: step, stock layer
+        self.distributed: dict[tuple[int, int], Layer] = {}  # id of a stock layer, number of axes of steps: around it
         self.names: Counter[str] = Counter()
 
     def model(self, model: keras.Model) -> keras.Model:
@@ -68,8 +72,13 @@ class Converter:
 
     def layer(self, layer: Layer) -> Callable[..., Any]:
         """What the copy calls in place of a layer."""
-        if isinstance(layer, Tied):
-            return partial(self.convert, layer, converter_for(layer))
+        core = inside_steps(layer)
+        if isinstance(core, Tied):
+            return partial(self.convert, layer, core, converter_for(core))
+        if isinstance(layer, Steps):
+            return partial(reshaped, layer)
+        if core is not layer and isinstance(core, (keras.Sequential, Functional)):
+            return self.at_every_step(self.layer(core), layer)
         if id(layer) not in self.copies:
             self.copies[id(layer)] = layer, self.copy(layer)
         return self.copies[id(layer)][1]
@@ -92,6 +101,7 @@ class Converter:
 
     def convert(
         self,
+        layer: Layer,
         tied: Tied,
         converter: Callable[[AdjointCall], list[Step] | Branches],
         y: keras.KerasTensor,
@@ -99,19 +109,32 @@ class Converter:
         training: bool | None = None,
         mask: Any = None,
     ) -> Any:
-        """Apply the stock layers that an adjoint layer is converted into, called as it was called."""
+        """Apply the stock layers that an adjoint layer is converted into, called as it was called, at every step if it was."""
         options = {} if output_size is None else {"output_size": output_size}
-        output_shape = keras.tree.map_structure(lambda x: tuple(x.shape), tied.compute_output_spec(y, **options))
-        steps = converter(AdjointCall(tied, tuple(y.shape), output_shape, self.to))
+        axes = axes_of_steps(layer)
+        spec = layer.compute_output_spec(y, **options)
+        output_shape = keras.tree.map_structure(lambda x: without_steps(tuple(x.shape), axes), spec)
+        steps = converter(AdjointCall(tied, without_steps(tuple(y.shape), axes), output_shape, self.to))
         if isinstance(steps, Branches):
-            return [self.follow(tied, chain, y) for chain in steps.chains]
-        return self.follow(tied, steps, y)
+            return [self.follow(layer, tied, chain, y) for chain in steps.chains]
+        return self.follow(layer, tied, steps, y)
 
-    def follow(self, tied: Tied, steps: list[Step], y: keras.KerasTensor) -> keras.KerasTensor:
-        """`y` after all steps."""
+    def follow(self, layer: Layer, tied: Tied, steps: list[Step], y: keras.KerasTensor) -> keras.KerasTensor:
+        """`y` after all steps of the conversion."""
         for step in steps:
-            y = self.stock_layer(tied, step)(y)
+            y = self.at_every_step(self.stock_layer(tied, step), layer)(y)
         return y
+
+    def at_every_step(self, stock: Layer, layer: Layer) -> Layer:
+        """A stock layer, called at every step if `layer` is; the same one wherever it is."""
+        axes = axes_of_steps(layer)
+        if axes and (id(stock), axes) not in self.distributed:
+            wrapped = stock
+            for number in range(axes):
+                name = f"{stock.name}_at_each_step" if number == axes - 1 else None
+                wrapped = keras.layers.TimeDistributed(wrapped, dtype=layer.dtype_policy, name=name)
+            self.distributed[id(stock), axes] = wrapped
+        return self.distributed[id(stock), axes] if axes else stock
 
     def stock_layer(self, tied: Tied, step: Step) -> Layer:
         """The layer of a step; the same one wherever an adjoint layer takes the same step."""
@@ -136,6 +159,23 @@ class Converter:
                     new.finalize_state()
         for step, layer in self.made.values():
             layer.set_weights(step.weights)
+
+
+def inside_steps(layer: Any) -> Any:
+    """The layer inside of every `TimeDistributed`; a layer without any around it is that layer itself."""
+    while type(layer) in (keras.layers.TimeDistributed, DistributedAdjoint):
+        layer = layer.layer
+    return layer
+
+
+def reshaped(layer: Steps, x: keras.KerasTensor, recorded: keras.KerasTensor | None = None) -> keras.KerasTensor:
+    """What a layer that makes steps samples, or samples steps, gives for a tensor, by an operation of Keras."""
+    splits = isinstance(layer, StepsToSamples)
+    shape = x.shape[2:] if splits or recorded is None else (recorded.shape[1], *x.shape[1:])
+    if None in shape:
+        refuse(layer, f"the sizes must be known, and they are {tuple(shape)}; build the model for a fixed input size")
+    result: keras.KerasTensor = keras.ops.reshape(x, (-1, *shape))
+    return result
 
 
 def shape_of_input(layer: Layer) -> Shape | None:

@@ -23,7 +23,7 @@ def untie(layer_or_model: keras.layers.Layer, *, to: str = "conv_transpose") -> 
 
     Raises:
         NoRuleError: If stock layers cannot express a layer: max pooling, which reads its switches from elsewhere; an
-            adjoint inside of a wrapper or of a subclassed model; a size that is not known, where it must be.
+            adjoint inside of a subclassed model; a size that is not known, where it must be.
         SizeError: If a size is ambiguous, or nothing says what a layer takes that has not been called.
         ValueError: If `to` is unknown, or the argument is neither a layer nor such a model.
 

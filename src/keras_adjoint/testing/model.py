@@ -149,4 +149,7 @@ def runs(layer: keras.layers.Layer) -> bool:
 
 
 def inference(layer: keras.layers.Layer) -> Callable[[Tensor], Tensor]:
+    """A layer at inference; of a cell of a recurrent layer, its first step."""
+    if hasattr(layer, "state_size") and hasattr(layer, "get_initial_state") and not hasattr(layer, "cell"):
+        return lambda x: layer(x, layer.get_initial_state(batch_size=x.shape[0]))[0]
     return partial(call_at_inference, layer)

@@ -1,31 +1,96 @@
-"""The kinds of files that `keras-adjoint doctor` takes, and where their repaired copies go."""
+"""`keras-adjoint doctor`: the models and scripts among files and folders, each examined, and repaired in a copy."""
 
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
-from keras_adjoint.doctor.finding import NOTE, Finding
-from keras_adjoint_cli.errors import Unusable
+from keras_adjoint_cli.actions.examined import Examined
+from keras_adjoint_cli.errors import FAILED, UNUSABLE, Unusable, message_of
 from keras_adjoint_cli.files.destination import check_output
 from keras_adjoint_cli.files.limits import Limits
+from keras_adjoint_cli.progress import progress
 from keras_adjoint_cli.session import start_keras
 
 if TYPE_CHECKING:
     from keras_adjoint_cli.actions.examined_model import ModelFile
     from keras_adjoint_cli.actions.examined_script import ScriptFile
 
-    ExaminedFile: TypeAlias = ModelFile | ScriptFile
-
 MODEL, SCRIPT = "model", "script"
 KINDS = {".keras": MODEL, ".h5": MODEL, ".hdf5": MODEL, ".py": SCRIPT}
 SUFFIXES = {MODEL: ".keras", SCRIPT: ".py"}  # of repaired copies: the older formats of models do not keep ties
+WEIGHTS = ".weights.h5"  # how files end that hold weights and no model
 
 
-def wrong(findings: list[Finding[Any]], *, strict: bool) -> list[Finding[Any]]:
-    """The findings that make a file fail: errors and warnings, and notes as well if `strict`."""
-    return [finding for finding in findings if strict or finding.severity != NOTE]
+def examine_all(
+    files: Sequence[Path],
+    modules: list[str] | None,
+    limits: Limits,
+    *,
+    fix: bool = False,
+    output: Path | None = None,
+    force: bool = False,
+    debug: bool = False,
+) -> list[Examined]:
+    """What is found in each file; one that cannot be used does not keep the others from being examined."""
+    results = []
+    with progress("Examining", len(files) if len(files) > 1 else None) as advance:
+        for file in files:
+            try:
+                results.append(examine(file, modules, limits, fix=fix, output=output, force=force))
+            except Exception as error:
+                if debug:
+                    raise
+                results.append(Examined(file, problem=message_of(error)))
+            advance()
+    return results
 
 
-def open_file(file: Path, modules: list[str] | None, limits: Limits) -> "ExaminedFile":
+def examine(
+    file: Path, modules: list[str] | None, limits: Limits, *, fix: bool, output: Path | None, force: bool
+) -> Examined:
+    """What is found in a file, and done about it."""
+    target = target_for(file, output, force) if fix else None
+    opened = open_file(file, modules, limits)
+    outcome = None if target is None else opened.repair(target)
+    return Examined(file, opened.kind, opened.findings, opened.silenced, outcome)
+
+
+def exit_status(results: Sequence[Examined], *, strict: bool, exit_zero: bool) -> int:
+    """That of the worst of the files."""
+    if any(result.problem for result in results):
+        return UNUSABLE
+    return FAILED if not exit_zero and any(result.wrong(strict=strict) for result in results) else 0
+
+
+# --- files and folders
+
+
+def files_in(paths: Sequence[Path]) -> list[Path]:
+    """The files that were named, and the models and scripts in the folders that were, each once."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        inside = sorted(models_and_scripts(path)) if path.is_dir() else [path]
+        if not inside:
+            raise Unusable(f"{path} is a folder with neither a model nor a script in it.")
+        for file in inside:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
+def models_and_scripts(folder: Path) -> Iterator[Path]:
+    """The models and scripts in a folder and those below; hidden ones and environments of Python are left out."""
+    for name, folders, files in os.walk(folder):
+        place = Path(name)
+        folders[:] = [
+            inner for inner in folders if inner[0] not in "._" and not (place / inner / "pyvenv.cfg").exists()
+        ]
+        for file in map(place.joinpath, files):
+            if file.suffix in KINDS and not file.name.startswith(".") and not file.name.endswith(WEIGHTS):
+                yield file
+
+
+def open_file(file: Path, modules: list[str] | None, limits: Limits) -> "ModelFile | ScriptFile":
     """A file with what was found in it; Keras is imported for models alone."""
     if kind_of(file) == SCRIPT:
         from keras_adjoint_cli.actions.examined_script import ScriptFile

@@ -1,10 +1,10 @@
-"""What `keras-adjoint doctor` did about one file."""
+"""What `keras-adjoint doctor` found in one file, and did about it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from keras_adjoint.doctor.finding import Finding
+from keras_adjoint.doctor.finding import NOTE, Finding
 
 
 @dataclass
@@ -26,3 +26,33 @@ class Outcome:
     refused: list[tuple[Finding[Any], str]] = field(default_factory=list)
     outputs: str = ""
     difference: float | None = None
+
+
+@dataclass
+class Examined:
+    """One file that was examined, or could not be.
+
+    Attributes:
+        file: Its path.
+        kind: `model` or `script`; "" if it could not be examined.
+        findings: What was found.
+        silenced: What was found, and is silenced by comments.
+        outcome: What `--fix` did; `None` without it.
+        problem: Why it could not be examined, or "".
+    """
+
+    file: Path
+    kind: str = ""
+    findings: list[Finding[Any]] = field(default_factory=list)
+    silenced: list[Finding[Any]] = field(default_factory=list)
+    outcome: Outcome | None = None
+    problem: str = ""
+
+    @property
+    def left(self) -> list[Finding[Any]]:
+        """What is found in the repaired copy, or, without one, in the file."""
+        return self.findings if self.outcome is None else self.outcome.remaining
+
+    def wrong(self, *, strict: bool) -> list[Finding[Any]]:
+        """What is left that makes the file fail: errors and warnings, and notes as well if `strict`."""
+        return [finding for finding in self.left if strict or finding.severity != NOTE]

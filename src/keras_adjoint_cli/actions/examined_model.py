@@ -1,9 +1,11 @@
 """A model file that `keras-adjoint doctor` examines and repairs."""
 
 from pathlib import Path
+from typing import Any
 
 import keras
 
+from keras_adjoint.doctor.finding import Finding
 from keras_adjoint.doctor.models.context import origin_of
 from keras_adjoint.doctor.models.outputs import Refused
 from keras_adjoint.doctor.models.repair import proven_difference, repair_model
@@ -22,7 +24,7 @@ class ModelFile:
 
     def __init__(self, file: Path, modules: list[str] | None, limits: Limits) -> None:
         self.model = load(file, modules, limits)
-        self.backend = keras.backend.backend()
+        self.silenced: list[Finding[Any]] = []  # a model has no comments
         self.findings = examine_model(self.model, origin_of(file))
 
     def repair(self, target: Path) -> Outcome:

@@ -1,9 +1,11 @@
 """A script that `keras-adjoint doctor` examines and repairs, without Keras."""
 
 from pathlib import Path
+from typing import Any
 
 from libcst import ParserSyntaxError
 
+from keras_adjoint.doctor.finding import Finding
 from keras_adjoint.doctor.rules import examine_script
 from keras_adjoint.doctor.scripts.repair import repair_script
 from keras_adjoint_cli.actions.examined import Outcome
@@ -17,15 +19,15 @@ class ScriptFile:
     """A Python script."""
 
     kind = "script"
-    backend = None  # it is read without Keras
 
     def __init__(self, file: Path, modules: list[str] | None, limits: Limits) -> None:
         if modules:
             raise Unusable("--import is for models: scripts are read and not run.")
         self.file = file
         self.text = read_script(file, limits)
+        self.silenced: list[Finding[Any]] = []
         try:
-            self.findings = examine_script(self.text, str(file))
+            self.findings = examine_script(self.text, str(file), self.silenced)
         except RecursionError as error:
             raise Unusable(f"{file} has expressions that are nested too deeply to be read.") from error
         except ParserSyntaxError as error:  # syntax that Python reads, and libcst does not read yet

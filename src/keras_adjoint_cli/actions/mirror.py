@@ -9,6 +9,7 @@ import numpy as np
 
 import keras_adjoint as ka
 from keras_adjoint.keras_internals import layers_inside
+from keras_adjoint.models.code import Cut
 from keras_adjoint.models.decisions import (
     DecidingBackwardPass,
     Decision,
@@ -20,6 +21,7 @@ from keras_adjoint.models.decisions import (
 )
 from keras_adjoint.models.graph import trace
 from keras_adjoint.models.mirror import with_decoder
+from keras_adjoint_cli.actions.encoder import advice
 from keras_adjoint_cli.errors import Failed, unusable
 from keras_adjoint_cli.files.destination import written
 from keras_adjoint_cli.policy_options import Setting, policies_from, read_settings
@@ -34,11 +36,15 @@ class Mirrored:
         model: The decoder or autoencoder.
         decisions: The `Decision` about every layer of the encoder that was reached, in the order of the calls.
         settings: A `Setting` for every policy on the command line.
+        hint: What to say of an encoder that seems to be an autoencoder, or "".
+        cut: Its code.
     """
 
     model: keras.Model
     decisions: list[Decision]
     settings: list[Setting]
+    hint: str = ""
+    cut: Cut | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ def make(encoder: keras.Model, texts: Sequence[str], *, autoencoder: bool, untie
         both, half = f"{encoder.name}_autoencoder", f"{encoder.name}_mirror"
         model = with_decoder(backward, encoder, both) if autoencoder else backward.model(half)
     reached = [one for one in Decisions(encoder, backward).by_layer().values() if one.kind != Kind.UNREACHED]
-    return Mirrored(ka.untie(model) if untie else model, reached, settings)
+    return Mirrored(ka.untie(model) if untie else model, reached, settings, *advice(encoder, graph))
 
 
 def write(model: keras.Model, file: Path, *, autoencoder: bool) -> Figures:

@@ -13,6 +13,7 @@ from keras_adjoint.models.graph import layers_of, trace
 from keras_adjoint.report.facts import Facts, facts_about
 from keras_adjoint.report.page import page_about
 from keras_adjoint.testing.model import LayerCheck, check_layer
+from keras_adjoint_cli.actions.encoder import advice
 from keras_adjoint_cli.errors import unusable
 from keras_adjoint_cli.files.destination import written
 from keras_adjoint_cli.policy_options import choices_from, policies_from, read_settings
@@ -30,7 +31,13 @@ def make(
     with progress("Testing adjoints", len(layers)) as advance, unusable(ValueError):
         examined = [(name, layer, finding(name, layer, advance)) for name, layer in layers]
         return facts_about(
-            model, examined, file=file.name, images=images, limits=limits, policies=choices_from(settings)
+            model,
+            examined,
+            file=file.name,
+            images=images,
+            limits=limits,
+            policies=choices_from(settings),
+            hint=advice(model),
         )
 
 

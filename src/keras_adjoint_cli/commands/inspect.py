@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint_cli.options import AsJson, Debug, Limit, ModelFile, Modules, Timeout
+from keras_adjoint_cli.options import AsJson, Code, Debug, Limit, ModelFile, Modules, Timeout
 from keras_adjoint_cli.session import session
 
 EXAMPLES = ("inspect model.keras", "inspect model.keras --batch 32", "inspect model.keras --json")
@@ -15,6 +15,7 @@ def inspect(
     batch: Annotated[
         int, typer.Option(help="How many samples a batch has, on which the choice of the algorithm depends.", min=1)
     ] = 1,
+    code: Code = None,
     as_json: AsJson = False,
     modules: Modules = None,
     timeout: Timeout = None,
@@ -36,13 +37,15 @@ def inspect(
         from keras_adjoint.models.decisions import decide
         from keras_adjoint.models.facts import facts_about_layers, totals
         from keras_adjoint.models.graph import trace
+        from keras_adjoint_cli.actions.encoder import advice, encoder_of
         from keras_adjoint_cli.console import print_json
         from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.inspect import as_data, can_be_mirrored, show
         from keras_adjoint_cli.progress import progress
 
-        model, decisions, problem = load(file, modules, read_limits(limit)), None, ""
+        model, decisions, problem = encoder_of(load(file, modules, read_limits(limit)), code), None, ""
+        hint, cut = "", None
         try:
             graph = trace(model)
         except NoRuleError as error:
@@ -50,10 +53,11 @@ def inspect(
         else:
             with progress("Looking for adjoints", len(graph.calls)) as advance:
                 decisions = decide(model, graph=graph, advance=advance)
+            hint, cut = advice(model, graph)
         layers, counts = facts_about_layers(model, decisions, batch), totals(model, decisions)
         if as_json:
-            print_json(as_data(file, layers, counts, problem, batch))
+            print_json(as_data(file, layers, counts, problem, batch=batch, code=code, cut=cut))
         else:
-            show(layers, counts, problem)
+            show(layers, counts, problem, hint)
         if not can_be_mirrored(layers, problem):
             raise typer.Exit(1)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint_cli.options import AsJson, Debug, Force, Limit, Modules, Timeout
+from keras_adjoint_cli.options import AsJson, Code, Debug, Force, Limit, Modules, Timeout
 from keras_adjoint_cli.options import policies as complete_policy
 from keras_adjoint_cli.session import session
 
@@ -14,6 +14,7 @@ EXAMPLES = (
     "mirror encoder.keras -o both.keras --autoencoder --policy pooling=switches",
     "mirror encoder.keras -o decoder.keras --policy norm=inverse --policy bias:conv1=none --policy bias:Dense=average",
     "mirror encoder.keras -o stock.keras --untie",
+    "mirror autoencoder.keras -o decoder.keras --code bottleneck",
 )
 
 Encoder = Annotated[
@@ -52,6 +53,7 @@ def mirror(
             "activations need it.",
         ),
     ] = False,
+    code: Code = None,
     policy: Policy = None,
     untie: Annotated[
         bool,
@@ -81,6 +83,7 @@ def mirror(
     mirrored. After 1 and 2 nothing is written.
     """
     with session(debug=debug, timeout=timeout):
+        from keras_adjoint_cli.actions.encoder import encoder_of
         from keras_adjoint_cli.actions.mirror import make, write
         from keras_adjoint_cli.console import print_json
         from keras_adjoint_cli.files.destination import check_output
@@ -89,9 +92,10 @@ def mirror(
         from keras_adjoint_cli.output.mirror import as_data, show
 
         check_output(output, inputs=[file], suffixes=[".keras"], force=force)
-        mirrored = make(load(file, modules, read_limits(limit)), policy or (), autoencoder=autoencoder, untie=untie)
+        encoder = encoder_of(load(file, modules, read_limits(limit)), code)
+        mirrored = make(encoder, policy or (), autoencoder=autoencoder, untie=untie)
         figures = write(mirrored.model, output, autoencoder=autoencoder and not untie)
         if as_json:
-            print_json(as_data(file, output, mirrored, figures, autoencoder=autoencoder, untied=untie))
+            print_json(as_data(file, output, mirrored, figures, code=code, autoencoder=autoencoder, untied=untie))
         else:
             show(output, mirrored, figures, every_layer=every_layer, autoencoder=autoencoder, untied=untie)

@@ -1,6 +1,7 @@
 """`keras-adjoint report`."""
 
 import importlib.util
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -9,12 +10,13 @@ import typer
 from keras_adjoint_cli.commands.deconv import Limits
 from keras_adjoint_cli.commands.mirror import Policy
 from keras_adjoint_cli.errors import Unusable
-from keras_adjoint_cli.options import AsJson, Debug, Force, Limit, ModelFile, Modules, Timeout
+from keras_adjoint_cli.options import AsJson, Code, Debug, Force, Limit, ModelFile, Modules, Timeout
 from keras_adjoint_cli.session import session
 
 EXAMPLES = (
     "report model.keras -o report.html",
     "report model.keras -o report.html --images cat.jpg --images dog.jpg --range -1 1",
+    "report autoencoder.keras -o report.html --code bottleneck --open",
     "report encoder.keras -o report.html --policy pooling=switches --policy activation=gradient",
 )
 
@@ -39,8 +41,10 @@ def report(
     output: Page,
     images: Images = None,
     limits: Limits = None,
+    code: Code = None,
     policy: Policy = None,
     force: Force = False,
+    opened: Annotated[bool, typer.Option("--open", help="Open the page in the browser once it is written.")] = False,
     as_json: AsJson = False,
     modules: Modules = None,
     timeout: Timeout = None,
@@ -59,6 +63,7 @@ def report(
         for module in ("jinja2", "PIL"):
             if importlib.util.find_spec(module) is None:
                 raise Unusable('Reports need jinja2 and Pillow: pip install "keras-adjoint[cli]"')
+        from keras_adjoint_cli.actions.encoder import encoder_of
         from keras_adjoint_cli.actions.report import make, write
         from keras_adjoint_cli.console import print_json
         from keras_adjoint_cli.files.destination import check_output
@@ -68,9 +73,12 @@ def report(
 
         pictures = images or []
         check_output(output, inputs=[file, *pictures], suffixes=[".html", ".htm"], force=force)
-        facts = make(load(file, modules, read_limits(limit)), file, pictures, texts=policy or (), limits=limits)
+        encoder = encoder_of(load(file, modules, read_limits(limit)), code)
+        facts = make(encoder, file, pictures, texts=policy or (), limits=limits)
         size = write(facts, output)
         if as_json:
-            print_json(as_data(file, output, facts, size))
+            print_json(as_data(file, output, facts, size, code))
         else:
             show(output, facts, size)
+        if opened:
+            webbrowser.open(output.resolve().as_uri())

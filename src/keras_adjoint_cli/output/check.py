@@ -9,7 +9,7 @@ import keras
 
 from keras_adjoint.models.text import size_text
 from keras_adjoint.testing.model import FAILED, NO_RULE, NOT_LINEAR, NOT_RUN, OK, LayerCheck
-from keras_adjoint_cli.console import first_sentence, make_console, print_table
+from keras_adjoint_cli.console import first_sentence, make_console, plural, print_table
 from keras_adjoint_cli.printable import escape
 
 COLOURS = {OK: "green", FAILED: "bold red", NO_RULE: "yellow", NOT_LINEAR: "dim", NOT_RUN: "yellow"}
@@ -22,9 +22,15 @@ def as_data(file: Path, findings: list[LayerCheck]) -> dict[str, Any]:
     return {
         "input": str(file),
         "backend": keras.backend.backend(),
-        "ok": not any(finding.failed for finding in findings),
+        "ok": passes(findings),
         "layers": [vars(finding) for finding in findings],
     }
+
+
+def passes(findings: list[LayerCheck]) -> bool:
+    """Whether there were tests, and all of them passed."""
+    verdicts = {finding.verdict for finding in findings}
+    return OK in verdicts and FAILED not in verdicts
 
 
 def show(findings: list[LayerCheck]) -> None:
@@ -34,7 +40,10 @@ def show(findings: list[LayerCheck]) -> None:
     for line in explanations(findings):
         console.print(line, soft_wrap=True)
     counts = Counter(finding.verdict for finding in findings)
-    console.print(f"{len(findings)} layers: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+    listed = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    console.print(f"{plural(len(findings), 'layer')}: {listed or 'nothing to test'}")
+    if not counts[OK] + counts[FAILED]:
+        console.print("[yellow]None of them could be tested[/], so that this says nothing about the model.")
 
 
 def row(finding: LayerCheck) -> tuple[str, ...]:

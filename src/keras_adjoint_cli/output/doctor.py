@@ -1,59 +1,94 @@
 """What `keras-adjoint doctor` found, as a list for people and as data for programs."""
 
+import sys
 from collections import Counter
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich.console import Console
 
-from keras_adjoint.doctor.finding import ERROR, NOTE, WARNING
-from keras_adjoint_cli.actions.doctor import wrong
-from keras_adjoint_cli.actions.examined import Outcome
-from keras_adjoint_cli.console import make_console
+from keras_adjoint.doctor.finding import ERROR, NOTE, WARNING, Finding
+from keras_adjoint_cli.actions.doctor import MODEL
+from keras_adjoint_cli.actions.examined import Examined, Outcome
+from keras_adjoint_cli.console import make_console, plural
+from keras_adjoint_cli.errors import print_error
 from keras_adjoint_cli.printable import escape
-
-if TYPE_CHECKING:
-    from keras_adjoint_cli.actions.doctor import ExaminedFile
 
 COLOURS = {ERROR: "bold red", WARNING: "yellow", NOTE: "cyan"}
 
 
-def as_data(file: Path, examined: "ExaminedFile", outcome: Outcome | None, *, strict: bool) -> dict[str, Any]:
+def as_data(results: Sequence[Examined], *, strict: bool) -> dict[str, Any]:
     """A dictionary for JSON."""
-    data: dict[str, Any] = {
-        "input": str(file),
-        "kind": examined.kind,
-        "backend": examined.backend,
-        "ok": not wrong(examined.findings if outcome is None else outcome.remaining, strict=strict),
-        "findings": [finding.as_data() for finding in examined.findings],
+    return {
+        "input": [str(result.file) for result in results],
+        "backend": backend_of(results),
+        "ok": not any(result.problem or result.wrong(strict=strict) for result in results),
+        "files": [file_as_data(result, strict=strict) for result in results],
     }
-    if outcome is not None:
-        data["repair"] = {
-            "output": None if outcome.file is None else str(outcome.file),
-            "repaired": [{"place": finding.place, "rule": finding.rule} for finding, _ in outcome.repaired],
-            "refused": [
-                {"place": finding.place, "rule": finding.rule, "reason": reason} for finding, reason in outcome.refused
-            ],
-            "difference": outcome.difference,
-            "remaining": [finding.as_data() for finding in outcome.remaining],
-        }
+
+
+def backend_of(results: Sequence[Examined]) -> str | None:
+    """The backend of Keras, if a model was examined; scripts are read without Keras."""
+    if not any(result.kind == MODEL for result in results):
+        return None
+    name: str = sys.modules["keras"].backend.backend()
+    return name
+
+
+def file_as_data(result: Examined, *, strict: bool) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "input": str(result.file),
+        "kind": result.kind,
+        "problem": result.problem,
+        "ok": not (result.problem or result.wrong(strict=strict)),
+        "findings": [finding.as_data() for finding in result.findings],
+        "silenced": [{"place": finding.place, "rule": finding.rule} for finding in result.silenced],
+        "repair": None if result.outcome is None else outcome_as_data(result.outcome),
+    }
     return data
 
 
-def show(file: Path, examined: "ExaminedFile", outcome: Outcome | None) -> None:
-    """Print every finding, then what was repaired, then the sum."""
+def outcome_as_data(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "output": None if outcome.file is None else str(outcome.file),
+        "repaired": [{"place": finding.place, "rule": finding.rule} for finding, _ in outcome.repaired],
+        "refused": [
+            {"place": finding.place, "rule": finding.rule, "reason": reason} for finding, reason in outcome.refused
+        ],
+        "difference": outcome.difference,
+        "remaining": [finding.as_data() for finding in outcome.remaining],
+    }
+
+
+def report_problems(results: Iterable[Examined]) -> None:
+    """One line on standard error for each file that cannot be used."""
+    for result in results:
+        if result.problem:
+            print_error(result.problem)
+
+
+def show(results: Sequence[Examined]) -> None:
+    """Print every finding, then what was repaired, then the sums."""
     console = make_console()
-    for finding in examined.findings:
-        colour = COLOURS[finding.severity]
-        place, rule = escape(finding.place), escape(finding.rule)
-        say(console, f"[{colour}]{finding.severity}[/{colour}] [bold]{place}[/bold]: {rule}")
-        lines = [("what", finding.what), ("effect", finding.effect), ("fix", finding.fix)]
-        lines += [("", line.strip()) for line in finding.code.splitlines()]
-        for name, text in lines:
-            say(console, f"  [dim]{name:6}[/dim] {escape(text)}")
-    if outcome is not None:
-        show_outcome(console, outcome)
-    say(console, summary(file, examined, outcome))
+    for result in results:
+        for finding in result.findings:
+            show_finding(console, finding)
+        if result.outcome is not None:
+            show_outcome(console, result.outcome)
+        if not result.problem and (len(results) == 1 or result.findings or result.silenced):
+            say(console, summary(result))
+    if len(results) > 1:
+        say(console, total(results))
+
+
+def show_finding(console: Console, finding: Finding[Any]) -> None:
+    colour = COLOURS[finding.severity]
+    place, rule = escape(finding.place), escape(finding.rule)
+    say(console, f"[{colour}]{finding.severity}[/{colour}] [bold]{place}[/bold]: {rule}")
+    lines = [("what", finding.what), ("effect", finding.effect), ("fix", finding.fix)]
+    lines += [("", line.strip()) for line in finding.code.splitlines()]
+    for name, text in lines:
+        say(console, f"  [dim]{name:6}[/dim] {escape(text)}")
 
 
 def show_outcome(console: Console, outcome: Outcome) -> None:
@@ -65,14 +100,13 @@ def show_outcome(console: Console, outcome: Outcome) -> None:
         say(console, escape(outcome.outputs))
 
 
-def summary(file: Path, examined: "ExaminedFile", outcome: Outcome | None) -> str:
-    """The last line: how much was found, and what to do."""
-    findings, name = examined.findings, escape(str(file))
+def summary(result: Examined) -> str:
+    """The last line about a file: how much was found, and what to do."""
+    findings, name, outcome = result.findings, escape(str(result.file)), result.outcome
+    silenced = f" {len(result.silenced)} silenced by comments." if result.silenced else ""
     if not findings:
-        return f"{name}: nothing found."
-    counts = Counter(finding.severity for finding in findings)
-    numbers = [(counts[severity], severity) for severity in COLOURS if counts[severity]]
-    said = f"{name}: " + ", ".join(f"{count} {severity}{'s' * (count > 1)}" for count, severity in numbers) + "."
+        return f"{name}: nothing found.{silenced}"
+    said = f"{name}: {counted(findings)}.{silenced}"
     fixable = sum(finding.fixable for finding in findings)
     if not fixable:
         return f"{said} All to be repaired by hand."
@@ -81,6 +115,19 @@ def summary(file: Path, examined: "ExaminedFile", outcome: Outcome | None) -> st
     if outcome.file is None:
         return f"{said} None could be repaired by --fix, so there is no copy."
     return f"{said} The copy {escape(str(outcome.file))} has {len(outcome.remaining)} left."
+
+
+def total(results: Sequence[Examined]) -> str:
+    """The last line about several files."""
+    findings = [finding for result in results for finding in result.findings]
+    unusable = sum(bool(result.problem) for result in results)
+    could_not = f" {unusable} of them could not be used." if unusable else ""
+    return f"{plural(len(results), 'file')}: {counted(findings) or 'nothing found'}.{could_not}"
+
+
+def counted(findings: Sequence[Finding[Any]]) -> str:
+    counts = Counter(finding.severity for finding in findings)
+    return ", ".join(plural(counts[severity], severity) for severity in COLOURS if counts[severity])
 
 
 def say(console: Console, text: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_adjoint.models.code import Cut
 from keras_adjoint.models.decisions import Kind
 from keras_adjoint.models.facts import LayerFacts, Totals
 from keras_adjoint.models.text import shapes_text, size_text
@@ -19,7 +20,9 @@ WRAP = ("input → output", "by", "stride, padding", "algorithm", "kernel")
 SPARE = ("type", "algorithm", "stride, padding", "tied", "own", "kernel")
 
 
-def as_data(file: Path, layers: list[LayerFacts], totals: Totals, problem: str, batch: int) -> dict[str, Any]:
+def as_data(
+    file: Path, layers: list[LayerFacts], totals: Totals, problem: str, *, batch: int, code: str | None, cut: Cut | None
+) -> dict[str, Any]:
     """A dictionary for JSON."""
     return {
         "input": str(file),
@@ -27,6 +30,8 @@ def as_data(file: Path, layers: list[LayerFacts], totals: Totals, problem: str, 
         "ok": can_be_mirrored(layers, problem),
         "problem": problem,
         "batch": batch,
+        "code": code,
+        "narrowest": None if cut is None else vars(cut),
         **vars(totals),
         "layers": [vars(layer) for layer in layers],
     }
@@ -36,14 +41,16 @@ def can_be_mirrored(layers: list[LayerFacts], problem: str) -> bool:
     return not problem and not any(layer.kind == Kind.NEITHER for layer in layers)
 
 
-def show(layers: list[LayerFacts], totals: Totals, problem: str) -> None:
-    """Print the table, then what has neither an adjoint nor a policy, then the sums."""
+def show(layers: list[LayerFacts], totals: Totals, problem: str, hint: str) -> None:
+    """Print the table, then what has neither an adjoint nor a policy, the sums, and whether it seems an autoencoder."""
     console = make_console()
     print_table(console, COLUMNS, map(row, layers), numbers=("tied", "own"), wrap=WRAP, spare=SPARE)
     for line in explanations(layers, problem):
         console.print(line, soft_wrap=True)
     for line in sums(layers, totals):
         console.print(line, soft_wrap=True)
+    if hint:
+        console.print(f"[yellow]{escape(hint)}[/]", soft_wrap=True)
 
 
 def row(layer: LayerFacts) -> tuple[str, ...]:
@@ -56,15 +63,24 @@ def row(layer: LayerFacts) -> tuple[str, ...]:
         change_of_size(layer),
         f"[{COLOURS[layer.kind]}]{layer.kind}[/]",
         escape(undone_by(layer)),
-        f"{layer.tied_parameters:,}" if layer.tied_parameters else "",
+        tied(layer),
         f"{layer.own_parameters:,}" if layer.own_parameters else "",
         " + ".join(layer.algorithms),
     )
 
 
+def tied(layer: LayerFacts) -> str:
+    """The parameters that a mirror shares with a layer; those of an adjoint layer are its source's, and counted there."""
+    if layer.adjoint_of and layer.tied_parameters:
+        return f"as {escape(layer.adjoint_of)}"
+    return f"{layer.tied_parameters:,}" if layer.tied_parameters else ""
+
+
 def undone_by(layer: LayerFacts) -> str:
     """What undoes a layer: a policy, its adjoint, or first the one and then the other."""
     choices = [f"{policy}={choice}" for policy, choice in layer.policies.items() if policy != "bias"]
+    if layer.left_out:
+        return f"nothing ({', '.join(choices)})"
     return ", ".join([*choices, *([] if layer.kind in (Kind.POLICY, Kind.NEITHER) else [adjoint(layer)])])
 
 

@@ -20,13 +20,22 @@ LINEAR = "its adjoint"
 
 
 def as_data(
-    encoder: Path, file: Path, mirrored: Mirrored, figures: Figures, *, autoencoder: bool, untied: bool
+    encoder: Path,
+    file: Path,
+    mirrored: Mirrored,
+    figures: Figures,
+    *,
+    code: str | None,
+    autoencoder: bool,
+    untied: bool,
 ) -> dict[str, Any]:
     """A dictionary for JSON."""
     return {
         "input": str(encoder),
         "output": str(file),
         "backend": keras.backend.backend(),
+        "code": code,
+        "narrowest": None if mirrored.cut is None else vars(mirrored.cut),
         "autoencoder": autoencoder,
         "untied": untied,
         "input_shape": mirrored.model.input_shape,
@@ -64,6 +73,8 @@ def show(
     print_table(console, COLUMNS, rows, numbers=("layers", "tied", "own"), wrap=WRAP, spare=SPARE)
     for line in conclusions(file, figures, autoencoder=autoencoder, untied=untied):
         console.print(line, soft_wrap=True)
+    if mirrored.hint:
+        console.print(f"[yellow]{escape(mirrored.hint)}[/]", soft_wrap=True)
 
 
 def groups(mirrored: Mirrored, every_layer: bool) -> Iterable[list[Decision]]:
@@ -83,6 +94,8 @@ def row(same: list[Decision], settings: list[Setting]) -> tuple[str, ...]:
     tied = count_parameters(one for decision in same for one in decision.tied_variables)
     own = count_parameters(one for decision in same for one in decision.own_variables)
     by = " + ".join(mirror_layers(one)) or "nothing"
+    if one.left_out and "activation=same" in reasons:
+        reasons += "; the code has passed it"
     return (
         str(len(same)),
         escape(one.type),
@@ -111,4 +124,9 @@ def conclusions(file: Path, figures: Figures, *, autoencoder: bool, untied: bool
             f"{plural(readers, 'adjoint')} {read} {plural(variables, 'kernel')}, "
             f"{figures.tied_parameters:,} parameters, copied from the encoder's file as they are now. Pass --autoencoder "
             "for both halves in one file, where they stay tied in training."
+        )
+    if not untied:
+        yield (
+            f"To load it, import keras_adjoint, then keras.saving.load_model({escape(repr(file.name))}). "
+            "With --untie it is made of stock layers, which Keras loads alone."
         )

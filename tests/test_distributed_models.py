@@ -1,0 +1,191 @@
+"""A model inside of `TimeDistributed` is mirrored as it is alone, at every step; and `untie` takes adjoints inside of one."""
+
+import keras
+import numpy as np
+import pytest
+from autodiff import gradients
+from encoders import EXACT, assert_close, values
+from helpers import in_turn
+from keras import ops
+from layer_list import randomize
+
+import keras_adjoint as ka
+from keras_adjoint.keras_internals import layers_inside
+
+L = keras.layers
+STEPS = 3
+
+
+def chain():
+    layers = [
+        L.Rescaling(0.5),
+        L.Conv1D(4, 3, strides=2, activation="relu"),
+        L.Flatten(),
+        L.Dense(3, activation="tanh"),
+    ]
+    return keras.Sequential([keras.Input((8, 2)), *layers])
+
+
+def branches():
+    x = keras.Input((8, 2))
+    y = L.Conv1D(4, 3, padding="same", activation="relu")(x)
+    y = L.Concatenate()([L.Add()([y, L.Dense(4)(y)]), ops.relu(y - 0.1)])
+    return keras.Model(x, L.LayerNormalization()(L.MaxPooling1D(2)(y)))
+
+
+def nested():
+    x = keras.Input((8, 2))
+    y = L.BatchNormalization()(L.Conv1D(3, 3, strides=2)(x))
+    y = keras.Sequential([keras.Input((3, 3)), L.Dense(2, activation="gelu"), L.GlobalAveragePooling1D()])(y)
+    return keras.Model(x, y)
+
+
+def steps_inside():
+    x = keras.Input((8, 2))
+    y = L.TimeDistributed(keras.Sequential([L.Dense(4, activation="relu"), L.BatchNormalization()]))(x)
+    return keras.Model(x, L.AveragePooling1D(2)(y))
+
+
+MODELS = {make.__name__: make for make in (chain, branches, nested, steps_inside)}
+POLICIES = [
+    {},
+    {"norm": "inverse", "bias": "none", "pooling": "average", "output_activation": "sigmoid"},
+    {"activation": "linear", "bias": "subtract", "norm": "skip", "preprocessing": "adjoint"},
+]
+
+
+def encoders(make, steps=STEPS):
+    """A model alone, and the same one at every step."""
+    model = make()
+    for layer in layers_inside(model):
+        if layer.weights and not layers_inside(layer):
+            randomize(layer)
+    x = keras.Input((steps, *model.input_shape[1:]))
+    return model, keras.Model(x, L.TimeDistributed(model, name="each")(x), name="encoder")
+
+
+def at_each_step(function, x):
+    return np.stack([values(function(x[:, step])) for step in range(x.shape[1])], axis=1)
+
+
+def random(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype("float32")
+
+
+@pytest.mark.parametrize("name", in_turn(MODELS))
+def test_mirrors(name, tmp_path):
+    for policies, steps in zip(POLICIES, (STEPS, None, STEPS), strict=True):
+        model, encoder = encoders(MODELS[name], steps)
+        alone, mirror = ka.mirror(model, **policies), ka.mirror(encoder, **policies)
+        assert mirror.output_shape == encoder.input_shape and ka.is_tied(mirror, encoder)
+        code = random(2, STEPS, *model.output_shape[1:])
+        expected = at_each_step(alone, code)
+        assert_close(values(mirror(code)), expected)
+        assert [w.shape for w in mirror.trainable_weights] == [w.shape for w in alone.trainable_weights]
+    mirror.save(tmp_path / "m.keras")
+    assert_close(values(keras.saving.load_model(tmp_path / "m.keras")(code)), expected)
+
+
+@pytest.mark.parametrize("name", in_turn(MODELS))
+def test_the_gradient(name, tmp_path):
+    _, encoder = encoders(MODELS[name])
+    x = random(2, STEPS, 8, 2)
+    (expected,) = gradients(lambda x: ops.sum(encoder(x, training=False) ** 2) / 2, [ops.convert_to_tensor(x)])
+    model = ka.autoencoder(encoder, **EXACT)
+    assert_close(values(model(x, training=False)), expected)
+    model.save(tmp_path / "m.keras")
+    assert_close(values(keras.saving.load_model(tmp_path / "m.keras")(x, training=False)), expected)
+
+
+@pytest.mark.parametrize("name", in_turn(["nested", "steps_inside"]))
+def test_training_computes_what_the_encoder_computes(name):
+    """Statistics of batch normalisation are those of one step, also where the model's layers became the autoencoder's."""
+    _, encoder = encoders(MODELS[name])
+    x = random(4, STEPS, 8, 2)
+    model = ka.autoencoder(encoder, **EXACT)
+    code = model.get_layer("each_steps").output
+    expected = encoder(x, training=True)
+    assert_close(values(keras.Model(model.input, code)(x, training=True)), values(expected))
+    before = [np.array(values(w)) for w in encoder.trainable_weights]
+    model.compile("sgd", "mse")
+    model.fit(x, x, verbose=0)
+    assert any(np.any(values(w) != old) for w, old in zip(encoder.trainable_weights, before, strict=True))
+
+
+def test_sizes_and_steps_that_are_known_at_run_time():
+    layers = [L.Conv1D(4, 3, strides=2), L.MaxPooling1D(2), L.Conv1D(2, 2, strides=3, padding="same")]
+    x = keras.Input((None, None, 2))
+    each = L.TimeDistributed(keras.Sequential([keras.Input((None, 2)), *layers]))
+    model = ka.autoencoder(keras.Model(x, each(x)))
+    for steps, size in ((1, 17), (3, 20)):
+        given = random(2, steps, size, 2)
+        alone = ka.autoencoder(keras.Sequential([keras.Input((size, 2)), *layers]))
+        for own, other in zip(alone.weights, model.weights, strict=True):
+            own.assign(other)
+        assert_close(values(model(given)), at_each_step(alone, given))
+
+
+@pytest.mark.any_backend
+def test_the_adjoint_of_its_adjoint_is_the_model():
+    layers = [L.Conv1D(4, 3, strides=2, use_bias=False), L.Flatten()]
+    x = keras.Input((STEPS, 8, 2))
+    model = keras.Model(x, L.TimeDistributed(keras.Sequential(layers))(x))
+    adjoint = ka.adjoint(model)
+    ka.assert_adjoint(model, adjoint)
+    assert ka.adjoint(adjoint) is model
+    again = ka.adjoint(ka.clone_tied(adjoint))
+    assert_close(values(again(np.ones((1, STEPS, 8, 2)))), values(model(np.ones((1, STEPS, 8, 2)))))
+
+
+# --- untie
+
+STOCK = {
+    "dense": (lambda: L.Dense(3), (5,)),
+    "conv": (lambda: L.Conv2D(3, 3, strides=2, padding="same"), (9, 8, 2)),
+    "twice": (lambda: L.TimeDistributed(L.Conv1D(3, 2, strides=2)), (2, 8, 3)),
+    "flatten": (lambda: L.Flatten(), (3, 4)),
+    "pooling": (lambda: L.AveragePooling1D(3, 2, padding="same"), (7, 2)),
+    "batch normalisation": (lambda: L.BatchNormalization(), (4, 2)),
+    "maxima": (lambda: L.MaxPooling1D(2), (7, 2)),
+    "model": (
+        lambda: keras.Sequential([L.Conv1D(3, 2, activation="relu"), L.BatchNormalization(), L.Flatten()]),
+        (6, 2),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", in_turn(STOCK))
+@pytest.mark.parametrize("to", ["conv_transpose", "conv"])
+def test_untied(name, to, tmp_path):
+    make, shape = STOCK[name]
+    x = keras.Input((STEPS, *shape))
+    layer = L.TimeDistributed(make())
+    model = ka.autoencoder(keras.Model(x, layer(x)))
+    given, untied = random(2, STEPS, *shape), ka.untie(model, to=to)
+    untied.save(tmp_path / "m.keras")
+    for each in (untied, keras.saving.load_model(tmp_path / "m.keras")):
+        assert all(type(one).__module__.startswith("keras.") for one in layers_inside(each))
+        assert_close(values(each(given)), values(model(given)))
+
+
+@pytest.mark.any_backend
+def test_untied_alone_and_in_wrappers_of_others():
+    layer = L.TimeDistributed(L.Conv1D(3, 3, strides=2))
+    y = random(2, *layer(keras.Input((STEPS, 8, 2))).shape[1:])
+    adjoint = ka.adjoint(layer)
+    assert_close(values(ka.untie(adjoint)(y)), values(adjoint(y)))
+    decoder = ka.mirror(keras.Sequential([keras.Input((8, 2)), L.Conv1D(3, 3, strides=2)]))
+    code = keras.Input(y.shape[1:])
+    for inside in (ka.adjoint(layer.layer), decoder):
+        model = keras.Model(code, L.TimeDistributed(inside)(code))
+        untied = ka.untie(model)
+        assert all(type(one).__module__.startswith("keras.") for one in layers_inside(untied))
+        assert_close(values(untied(y)), values(model(y)))
+
+
+@pytest.mark.any_backend
+def test_untied_of_any_number_of_steps_is_refused_with_what_to_do():
+    _, encoder = encoders(chain, None)
+    with pytest.raises(ka.NoRuleError, match="sizes must be known.*for a fixed input size"):
+        ka.untie(ka.mirror(encoder))
+    ka.untie(ka.mirror(encoders(chain)[1]))
