@@ -336,6 +336,7 @@ def models():
     yield "a vocabulary without end", with_layer(TOO_LARGE, "Embedding", {"input_dim": 10**12, "output_dim": 4})
     yield "pixels without end", with_layer(TOO_LARGE, "UpSampling2D", {"size": [10**6, 10**6]})
     yield "padding without end", with_layer(TOO_LARGE, "ZeroPadding2D", {"padding": 10**7})
+    yield "cropping without end", with_layer("cropping", "Cropping2D", {"cropping": 10**18})
     yield "a stack of wrappers", with_layer("cannot be loaded", "TimeDistributed", nested(300))
     # --- weights
     weights = members()["model.weights.h5"]

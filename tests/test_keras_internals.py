@@ -37,6 +37,7 @@ from keras_adjoint.keras_internals import (
     set_own_trainable,
     stored_kernel,
     stored_variable,
+    watched_building,
 )
 
 SOURCES = Path(keras_adjoint.__file__).parent.parent
@@ -398,3 +399,23 @@ def test_the_variable_that_holds_a_kernel():
     dense.enable_lora(2)
     assert stored_kernel(dense) in dense.non_trainable_variables
     assert stored_kernel(L.ReLU()) is None
+
+
+def test_building_says_what_it_makes_before_it_is_made():
+    """Every variable of a layer and every symbolic tensor, by shape and dtype; an error keeps it from being made."""
+    variables, tensors = [], []
+    with watched_building(lambda *made: variables.append(made), lambda *made: tensors.append(made)):
+        x = keras.Input((9, 8, 1), dtype="float16")
+        L.Conv2D(3, 5, dtype="float16")(x)
+    assert {(5, 5, 1, 3), (3,)} <= {shape for shape, _ in variables}
+    assert {dtype for shape, dtype in variables if len(shape) == 4} == {"float16"}
+    assert {(None, 9, 8, 1), (None, 5, 4, 3)} <= {tuple(shape) for shape, _ in tensors}
+    known = len(variables), len(tensors)
+
+    def refuse(shape, dtype):
+        raise MemoryError(shape)
+
+    with watched_building(refuse, lambda *made: None), pytest.raises(MemoryError):
+        L.Dense(10**12).build((None, 10**6))
+    L.Dense(3)(keras.Input((2,)))
+    assert (len(variables), len(tensors)) == known

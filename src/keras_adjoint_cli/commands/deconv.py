@@ -126,7 +126,7 @@ def deconv(
         from keras_adjoint_cli.output.deconv import as_data, draw, show
 
         check_output(output, inputs=[file, photograph], suffixes=FORMATS, force=force)
-        model = load(file, modules, read_limits(limit))
+        model = load(file, modules, read_limits(limit), runs=True)
         seen = project(
             model,
             photograph,

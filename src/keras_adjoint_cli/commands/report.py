@@ -73,7 +73,7 @@ def report(
 
         pictures = images or []
         check_output(output, inputs=[file, *pictures], suffixes=[".html", ".htm"], force=force)
-        encoder = encoder_of(load(file, modules, read_limits(limit)), code)
+        encoder = encoder_of(load(file, modules, read_limits(limit), runs=True), code)
         facts = make(encoder, file, pictures, texts=policy or (), limits=limits)
         size = write(facts, output)
         if as_json:

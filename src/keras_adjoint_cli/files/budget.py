@@ -77,6 +77,15 @@ class Budget:
         taken = AT_ONCE * bytes_of(shape, dtype)
         self.check(taken, f"the test of a layer with a tensor of shape {tuple(shape)}", self.limits.memory)
 
+    def check_run(self, model: keras.Model) -> None:
+        """Raise an `Unusable` if a run of the whole model, in which Keras keeps the tensors of all layers, takes too much."""
+        try:
+            tensors = [tensor for call in trace(model).calls for tensor in call.outputs]
+        except Exception:  # it has no graph, which whoever runs it says better
+            return
+        taken = sum(bytes_of(tensor.shape[1:], tensor.dtype) for tensor in tensors)
+        self.limits.check_memory(self.file, taken, "the tensors of all its layers")
+
     def check(self, claimed: int, what: str, allowed: int) -> None:
         try:
             self.limits.check_memory(self.file, claimed, what, allowed)
@@ -90,13 +99,3 @@ def bytes_of(shape: Sequence[Any], dtype: str) -> int:
     bits = re.search(r"\d+", dtype)
     whole = [size for size in shape if isinstance(size, int)]
     return math.prod(whole) * max(1, (int(bits[0]) if bits else 32) // 8)
-
-
-def check_run(file: Path, model: keras.Model, limits: Limits) -> None:
-    """Raise an `Unusable` if a run of the whole model, which keeps the tensors of all layers, takes too much memory."""
-    try:
-        tensors = [tensor for call in trace(model).calls for tensor in call.outputs]
-    except Exception:  # it has no graph, which who runs it says better
-        return
-    taken = sum(bytes_of(tensor.shape[1:], tensor.dtype) for tensor in tensors)
-    limits.check_memory(file, taken, "the tensors of all its layers")

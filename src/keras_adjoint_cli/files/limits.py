@@ -12,6 +12,7 @@ from zipfile import ZipFile
 from keras_adjoint_cli.errors import Unusable
 
 UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+MOST = 10**15  # bytes, beyond which nobody needs to know how many
 ROOM, RATIO = 256 * 10**6, 100  # bytes that every file may take, and times its own size, unless the limit was given
 
 
@@ -51,10 +52,12 @@ class Limits:
         """
         allowed = self.memory if allowed is None else allowed
         if claimed > allowed:
+            taken = memory_text(claimed) if claimed < MOST else f"more than {memory_text(MOST)}"
+            enough = f"={memory_text(rounded_up(claimed))}".replace(" ", "") if claimed < MOST else ""
             raise Unusable(
-                f"{file} is too large: {what} would take {memory_text(claimed)}, and the limit is "
-                f"{memory_text(allowed)}{'' if allowed == self.memory else ' for a file of its size'}. If you trust it, raise "
-                f"the limit: --limit memory={memory_text(rounded_up(claimed)).replace(' ', '').replace(',', '')}."
+                f"{file} is too large: {what} would take {taken}, and the limit is {memory_text(allowed)}"
+                f"{'' if allowed == self.memory else ' for a file of its size'}. If you trust it, raise the limit: --limit "
+                f"memory{enough}."
             )
 
     def check_count(self, file: Path, name: str, count: int) -> None:

@@ -39,7 +39,9 @@ INSIDE = (  # what other zip archives hold
 )
 
 
-def load(file: Path, modules: Sequence[str] | None = None, limits: Limits | None = None) -> keras.Model:
+def load(
+    file: Path, modules: Sequence[str] | None = None, limits: Limits | None = None, *, runs: bool = False
+) -> keras.Model:
     """The model in a file, or an `Unusable` that says what is wrong with the file.
 
     What custom modules and layers print goes to standard error, for standard output may be JSON.
@@ -48,6 +50,7 @@ def load(file: Path, modules: Sequence[str] | None = None, limits: Limits | None
         file: The file.
         modules: Names of modules that are imported before.
         limits: How much it may ask for; what it claims is held against that before it is built.
+        runs: Whether the whole model will be run, which takes more than one layer at a time.
     """
     check_file(file)
     budget = Budget(file, limits or Limits())
@@ -56,7 +59,10 @@ def load(file: Path, modules: Sequence[str] | None = None, limits: Limits | None
             import_modules(modules or ())
             check_config(file, budget.read_config(), budget.limits, modules or ())
             with budget.held():
-                return keras.saving.load_model(file, compile=False)
+                model = keras.saving.load_model(file, compile=False)
+        if runs:
+            budget.check_run(model)
+        return model
     except RecursionError as error:
         raise Unusable(f"{file} cannot be loaded: its configuration is nested too deeply.") from error
     except Exception as error:
@@ -114,7 +120,9 @@ def reason_of(error: Exception) -> str:
     """What Keras says is wrong with a file, in a sentence or two."""
     plain = re.sub(r"\x1b\[[\d;]*m", "", str(error))  # Keras prints some of it in bold
     innermost = plain.rpartition("Exception encountered:")[2].strip()  # it wraps one error into the other
-    reason = innermost.partition("\n")[0].partition(" Full object config:")[0]
+    lines = [line.strip() for line in innermost.splitlines() if line.strip()] or [""]
+    reason = lines[1] if "encountered when calling" in lines[0] and lines[1:] else lines[0]
+    reason = reason.partition(" Full object config:")[0]
     if "Could not locate" in reason or "Unknown layer" in reason:
         return reason.partition(". ")[0].rstrip(".") + ". To import a module that registers it, use --import."
     if "Lambda" in reason:
