@@ -12,6 +12,7 @@ from layer_list import randomize
 from operators_of_models import runs
 from random_stages import OF_ANY_SIZE, STAGES
 
+import keras_adjoint as ka
 from keras_adjoint.models.policy_names import NAMES
 
 L = keras.layers
@@ -117,6 +118,30 @@ def encoders(draw, **policies):
         f"return {[tuple(y.shape[1:]) for y in outputs]} as {returned}",
     ]
     return Encoder(model, policies or draw(random_policies(model)), steps)
+
+
+@st.composite
+def around_autoencoders(draw, depth=2, **policies):
+    """An encoder around the autoencoder, by the same policies, of a random one, so many deep."""
+    inner = draw(encoders(**policies))
+    assume(None not in [x.shape[-1] for x in inner.model.inputs])
+    model, steps = inner.model, inner.steps
+    for level in range(1, depth):
+        try:
+            autoencoder = ka.autoencoder(model, **policies)
+        except (ka.KerasAdjointError, ValueError):
+            assume(False)
+        assume(any("float" in x.dtype for x in model.inputs))
+        inputs = tree.map_structure(lambda x: keras.Input(x.shape[1:], dtype=x.dtype, name=x.name), model.input)
+        pairs = zip(tree.flatten(autoencoder(inputs)), tree.flatten(inputs), strict=True)
+        y, x = next((y, x) for y, x in pairs if "float" in x.dtype)
+        last = L.Dense(2, activation=draw(st.sampled_from([None, "tanh"])), name=f"around_{level}")
+        # Beside x, as what an autoencoder gives may be zero but for rounding, of a unit normalization for instance.
+        model = keras.Model(inputs, last(L.Add(name=f"beside_{level}")([y, x])), name="encoder")
+        randomize(last)
+        last.set_weights([scaled(weight) for weight in last.get_weights()])
+        steps = [*steps, f"its autoencoder, beside its input, and {last.activation.__name__}"]
+    return Encoder(model, policies, steps)
 
 
 def begun(draw):

@@ -8,7 +8,8 @@ import time
 import unicodedata
 
 import pytest
-from bad_inputs import OPTIONS, arrays, good_files, heavy, models, npy, pictures, pixels, scripts
+from bad_inputs import OPTIONS, arrays, good_files, heavy, pictures, scripts
+from bad_models import good, models, npy, pixels
 from command_line import run, run_in_new_process
 
 pytestmark = pytest.mark.in_turn("torch")
@@ -91,8 +92,6 @@ def test_a_bad_file(bad, command, tmp_path, monkeypatch):
     (tmp_path / "good.png").write_bytes(pixels())
     (tmp_path / "good.npy").write_bytes(npy())
     if "good.keras" in command:
-        from bad_inputs import good
-
         (tmp_path / "good.keras").write_bytes(good(".keras"))
     file = bad.write(tmp_path).relative_to(tmp_path)
     refused(tmp_path, [word.format(file) for word in command.split()], bad.words, monkeypatch)

@@ -9,6 +9,8 @@ from helpers import double_or_single, in_turn, matrix, operators, tolerance
 from layer_list import FIRST, LAYERS, Case, randomize
 
 import keras_adjoint as ka
+from keras_adjoint.models.decisions import Kind, decide
+from keras_adjoint.models.facts import facts_about_layers
 
 L = keras.layers
 
@@ -193,3 +195,65 @@ def test_a_tensor_without_steps_is_refused():
     layer.build((None, 5, 4))
     with pytest.raises(ValueError, match=r"axis of steps .*Received: a tensor of shape \(2, 3\)"):
         ka.adjoint(layer)(np.ones((2, 3), "float32"))
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_it_is_checked_at_any_size_without_bias_and_activation(wrapper):
+    wrap, steps = WRAPPERS[wrapper]
+    layer = wrap(L.Conv1D(3, 3, strides=2, activation="relu", bias_initializer="ones"))
+    for size in (7, 8):
+        layer(keras.Input((*steps, size, 2)))
+    for shape in (None, (2, *steps, 8, 2)):
+        assert ka.check_adjoint(layer, input_shape=shape)
+    wrong = ka.adjoint(layer, linear_part=True, output_size=7)
+    assert not ka.check_adjoint(layer, lambda y: 1.1 * wrong(y))
+
+
+@pytest.mark.any_backend
+def test_maxima_go_back_where_they_were_at_every_step():
+    layer = distributed(L.MaxPooling1D(3, 2))
+    x = random(2, 2, 8, 3).astype("float32")
+    y, pool = values(layer(x)), L.MaxPooling1D(3, 2)
+    found = values(ka.adjoint(layer)(y, switches=x))
+    for step in range(2):
+        expected = ka.adjoint(pool)(y[:, step], switches=x[:, step])
+        np.testing.assert_allclose(found[:, step], values(expected))
+    assert ka.check_adjoint(layer)
+
+
+@pytest.mark.any_backend
+def test_it_is_tied_and_counts_what_the_adjoint_inside_does():
+    layer = distributed(L.Conv1D(3, 3))
+    layer.build((None, 2, 8, 2))
+    tied, copied = ka.adjoint(layer), ka.adjoint(layer, tied=False)
+    assert ka.is_tied(tied) and ka.is_tied(tied, layer) and not ka.is_tied(copied)
+    assert tied.count_params() == 0 and copied.count_params() == 18
+    assert ka.adjoint(layer, bias="own").count_params() == 2
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("make", [lambda: L.LSTM(2), lambda: L.Bidirectional(L.GRU(2, return_sequences=True))])
+def test_what_is_not_linear_at_every_step_is_refused_with_advice_that_works(make):
+    layer = L.TimeDistributed(make(), name="each")
+    x = keras.Input((2, 4, 3))
+    encoder = keras.Model(x, layer(x))
+    with pytest.raises(ka.NoRuleError, match="it is not linear"):
+        ka.adjoint(layer)
+    with pytest.raises(ka.NoRuleError, match="has neither an adjoint nor a policy.*'each': \"gradient\""):
+        ka.mirror(encoder)
+    assert ka.autoencoder(encoder, activation={"each": "gradient"}).output_shape == encoder.input_shape
+
+
+@pytest.mark.any_backend
+def test_the_layer_inside_is_undone_as_its_wrapper_is():
+    x = keras.Input((2, 8, 3))
+    y = L.TimeDistributed(L.Dense(4, name="exact"))(x)
+    encoder = keras.Model(x, L.TimeDistributed(L.LayerNormalization(name="policy"))(y))
+    facts = facts_about_layers(encoder, decide(encoder))
+    assert {one.layer.rpartition("/")[2]: one.kind for one in facts if "/" in one.layer} == {
+        "exact": Kind.EXACT,
+        "policy": Kind.POLICY,
+    }
+    assert {decision.main.layer.source.name for decision in decide(encoder)[:1]} == {"exact"}
+    ka.plot_mirror(encoder)

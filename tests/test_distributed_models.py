@@ -11,6 +11,7 @@ from layer_list import randomize
 
 import keras_adjoint as ka
 from keras_adjoint.keras_internals import layers_inside
+from keras_adjoint.testing.model import check_layers
 
 L = keras.layers
 STEPS = 3
@@ -135,6 +136,16 @@ def test_the_adjoint_of_its_adjoint_is_the_model():
     assert ka.adjoint(adjoint) is model
     again = ka.adjoint(ka.clone_tied(adjoint))
     assert_close(values(again(np.ones((1, STEPS, 8, 2)))), values(model(np.ones((1, STEPS, 8, 2)))))
+
+
+@pytest.mark.any_backend
+def test_the_layers_inside_are_checked_and_those_around_are_not():
+    _, encoder = encoders(nested)
+    for model in (encoder, ka.autoencoder(encoder), ka.autoencoder(encoder, **EXACT)):
+        found = check_layers(model)
+        assert not [one.layer for one in found if one.failed or "steps" in one.layer or "samples" in one.layer]
+        assert any(one.type == "Conv1D" and one.verdict == "ok" for one in found)
+    ka.plot_mirror(encoder)
 
 
 # --- untie

@@ -5,6 +5,7 @@ Seen on Keras 3.10.0, 3.12.4, 3.14.1 and 3.15.1.
 """
 
 import ast
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
@@ -38,6 +39,7 @@ from keras_adjoint.keras_internals import (
     stored_kernel,
     stored_variable,
     watched_building,
+    whole_moments,
 )
 
 SOURCES = Path(keras_adjoint.__file__).parent.parent
@@ -56,7 +58,8 @@ def private_uses(tree, own):
         elif isinstance(node, ast.Import):
             yield from ((node.lineno, name.name) for name in node.names if f"{name.name}.".startswith("keras.src."))
         elif isinstance(node, ast.Attribute):
-            if is_private(node.attr) and node.attr not in own:
+            is_systems = isinstance(node.value, ast.Name) and node.value.id == "os"  # such as `os._exit`
+            if is_private(node.attr) and node.attr not in own and not is_systems:
                 yield node.lineno, f".{node.attr}"
             if node.attr == "src" and isinstance(node.value, ast.Name) and node.value.id == "keras":
                 yield node.lineno, "keras.src"
@@ -340,6 +343,23 @@ def test_what_is_called_aside_is_at_inference_and_leaves_no_losses():
 
 
 # --- the layers of Keras' own networks
+
+
+def test_whole_moments_are_the_moments_and_those_of_other_threads_stay_as_they_are():
+    x = ops.convert_to_tensor(np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32"))
+    options = {"axes": (0, 2), "keepdims": True}
+    before = ops.moments(x, **options)
+    with whole_moments():
+        within = ops.moments(x, **options)
+        half = ops.moments(ops.cast(x, "float16"), axes=1)
+        with ThreadPoolExecutor(1) as pool:
+            beside = pool.submit(lambda: ops.moments(x, **options)).result()
+    for others in (within, beside, ops.moments(x, **options)):
+        for found, expected in zip(others, before, strict=True):
+            np.testing.assert_allclose(ops.convert_to_numpy(found), ops.convert_to_numpy(expected), rtol=1e-6)
+    assert {keras.backend.standardize_dtype(each.dtype) for each in half} == {"float16"}
+    for found, expected in zip(beside, before, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(found), ops.convert_to_numpy(expected))
 
 
 def test_the_layer_scale_of_convnext_multiplies_by_gamma():

@@ -2,7 +2,7 @@
 
 import keras
 import pytest
-from bad_inputs import archive_of, members, with_layer
+from bad_models import archive_of, members, with_layer
 from command_line import complains, run, saved
 from keras import layers
 

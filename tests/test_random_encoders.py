@@ -10,9 +10,10 @@ import pytest
 from encoders import EXACT, assert_close, values
 from helpers import compiled, in_turn
 from hypothesis import event, given, settings
+from hypothesis import strategies as st
 from keras import ops, tree
 from operators_of_models import is_ours, saved_and_loaded
-from random_encoders import encoders, samples
+from random_encoders import around_autoencoders, encoders, samples
 
 import keras_adjoint as ka
 
@@ -137,3 +138,10 @@ def test_the_mirror_of_a_random_encoder_lives_through_everything_or_is_refused(e
 @given(encoders(**EXACT, gates="gradient"))
 def test_the_exact_mirror_of_a_random_encoder_is_its_gradient(encoder):
     assert_is_gradient(encoder)
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+@FEW
+@given(st.data())
+def test_the_exact_mirror_of_what_holds_exact_autoencoders_is_its_gradient(depth, data):
+    assert_is_gradient(data.draw(around_autoencoders(depth, **EXACT, gates="gradient")))

@@ -6,8 +6,10 @@ the versions it was seen on.
 """
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache, wraps
 from types import FrameType, ModuleType
 from typing import Any, TypeAlias
 
@@ -15,6 +17,7 @@ import keras
 from keras.src.activations import activations as activation_operations
 from keras.src.applications.convnext import LayerScale, StochasticDepth
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
+from keras.src.backend import nn as backend_nn
 from keras.src.backend.common import global_state
 from keras.src.backend.common import variables as common_variables
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
@@ -154,6 +157,47 @@ def masked(tensor: Tensor, mask: Tensor | None) -> Tensor:
     if mask is not None:
         set_keras_mask(tensor, mask)
     return tensor
+
+
+# --- second derivatives
+
+
+class _Depth(threading.local):
+    value = 0
+
+
+_WHOLE_MOMENTS = _Depth()
+
+
+@contextmanager
+def whole_moments() -> Iterator[None]:
+    """Inside, this thread's means and variances have derivatives that can be differentiated.
+
+    `keras.ops.moments`, by which layers normalise, takes TensorFlow's variance, which is computed with the mean as a constant:
+    its derivative is right, and the derivative of that is wrong.
+    """
+    _teach_moments()
+    _WHOLE_MOMENTS.value += 1
+    try:
+        yield
+    finally:
+        _WHOLE_MOMENTS.value -= 1
+
+
+@cache
+def _teach_moments() -> None:
+    taught = backend_nn.moments
+
+    @wraps(taught)
+    def moments(x: Tensor, axes: Any, keepdims: bool = False, synchronized: bool = False) -> tuple[Tensor, Tensor]:
+        if synchronized or not _WHOLE_MOMENTS.value:
+            return taught(x, axes, keepdims, synchronized)
+        wide = keras.ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+        found = (function(wide, axis=axes, keepdims=keepdims) for function in (keras.ops.mean, keras.ops.var))
+        mean, variance = (keras.ops.cast(each, x.dtype) for each in found)
+        return mean, variance
+
+    backend_nn.moments = moments
 
 
 # --- quantised kernels

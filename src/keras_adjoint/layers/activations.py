@@ -13,8 +13,9 @@ import keras
 from keras import ops
 
 from keras_adjoint.keras_internals import activation_operations, nn_operations, numpy_operations
+from keras_adjoint.layers.adjoint import linear_adjoint
 from keras_adjoint.layers.derivative import derivative, transposed_derivative
-from keras_adjoint.layers.registry import nearest_class
+from keras_adjoint.layers.registry import nearest_class, rule
 from keras_adjoint.layers.tied import Tied, call_at_inference, stand_in
 from keras_adjoint.layers.wrapped import inside
 from keras_adjoint.ops import Shape, Tensor
@@ -204,6 +205,14 @@ class PreActivation(Tied):
 
     def compute_output_shape(self, x_shape: Shape) -> Shape:
         return tuple(self.source.compute_output_shape(x_shape))
+
+
+@rule(PreActivation)
+def adjoint_of_pre_activation(
+    source: PreActivation, *, tied: bool = True, name: str | None = None
+) -> keras.layers.Layer:
+    """It is affine: its adjoint is that of the linear part of the layer."""
+    return linear_adjoint(source.source, tied=tied, name=name)
 
 
 def without_activation(layer: keras.layers.Layer) -> keras.layers.Layer:

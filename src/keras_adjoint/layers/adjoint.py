@@ -98,7 +98,8 @@ def check_linear(source: Layer, *, advice: str = "") -> None:
             f"`{source.name}` computes with integers, where a cast truncates and sums wrap around, so it is not linear. "
             f"Build it with a dtype of floats. Received: dtype={source.compute_dtype!r}, {describe(source)}"
         )
-    if has_activation(source) and class_with_rule(source) is not None:  # without a rule it is tested as it is
+    # Without a rule, a layer is tested as it is.
+    if has_activation(source) and None not in (class_with_rule(source), class_with_rule(inside(source))):
         activation = activation_of(source)
         name = getattr(activation, "__name__", activation)
         where = "" if inside(source) is source else f" It is that of the layer inside of `{source.name}`."

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 from keras.layers import Layer
 
+from keras_adjoint.layers.inputs import check_tensors
 from keras_adjoint.layers.sizes import holds_sizes, size_of_call, sizes_of, without_steps
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.wrapped import axes_of_steps
@@ -42,6 +43,7 @@ class DistributedAdjoint(keras.layers.TimeDistributed):
         self.built = True  # around an adjoint there is nothing to build
 
     def __call__(self, y: Any, *args: Any, **kwargs: Any) -> Any:
+        check_tensors(inmost(self), y)
         axes = len(getattr(y, "shape", (None,) * 3))
         if axes < 3:
             raise ValueError(
@@ -81,6 +83,10 @@ class DistributedAdjoint(keras.layers.TimeDistributed):
         sizes, axes = sizes_of(output_size), self.axes_of_x
         is_whole = sizes is not None and axes is not None and len(sizes) == axes
         return {**options, "output_size": without_steps(sizes) if is_whole and sizes is not None else output_size}
+
+    def count_params(self) -> int:
+        """Number of parameters, without those of a source that belongs to another model."""
+        return int(self.layer.count_params())
 
     # --- sizes
 
@@ -126,8 +132,8 @@ def step_of(x: keras.KerasTensor) -> keras.KerasTensor:
     return keras.KerasTensor((None, *x.shape[2:]), x.dtype)
 
 
-def inmost(layer: Layer) -> Layer:
-    """The layer inside of all axes of steps."""
+def inmost(layer: Any) -> Any:
+    """The adjoint layer inside of all axes of steps; a layer without any is that layer itself."""
     while isinstance(layer, DistributedAdjoint):
         layer = layer.layer
     return layer

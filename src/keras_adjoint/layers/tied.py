@@ -27,6 +27,7 @@ from keras_adjoint.layers.inputs import Expected, accept, check_symbolic, check_
 from keras_adjoint.layers.kernel import check_readable, float_policy, read_kernel
 from keras_adjoint.layers.sharing import owns_everything, read_config, share
 from keras_adjoint.layers.sizes import Records, size_of_call
+from keras_adjoint.layers.wrapped import WRAPPERS
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.backend import current
 
@@ -254,12 +255,19 @@ def linear_part(layer: keras.layers.Layer) -> Callable[[Any], Any]:
     """The linear part of a layer as a function: no bias, no activation, at inference. The layer stays as it is."""
 
     def linear(x: Any) -> Any:
-        left_out = {name: part for name, part in _WITHOUT.items() if getattr(layer, name, None) is not None}
-        forward = stand_in(layer, {name: part(layer) for name, part in left_out.items()})
+        forward = without_additions(layer)
         at_zero = call_at_inference(forward, keras.tree.map_structure(ops.zeros_like, x))
         return keras.tree.map_structure(lambda y, y0: y - y0, call_at_inference(forward, x), at_zero)
 
     return linear
+
+
+def without_additions(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """An object that computes what `layer` does without its bias and activation, or without those of the layer inside."""
+    if isinstance(layer, WRAPPERS):
+        return stand_in(layer, {"layer": without_additions(layer.layer)})
+    left_out = {name: part for name, part in _WITHOUT.items() if getattr(layer, name, None) is not None}
+    return stand_in(layer, {name: part(layer) for name, part in left_out.items()})
 
 
 # What is no part of the linear operator, or leaves a trace in the layer, and what it is called without.

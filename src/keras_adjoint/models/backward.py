@@ -26,6 +26,7 @@ from keras_adjoint.models.integers import Integers
 from keras_adjoint.models.masks import MaskedShare, check_mask, share_by_mask
 from keras_adjoint.models.names import Names
 from keras_adjoint.models.operations import has_rule, transpose_operation
+from keras_adjoint.models.policies import GRADIENT
 from keras_adjoint.models.steps import SamplesToSteps, StepsToSamples
 from keras_adjoint.models.training import check_training
 from keras_adjoint.models.zeros import zeros
@@ -133,6 +134,13 @@ class BackwardPass:
             check_batch_axis(call)
             if is_linear_at_recorded(call.operation):
                 return self.transpose_at_recorded(call, ys)
+            if isinstance(call.operation, ActivationGradient):
+                raise NoRuleError(
+                    f'`{call.place}`, the gradient of an activation by "guided", sets negative cotangents to zero, which '
+                    f"is not linear. `keras_adjoint.autoencoder` has its gradient: "
+                    f'`activation={{{call.operation.name!r}: "gradient"}}`, with what you chose for all others as `"default"`. '
+                    f'Or make the decoder in this model by `activation="gradient"`. Received: {describe(call.operation)}'
+                )
             check_mask(call, records=self.records)
             layer = self.layer(call, "adjoint", lambda name: self.adjoint_of(call, name))
             if getattr(layer, "needs_switches", False) and self.records and call.recorded:
@@ -167,6 +175,13 @@ class BackwardPass:
 
     def transpose_at_recorded(self, call: Call, ys: list[keras.KerasTensor]) -> Cotangents:
         """The same for a layer that is linear for given activations of the forward pass, at these activations."""
+        if not self.records:
+            policies = ", ".join(f'{policy}="{choice}"' for policy, choice in GRADIENT.items())
+            raise NoRuleError(
+                f"`{call.place}` is linear only at what the model recorded of its input, so the model is not linear, and its "
+                f"output alone does not tell what that was. Its gradient, entry by entry, is "
+                f"`keras_adjoint.autoencoder(model, {policies})`. Otherwise {PART}. Received: {describe(call.operation)}"
+            )
         for x in call.recorded:
             self.recorded(x, call, "what depends on the input", PART)
         given = {name: value for name, value in call.parameters.items() if name.startswith("recorded")}

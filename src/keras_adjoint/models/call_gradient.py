@@ -1,18 +1,22 @@
 """The gradient of a call at the tensors that the encoder recorded there, whatever the call computes."""
 
+from dataclasses import replace
 from typing import Any
 
 import keras
 
 from keras_adjoint.keras_internals import call_of, mask_of
+from keras_adjoint.layers.activations import ActivationGradient, rectifies
 from keras_adjoint.layers.applied_operation import AppliedOperation
 from keras_adjoint.layers.arguments import is_symbolic
 from keras_adjoint.layers.automatic import copied_as_it_is
 from keras_adjoint.layers.call_pattern import CallPattern, flat, one_or_list, pattern_of_node
 from keras_adjoint.layers.derivative import CallGradient
+from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.backward import BackwardPass
-from keras_adjoint.models.calls import Call
+from keras_adjoint.models.calls import Argument, Call, Role
 from keras_adjoint.models.graph import Cotangents
+from keras_adjoint.models.steps import Steps
 from keras_adjoint.models.zeros import zeros
 
 
@@ -42,6 +46,28 @@ def gradient_of_call(
     options = {"recorded_mask": masks} if any(mask is not None for mask in masks) else {}
     found = dict(zip(layer.places, flat(layer(one_or_list(ys), recorded, **options)), strict=True))
     return [found.get(place) for place in places_of_data(call, given)]
+
+
+def by_all_tensors(call: Call) -> Call:
+    """The same call, acting on what it depends on otherwise as well, unless its derivative by that is zero."""
+    arguments = tuple(
+        replace(one, role=Role.DATA) if one.role == Role.RECORDED and has_derivative(call.operation, one) else one
+        for one in call.arguments
+    )
+    return call if arguments == call.arguments else replace(call, arguments=arguments, by_all=True)
+
+
+def has_derivative(operation: keras.Operation, argument: Argument) -> bool:
+    """Whether the derivative of an operation by a tensor that it depends on may be another one than zero."""
+    if isinstance(operation, Steps) or (isinstance(operation, Tied) and argument.path[0] in STEPWISE):
+        return False
+    if isinstance(operation, ActivationGradient) and rectifies(operation.source):
+        return False
+    return "float" in argument.value.dtype
+
+
+# What tied layers compare, or read the shape of.
+STEPWISE = ("switches", "output_size")
 
 
 def gradient_layer(call: Call, *, tied: bool, name: str) -> CallGradient:

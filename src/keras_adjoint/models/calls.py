@@ -56,6 +56,7 @@ class Call:
         arguments: The same as a list of single values, each with its role.
         outputs: The symbolic tensors that it returned.
         training: Whether the model makes the call in training, as it says so itself; `None` if it leaves that open.
+        by_all: Whether it is to be differentiated by all its tensors: those that it depends on otherwise are data, too.
     """
 
     operation: keras.Operation
@@ -64,6 +65,7 @@ class Call:
     arguments: tuple[Argument, ...]
     outputs: list[keras.KerasTensor]
     training: bool | None = None
+    by_all: bool = False
 
     @classmethod
     def of(cls, node: Node, place: str, training: bool | None = None) -> "Call":

@@ -7,11 +7,13 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.kernels import VARIABLES
 from keras_adjoint.layers.adjoint import linear_adjoint
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.sizes import recorded_shapes, spatial
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.layers.wrapped import WRAPPERS
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.decisions import Decision, Decisions, Kind, count_parameters
 from keras_adjoint.models.graph import Graph, is_opaque, layers_of
@@ -101,7 +103,21 @@ def facts_about_layers(model: keras.Model, decisions: Decisions | None, batch: i
     if decisions is None:
         return [facts_about(name, layer, None, batch) for name, layer in layers_of(model)]
     found = decisions.by_layer()
-    return [facts_about(name, layer, found.get(id(layer)), batch) for name, layer in in_order(model, decisions.graph)]
+    inside = kinds_inside(decisions)
+    return [
+        facts_about(name, layer, found.get(id(layer)), batch, inside.get(id(layer), Kind.UNREACHED))
+        for name, layer in in_order(model, decisions.graph)
+    ]
+
+
+def kinds_inside(decisions: Decisions) -> dict[int, Kind]:
+    """How the layers inside of wrappers are undone, by their `id`: as the wrappers are."""
+    return {
+        id(layer): decision.kind
+        for decision in decisions
+        if isinstance(decision.call.operation, WRAPPERS)
+        for layer in layers_inside(decision.call.operation)
+    }
 
 
 def in_order(model: keras.Model, graph: Graph) -> Iterator[tuple[str, keras.Operation]]:
@@ -116,8 +132,10 @@ def in_order(model: keras.Model, graph: Graph) -> Iterator[tuple[str, keras.Oper
                 yield from layers_of(layer, f"{name}/", seen)
 
 
-def facts_about(name: str, layer: keras.Operation, decision: Decision | None, batch: int) -> LayerFacts:
-    """The `LayerFacts` of one layer, about which there is a decision if it is called."""
+def facts_about(
+    name: str, layer: keras.Operation, decision: Decision | None, batch: int, kind: Kind = Kind.UNREACHED
+) -> LayerFacts:
+    """The `LayerFacts` of one layer, about which there is a decision if it is called; if not, it is undone as `kind` says."""
     call = None if decision is None else decision.call
     adjoint = None if decision is None else decision.layers.get("adjoint")
     inputs, outputs = shapes(layer, call)
@@ -129,7 +147,7 @@ def facts_about(name: str, layer: keras.Operation, decision: Decision | None, ba
         outputs=outputs,
         adjoint=type_of_adjoint(layer, adjoint),
         adjoint_of=layer.source.name if isinstance(layer, Tied) else "",
-        kind=Kind.UNREACHED if decision is None else decision.kind,
+        kind=kind if decision is None else decision.kind,
         policies={} if decision is None else decision.policies,
         left_out=decision is not None and decision.left_out,
         tied_parameters=0 if decision is None else count_parameters(decision.tied_variables),

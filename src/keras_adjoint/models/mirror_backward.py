@@ -1,5 +1,6 @@
 """The backward pass of a mirror: by adjoints where there are any, and elsewhere by policies."""
 
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -11,10 +12,11 @@ from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.registry import class_with_rule, describe, options_of
 from keras_adjoint.layers.wrapped import WRAPPERS, inside
 from keras_adjoint.models.automatic import is_automatic
-from keras_adjoint.models.backward import BackwardPass, locate_errors
+from keras_adjoint.models.backward import PART, BackwardPass, locate_errors
+from keras_adjoint.models.call_gradient import by_all_tensors, gradient_of_call
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Cotangents, Graph, trace
-from keras_adjoint.models.policies import Policies, describe_call, ends_in_activation, hints
+from keras_adjoint.models.policies import GRADIENT, Policies, describe_call, ends_in_activation, hints
 from keras_adjoint.models.policy_layers import GLOBAL_MAX_POOLS, MAX_POOLS, undo
 from keras_adjoint.models.steps import SamplesToSteps, StepsToSamples
 
@@ -55,6 +57,9 @@ class MirrorBackwardPass(BackwardPass):
     def __init__(self, graph: Graph, encoder: keras.Model, policies: Policies, **options: Any) -> None:
         layers = layers_inside(encoder)
         policies.check([call.operation for call in graph.calls] + layers)
+        if options.get("records"):
+            calls = [by_all_tensors(call) if policies.make_gradient_of(call) else call for call in graph.calls]
+            graph = replace(graph, calls=calls)
         super().__init__(graph, taken=[layer.name for layer in layers], **options)
         self.policies = policies
         self.choices: dict[Call, dict[str, Any]] = {}
@@ -75,6 +80,9 @@ class MirrorBackwardPass(BackwardPass):
             return [None] * len(call.inputs)  # integers have no derivative
         with locate_errors(call):
             self.integers.check(call)
+            if call.by_all:
+                choices[policy or "activation"] = GRADIENT[policy or "activation"]
+                return gradient_of_call(self, call, cotangents, "what depends on the input", PART)
             if policy is not None:
                 choices[policy] = self.policies.choose(policy, call.operation)
                 choice = self._effective(policy, choices[policy], call)
@@ -110,7 +118,7 @@ class MirrorBackwardPass(BackwardPass):
         second = self.second_adjoint_of(call, name)
         if second is not None:
             return second
-        if is_automatic(call):
+        if is_automatic(call) or class_with_rule(inside(layer)) is None:
             try:
                 return self.linear_adjoint_of(call, name=name)
             except NoRuleError as error:

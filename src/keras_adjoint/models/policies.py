@@ -14,6 +14,17 @@ from keras_adjoint.layers.wrapped import activation_of, inside
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.policy_names import NAMES
 
+# The choices by which a mirror is the gradient.
+GRADIENT = {
+    "bias": "none",
+    "activation": "gradient",
+    "norm": "adjoint",
+    "pooling": "switches",
+    "gates": "gradient",
+    "dropout": "drop",
+    "preprocessing": "adjoint",
+}
+
 # Which policy decides about layers of a type, and about types that inherit its computation.
 DECIDES: dict[type, str] = {
     keras.layers.Activation: "activation",
@@ -154,6 +165,13 @@ class Policies:
         if decided is None and class_with_rule(inside(operation)) is None:
             return next((policy for policy in NAMES if self._mentions(policy, operation)), None)
         return decided
+
+    def make_gradient_of(self, call: Call) -> bool:
+        """Whether a call is to be undone by its gradient, whatever it computes."""
+        if call.training or self.choose("activation", call.operation) != "gradient":
+            return False
+        policy = self.about(call)
+        return policy is None or self.choose(policy, call.operation) == GRADIENT[policy]
 
     def _mentions(self, policy: str, operation: keras.Operation) -> bool:
         choices = getattr(self, policy)

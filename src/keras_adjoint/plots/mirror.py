@@ -75,7 +75,7 @@ def plot_mirror(encoder: keras.Model, **policies: Any) -> "Figure":
     >>> encoder = keras.Model(image, keras.layers.MaxPooling2D()(features))
     >>> figure = ka.plot_mirror(encoder, pooling="switches")
     >>> [text.get_text() for text in figure.axes[0].texts if "tied" in text.get_text()]
-    ['exact, tied; activation same, bias own']
+    ['exact, tied; bias own']
     """
     drawing = draw(decide(encoder, policies), WIDE)
     width, height = drawing.width + 2 * MARGIN, drawing.height + 2 * MARGIN

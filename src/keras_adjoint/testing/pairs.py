@@ -11,8 +11,9 @@ from keras import ops, tree
 from numpy.typing import NDArray
 
 from keras_adjoint.errors import SizeError
-from keras_adjoint.layers.adjoint import original_of, probe_shape
+from keras_adjoint.layers.adjoint import original_of, probe_shape, recorded_source
 from keras_adjoint.layers.call_pattern import one_or_list
+from keras_adjoint.layers.distributed import DistributedAdjoint, inmost
 from keras_adjoint.layers.merge import AdjointMerge
 from keras_adjoint.layers.selection import AdjointSelection
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
@@ -97,10 +98,10 @@ def pair_of(
     generator: np.random.Generator,
 ) -> Pair:
     """The `Pair` of two operators on x of `shape`; several tensors on either side are packed into one array."""
-    if isinstance(backward, UNPOOLING):
+    if isinstance(inmost(backward), UNPOOLING):
         return unpooling_pair(backward, shape, inputs, dtype, generator)
     linear = forward
-    if isinstance(backward, Tied) and backward.source is forward:
+    if isinstance(backward, (Tied, DistributedAdjoint)) and source_of(backward) is forward:
         linear = backward.apply_forward
     elif isinstance(forward, Tied) and backward is forward.source:
         linear, backward = linear_part(forward), forward.apply_forward
@@ -110,7 +111,8 @@ def pair_of(
         linear = linear_part(forward)
 
     def apply_backward(y: Tensor) -> Tensor:
-        if not isinstance(backward, Tied) or getattr(backward, "output_size", ()) is not None:
+        sized = isinstance(backward, (Tied, DistributedAdjoint))
+        if not sized or getattr(inmost(backward), "output_size", ()) is not None:
             return call_at_inference(backward, y) if isinstance(backward, keras.layers.Layer) else backward(y)
         try:
             return backward(y, output_size=_zeros(shape, dtype))
@@ -127,6 +129,11 @@ def pair_of(
         backward_layer=backward if isinstance(backward, keras.layers.Layer) else None,
         outputs=outputs,
     )
+
+
+def source_of(adjoint: Tied | DistributedAdjoint) -> keras.layers.Layer | None:
+    """What a layer was made the adjoint of."""
+    return adjoint.source if isinstance(adjoint, Tied) else recorded_source(adjoint)
 
 
 def unpooling_pair(

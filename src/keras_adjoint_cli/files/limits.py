@@ -53,7 +53,7 @@ class Limits:
         allowed = self.memory if allowed is None else allowed
         if claimed > allowed:
             taken = memory_text(claimed) if claimed < MOST else f"more than {memory_text(MOST)}"
-            enough = f"={memory_text(rounded_up(claimed))}".replace(" ", "") if claimed < MOST else ""
+            enough = f"={memory_text(rounded_up(claimed))}".replace(" ", "").replace(",", "") if claimed < MOST else ""
             raise Unusable(
                 f"{file} is too large: {what} would take {taken}, and the limit is {memory_text(allowed)}"
                 f"{'' if allowed == self.memory else ' for a file of its size'}. If you trust it, raise the limit: --limit "
@@ -80,8 +80,8 @@ def read_limits(texts: Sequence[str] | None) -> Limits:
         if name not in NAMES or not equals:
             raise Unusable(f"A limit is {', '.join(NAMES)}, as in memory=16GB. Received: --limit {text}")
         unit = "|".join(filter(None, UNITS)) if name == "memory" else ""
-        match = re.fullmatch(rf"(\d{{1,15}}(?:\.\d{{1,3}})?)\s*({unit})", value, re.ASCII | re.IGNORECASE)
-        number = float(match[1]) * UNITS[nearest_unit(match[2])] if match else 0
+        match = re.fullmatch(rf"(\d{{1,15}}(?:\.\d{{1,3}})?)\s*({unit})?", value, re.ASCII | re.IGNORECASE)
+        number = float(match[1]) * UNITS[nearest_unit(match[2] or "")] if match else 0
         if not number >= 1:
             example = "a size such as 500MB or 16GB" if name == "memory" else "a number"
             raise Unusable(f"The limit {name} is {example}, and at least 1. Received: --limit {text}")

@@ -9,6 +9,7 @@ import torch
 from keras_adjoint.ops import Size, Tensor
 from keras_adjoint.ops.backend import BFLOAT16, TF32, map_unrolled, sum_unrolled, torch_conv
 from keras_adjoint.ops.backend.protocol import Adjoint, Form
+from keras_adjoint.ops.backend.torch_derivatives import twice_differentiable
 from keras_adjoint.ops.geometry import Convolution
 
 NAME = "torch"
@@ -100,7 +101,8 @@ def differentiable(form: Form) -> Adjoint:
 
 
 def vjp(function: Callable[[Any], Any], x: Any, y: Any) -> Any:
-    _, transposed = torch.func.vjp(function, x)
+    with twice_differentiable():
+        _, transposed = torch.func.vjp(function, x)
     (found,) = transposed(y)
     return found
 

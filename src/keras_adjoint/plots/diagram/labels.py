@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_adjoint.models.decisions import Decision, Kind, Sharing
+from keras_adjoint.layers.tied import Tied
+from keras_adjoint.models.decisions import Decision, Kind, Sharing, reader_in
 from keras_adjoint.models.text import choice_text, shapes_text, size_text
 
 LEFT_OUT = "nothing"
@@ -52,7 +53,8 @@ class Labels:
 
 def labels_of(decision: Decision) -> Labels:
     call, main = decision.call, decision.main
-    kernel = largest(main.source.weights) if decision.sharing and main is not None else None
+    reader = None if main is None else reader_in(main)
+    kernel = largest(reader.source.weights) if decision.sharing and isinstance(reader, Tied) else None
     return Labels(
         name=decision.name,
         type=decision.type,

@@ -1,0 +1,72 @@
+"""Derivatives that can be differentiated: some functions of PyTorch have no second derivative, and are computed by others."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from keras_adjoint.ops import Tensor
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    if enable_gqa:
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = (each.repeat_interleave(groups, dim=-3) for each in (key, value))
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = (query * scale) @ key.transpose(-2, -1)
+    kept = None
+    if is_causal:
+        kept = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    elif attn_mask is not None:
+        kept = attn_mask if attn_mask.dtype == torch.bool else attn_mask > -math.inf
+        scores = scores if attn_mask is kept else scores + attn_mask.masked_fill(~kept, 0)
+    if kept is None:
+        weights = scores.softmax(-1)
+    else:  # where nothing is kept, PyTorch's attention gives zeros
+        weights = scores.masked_fill(~kept, torch.finfo(scores.dtype).min).softmax(-1).masked_fill(~kept, 0)
+    return functional.dropout(weights, dropout_p) @ value
+
+
+def _hard_sigmoid(x: Tensor, inplace: bool = False) -> Tensor:
+    return functional.relu6(x + 3) / 6
+
+
+# Functions whose derivative PyTorch cannot differentiate, and the same by functions whose derivative it can.
+DIFFERENTIABLE: dict[Callable[..., Any], Callable[..., Any]] = {
+    functional.scaled_dot_product_attention: _attention,
+    functional.hardsigmoid: _hard_sigmoid,
+}
+
+
+class TwiceDifferentiable(TorchFunctionMode):
+    """Context within which this thread computes functions by those in `DIFFERENTIABLE`.
+
+    `torch.nn.attention.sdpa_kernel` would choose the kernel of attention for all threads of the process.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        return DIFFERENTIABLE.get(func, func)(*args, **(kwargs or {}))
+
+
+def twice_differentiable() -> AbstractContextManager[Any]:
+    """Context for a function whose derivative may be differentiated, which nothing is where PyTorch records no gradients."""
+    return TwiceDifferentiable() if torch.is_grad_enabled() else nullcontext()
