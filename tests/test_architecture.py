@@ -46,6 +46,7 @@ LEVELS = {
     "ops": ["geometry", "window", "products", "exporting", "backend", "precision", "dot_test", "algorithms"],
     "keras_adjoint_cli": [
         *(
+            "interruption",
             "printable",
             "errors",
             "progress",

@@ -119,6 +119,16 @@ def test_files_that_cannot_be_used(tmp_path):
     assert not out.exists()
 
 
+def test_the_page_is_opened_if_that_is_wanted(file, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    page = file.with_name("page.html")
+    run("report", file, "-o", page, "--force")
+    assert opened == []
+    run("report", file, "-o", page, "--force", "--open")
+    assert opened == [page.resolve().as_uri()]
+
+
 def test_what_is_interrupted_leaves_nothing(file, monkeypatch):
     def interrupted(facts):
         raise KeyboardInterrupt

@@ -127,7 +127,7 @@ def test_a_backend_that_cannot_be_imported(tmp_path):
 # --- interruption and time
 
 
-@pytest.mark.parametrize("where", ["keras_adjoint_cli.app", "keras.src.backend"])
+@pytest.mark.parametrize("where", ["keras_adjoint_cli.session", "keras_adjoint_cli.app", "keras.src.backend"])
 @pytest.mark.parametrize("command", ["check", "doctor"])
 def test_control_c_while_python_imports_ends_with_one_line(where, command, tmp_path):
     """Pressed in the middle of an import, which would turn the exception into another one."""

@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from keras_adjoint_cli.interruption import INTERRUPTED
 from keras_adjoint_cli.printable import printable
 
-FAILED, UNUSABLE, TIMED_OUT, INTERRUPTED = 1, 2, 124, 130
+FAILED, UNUSABLE, TIMED_OUT = 1, 2, 124
 
 STATUSES = {  # as the help and the documentation have them
     0: "the work is done, and nothing is wrong",

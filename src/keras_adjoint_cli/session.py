@@ -10,7 +10,8 @@ from types import FrameType
 
 import typer
 
-from keras_adjoint_cli.errors import FAILED, INTERRUPTED, TIMED_OUT, UNUSABLE, Failed, Unusable, message_of, print_error
+from keras_adjoint_cli.errors import FAILED, TIMED_OUT, UNUSABLE, Failed, Unusable, message_of, print_error
+from keras_adjoint_cli.interruption import INTERRUPTED, interruptible, not_interruptible
 from keras_adjoint_cli.printable import printable_output
 from keras_adjoint_cli.progress import clear_line, progress, write_raw
 
@@ -81,7 +82,7 @@ def check_backend() -> None:
         raise Unusable('No backend of Keras is installed. Install one: pip install "keras-adjoint[jax]"')
     if backend not in BACKENDS:
         raise Unusable(
-            f"The backends are {', '.join(BACKENDS)}, of which {' and '.join(installed)} can be imported here. "
+            f"The backends are {', '.join(BACKENDS)}, of which {', '.join(installed)} can be imported here. "
             f"Received: {'KERAS_BACKEND=' if asked else 'in keras.json '}{backend}"
         )
     if backend not in installed:
@@ -91,61 +92,11 @@ def check_backend() -> None:
         )
 
 
-# --- interruption
-
-
-def stop_at_once(signum: int, frame: FrameType | None) -> None:
-    """End the process, from the handler of a signal; not for when a file is being written.
-
-    While Python imports, an exception would be taken for a failed import, and be shown with a traceback.
-    """
-    clear_line()
-    write_raw("keras-adjoint: interrupted\n")
-    os._exit(INTERRUPTED)
-
-
-_stops = False  # whether Ctrl-C ends this process at once, where no file is being written
-
-
-def stop_on_interrupt() -> None:
-    """Have Ctrl-C end the process at once, unless it is ignored, as it is in the background."""
-    global _stops
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, stop_at_once)
-        _stops = True
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Inside, Ctrl-C is an exception, by which what is half-written is removed."""
-    if signal.getsignal(signal.SIGINT) is not stop_at_once:
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, stop_at_once)
-
-
-@contextmanager
-def not_interruptible() -> Iterator[None]:
-    """Inside of `interruptible`, let Ctrl-C end the process at once again."""
-    if not _stops or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, stop_at_once)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 # --- the time limit
 
 
 def out_of_time(timeout: float | None) -> str:
-    return f"stopped after {timeout:g} s, the time limit; no file is left half-written"
+    return f"stopped after {timeout:g} s, the time limit; what was being written is not in place"
 
 
 @contextmanager
