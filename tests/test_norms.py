@@ -194,3 +194,13 @@ def test_scipy_takes_the_operator_for_its_matrix():
     np.testing.assert_allclose(linear @ x, matrix @ x, atol=1e-4)
     np.testing.assert_allclose(linear.T @ (matrix @ x), matrix.T @ matrix @ x, atol=1e-3)
     assert linear.shape == operator.shape and linear.dtype == "float32"
+
+
+@pytest.mark.any_backend
+def test_the_bound_is_that_of_the_stored_kernel_in_half_precision():
+    layer = layers.Dense(20, dtype="mixed_bfloat16")
+    layer.build((None, 30))
+    largest = np.linalg.norm(ops.convert_to_numpy(layer.kernel).astype("float64"), 2)
+    operator = ka.operator(layer)
+    assert largest <= number(operator.bound()) <= 1.01 * largest
+    assert number(operator.norm()) == pytest.approx(largest, rel=0.01)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import reduce
+from typing import Any
 
 import keras
 from keras import ops
@@ -74,10 +75,13 @@ def block(rows: Sequence[Sequence[Operator | None]]) -> Operator:
     >>> ka.block([[one, None], [one, 2 * one]]).to_matrix().astype(int).tolist()
     [[1, 0, 0, 0], [0, 1, 0, 0], [1, 0, 2, 0], [0, 1, 0, 2]]
     """
-    given = [tuple(row) for row in rows]
+    is_table = isinstance(rows, (list, tuple)) and all(isinstance(row, (list, tuple)) for row in rows)
+    given = [tuple(row) for row in rows] if is_table else []
     entries = [each for row in given for each in row]
     if not entries or any(len(row) != len(given[0]) for row in given):
-        raise ValueError(f"`block` takes rows of one length. Received: rows of {[len(row) for row in given]} operators")
+        raise ValueError(
+            f"Blocks are given as a list, and for `block` as lists of one length, of operators. Received: {rows!r}"
+        )
     if not all(each is None or isinstance(each, Operator) for each in entries):
         raise ValueError(f"`block` takes rows of operators and of `None`. Received: {rows!r}")
     check_dtypes(*(each for each in entries if each is not None))
@@ -109,7 +113,7 @@ def vstack(operators: Sequence[Operator]) -> Operator:
     >>> ka.vstack([one, 3 * one]).shape
     (4, 2)
     """
-    return block([[operator] for operator in operators])
+    return block([[operator] for operator in _listed(operators)])
 
 
 def hstack(operators: Sequence[Operator]) -> Operator:
@@ -130,7 +134,13 @@ def hstack(operators: Sequence[Operator]) -> Operator:
     >>> ka.hstack([one, 3 * one]).shape
     (2, 4)
     """
-    return block([list(operators)])
+    return block([_listed(operators)])
+
+
+def _listed(operators: Any) -> list[Operator | None]:
+    if not isinstance(operators, (list, tuple)) or not operators:
+        raise ValueError(f"Operators are put together from a list of some. Received: {operators!r}")
+    return list(operators)
 
 
 def _common(spaces: Sequence[Space | None], place: str) -> Space:

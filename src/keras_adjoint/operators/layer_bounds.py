@@ -14,6 +14,7 @@ from keras_adjoint.layers.conv_transpose import AdjointConvTranspose
 from keras_adjoint.layers.dense import AdjointDense, AdjointEinsumDense, AdjointEmbedding
 from keras_adjoint.layers.depthwise import AdjointDepthwiseConv, AdjointSeparableConv
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling
+from keras_adjoint.layers.kernel import read_kernel
 from keras_adjoint.layers.merge import AdjointConcatenate, AdjointSum, weights_of
 from keras_adjoint.layers.norm import AdjointScaling
 from keras_adjoint.layers.pooling import AdjointAveragePooling
@@ -62,8 +63,8 @@ def rule_of(layer: keras.layers.Layer) -> BoundRule | None:
 
 
 def _kernel(layer: Tied, name: str | None = None) -> Tensor:
-    """The kernel, in float32 at least."""
-    kernel = layer.read(name)
+    """The kernel as it is stored, whatever the layer computes in, in float32 at least."""
+    kernel = ops.convert_to_tensor(read_kernel(layer.source, name or layer.kernel_name))
     return kernel if keras.backend.standardize_dtype(kernel.dtype) == "float64" else ops.cast(kernel, "float32")
 
 

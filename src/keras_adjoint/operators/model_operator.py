@@ -10,6 +10,7 @@ from keras import ops, tree
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import numpy_operations
+from keras_adjoint.layers.options import boolean
 from keras_adjoint.layers.registry import class_with_rule
 from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.models.automatic import is_automatic
@@ -61,6 +62,7 @@ def operator(source: keras.layers.Layer, *, size: Any = None, linear_part: bool 
         raise ValueError(
             f"`operator` takes a Keras layer or model. Received: {source!r} of type {type(source).__name__}"
         )
+    linear_part = boolean("linear_part", linear_part)
     if isinstance(source, keras.Model) and class_with_rule(source) is None and getattr(source, "inputs", None):
         return ModelOperator.of(source, size, linear_part)
     return LayerOperator.of(source, size, linear_part)

@@ -89,8 +89,10 @@ class Operator(LinearMap):
         Returns:
             A scalar tensor, in float32 or float64, which is differentiable by the kernels.
 
+        In half precision A itself is rounded, to about a hundredth.
+
         Raises:
-            ValueError: If the tolerance is not between 1e-6 and 1.
+            ValueError: If the tolerance is not between 1e-6 and 1, or the seed no integer.
 
         Example:
 
@@ -99,6 +101,8 @@ class Operator(LinearMap):
         """
         if not isinstance(tolerance, (int, float)) or not 1e-6 < tolerance < 1:
             raise ValueError(f"`tolerance` is a relative error between 1e-6 and 1. Received: tolerance={tolerance!r}")
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"`seed` is an integer that is not negative. Received: seed={seed!r}")
         return norm_of(self, float(tolerance), seed)
 
     def bound(self) -> Tensor:

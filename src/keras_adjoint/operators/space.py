@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops, tree
 
 from keras_adjoint.errors import SizeError
@@ -90,6 +91,7 @@ class Space:
         given = [tensors] if hasattr(tensors, "shape") else tree.flatten(tensors)
         fits = len(given) == len(self.shapes) and all(
             hasattr(tensor, "shape")
+            and hasattr(tensor, "dtype")
             and len(tensor.shape) == len(shape) + 1
             and all(size is None or size == wanted for size, wanted in zip(tensor.shape[1:], shape, strict=True))
             for tensor, shape in zip(given, self.shapes, strict=False)
@@ -99,6 +101,9 @@ class Space:
                 f"{name} takes batches of {self}, with the batch axis in front. Received: "
                 f"{', '.join(map(shape_text, given)) or 'nothing'}"
             )
+        for tensor in given:
+            if not _is_real(tensor.dtype):
+                raise ValueError(f"{name} takes real numbers. Received: a tensor of dtype {tensor.dtype}")
         return [tensor if _is_symbolic(tensor) else ops.convert_to_tensor(tensor, dtype) for tensor in given]
 
     def join(self, leaves: Sequence[Tensor]) -> Tensor:
@@ -127,6 +132,13 @@ def _checked(shape: Any) -> tuple[int, ...]:
             f"Received: {shape}"
         )
     return tuple(size for size in integers if size)
+
+
+def _is_real(dtype: Any) -> bool:
+    """Whether a dtype is one of floats, integers or booleans."""
+    if isinstance(dtype, np.dtype):
+        return dtype.kind in "fiub" or dtype.name == "bfloat16"
+    return keras.backend.standardize_dtype(dtype).startswith(("float", "bfloat", "int", "uint", "bool"))
 
 
 def _is_symbolic(tensor: Any) -> bool:
