@@ -103,6 +103,16 @@ def test_other_policies_take_what_was_recorded_as_given():
     assert_close(values(ka.autoencoder(inner, **{**ALL, "activation": "linear"})(given)), expected)
 
 
+@pytest.mark.any_backend
+def test_predicates_of_activations_are_not_asked_about_layers_that_move_values():
+    inner = ka.autoencoder(chain(L.Dense(4, activation="tanh"), L.Dense(2), shape=(3,)), **ALL)
+    layers = (L.Dense(4, activation="relu"), L.Reshape((2, 2)), L.Flatten(), L.Dense(3), inner)
+    asked = []
+    predicate = lambda layer: asked.append(layer) or True  # noqa: E731
+    ka.autoencoder(chain(*layers, shape=(3,)), **{**ALL, "activation": {predicate: "gradient"}})
+    assert asked and not any(isinstance(layer, (L.Reshape, L.Flatten)) for layer in asked)
+
+
 # --- refusals
 
 
