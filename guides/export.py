@@ -6,7 +6,9 @@
 
 # %%
 import contextlib
+import importlib.util
 import io
+import sys
 import tempfile
 from pathlib import Path
 
@@ -71,6 +73,9 @@ assert "Conv2DTranspose" not in kinds and largest_difference(plain.predict(x, ve
 
 # %%
 FORMAT = "tf_saved_model" if keras.backend.backend() == "jax" else "onnx"
+if FORMAT == "tf_saved_model" and importlib.util.find_spec("tensorflow") is None:
+    print("TensorFlow writes SavedModels, from JAX as well, and it is not installed: pip install tensorflow")
+    sys.exit()
 
 
 def export(model, folder):

@@ -21,6 +21,7 @@ LARGEST = 600  # elements of a tensor
 # The shapes of inputs, channels last: of one to three spatial axes, with sizes that no stride divides.
 SHAPES = [(13, 3), (9, 2), (9, 7, 3), (7, 5, 2), (5, 6, 4, 2)]
 UNKNOWN = 9  # what an unknown size is
+SAMPLES = 2
 
 
 class Drawing:
@@ -58,7 +59,9 @@ class Drawing:
         return ", ".join(f"{name}={getattr(value, '__name__', value)}" for name, value in values.items())
 
     def step(self, stages):
-        """One more stage, unless it does not take the tensor, or makes a large one of it."""
+        """One more stage, unless it does not take the tensor, or makes a large one of it, or nothing is known of channels."""
+        if self.tensor.shape[-1] is None:
+            return
         name, before = self.one_of(stages), len(self.steps)
         self.steps.append(name)
         y = stages[name](self.tensor, self)
@@ -145,10 +148,10 @@ def around_autoencoders(draw, depth=2, **policies):
 
 
 def begun(draw):
-    """A drawing with its inputs: one or two tensors, or one of unknown sizes, or words, besides with a mask of steps."""
+    """A drawing with its inputs: one or two tensors, of a fixed batch or of unknown sizes, or words, or a mask of steps."""
     shape = draw(st.sampled_from(SHAPES))
     data_format = draw(st.sampled_from(DATA_FORMATS))
-    kind = draw(st.sampled_from(["one", "one", "two", "unknown", "words", "steps"]))
+    kind = draw(st.sampled_from(["one", "one", "two", "batch", "unknown", "words", "steps"]))
     if kind in ("words", "steps"):
         steps = keras.Input((9,), dtype="int32", name="steps")
         if kind == "steps":
@@ -162,7 +165,9 @@ def begun(draw):
         data_format, shape = "channels_last", (*(None for _ in shape[:-1]), shape[-1])
     if data_format == "channels_first":
         shape = (shape[-1], *shape[:-1])
-    return Drawing(draw, [keras.Input(shape, name=name) for name in ("x", "a")[: 1 + (kind == "two")]], data_format)
+    names = ("x", "a")[: 1 + (kind == "two")]
+    batch = SAMPLES if kind == "batch" else None
+    return Drawing(draw, [keras.Input(batch_shape=(batch, *shape), name=name) for name in names], data_format)
 
 
 def scaled(weight):
@@ -203,7 +208,7 @@ class constantly:
         return f"constantly({self.choice!r})"
 
 
-def samples(model, count=2):
+def samples(model, count=SAMPLES):
     """Arrays for the inputs of a model, in the structure that it takes: numbers, or words."""
     generator = np.random.default_rng(3)
 

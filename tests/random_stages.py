@@ -6,6 +6,7 @@ A stage takes a tensor and the `Drawing` that it is a part of, and returns a ten
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 L = keras.layers
@@ -52,6 +53,10 @@ def single(name, *arguments, axes=(1, 2, 3, 4), **options):
         return drawing.apply(getattr(L, name)(*arguments, **chosen), x) if len(x.shape) - 1 in axes else None
 
     return stage
+
+
+def constant(shape):
+    return np.full(shape, 1.5, "float32")
 
 
 def operation(function):
@@ -114,6 +119,8 @@ def masked_mean(x, drawing):
 
 
 def reshaped(x, drawing):
+    if None in x.shape[1:]:
+        return L.Reshape((-1, x.shape[-1]))(x)
     size = math.prod(x.shape[1:])
     return L.Reshape((size // 2, 2) if size % 2 == 0 else (1, size))(x)
 
@@ -177,7 +184,12 @@ STAGES = {
     "rescaling": single("Rescaling", 0.5, offset=0.25),
     "normalization": normalization,
     "scaled": operation(lambda x: 0.5 * x + 1.0),
-    "sliced": operation(lambda x: x[:, 1:] if x.shape[1] > 1 else None),
+    "sliced": operation(lambda x: x[:, 1:] if x.shape[1] is None or x.shape[1] > 1 else None),
+    "sliced by steps": operation(lambda x: x[:, ::2]),
+    "mean": operation(lambda x: x - ops.mean(x, axis=1, keepdims=True)),
+    "operations": operation(lambda x: ops.concatenate([ops.flip(x, axis=1), x], axis=1)),
+    "a part": operation(lambda x: ops.split(x, [1], axis=-1)[0] if x.shape[-1] > 1 else None),
+    "times constants": operation(lambda x: L.Multiply()([x, constant((x.shape[0] or 1, *[1] * (len(x.shape) - 1)))])),
     "flatten": single("Flatten", axes=(2, 3, 4)),
     "reshape": reshaped,
     "widened": widened,
@@ -220,4 +232,5 @@ OF_ANY_SIZE = (
         "with an earlier tensor",
         "nested",
     ),
+    *("sliced", "sliced by steps", "mean", "operations", "a part", "times constants", "flatten", "reshape", "permute"),
 )

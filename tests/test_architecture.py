@@ -30,6 +30,7 @@ PARTS = [
     "layers",
     "models",
     "testing",
+    "operators",
     "stock",
     "plots",
     "__init__",
@@ -65,11 +66,12 @@ API = {
     "adjoint", "autotune", "deconvnet", "exporting", "mirror", "autoencoder", "untie", "is_tied", "clone_tied",
     "convert_layout", "transpose_kernel", "adapt_channels", "adapt_bias", "check_adjoint", "assert_adjoint",
     "plot_kernels", "plot_mirror", "plot_reconstruction", "AdjointReport", "register_rule",
+    "operator", "identity", "vstack", "hstack", "block",
     "KerasAdjointError", "NoRuleError", "TieError", "SizeError",
 }  # fmt: skip
 
 FRAMEWORKS = {"jax", "jaxlib", "tensorflow", "torch"}
-EXTRAS = {"jax", "tensorflow", "torch", "plot", "cli", "export", "demo", "docs", "test"}
+EXTRAS = {"bridges", "jax", "tensorflow", "torch", "plot", "cli", "export", "demo", "docs", "test"}
 
 PACKAGE = Path(importlib.util.find_spec("keras_adjoint").origin).parent
 COMMAND_LINE = Path(importlib.util.find_spec("keras_adjoint_cli").origin).parent

@@ -159,7 +159,7 @@ def test_the_table_for_people(tmp_path):
     out = tmp_path / "seen.svg"
     result = run("deconv", saved(network(), tmp_path), photo(tmp_path), "--layer", "conv2", "-o", out, "--strongest", 2)
     assert result.exit_code == 0
-    assert "The model saw 32 × 40 pixels from 0 to 1" in result.stdout
+    assert "The model saw 32×40 pixels from 0 to 1" in result.stdout
     assert out.read_text(encoding="utf-8").count("<svg") == 1
 
 

@@ -97,7 +97,7 @@ def test_a_backend_that_cannot_be_imported(tmp_path):
     script = f"import sys; sys.argv = ['keras-adjoint', 'check', 'm.keras']; {MAIN}"
     result = run_in_new_process("-c", script, PYTHONPATH=path)
     assert result.returncode == 2
-    assert result.stderr == "keras-adjoint: Keras cannot be imported: ImportError: libjax.so: no such file\n"
+    assert result.stderr == "keras-adjoint: Keras cannot be imported: ImportError: libjax.so: no such file.\n"
 
 
 # --- interruption and time
@@ -181,4 +181,4 @@ def test_a_reader_that_stops_is_no_failure(tmp_path):
 def test_a_full_disk_is_one_line():
     result = piped("> /dev/full", "--help")
     assert result.returncode == 2
-    assert result.stderr == "keras-adjoint: standard output cannot be written to: No space left on device\n"
+    assert result.stderr == "keras-adjoint: standard output cannot be written to: No space left on device.\n"

@@ -114,7 +114,7 @@ def test_commands_exist(page):
 
 @pytest.mark.any_backend
 def test_the_reference_has_every_public_name_once():
-    found = re.findall(r"^\.\. auto\w+:: (\w+)", text(DOCS / "reference.md"), re.MULTILINE)
+    found = re.findall(r"^\.\. auto\w+:: (\w+)(?!\.)\b", text(DOCS / "reference.md"), re.MULTILINE)
     assert sorted(found) == sorted(ka.__all__)
 
 

@@ -295,7 +295,7 @@ def test_an_unbuilt_sequential_is_refused():
 
 
 def test_options_of_layers_are_refused_for_models():
-    with pytest.raises(ValueError, match="takes `tied` and `name` alone.*Received: bias"):
+    with pytest.raises(ValueError, match="takes `tied`, `name` and `linear_part` alone.*Received: bias"):
         ka.adjoint(sequential(), bias="own")
     assert ka.adjoint(sequential(), name="back").name == "back"
 

@@ -280,7 +280,9 @@ def test_what_is_no_size_is_refused_with_our_message(name, bad):
 def test_the_wrong_number_of_sizes_is_refused(name, size):
     source, y, _ = SIZED[name]()
     for given in (size, np.array(size, int)):
-        with pytest.raises(ka.SizeError, match="takes 2 sizes, or a whole shape. Received: "):
+        with pytest.raises(
+            ka.SizeError, match="takes 2 sizes, or a whole shape of 4, with the batch axis and the channels. Received: "
+        ):
             ka.adjoint(source)(y, output_size=given)
 
 

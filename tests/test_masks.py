@@ -64,3 +64,26 @@ def test_an_autoencoder_of_a_masked_mean_can_be_mirrored_again(pooling):
     model = embedded(L.GlobalAveragePooling1D())
     autoencoder = ka.autoencoder(model, pooling=pooling, bias="none")
     assert ka.autoencoder(autoencoder, pooling=pooling).output_shape == (None, 5, 7)
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_means_by_masks_at_every_step_are_undone_by_them(data_format, tmp_path):
+    x, steps = (
+        keras.Input((2, 4, 3) if data_format == "channels_last" else (2, 3, 4)),
+        keras.Input((2, 4), dtype="bool"),
+    )
+    pool = keras.layers.GlobalAveragePooling1D(data_format)
+    encoder = keras.Model([x, steps], keras.layers.TimeDistributed(pool)(x, mask=steps))
+    kept = np.array([[[True, True, False, False], [True, False, True, True]]])
+    given = [np.random.default_rng(0).normal(size=(1, *x.shape[1:])).astype("float32"), kept]
+    code = np.array(keras.ops.convert_to_numpy(encoder(given)))
+    axis = -1 if data_format == "channels_last" else -2
+    for pooling, share in {"average": kept / kept.sum(-1, keepdims=True), "spread": kept}.items():
+        autoencoder = ka.autoencoder(encoder, pooling=pooling)
+        autoencoder.save(tmp_path / "autoencoder.keras")
+        expected = np.expand_dims(code, 2 if axis == -1 else 3) * np.expand_dims(share, axis)
+        for model in (autoencoder, keras.saving.load_model(tmp_path / "autoencoder.keras")):
+            found = keras.ops.convert_to_numpy(model(given)[0])
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ka.NoRuleError, match="a mean over the positions that a mask keeps"):
+        ka.mirror(encoder, pooling="average")

@@ -55,3 +55,13 @@ def test_sums_of_the_backward_pass_have_names_of_their_own(tmp_path, back):
     model = with_sums(tmp_path)
     x = np.ones((1, 6, 5, 2), "float32")
     assert back(model)(x).shape[-3:] == (6, 5, 2)
+
+
+def test_models_without_names_are_numbered_as_keras_numbers_layers():
+    inputs = keras.Input((4,))
+    encoder = keras.Model(inputs, keras.layers.Dense(3)(inputs), name="encoder")
+    for make in (ka.autoencoder, ka.mirror, ka.adjoint):
+        first, second, named = make(encoder), make(encoder), make(encoder, name="decoder")
+        assert (second.name, named.name) == (f"{first.name}_1", "decoder")
+        x = keras.Input(first.input_shape[1:])
+        assert keras.Model(x, [first(x), second(x)]).output_names == [first.name, second.name]

@@ -8,6 +8,7 @@ Where things are, from the ground up:
 - `models`: whole models. `adjoint` is in `models/adjoint.py`, `mirror` in `models/mirror.py`, and the table of its policies in
   `models/policies.py`.
 - `testing`: `check_adjoint` and its diagnosis.
+- `operators`: layers as linear maps, with an algebra, norms and bounds.
 - `stock`: `untie`, the same in stock layers.
 - `plots`, `report`, `doctor`, `demo`: figures, the page about a model, common mistakes, the demo.
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from keras_adjoint.models.deconvnet import deconvnet
     from keras_adjoint.models.mirror import autoencoder, mirror
     from keras_adjoint.models.ties import clone_tied, is_tied
+    from keras_adjoint.operators.blocks import block, hstack, vstack
+    from keras_adjoint.operators.model_operator import operator
+    from keras_adjoint.operators.operator import identity
     from keras_adjoint.ops.exporting import exporting
     from keras_adjoint.plots.kernels import plot_kernels
     from keras_adjoint.plots.mirror import plot_mirror
@@ -54,19 +58,24 @@ __all__ = [
     "assert_adjoint",
     "autoencoder",
     "autotune",
+    "block",
     "check_adjoint",
     "clone_tied",
     "convert_layout",
     "deconvnet",
     "exporting",
+    "hstack",
+    "identity",
     "is_tied",
     "mirror",
+    "operator",
     "plot_kernels",
     "plot_mirror",
     "plot_reconstruction",
     "register_rule",
     "transpose_kernel",
     "untie",
+    "vstack",
 ]
 
 _IMPORTED_FIRST = {  # by this Keras knows the layers of saved models
@@ -87,11 +96,16 @@ _IMPORTED_FIRST = {  # by this Keras knows the layers of saved models
 }
 _IMPORTED_WHEN_ASKED_FOR = {
     "autoencoder": "models.mirror",
+    "block": "operators.blocks",
     "deconvnet": "models.deconvnet",
+    "hstack": "operators.blocks",
+    "identity": "operators.operator",
     "mirror": "models.mirror",
+    "operator": "operators.model_operator",
     "plot_kernels": "plots.kernels",
     "plot_mirror": "plots.mirror",
     "plot_reconstruction": "plots.reconstruction",
+    "vstack": "operators.blocks",
 }
 
 

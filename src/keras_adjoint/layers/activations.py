@@ -31,6 +31,7 @@ def _softmax(a: Tensor, y: Tensor) -> Tensor:
 FROM_OUTPUT: dict[Activation, Callable[[Tensor, Tensor], Tensor]] = {
     keras.activations.relu: lambda a, y: ops.where(a > 0, y, ops.zeros_like(y)),
     keras.activations.sigmoid: lambda a, y: y * a * (1 - a),
+    keras.activations.hard_sigmoid: lambda a, y: ops.where(ops.logical_and(a > 0, a < 1), y / 6, ops.zeros_like(y)),
     keras.activations.tanh: lambda a, y: y * (1 - a * a),
     keras.activations.exponential: lambda a, y: y * a,
     keras.activations.softmax: _softmax,
@@ -41,6 +42,7 @@ ALIASES: dict[Activation, Activation] = {
     ops.relu: keras.activations.relu,
     ops.relu6: keras.activations.relu6,
     ops.sigmoid: keras.activations.sigmoid,
+    ops.hard_sigmoid: keras.activations.hard_sigmoid,
     ops.softmax: keras.activations.softmax,
     ops.exp: keras.activations.exponential,
     ops.tanh: keras.activations.tanh,
@@ -52,6 +54,7 @@ OPERATIONS: dict[type, tuple[Activation, dict[str, Any]]] = {
     nn_operations.Relu: (keras.activations.relu, {}),
     nn_operations.Relu6: (keras.activations.relu6, {}),
     nn_operations.Sigmoid: (keras.activations.sigmoid, {}),
+    nn_operations.HardSigmoid: (keras.activations.hard_sigmoid, {}),
     nn_operations.Softmax: (keras.activations.softmax, {"axis": -1}),
     numpy_operations.Exp: (keras.activations.exponential, {}),
     numpy_operations.Tanh: (keras.activations.tanh, {}),

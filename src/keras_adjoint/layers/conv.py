@@ -40,7 +40,8 @@ class AdjointConv(Sized, TiedChannels):
 
     Call arguments:
         y: Tensor of the shape of the source's output.
-        output_size: The size wanted in this call: integers, a whole shape, or a tensor whose size is meant.
+        output_size: The size wanted in this call: integers, a whole shape with batch and channels, or a tensor of that
+            size.
 
     Input shape: `(batch, *outputs, filters)`, or `(batch, filters, *outputs)` for channels-first sources.
     Output shape: `(batch, *sizes, channels)`, or `(batch, channels, *sizes)`.

@@ -28,7 +28,8 @@ class BroadcastGlobalPooling(Pooling):
 
     Call arguments:
         y: Tensor of the shape of the source's output.
-        output_size: The size wanted in this call: integers, a whole shape, or a tensor whose size is meant.
+        output_size: The size wanted in this call: integers, a whole shape with batch and channels, or a tensor of that
+            size.
 
     Input shape: `(batch, channels)`, or with axes of size 1 if the source keeps them.
     Output shape: `(batch, *sizes, channels)`, or with the channels first.

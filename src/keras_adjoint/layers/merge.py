@@ -181,6 +181,11 @@ class AdjointConcatenate(AdjointMerge):
         total = sum(along) if all(map(is_known, along)) else None
         return (*others[: axis % rank - 1], total, *others[axis % rank :])
 
+    def output_size_like(self, *xs: keras.KerasTensor) -> tuple[Shape, ...] | None:
+        """The shapes of the inputs, as far as they are known; `None` if it is not known where one ends along the axis."""
+        axis = self.source.axis % len(xs[0].shape)
+        return None if any(x.shape[axis] is None for x in xs) else tuple(tuple(x.shape[1:]) for x in xs)
+
     def distribute(self, y: Tensor, shapes: Sequence[Shape]) -> list[Tensor]:
         axis = self.source.axis % len(y.shape)
         parts, start = [], 0

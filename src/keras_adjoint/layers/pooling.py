@@ -99,7 +99,8 @@ class PoolingAlongAxes(Pooling, Sized):
 
     Call arguments:
         y: Tensor of the shape of the source's output.
-        output_size: The size wanted in this call: integers, a whole shape, or a tensor whose size is meant.
+        output_size: The size wanted in this call: integers, a whole shape with batch and channels, or a tensor of that
+            size.
 
     Input shape: `(batch, *outputs, channels)`, or with the channels first.
     Output shape: `(batch, *sizes, channels)`, or with the channels first.

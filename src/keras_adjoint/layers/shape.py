@@ -12,7 +12,7 @@ from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.keras_internals import StochasticDepth
 from keras_adjoint.layers.inputs import Expected, accept
 from keras_adjoint.layers.registry import describe, rule
-from keras_adjoint.layers.sizes import standardize_shape
+from keras_adjoint.layers.sizes import is_shaped_like, standardize_shape
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.geometry import is_known
@@ -110,8 +110,9 @@ def activation(source: Layer, *, name: str | None = None) -> Layer:
     """The linear activation is the identity; no other has an adjoint."""
     if source.activation is not keras.activations.linear:
         raise NoRuleError(
-            "An activation is not linear, so it has no adjoint. Leave it out of what you transpose and choose what stands "
-            f"in its place. Received: activation={source.activation.__name__!r}, {describe(source)}"
+            "An activation is not linear, so it has no adjoint. Leave it out of what you transpose, in a model by "
+            "`keras_adjoint.adjoint(model, linear_part=True)`, or choose what stands in its place with `keras_adjoint.mirror`. "
+            f"Received: activation={source.activation.__name__!r}, {describe(source)}"
         )
     return identity(source, name=name)
 
@@ -128,7 +129,7 @@ class AdjointReshape(Tied):
 
     Call arguments:
         y: Tensor of the shape of the source's output.
-        output_size: The shape wanted in this call, or a tensor that has it.
+        output_size: The shape wanted in this call, or a tensor that has it, whose sizes may be known when it runs.
 
     Raises:
         SizeError: If the shape to go back to is unknown, or has another number of elements.
@@ -156,10 +157,11 @@ class AdjointReshape(Tied):
     def call(self, y: Tensor, output_size: Any = None) -> Tensor:
         y = accept(self, y)
         shape = self._shape(tuple(y.shape), output_size)
+        batch = ops.shape(y)[0] if any(size is None for size in shape) else -1
         shape = tuple(-1 if size is None else size for size in shape)
         channels_first = isinstance(self.source, keras.layers.Flatten) and self.data_format == "channels_first"
         if not channels_first or len(shape) < 2:
-            return ops.reshape(y, (-1, *shape) if -1 not in shape else (ops.shape(y)[0], *shape))
+            return ops.reshape(y, (batch, *shape))
         # A channels-first `Flatten` writes the channels last, so they come back from there.
         channels, *sizes = shape
         return ops.moveaxis(ops.reshape(y, (ops.shape(y)[0], *sizes, channels)), -1, 1)
@@ -169,10 +171,11 @@ class AdjointReshape(Tied):
 
     def _shape(self, received: Shape, output_size: Any) -> Shape:
         wanted = standardize_shape(output_size)
+        most = len(wanted or ()) if is_shaped_like(output_size) else 1  # a tensor knows its sizes when it runs
         wanted = self.output_size if wanted is None else wanted
         elements = None if any(size is None for size in received[1:]) else math.prod(received[1:])
         candidates = [wanted] if wanted is not None else [shape[1:] for shape in self.recorded_shapes()]
-        fitting = list(dict.fromkeys(shape for shape in candidates if self._fits(shape, elements)))
+        fitting = list(dict.fromkeys(shape for shape in candidates if self._fits(shape, elements, most)))
         if len(fitting) == 1:
             return self._complete(fitting[0], elements)
         among = " or ".join(map(str, fitting or candidates)) or "none recorded"
@@ -182,16 +185,16 @@ class AdjointReshape(Tied):
         )
 
     @staticmethod
-    def _fits(shape: Shape, elements: int | None) -> bool:
+    def _fits(shape: Shape, elements: int | None, most_unknown: int) -> bool:
         known = [size for size in shape if isinstance(size, int)]
         unknown = sum(size is None for size in shape)
-        if unknown > 1 or elements is None or len(known) + unknown < len(shape):
-            return unknown <= 1
+        if unknown > most_unknown or elements is None or len(known) + unknown < len(shape):
+            return unknown <= most_unknown
         return elements % math.prod(known) == 0 if unknown else math.prod(known) == elements
 
     @staticmethod
     def _complete(shape: Shape, elements: int | None) -> Shape:
-        if elements is None or None not in shape:
+        if elements is None or sum(size is None for size in shape) != 1:
             return shape
         rest = elements // math.prod(size for size in shape if size is not None)
         return tuple(rest if size is None else size for size in shape)

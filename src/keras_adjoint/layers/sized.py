@@ -38,7 +38,8 @@ class Sized(Tied):
 
     Args:
         source: A built layer.
-        output_size: The sizes of the output's spatial axes, or a whole shape; by default what the source recorded.
+        output_size: The sizes of the output's spatial axes, or a whole shape with batch axis and channels; by default what
+            the source recorded.
     """
 
     geometry: tuple[str, ...] = ("padding", "strides", "data_format")

@@ -76,11 +76,11 @@ def standardize_output_size(size: Any, rank: int, data_format: str) -> Shape | N
         sizes = sizes * rank
     if sizes is not None and len(sizes) == rank + 2:
         sizes = spatial(sizes, data_format)
-    elif hasattr(size, "dtype") and not holds_sizes(size):
+    elif is_shaped_like(size):
         sizes = None  # of a tensor whose own shape is meant, all axes count
     if sizes is None or len(sizes) != rank:
         raise SizeError(
-            f"`output_size` takes {rank} sizes, or a whole shape. "
+            f"`output_size` takes {rank} sizes, or a whole shape of {rank + 2}, with the batch axis and the channels. "
             f"Received: output_size={repr(size) if sizes is None else sizes}"
         )
     return sizes
@@ -96,7 +96,7 @@ def standardize_shape(size: Any) -> Shape | None:
             "`output_size` takes the sizes of all axes but the batch axis, or a tensor that has them. "
             f"Received: output_size={size!r}"
         )
-    return sizes if not hasattr(size, "dtype") or holds_sizes(size) else sizes[1:]
+    return sizes[1:] if is_shaped_like(size) else sizes
 
 
 def standardize_shapes(size: Any) -> tuple[Shape, ...] | None:
@@ -145,7 +145,7 @@ def sizes_of(size: Any) -> Shape | None:
 
     A size may be `None`, and a scalar tensor of integers that only the running graph knows.
     """
-    if hasattr(size, "dtype") and not holds_sizes(size):
+    if is_shaped_like(size):
         return tuple(shape_of(size)) if len(size.shape) > 1 else None
     if isinstance(size, (str, bytes, Mapping, Set)) or size is None:
         return None
@@ -173,6 +173,11 @@ def as_size(size: Any) -> Size:
     if is_symbolic or "int" not in keras.backend.standardize_dtype(size.dtype) or len(size.shape):
         return None
     return size
+
+
+def is_shaped_like(size: Any) -> bool:
+    """Whether `output_size` is a tensor whose own shape is meant."""
+    return hasattr(size, "dtype") and not holds_sizes(size)
 
 
 def holds_sizes(tensor: Any) -> bool:

@@ -12,6 +12,8 @@ from keras_adjoint.layers.registry import class_with_rule, describe
 from keras_adjoint.models.adjoint_of_adjoint import remember_parts, unchanged_source
 from keras_adjoint.models.backward import BackwardPass
 from keras_adjoint.models.graph import computes_itself, trace
+from keras_adjoint.models.linear_part import LinearPartBackwardPass
+from keras_adjoint.models.names import name_of_model
 
 _DEFAULTS = {
     "output_size": None,
@@ -45,11 +47,13 @@ def adjoint(
     Args:
         source: A built, linear Keras layer, or a Functional or Sequential model of such layers. Biases are not part of what
             is transposed.
-        output_size: Sizes of the output's spatial axes. By default the size that the source was built with.
+        output_size: Sizes of the output's spatial axes, or its whole shape, batch axis and channels included; for layers that
+            reshape, its shape without the batch axis. By default the size that the source was built with.
         bias: What to do with biases: "none"; "own", a new trainable bias; "subtract", Aᵀ(y − b) with the source's bias
             b; "repeat" or "average", a new trainable bias that starts from the source's, adapted in size; "learned", a
             trainable linear map of the source's bias.
-        linear_part: Whether to take the adjoint of the linear part of a layer that ends in an activation.
+        linear_part: Whether to take the adjoint of the linear part of a layer that ends in an activation, or of a model, in
+            which every activation is left out.
         channels: Number of output channels, if different from the source's input channels. The result is then no
             longer the adjoint, and its `exact` is `False`.
         channel_method: How the channels are adapted: "repeat", "average", "truncate", "pad", or "learned".
@@ -61,9 +65,9 @@ def adjoint(
 
     Returns:
         A Keras layer, for `Cropping`, `Permute` and the like a stock one; for a model a Functional model, which takes
-        `tied` and `name` alone of the options. Stock layers return integers for integers, where layers of this package
-        cast them to their compute dtype first. The adjoint of an adjoint is its source, or, if that has a bias or an
-        activation besides the linear operator, a layer that computes the operator alone.
+        `tied`, `name` and `linear_part` alone of the options. Stock layers return integers for integers, where layers of
+        this package cast them to their compute dtype first. The adjoint of an adjoint is its source, or, if that has a bias
+        or an activation besides the linear operator, a layer that computes the operator alone.
 
     Raises:
         NoRuleError: If there is no adjoint, because the layer or its activation is not linear. The message says which numbers
@@ -116,19 +120,21 @@ def _is_default(option: str, value: Any) -> bool:
 
 
 def _adjoint_of_model(model: keras.Model, options: dict[str, Any]) -> keras.Model:
-    refused = options.keys() - {"tied", "name"}
+    refused = options.keys() - {"tied", "name", "linear_part"}
     if refused:
         raise ValueError(
-            f"The adjoint of a model takes `tied` and `name` alone; `keras_adjoint.mirror` makes decoders with other options. "
-            f"Received: {', '.join(sorted(refused))}, {describe(model)}"
+            f"The adjoint of a model takes `tied`, `name` and `linear_part` alone; `keras_adjoint.mirror` makes decoders with "
+            f"other options. Received: {', '.join(sorted(refused))}, {describe(model)}"
         )
-    tied = options.get("tied", True)
+    tied, linear_part = options.get("tied", True), options.get("linear_part", False)
     original = unchanged_source(model) if tied and "name" not in options else None
     if original is not None:
         return original
     graph = trace(model)
-    result = BackwardPass(graph, tied=tied).model(options.get("name") or f"{model.name}_adjoint")
-    record_source(result, model)
-    if tied:
-        remember_parts(result, model, graph)
+    backward = (LinearPartBackwardPass if linear_part else BackwardPass)(graph, tied=tied)
+    result = backward.model(options.get("name") or name_of_model(f"{model.name}_adjoint"))
+    if not linear_part:
+        record_source(result, model)
+        if tied:
+            remember_parts(result, model, graph)
     return result

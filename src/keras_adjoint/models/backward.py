@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
-from keras import tree
+from keras import ops, tree
 
 from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError
 from keras_adjoint.keras_internals import producer_of
@@ -76,9 +76,16 @@ class BackwardPass:
         """Zeros for an input of the graph that no cotangent arrives at."""
         model = next((call.place.partition("/")[0] for call in self.graph.calls), "model")
         try:
-            return zeros(tuple(x.shape[1:]), like=like)
+            return self.zeros(x, like)
         except SizeError as error:
             raise SizeError(f"At the input `{model}/{producer_of(x).name}`: {error}") from error
+
+    def zeros(self, tensor: keras.KerasTensor, like: keras.KerasTensor) -> keras.KerasTensor:
+        """Zeros for a tensor that no cotangent arrives at, as many samples as `like` has; its size may be recorded."""
+        if self.records and None in tensor.shape[1:]:
+            self.records_used.append(tensor)
+            return ops.zeros_like(tensor, dtype=like.dtype)
+        return zeros(tuple(tensor.shape[1:]), like=like)
 
     def model(self, name: str) -> keras.Model:
         """A Functional model from the graph's outputs to its inputs."""
@@ -117,11 +124,10 @@ class BackwardPass:
     def transpose_call(self, call: Call, cotangents: Cotangents) -> Cotangents:
         """The cotangents of a call's inputs, from those of its outputs."""
         like = next(filter(is_symbolic, cotangents))
-        ys = [
-            zeros(output.shape[1:], like) if y is None else y
-            for output, y in zip(call.outputs, cotangents, strict=True)
-        ]
         with locate_errors(call):
+            ys = [
+                self.zeros(output, like) if y is None else y for output, y in zip(call.outputs, cotangents, strict=True)
+            ]
             self.integers.check(call)
             if not isinstance(call.operation, keras.layers.Layer):
                 if has_rule(call.operation):
@@ -170,7 +176,7 @@ class BackwardPass:
         second = self.second_adjoint_of(call, name)
         if second is not None:
             return second
-        check_linear(layer)
+        check_linear(layer, advice=" Pass `linear_part=True` to leave out every activation of the model. Or:")
         return self.linear_adjoint_of(call, name=name)
 
     def transpose_at_recorded(self, call: Call, ys: list[keras.KerasTensor]) -> Cotangents:
@@ -246,11 +252,10 @@ class BackwardPass:
         result = layer(y, **self._size(layer, call, y))
         options = share_by_mask(call, layer, records=self.records)
         if options is not None:
-            dtype = ys[0].dtype
-            share = self.layer(
-                call, "mask", lambda name: MaskedShare(layer.data_format, dtype=dtype, name=name, **options)
-            )
-            result = share(result, self.recorded(call.recorded[0], call, "a mean by a mask", PART))
+            dtype, mask = ys[0].dtype, call.parameters["mask"]
+            share = self.layer(call, "mask", lambda name: MaskedShare(dtype=dtype, name=name, **options))
+            constant = not is_symbolic(mask)
+            result = share(result, mask if constant else self.recorded(mask, call, "a mean by a mask", PART))
         return list(tree.flatten(result))
 
     def _size(self, layer: keras.layers.Layer, call: Call, y: keras.KerasTensor) -> dict[str, Any]:

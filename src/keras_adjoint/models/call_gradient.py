@@ -17,11 +17,10 @@ from keras_adjoint.models.backward import BackwardPass
 from keras_adjoint.models.calls import Argument, Call, Role
 from keras_adjoint.models.graph import Cotangents
 from keras_adjoint.models.steps import Steps
-from keras_adjoint.models.zeros import zeros
 
 
 def gradient_of_call(
-    backward: BackwardPass, call: Call, cotangents: Cotangents, what: str, otherwise: str
+    backward: BackwardPass, call: Call, cotangents: Cotangents, what: str, otherwise: str, role: str = "gradient"
 ) -> Cotangents:
     """The cotangents of everything that a call acts on, from those of its outputs; `None` for integers.
 
@@ -31,16 +30,17 @@ def gradient_of_call(
         cotangents: Those of its outputs.
         what: What needs the recorded tensors, for the message.
         otherwise: What to do where nothing is recorded, for the message.
+        role: That of the layer.
     """
     like = next(filter(is_symbolic, cotangents))
     ys = [
-        zeros(output.shape[1:], like) if y is None else y
+        backward.zeros(output, like) if y is None else y
         for output, y in zip(call.outputs, cotangents, strict=True)
         if "float" in output.dtype
     ]
     given = tensors_given(call)
     recorded = [backward.recorded(x, call, what, otherwise) for x in given]
-    layer = backward.layer(call, "gradient", lambda name: gradient_layer(call, tied=backward.tied, name=name))
+    layer = backward.layer(call, role, lambda name: gradient_layer(call, tied=backward.tied, name=name))
     # Keras removes the mask of a tensor when attention has read it, so the recorded tensor may come without.
     masks = [mask_of(x) for x in given]
     options = {"recorded_mask": masks} if any(mask is not None for mask in masks) else {}

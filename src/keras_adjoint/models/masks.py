@@ -10,9 +10,10 @@ import keras
 from keras import ops
 
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.layers.arguments import depends_on_mask
+from keras_adjoint.layers.arguments import depends_on_mask, is_symbolic
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule
+from keras_adjoint.layers.wrapped import inside
 from keras_adjoint.models.calls import Call
 from keras_adjoint.ops import Shape, Tensor
 
@@ -28,8 +29,8 @@ class MaskedShare(keras.layers.Layer):
         average: With `False` the positions that the mask keeps stay as they are.
 
     Call arguments:
-        y: Tensor of shape `(batch, steps, channels)`, or with the channels first.
-        recorded: The mask, of shape `(batch, steps)`.
+        y: Tensor of shape `(batch, ..., steps, channels)`, or with the channels before the steps.
+        recorded: The mask, of shape `(batch, ..., steps)`.
 
     Example:
 
@@ -45,8 +46,8 @@ class MaskedShare(keras.layers.Layer):
 
     def call(self, y: Tensor, recorded: Tensor) -> Tensor:
         kept = ops.cast(ops.cast(recorded, "bool"), y.dtype)
-        kept = kept / ops.mean(kept, axis=1, keepdims=True) if self.average else kept
-        return y * ops.expand_dims(kept, 2 if self.data_format == "channels_last" else 1)
+        kept = kept / ops.mean(kept, axis=-1, keepdims=True) if self.average else kept
+        return y * ops.expand_dims(kept, -1 if self.data_format == "channels_last" else -2)
 
     def compute_output_shape(self, y_shape: Shape, recorded_shape: Shape) -> Shape:
         return y_shape
@@ -55,7 +56,7 @@ class MaskedShare(keras.layers.Layer):
         return {**super().get_config(), "data_format": self.data_format, "average": self.average}
 
 
-def share_by_mask(call: Call, layer: keras.layers.Layer, *, records: bool) -> dict[str, bool] | None:
+def share_by_mask(call: Call, layer: keras.layers.Layer, *, records: bool) -> dict[str, Any] | None:
     """The options of the `MaskedShare` behind a layer that undoes a mean over all positions; `None` where none is due.
 
     The adjoint of a mean over the positions of a mask needs the mask. What repeats the mean instead takes it where it can.
@@ -68,17 +69,19 @@ def share_by_mask(call: Call, layer: keras.layers.Layer, *, records: bool) -> di
     Raises:
         NoRuleError: If the mask is needed and may not be read.
     """
-    masked = isinstance(call.operation, keras.layers.GlobalAveragePooling1D) and bool(call.recorded)
-    if not masked or not isinstance(layer, BroadcastGlobalPooling):
+    pool, mask = inside(call.operation), call.parameters.get("mask")
+    masked = isinstance(pool, keras.layers.GlobalAveragePooling1D) and mask is not None
+    if not masked or not isinstance(inside(layer), BroadcastGlobalPooling):
         return None
-    average = isinstance(layer, AdjointGlobalAveragePooling)
+    average = isinstance(inside(layer), AdjointGlobalAveragePooling)
     if average:
         check_mask(call, records=records)
-    return {"average": average} if average or records else None
+    readable = records or not is_symbolic(mask)
+    return {"average": average, "data_format": pool.data_format} if average or readable else None
 
 
 def check_mask(call: Call, *, records: bool) -> None:
-    """Raise a NoRuleError if a call depends on a mask in a way that cannot be undone.
+    """Raise a NoRuleError if a call depends on a mask, computed by the model, in a way that cannot be undone.
 
     Args:
         call: The call of a layer.
@@ -86,20 +89,23 @@ def check_mask(call: Call, *, records: bool) -> None:
     """
     if not call.recorded:
         return
-    if class_with_rule(call.operation) in REGISTERED_BY_USERS:
+    layer = call.operation
+    if class_with_rule(layer) in REGISTERED_BY_USERS:
         raise NoRuleError(
             f"`{call.place}` is called with a mask, of which a registered rule knows nothing. Remove the mask, for instance by "
-            f"a layer that does not support masking in front of it. Received: {type(call.operation).__name__}"
+            f"a layer that does not support masking in front of it. Received: {type(layer).__name__}"
         )
-    if isinstance(call.operation, keras.layers.TimeDistributed) and depends_on_mask(call.operation):
-        raise NoRuleError(
-            f"`{call.place}` passes the mask that it is called with to the layer inside of it, whose result may depend on it. "
-            f"Remove the mask, or apply that layer without `TimeDistributed`. Received: {type(call.operation).__name__} around "
-            f"{type(call.operation.layer).__name__}"
-        )
-    if isinstance(call.operation, keras.layers.GlobalAveragePooling1D) and not records:
+    if isinstance(inside(layer), keras.layers.GlobalAveragePooling1D):
+        if records:
+            return
         raise NoRuleError(
             f"`{call.place}` is a mean over the positions that a mask keeps, and the model computes the mask from its input, "
             f'so the model is not linear. `keras_adjoint.autoencoder` reads the mask, and `pooling="spread"` needs none. '
-            f"Received: {type(call.operation).__name__} with a mask"
+            f"Received: {type(layer).__name__} with a mask"
+        )
+    if isinstance(layer, keras.layers.TimeDistributed) and depends_on_mask(layer):
+        raise NoRuleError(
+            f"`{call.place}` passes the mask that it is called with to the layer inside of it, whose result may depend on it. "
+            f"Remove the mask, or apply that layer without `TimeDistributed`. Received: {type(layer).__name__} around "
+            f"{type(layer.layer).__name__}"
         )

@@ -8,6 +8,7 @@ from keras_adjoint.layers.options import boolean, name_or_none
 from keras_adjoint.models.backward import packed_as
 from keras_adjoint.models.graph import Graph
 from keras_adjoint.models.mirror_backward import MirrorBackwardPass, graph_of_encoder
+from keras_adjoint.models.names import name_of_model
 from keras_adjoint.models.policies import Policies
 
 
@@ -50,7 +51,7 @@ def mirror(
         dropout: "drop" or "keep".
         preprocessing: What to do with `Rescaling` and `Normalization`: "undo", "adjoint" or "skip".
         tied: Whether to read the encoder's kernels or copies of them.
-        name: Name of the model.
+        name: Name of the model. By default that of the encoder with "_mirror" behind it, and a number where there was one.
 
     Returns:
         A Functional model from the encoder's outputs to its inputs. Its layers are named after those that they undo.
@@ -71,7 +72,7 @@ def mirror(
     tied, name = boolean("tied", tied), name_or_none("name", name)
     policies = Policies(bias, activation, output_activation, norm, pooling, gates, dropout, preprocessing)
     backward = MirrorBackwardPass(graph_of_encoder(encoder), encoder, policies, tied=tied)
-    return backward.model(name or f"{encoder.name}_mirror")
+    return backward.model(name or name_of_model(f"{encoder.name}_mirror"))
 
 
 def autoencoder(
@@ -89,7 +90,7 @@ def autoencoder(
     Args:
         encoder: A Functional or built Sequential model, nested ones included. If a policy needs activations from
             inside a nested model, that model's layers become layers of the autoencoder.
-        name: Name of the model.
+        name: Name of the model. By default that of the encoder with "_autoencoder" behind it, numbered as in `mirror`.
         **policies: Those of `mirror`, and `tied`. Besides: `activation` "gradient", the gradient of any activation, and of
             whatever else has no adjoint, at its recorded input, and "guided", of rectifiers, which also sets negative
             cotangents to zero (Springenberg et al. 2015); `pooling="switches"`, which puts maxima back where they came
@@ -115,7 +116,7 @@ def autoencoder(
     tied, name = boolean("tied", policies.pop("tied", True)), name_or_none("name", name)
     graph = graph_of_encoder(encoder)
     backward = MirrorBackwardPass(graph, encoder, Policies.named(policies), tied=tied, records=True)
-    return with_decoder(backward, encoder, name or f"{encoder.name}_autoencoder")
+    return with_decoder(backward, encoder, name or name_of_model(f"{encoder.name}_autoencoder"))
 
 
 def with_decoder(backward: MirrorBackwardPass, encoder: keras.Model, name: str) -> keras.Model:

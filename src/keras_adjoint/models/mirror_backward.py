@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from keras_adjoint.errors import NoRuleError
+from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.kernels import BIAS_MODES
 from keras_adjoint.layers.bias import READS_SOURCE
@@ -97,6 +97,10 @@ class MirrorBackwardPass(BackwardPass):
         except NoRuleError:
             if not wants_gradient:
                 raise
+        except SizeError:
+            if not self._knows_sizes_when_it_runs(call):
+                raise
+            return gradient_of_call(self, call, cotangents, "an input of unknown size", PART, role="derivative")
         with locate_errors(call):
             choices["activation"] = "gradient"
             return undo(self, "activation", call, cotangents, "gradient", call.inputs)
@@ -107,6 +111,11 @@ class MirrorBackwardPass(BackwardPass):
         is_layer = isinstance(operation, keras.layers.Layer)
         no_rule = not is_layer or isinstance(operation, (*WRAPPERS, *MASKED_STEPS)) or is_automatic(call)
         return no_rule and not call.training and self._is_gradient(call)
+
+    def _knows_sizes_when_it_runs(self, call: Call) -> bool:
+        """Whether the derivative at the recorded input, which of a linear operation is its adjoint, has the size of that."""
+        is_layer = isinstance(call.operation, keras.layers.Layer)
+        return self.records and not is_layer and any(None in x.shape[1:] for x in call.inputs)
 
     def _is_gradient(self, call: Call) -> bool:
         return self.records and self.policies.choose("activation", call.operation) == "gradient"

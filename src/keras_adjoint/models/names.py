@@ -76,6 +76,12 @@ class Names:
                 call.operation.name = self.new(without_number(call.operation.name))
 
 
+def name_of_model(wanted: str) -> str:
+    """A name for a model that was given none, numbered from the second on, as Keras numbers layers."""
+    number = keras.backend.get_uid(wanted)
+    return wanted if number == 1 else f"{wanted}_{number - 1}"
+
+
 def without_number(name: str) -> str:
     """The name that Keras made another one from by a number: "add" of "add_2"."""
     return re.sub(r"_\d+$", "", name)

@@ -155,13 +155,13 @@ class Policies:
         is how an unknown layer is declared to be an activation or a normalisation.
         """
         operation = call.operation
-        if isinstance(operation, ACTIVATION_OPERATIONS) and len(call.inputs) == 1:
+        if calls_activation(call):
             return "activation"
         if isinstance(operation, EXTREMAL_OPERATIONS):
             return "pooling"
         decided = policy_of_class(operation)
-        if decided == "activation" and activation_of(operation) is keras.activations.linear:
-            return None
+        if decided == "activation" or (decided == "gates" and len(call.inputs) < 2):
+            return None  # the linear activation, and a product with constants
         if decided is None and class_with_rule(inside(operation)) is None:
             return next((policy for policy in NAMES if self._mentions(policy, operation)), None)
         return decided
@@ -193,6 +193,14 @@ class Policies:
         """The key of a policy's dictionary that holds for one layer; `None` if its default does."""
         value = getattr(self, policy)
         return next(_keys(value, layer, predicates=True), None) if isinstance(value, Mapping) else None
+
+
+def calls_activation(call: Call) -> bool:
+    """Whether a call is one of an activation, written as a layer or as an operation."""
+    if isinstance(call.operation, ACTIVATION_OPERATIONS):
+        return len(call.inputs) == 1
+    is_linear = activation_of(call.operation) is keras.activations.linear
+    return policy_of_class(call.operation) == "activation" and not is_linear
 
 
 def policy_of_class(operation: keras.Operation) -> str | None:

@@ -35,7 +35,6 @@ from keras_adjoint.models.backward import PART, BackwardPass
 from keras_adjoint.models.call_gradient import gradient_of_call
 from keras_adjoint.models.calls import Call, Role
 from keras_adjoint.models.graph import Cotangents
-from keras_adjoint.models.operations import transpose_operation
 from keras_adjoint.models.policies import (
     ACTIVATION_OPERATIONS,
     EXTREMAL_OPERATIONS,
@@ -191,7 +190,7 @@ def is_gradient_of_call(policy: str, call: Call, choice: Any) -> bool:
         )
     if policy == "pooling":
         return choice == "switches" and selects(call.operation)
-    return policy == "gates" and choice == "gradient" and len(call.inputs) > 1
+    return policy == "gates" and choice == "gradient"
 
 
 def is_activation(operation: keras.Operation) -> bool:
@@ -365,10 +364,6 @@ def instead_of_selection(call: Call, choice: str, name: str) -> keras.layers.Lay
 
 def gates(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice: Any) -> Cotangents:
     """Through the signal alone. What computed the gates gets no cotangent, unless the gradient is asked for."""
-    if len(call.inputs) < 2:
-        if isinstance(call.operation, keras.layers.Layer):
-            raise missing(call, "gates", choice)
-        return transpose_operation(call, [y])
     signal = signal_among(call.inputs)
     if choice == "recorded":
         others = [x for number, x in enumerate(call.inputs) if number != signal]

@@ -89,7 +89,7 @@ def write(model: keras.Model, file: Path, *, autoencoder: bool) -> Figures:
     Raises:
         Failed: If the model in the file has other parameters, or its ties came apart.
     """
-    with written(file) as beside:
+    with written(file) as beside, progress(f"Writing {file.name} and loading it again"):
         model.save(beside)
         loaded = keras.saving.load_model(beside, compile=False)
         pairs = zip(model.weights, loaded.weights, strict=False)

@@ -30,6 +30,7 @@ def make(
     layers = list(layers_of(model))
     with progress("Testing adjoints", len(layers)) as advance, unusable(ValueError):
         examined = [(name, layer, finding(name, layer, advance)) for name, layer in layers]
+    with progress("Mirroring and reconstructing"), unusable(ValueError):
         return facts_about(
             model,
             examined,

@@ -2,14 +2,19 @@
 
 import typer
 
-from keras_adjoint_cli.options import AsJson, Debug, ModelFile, Modules, Timeout
+from keras_adjoint_cli.options import AsJson, Debug, Limit, ModelFile, Modules, Timeout
 from keras_adjoint_cli.session import session
 
 EXAMPLES = ("check model.keras", "check model.keras --json", "check model.keras --import my_layers")
 
 
 def check(
-    file: ModelFile, as_json: AsJson = False, modules: Modules = None, timeout: Timeout = None, debug: Debug = False
+    file: ModelFile,
+    as_json: AsJson = False,
+    modules: Modules = None,
+    timeout: Timeout = None,
+    limit: Limit = None,
+    debug: Debug = False,
 ) -> None:
     """Run the adjoint test on every layer of a model.
 
@@ -23,11 +28,12 @@ def check(
         from keras_adjoint.models.graph import layers_of
         from keras_adjoint.testing.model import check_layers
         from keras_adjoint_cli.console import print_json
+        from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.check import as_data, passes, show
         from keras_adjoint_cli.progress import progress
 
-        model = load(file, modules)
+        model = load(file, modules, read_limits(limit))
         with progress("Testing adjoints", len(list(layers_of(model)))) as advance:
             findings = check_layers(model, advance)
         if as_json:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from keras_adjoint_cli.errors import Unusable
-from keras_adjoint_cli.options import AsJson, Debug, Force, ModelFile, Modules, Timeout, layers, policies
+from keras_adjoint_cli.options import AsJson, Debug, Force, Limit, ModelFile, Modules, Timeout, layers, policies
 from keras_adjoint_cli.session import session
 
 EXAMPLES = (
@@ -101,6 +101,7 @@ def deconv(
     as_json: AsJson = False,
     modules: Modules = None,
     timeout: Timeout = None,
+    limit: Limit = None,
     debug: Debug = False,
 ) -> None:
     """Show in pixels what a layer's strongest features respond to in a photograph (Zeiler and Fergus 2014).
@@ -120,11 +121,12 @@ def deconv(
         from keras_adjoint_cli.actions.deconv import project
         from keras_adjoint_cli.console import print_json
         from keras_adjoint_cli.files.destination import check_output, written
+        from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.deconv import as_data, draw, show
 
         check_output(output, inputs=[file, photograph], suffixes=FORMATS, force=force)
-        model = load(file, modules)
+        model = load(file, modules, read_limits(limit), runs=True)
         seen = project(
             model,
             photograph,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint_cli.options import AsJson, Code, Debug, ModelFile, Modules, Timeout
+from keras_adjoint_cli.options import AsJson, Code, Debug, Limit, ModelFile, Modules, Timeout
 from keras_adjoint_cli.session import session
 
 EXAMPLES = ("inspect model.keras", "inspect model.keras --batch 32", "inspect model.keras --json")
@@ -19,6 +19,7 @@ def inspect(
     as_json: AsJson = False,
     modules: Modules = None,
     timeout: Timeout = None,
+    limit: Limit = None,
     debug: Debug = False,
 ) -> None:
     """List every layer of a model: its kernel and sizes, its adjoint, and what a mirror does about it.
@@ -38,11 +39,12 @@ def inspect(
         from keras_adjoint.models.graph import trace
         from keras_adjoint_cli.actions.encoder import advice, encoder_of
         from keras_adjoint_cli.console import print_json
+        from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.inspect import as_data, can_be_mirrored, show
         from keras_adjoint_cli.progress import progress
 
-        model, decisions, problem = encoder_of(load(file, modules), code), None, ""
+        model, decisions, problem = encoder_of(load(file, modules, read_limits(limit)), code), None, ""
         hint, cut = "", None
         try:
             graph = trace(model)

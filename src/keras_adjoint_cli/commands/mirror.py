@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint_cli.options import AsJson, Code, Debug, Force, Modules, Timeout
+from keras_adjoint_cli.options import AsJson, Code, Debug, Force, Limit, Modules, Timeout
 from keras_adjoint_cli.options import policies as complete_policy
 from keras_adjoint_cli.session import session
 
@@ -69,6 +69,7 @@ def mirror(
     as_json: AsJson = False,
     modules: Modules = None,
     timeout: Timeout = None,
+    limit: Limit = None,
     debug: Debug = False,
 ) -> None:
     """Make the tied decoder of an encoder, and say what was decided about each layer, and why.
@@ -86,11 +87,12 @@ def mirror(
         from keras_adjoint_cli.actions.mirror import make, write
         from keras_adjoint_cli.console import print_json
         from keras_adjoint_cli.files.destination import check_output
+        from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.mirror import as_data, show
 
         check_output(output, inputs=[file], suffixes=[".keras"], force=force)
-        encoder = encoder_of(load(file, modules), code)
+        encoder = encoder_of(load(file, modules, read_limits(limit)), code)
         mirrored = make(encoder, policy or (), autoencoder=autoencoder, untie=untie)
         figures = write(mirrored.model, output, autoencoder=autoencoder and not untie)
         if as_json:

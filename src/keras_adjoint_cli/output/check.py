@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from keras_adjoint.models.text import size_text
+from keras_adjoint.models.text import shapes_text, size_text
+from keras_adjoint.ops import Shape
 from keras_adjoint.testing.model import FAILED, NO_RULE, NOT_LINEAR, NOT_RUN, OK, LayerCheck
 from keras_adjoint_cli.console import first_sentence, make_console, plural, print_table
 from keras_adjoint_cli.printable import escape
@@ -52,11 +53,19 @@ def row(finding: LayerCheck) -> tuple[str, ...]:
         finding.layer,
         finding.type,
         finding.pair,
-        size_text(finding.input_shape[1:]) if finding.input_shape else "",
+        input_text(finding.input_shape),
     )
     colour = COLOURS[finding.verdict]
     verdict = f"[{colour}]{finding.verdict}[/{colour}]"
     return *map(escape, words), number(finding.residual), number(finding.tolerance), verdict
+
+
+def input_text(shape: Shape) -> str:
+    """The shape of an input, or the shapes of several, without the batch axis."""
+    if not shape:
+        return ""
+    several = any(isinstance(size, (tuple, list)) for size in shape)
+    return shapes_text(shape) if several else size_text(shape[1:])
 
 
 def explanations(findings: list[LayerCheck]) -> Iterator[str]:

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from keras_adjoint.models.text import size_text
 from keras_adjoint_cli.actions.deconv import Seen
 from keras_adjoint_cli.console import make_console, print_table
 from keras_adjoint_cli.printable import escape
@@ -33,7 +32,7 @@ def draw(file: Path, seen: Seen, model_name: str) -> None:
     lefts = [MARGIN, MARGIN + first + GAP, MARGIN + first + 2 * GAP + SIDE]
     count = len(seen.features)
     titles = (
-        f"the photograph, {width} × {height} pixels",
+        f"the photograph, {width}×{height} pixels",
         f"the {count} strongest features, projected back to pixels",
         "what they respond to",
     )
@@ -114,14 +113,14 @@ def show(file: Path, seen: Seen) -> None:
     """Print the features and what was written."""
     console = make_console()
     rows = [
-        (str(number), str(one.channel), f"{one.strength:.3g}", size_text(one.unit), place(one.box))
+        (str(number), str(one.channel), f"{one.strength:.3g}", ", ".join(map(str, one.unit)), place(one.box))
         for number, one in enumerate(seen.features, 1)
     ]
-    columns = ("number", "channel", "strength", "unit", "pixels: left, top, width × height")
+    columns = ("number", "channel", "strength", "unit", "pixels: left, top, width×height")
     print_table(console, columns, rows, numbers=("number", "channel", "strength"))
     height, width = seen.photograph.shape[:2]
     low, high = seen.range
-    console.print(f"The model saw {width} × {height} pixels from {low:g} to {high:g}; --range says otherwise.")
+    console.print(f"The model saw {width}×{height} pixels from {low:g} to {high:g}; --range says otherwise.")
     console.print(f"Wrote {escape(str(file))}", soft_wrap=True)
 
 
@@ -144,4 +143,4 @@ def as_data(model: Path, photograph: Path, file: Path, seen: Seen) -> dict[str, 
 
 def place(box: tuple[int, ...]) -> str:
     top, left, bottom, right = box
-    return f"{left}, {top}, {right - left} × {bottom - top}"
+    return f"{left}, {top}, {right - left}×{bottom - top}"

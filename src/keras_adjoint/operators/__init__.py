@@ -1,0 +1,1 @@
+"""Layers and models as linear operators: an algebra, matrices, norms and bounds."""

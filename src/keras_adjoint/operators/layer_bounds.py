@@ -1,0 +1,186 @@
+"""Bounds of single layers, by the class of their adjoint: a number that is never below the norm of the linear part."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_adjoint.layers.conv import AdjointConv
+from keras_adjoint.layers.conv_transpose import AdjointConvTranspose
+from keras_adjoint.layers.dense import AdjointDense, AdjointEinsumDense, AdjointEmbedding
+from keras_adjoint.layers.depthwise import AdjointDepthwiseConv, AdjointSeparableConv
+from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling
+from keras_adjoint.layers.kernel import read_kernel
+from keras_adjoint.layers.merge import AdjointConcatenate, AdjointSum, weights_of
+from keras_adjoint.layers.norm import AdjointScaling
+from keras_adjoint.layers.pooling import AdjointAveragePooling
+from keras_adjoint.layers.shape import AdjointRepeatVector, AdjointReshape, AdjointZeroPadding1D
+from keras_adjoint.layers.sizes import spatial
+from keras_adjoint.layers.tied import Tied
+from keras_adjoint.layers.upsampling import AdjointUpSampling
+from keras_adjoint.operators.convolution_bound import convolution_bound
+from keras_adjoint.operators.eigenvalues import matrix_bound
+from keras_adjoint.operators.operator import ABOVE
+from keras_adjoint.operators.space import Space
+from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.geometry import convolution_of
+
+BoundRule = Callable[[Any, Space, Space], Any]
+Rule = TypeVar("Rule", bound=BoundRule)
+
+RULES: dict[type, BoundRule] = {}
+
+# Stock layers that are adjoints, and move numbers without adding them up.
+MOVES = (
+    *(getattr(keras.layers, f"{what}{rank}D") for what in ("Cropping", "ZeroPadding") for rank in (1, 2, 3)),
+    keras.layers.Permute,
+    keras.layers.Identity,
+    keras.layers.Reshape,
+    keras.layers.Flatten,
+)
+
+
+def bound_rule(*classes: type) -> Callable[[Rule], Rule]:
+    """Decorator: the function below bounds the norm of the forward of adjoint layers of these classes.
+
+    It takes the adjoint layer, and the spaces that the forward takes and gives.
+    """
+
+    def register(make: Rule) -> Rule:
+        RULES.update(dict.fromkeys(classes, make))
+        return make
+
+    return register
+
+
+def rule_of(layer: keras.layers.Layer) -> BoundRule | None:
+    """The rule for an adjoint layer of this class, or of the nearest parent that has one."""
+    return next((RULES[each] for each in type(layer).__mro__ if each in RULES), None)
+
+
+def _kernel(layer: Tied, name: str | None = None) -> Tensor:
+    """The kernel as it is stored, whatever the layer computes in, in float32 at least."""
+    kernel = ops.convert_to_tensor(read_kernel(layer.source, name or layer.kernel_name))
+    return kernel if keras.backend.standardize_dtype(kernel.dtype) == "float64" else ops.cast(kernel, "float32")
+
+
+def _sizes(layer: Any, space: Space) -> Shape:
+    return spatial((None, *space.shapes[0]), layer.data_format)
+
+
+@bound_rule(AdjointConv)
+def _of_convolution(layer: AdjointConv, taken: Space, given: Space) -> Tensor:
+    return convolution_bound(_kernel(layer), layer.convolution(_sizes(layer, taken)))
+
+
+@bound_rule(AdjointConvTranspose)
+def _of_transposed_convolution(layer: AdjointConvTranspose, taken: Space, given: Space) -> Tensor:
+    return convolution_bound(_kernel(layer), convolution_of(tuple(_sizes(layer, given)), layer.windows))
+
+
+@bound_rule(AdjointDepthwiseConv)
+def _of_depthwise_convolution(layer: AdjointDepthwiseConv, taken: Space, given: Space) -> Tensor:
+    *taps, channels, multiplier = (kernel := _kernel(layer)).shape
+    convolution = replace(layer.convolution(_sizes(layer, taken)), groups=int(channels))
+    return convolution_bound(ops.reshape(kernel, (*taps, 1, channels * multiplier)), convolution)
+
+
+@bound_rule(AdjointSeparableConv)
+def _of_separable_convolution(layer: AdjointSeparableConv, taken: Space, given: Space) -> Tensor:
+    """The two are one convolution with the product of their kernels."""
+    *taps, channels, multiplier = (depthwise := _kernel(layer)).shape
+    pointwise = ops.reshape(_kernel(layer, "pointwise_kernel"), (channels, multiplier, -1))
+    kernel = ops.sum(ops.expand_dims(depthwise, -1) * pointwise, axis=-2)
+    return convolution_bound(kernel, replace(layer.convolution(_sizes(layer, taken)), groups=1))
+
+
+@bound_rule(AdjointDense, AdjointEmbedding)
+def _of_matrix(layer: Tied, taken: Space, given: Space) -> Tensor:
+    return matrix_bound(_kernel(layer))
+
+
+@bound_rule(AdjointEinsumDense)
+def _of_equation(layer: AdjointEinsumDense, taken: Space, given: Space) -> Tensor:
+    """A matrix from the letters of the input to those of the output, for each value of those in both."""
+    outputs, rest = layer.equation.replace("...", "").split(",")
+    letters, inputs = rest.split("->")
+    kernel = _kernel(layer)
+    alone = [axis for axis, letter in enumerate(letters) if letter not in inputs + outputs]
+    kernel, letters = (
+        ops.sum(kernel, axis=alone) if alone else kernel,
+        "".join(x for x in letters if x in inputs + outputs),
+    )
+    both, rows, columns = (
+        [axis for axis, letter in enumerate(letters) if (letter in inputs, letter in outputs) == which]
+        for which in ((True, True), (True, False), (False, True))
+    )
+    shape = [math.prod(kernel.shape[axis] for axis in axes) for axes in (both, rows, columns)]
+    copies = math.prod(
+        given.shapes[0][outputs.index(letter) - len(outputs)] for letter in outputs if letter not in inputs + letters
+    )
+    blocks = ops.reshape(ops.transpose(kernel, (*both, *rows, *columns)), shape)
+    return ops.max(matrix_bound(blocks)) * math.sqrt(copies) * ABOVE
+
+
+@bound_rule(AdjointScaling)
+def _of_scaling(layer: AdjointScaling, taken: Space, given: Space) -> Tensor:
+    scale, _ = layer.scale_and_shift(len(taken.shapes[0]) + 1)
+    return ops.max(ops.abs(ops.cast(scale, _at_least_single(layer)))) * ABOVE
+
+
+@bound_rule(AdjointAveragePooling, AdjointUpSampling)
+def _of_axes(layer: Any, taken: Space, given: Space) -> float:
+    """A tensor product of matrices, one along each axis, has the product of their norms."""
+    return math.prod(_norm(matrix) for matrix in layer.matrices_along(_sizes(layer, taken)))
+
+
+def _norm(matrix: np.ndarray[Any, Any]) -> float:
+    """The norm of a matrix; of a long one √(‖A‖₁‖A‖∞), which is close for averages."""
+    if min(matrix.shape) > 2048:
+        found = math.sqrt(np.abs(matrix).sum(axis=0).max() * np.abs(matrix).sum(axis=1).max())
+    else:
+        found = float(np.linalg.norm(matrix.astype("float64"), 2))
+    return found * ABOVE
+
+
+@bound_rule(AdjointGlobalAveragePooling)
+def _of_global_average(layer: AdjointGlobalAveragePooling, taken: Space, given: Space) -> float:
+    return ABOVE / math.sqrt(math.prod(_sizes(layer, taken)))
+
+
+@bound_rule(AdjointRepeatVector)
+def _of_repeating(layer: AdjointRepeatVector, taken: Space, given: Space) -> float:
+    return math.sqrt(given.size / taken.size) * ABOVE
+
+
+@bound_rule(AdjointReshape, AdjointZeroPadding1D, AdjointConcatenate, *MOVES)
+def _of_moves(layer: keras.layers.Layer, taken: Space, given: Space) -> float:
+    return math.sqrt(_copies(taken, given)) if isinstance(layer, AdjointConcatenate) else 1.0
+
+
+def _copies(taken: Space, given: Space) -> float:
+    """How often a joined tensor may hold a number that was broadcast."""
+    return max(1.0, given.size / max(1, taken.size))
+
+
+@bound_rule(AdjointSum)
+def _of_sum(layer: AdjointSum, taken: Space, given: Space) -> float:
+    """‖Σ wᵢ xᵢ‖ ≤ √(Σ wᵢ² rᵢ) ‖x‖, where xᵢ is broadcast to rᵢ copies."""
+    weights = weights_of(layer.source, len(taken.shapes))
+    pairs = zip(weights, taken.shapes, strict=True)
+    return math.sqrt(sum(weight**2 * given.size / math.prod(shape) for weight, shape in pairs)) * ABOVE
+
+
+@bound_rule(keras.layers.TimeDistributed)
+def _at_every_step(layer: keras.layers.TimeDistributed, taken: Space, given: Space) -> Any:
+    inside = rule_of(layer.layer)
+    steps = [Space(tuple(shape[1:] for shape in space.shapes), space.structure) for space in (taken, given)]
+    return inside(layer.layer, *steps) if inside else None
+
+
+def _at_least_single(layer: keras.layers.Layer) -> str:
+    return "float64" if layer.compute_dtype == "float64" else "float32"

@@ -1,0 +1,81 @@
+"""`LinearMap`: what the norms, bounds and bridges need to know of an operator."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Self
+
+import keras
+
+from keras_adjoint.operators.space import Space
+from keras_adjoint.ops import Tensor
+
+
+class LinearMap(ABC):
+    """A linear map A from tensors of one space to tensors of another, batch by batch.
+
+    Args:
+        in_space: The `Space` of x in A x.
+        out_space: The `Space` of A x.
+        dtype: What it is computed in.
+    """
+
+    def __init__(self, in_space: Space, out_space: Space, dtype: str) -> None:
+        self.in_space = in_space
+        self.out_space = out_space
+        self.dtype = dtype
+        self._transpose: Self | None = None
+
+    @abstractmethod
+    def apply(self, leaves: list[Tensor]) -> list[Tensor]:
+        """A x, for the tensors of x as a list."""
+
+    @abstractmethod
+    def transposed(self) -> Any:
+        """Aᵀ, as a new operator."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What it is, in a few words."""
+
+    @abstractmethod
+    def bounded(self) -> Tensor | float:
+        """A number that is not below the norm."""
+
+    @abstractmethod
+    def variables(self) -> list[keras.Variable]:
+        """The variables that it reads."""
+
+    @property
+    def T(self) -> Self:
+        """The adjoint Aᵀ. `A.T.T is A`."""
+        if self._transpose is None:
+            self._transpose = self.transposed()
+            self._transpose._transpose = self
+        return self._transpose
+
+    @property
+    def in_shape(self) -> Any:
+        """The shape of x in A x without the batch axis, or a structure of shapes."""
+        return self.in_space.shape
+
+    @property
+    def out_shape(self) -> Any:
+        """The shape of A x without the batch axis, or a structure of shapes."""
+        return self.out_space.shape
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(numbers in A x, numbers in x), the shape of the matrix."""
+        return self.out_space.size, self.in_space.size
+
+    @property
+    def precision(self) -> str:
+        """The dtype of norms and matrices: float64 if the operator computes in that, else float32."""
+        return "float64" if self.dtype == "float64" else "float32"
+
+    def apply_to_rows(self, rows: Tensor) -> Tensor:
+        """A x for samples that are rows of numbers, in `precision`."""
+        leaves = [keras.ops.cast(leaf, self.dtype) for leaf in self.in_space.split(rows)]
+        return keras.ops.cast(self.out_space.join(self.apply(leaves)), self.precision)
+
+    def __repr__(self) -> str:
+        return f"<Operator {self.describe()}: {self.in_space} to {self.out_space}>"

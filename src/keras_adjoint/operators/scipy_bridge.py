@@ -1,0 +1,92 @@
+"""SciPy on the host: an operator as a `scipy.sparse.linalg.LinearOperator`, and its singular values by ARPACK or LAPACK."""
+
+import importlib
+import math
+from typing import Any
+
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from keras_adjoint.errors import KerasAdjointError
+from keras_adjoint.operators.linear_map import LinearMap
+from keras_adjoint.operators.matrix import matrix_of
+
+Array = NDArray[Any]
+
+DENSE_SIDE = 1024  # up to which the matrix is decomposed as it is
+
+
+def to_scipy(operator: LinearMap) -> Any:
+    """See `Operator.to_scipy`."""
+    linalg = _scipy()
+    dtype = operator.precision
+
+    def rows_times(part: LinearMap, x: Array) -> Array:
+        """What an operator gives for the columns of a matrix, as columns."""
+        rows = ops.convert_to_tensor(np.ascontiguousarray(x.T).astype(dtype))
+        return np.asarray(ops.convert_to_numpy(part.apply_to_rows(rows))).T
+
+    def one(part: LinearMap, x: Array) -> Array:
+        return rows_times(part, x.reshape(-1, 1))[:, 0]
+
+    return linalg.LinearOperator(
+        operator.shape,
+        matvec=lambda x: one(operator, x),
+        rmatvec=lambda y: one(operator.T, y),
+        matmat=lambda x: rows_times(operator, x),
+        rmatmat=lambda y: rows_times(operator.T, y),
+        dtype=np.dtype(dtype),
+    )
+
+
+def _scipy() -> Any:
+    try:
+        return importlib.import_module("scipy.sparse.linalg")
+    except ImportError as error:
+        raise KerasAdjointError(
+            f'This is computed by SciPy, which is missing: pip install "keras-adjoint[bridges]". Received: {error}'
+        ) from error
+
+
+def singular_values(operator: LinearMap, count: int, which: str, vectors: bool) -> Any:
+    """See `Operator.singular_values`."""
+    side = min(operator.shape)
+    if which not in ("largest", "smallest"):
+        raise ValueError(f'`which` is "largest" or "smallest". Received: which={which!r}')
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not 0 < count <= side:
+        raise ValueError(
+            f"The number of singular values is an integer from 1 to {side}, the smaller side of the matrix. Received: {count!r}"
+        )
+    dense = side <= DENSE_SIDE and math.prod(operator.shape) <= DENSE_SIDE * 2**15
+    u, s, v = _decomposed(operator) if dense or count == side else _iterated(operator, count, which)
+    order = np.argsort(s)[::-1][:count] if which == "largest" else np.argsort(s)[:count]
+    if not vectors:
+        return s[order]
+    spaces = (operator.out_space, u.T[order]), (operator.in_space, v[order])
+    left, right = (space.pack([ops.convert_to_numpy(leaf) for leaf in space.split(rows)]) for space, rows in spaces)
+    return left, s[order], right
+
+
+def _decomposed(operator: LinearMap) -> tuple[Array, Array, Array]:
+    matrix = matrix_of(operator, math.prod(operator.shape)).astype("float64")
+    u, s, v = np.linalg.svd(matrix, full_matrices=False)
+    return u, s, v
+
+
+def _iterated(operator: LinearMap, count: int, which: str) -> tuple[Array, Array, Array]:
+    if which == "smallest":
+        raise KerasAdjointError(
+            f"The smallest singular values of an operator do not converge in reasonable time without its matrix. Take a "
+            f"smaller `size`, at which the smaller side of the matrix has at most {DENSE_SIDE} numbers; `norm` and `bound` "
+            f"give the largest one at every size. Received: {operator!r}, of shape {operator.shape}"
+        )
+    linalg, linear = _scipy(), to_scipy(operator)
+    start = np.random.default_rng(0).standard_normal(min(operator.shape)).astype(linear.dtype)
+    try:
+        u, s, v = linalg.svds(linear, k=count, which="LM", v0=start)
+    except linalg.ArpackError as error:
+        raise KerasAdjointError(
+            f"The {count} largest singular values did not converge. Ask for fewer. Received: {error}"
+        ) from error
+    return u, s, v

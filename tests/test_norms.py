@@ -1,0 +1,206 @@
+"""Norms and bounds of operators, against the singular values of their matrices."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import BACKEND, in_turn
+from keras import layers, ops
+
+import keras_adjoint as ka
+from keras_adjoint.operators.symbol import grids_of
+from keras_adjoint.ops.geometry import Convolution, Window
+
+# Kernels at sizes of at least 4 (taps − 1), where the zeros at the edge take little off the norm.
+KERNELS = {
+    "3x3": (layers.Conv2D, (9, 10, 3), {"filters": 5, "kernel_size": 3, "padding": "same"}),
+    "3x3, valid": (layers.Conv2D, (12, 10, 3), {"filters": 5, "kernel_size": 3}),
+    "5x4, stride 2": (
+        layers.Conv2D,
+        (16, 14, 3),
+        {"filters": 4, "kernel_size": (5, 4), "strides": 2, "padding": "same"},
+    ),
+    "7x7, stride 3": (layers.Conv2D, (24, 24, 2), {"filters": 4, "kernel_size": 7, "strides": 3}),
+    "2x2, stride 2": (layers.Conv2D, (8, 8, 3), {"filters": 4, "kernel_size": 2, "strides": 2}),
+    "1x1": (layers.Conv2D, (4, 4, 3), {"filters": 5, "kernel_size": 1}),
+    "1x1, stride 2": (layers.Conv2D, (5, 5, 3), {"filters": 5, "kernel_size": 1, "strides": 2}),
+    "dilated": (layers.Conv2D, (24, 24, 2), {"filters": 3, "kernel_size": 3, "dilation_rate": 3, "padding": "same"}),
+    "grouped": (layers.Conv2D, (9, 9, 6), {"filters": 9, "kernel_size": 3, "groups": 3, "padding": "same"}),
+    "causal": (layers.Conv1D, (20, 3), {"filters": 4, "kernel_size": 5, "padding": "causal"}),
+    "causal, dilated": (
+        layers.Conv1D,
+        (40, 3),
+        {"filters": 4, "kernel_size": 5, "padding": "causal", "dilation_rate": 2},
+    ),
+    "long": (layers.Conv1D, (200, 3), {"filters": 4, "kernel_size": 5, "padding": "same"}),
+    "3x3x3": (layers.Conv3D, (8, 8, 8, 1), {"filters": 2, "kernel_size": 3, "padding": "same"}),
+    "transposed": (
+        layers.Conv2DTranspose,
+        (7, 7, 3),
+        {"filters": 2, "kernel_size": 4, "strides": 2, "padding": "same"},
+    ),
+    "transposed, valid": (layers.Conv1DTranspose, (12, 3), {"filters": 2, "kernel_size": 5, "strides": 3}),
+    "depthwise": (layers.DepthwiseConv2D, (10, 10, 3), {"kernel_size": 3, "strides": 2, "depth_multiplier": 2}),
+    "separable": (layers.SeparableConv2D, (9, 9, 3), {"filters": 4, "kernel_size": 3, "padding": "same"}),
+    "dense": (layers.Dense, (30,), {"units": 20}),
+    "einsum": (layers.EinsumDense, (3, 5), {"equation": "abc,bcd->abd", "output_shape": (3, 4)}),
+    "average pooling": (layers.AveragePooling2D, (8, 9, 2), {"pool_size": 3, "strides": 2, "padding": "same"}),
+    "upsampling": (layers.UpSampling2D, (5, 6, 2), {"size": 2, "interpolation": "bilinear"}),
+    "normalisation": (layers.BatchNormalization, (4, 3), {}),
+}
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.exhaustive) for seed in (1, 2))]
+
+
+def layer_of(name, seed=0, *, positive=False):
+    layer_class, shape, options = KERNELS[name]
+    layer = layer_class(**options)
+    layer.build((None, *shape))
+    generator = np.random.default_rng(seed)
+    for weight in layer.trainable_weights:
+        value = generator.standard_normal(weight.shape)
+        weight.assign(np.abs(value) if positive else value)
+    return layer
+
+
+def number(tensor):
+    return float(ops.convert_to_numpy(tensor))
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("seed", SEEDS)
+def test_bounds_are_above_the_norm_and_close(seed):
+    ratios = {}
+    for name in KERNELS:
+        for positive in (False, True):
+            operator = ka.operator(layer_of(name, seed, positive=positive))
+            largest = np.linalg.norm(operator.to_matrix().astype("float64"), 2)
+            ratios[name, positive] = number(operator.bound()) / largest
+    assert min(ratios.values()) >= 1, ratios
+    assert max(ratios.values()) <= 1.3 and np.exp(np.mean(np.log(list(ratios.values())))) <= 1.1, ratios
+
+
+@pytest.mark.any_backend
+def test_bounds_hold_for_small_and_odd_geometries():
+    generator = np.random.default_rng(0)
+    for _ in range(60):
+        taps, stride, dilation = (int(one) for one in generator.integers(1, 5, 3))
+        padding = str(generator.choice(["valid", "same", "causal"]))
+        size = int(generator.integers((taps - 1) * dilation + 1, 14))
+        window = Window(taps, stride, dilation, padding)
+        axis = window.at(size)
+        kernel = generator.standard_normal((taps, 2, 3))
+        matrix = np.zeros((axis.outputs, 3, size, 2))
+        for j in range(axis.outputs):
+            for t in range(taps):
+                position = j * stride + t * dilation - axis.pad_before
+                if 0 <= position < size:
+                    matrix[j, :, position, :] += kernel[t].T
+        from keras_adjoint.operators.convolution_bound import convolution_bound
+
+        bound = number(convolution_bound(ops.convert_to_tensor(kernel, "float32"), Convolution((axis,))))
+        assert bound >= np.linalg.norm(matrix.reshape(axis.outputs * 3, size * 2), 2), (window, size)
+
+
+@pytest.mark.any_backend
+def test_the_coarse_grid_is_below_its_factor_of_the_finest():
+    """The factor of Ehlich and Zeller, on polynomials that peak between the points."""
+    grid = grids_of(Convolution((Window(4).at(10**6),)))[0]
+    fine = np.exp(1j * np.outer(np.linspace(0, 2 * np.pi, 10**4), np.arange(4)))
+    assert 1 < grid.factor < 1.01
+    for seed in range(200):
+        kernel = np.random.default_rng(seed).standard_normal(4)
+        largest = np.abs(grid.waves[:, 0] @ kernel).max() * np.sqrt(grid.factor)
+        assert np.abs(fine @ kernel).max() <= largest
+
+
+@pytest.mark.parametrize(*("name", in_turn(["5x4, stride 2", "dense", "average pooling", "1x1, stride 2"])))
+def test_norms_are_those_of_the_matrix(name):
+    operator = ka.operator(layer_of(name))
+    largest = np.linalg.norm(operator.to_matrix().astype("float64"), 2)
+    assert (1 - 1e-3) * largest <= number(operator.norm()) <= (1 + 1e-6) * largest
+
+
+def test_a_norm_follows_the_kernel_without_being_compiled_again():
+    from keras_adjoint.operators import norm
+
+    layer = layer_of("dense")
+    operator = ka.operator(layer)
+    before = number(operator.norm(tolerance=0.01))
+    compiled = dict(norm._COMPILED[operator.T])
+    layer.kernel.assign(3 * layer.kernel)
+    assert number(operator.norm(tolerance=0.01)) == pytest.approx(3 * before, rel=1e-5)
+    assert norm._COMPILED[operator.T] == compiled
+
+
+@pytest.mark.parametrize("measure", ["norm", "bound"])
+def test_derivatives_by_the_kernel_are_the_quotients_of_differences(measure):
+    layer = layer_of("causal")
+    operator = ka.operator(layer)
+    kernel = ops.convert_to_numpy(layer.kernel)
+    direction = kernel + np.random.default_rng(1).standard_normal(kernel.shape).astype("float32")
+
+    def at(step):
+        layer.kernel.assign(kernel + step * direction)
+        return number(getattr(operator, measure)())
+
+    expected = (at(1e-2) - at(-1e-2)) / 2e-2
+    layer.kernel.assign(kernel)
+    assert np.sum(gradient(layer, getattr(operator, measure)) * direction) == pytest.approx(expected, rel=2e-3)
+
+
+def gradient(layer, function):
+    """The derivative of a function without arguments by the kernel of a layer."""
+    if BACKEND == "jax":
+        import jax
+
+        def of_kernel(kernel):
+            with keras.StatelessScope(state_mapping=[(layer.kernel, kernel)]):
+                return function()
+
+        return np.asarray(jax.jit(jax.grad(of_kernel))(layer.kernel.value))
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            found = function()
+        return tape.gradient(found, layer.kernel.value).numpy()
+    layer.kernel.value.grad = None
+    function().backward()
+    return layer.kernel.value.grad.numpy()
+
+
+@pytest.mark.any_backend
+def test_singular_values_and_vectors_are_those_of_the_matrix(monkeypatch):
+    from keras_adjoint.operators import scipy_bridge
+
+    operator = ka.operator(layer_of("3x3"))
+    expected = np.linalg.svd(operator.to_matrix().astype("float64"), compute_uv=False)
+    np.testing.assert_allclose(operator.singular_values(3), expected[:3], rtol=1e-5)
+    np.testing.assert_allclose(operator.singular_values(3, which="smallest"), expected[::-1][:3], rtol=1e-3)
+    assert operator.condition() == pytest.approx(expected[0] / expected[-1], rel=1e-3)
+    monkeypatch.setattr(scipy_bridge, "DENSE_SIDE", 4)
+    left, values, right = operator.singular_values(2, vectors=True)
+    np.testing.assert_allclose(values, expected[:2], rtol=1e-5)
+    found = ops.convert_to_numpy(operator @ right)
+    np.testing.assert_allclose(found, values[:, None, None, None] * left, atol=1e-4 * values[0])
+    with pytest.raises(ka.KerasAdjointError, match="do not converge"):
+        operator.singular_values(which="smallest")
+
+
+@pytest.mark.any_backend
+def test_scipy_takes_the_operator_for_its_matrix():
+    operator = ka.operator(layer_of("5x4, stride 2"))
+    matrix, linear = operator.to_matrix(), operator.to_scipy()
+    x = np.random.default_rng(0).standard_normal((matrix.shape[1], 2))
+    np.testing.assert_allclose(linear @ x, matrix @ x, atol=1e-4)
+    np.testing.assert_allclose(linear.T @ (matrix @ x), matrix.T @ matrix @ x, atol=1e-3)
+    assert linear.shape == operator.shape and linear.dtype == "float32"
+
+
+@pytest.mark.any_backend
+def test_the_bound_is_that_of_the_stored_kernel_in_half_precision():
+    layer = layers.Dense(20, dtype="mixed_bfloat16")
+    layer.build((None, 30))
+    largest = np.linalg.norm(ops.convert_to_numpy(layer.kernel).astype("float64"), 2)
+    operator = ka.operator(layer)
+    assert largest <= number(operator.bound()) <= 1.01 * largest
+    assert number(operator.norm()) == pytest.approx(largest, rel=0.01)
