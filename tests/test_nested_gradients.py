@@ -122,7 +122,7 @@ def test_where_nothing_is_recorded_the_error_names_the_policies_of_the_gradient(
     for make in (ka.adjoint, ka.mirror):
         model = ka.autoencoder(chain(L.Dense(4, activation="gelu"), shape=(3,)), **ALL)
         with pytest.raises(
-            ka.NoRuleError, match="`encoder_autoencoder/dense.*linear only at what the model recorded"
+            ka.NoRuleError, match=r"`encoder_autoencoder\w*/dense.*linear only at what the model recorded"
         ) as e:
             make(model)
         (policies,) = re.findall(r"autoencoder\(model, (.*?)\)", str(e.value))
@@ -136,7 +136,7 @@ def test_guided_decoders_have_no_adjoint_and_the_hints_work():
     guided, given = ka.autoencoder(encoder, **{**ALL, "activation": "guided"}), X[:, 0, 0]
     for make in (ka.adjoint, ka.mirror, lambda model: ka.autoencoder(model, **{**ALL, "activation": "guided"})):
         with pytest.raises(
-            ka.NoRuleError, match="`encoder_autoencoder/dense.*sets negative cotangents to zero"
+            ka.NoRuleError, match=r"`encoder_autoencoder\w*/dense.*sets negative cotangents to zero"
         ) as error:
             make(guided)
         (hint,) = re.findall(r"activation=(\{.*?\})", str(error.value))
