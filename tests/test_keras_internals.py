@@ -38,6 +38,7 @@ from keras_adjoint.keras_internals import (
     set_own_trainable,
     stored_kernel,
     stored_variable,
+    watched_building,
     whole_moments,
 )
 
@@ -57,7 +58,8 @@ def private_uses(tree, own):
         elif isinstance(node, ast.Import):
             yield from ((node.lineno, name.name) for name in node.names if f"{name.name}.".startswith("keras.src."))
         elif isinstance(node, ast.Attribute):
-            if is_private(node.attr) and node.attr not in own:
+            is_systems = isinstance(node.value, ast.Name) and node.value.id == "os"  # such as `os._exit`
+            if is_private(node.attr) and node.attr not in own and not is_systems:
                 yield node.lineno, f".{node.attr}"
             if node.attr == "src" and isinstance(node.value, ast.Name) and node.value.id == "keras":
                 yield node.lineno, "keras.src"
@@ -417,3 +419,23 @@ def test_the_variable_that_holds_a_kernel():
     dense.enable_lora(2)
     assert stored_kernel(dense) in dense.non_trainable_variables
     assert stored_kernel(L.ReLU()) is None
+
+
+def test_building_says_what_it_makes_before_it_is_made():
+    """Every variable of a layer and every symbolic tensor, by shape and dtype; an error keeps it from being made."""
+    variables, tensors = [], []
+    with watched_building(lambda *made: variables.append(made), lambda *made: tensors.append(made)):
+        x = keras.Input((9, 8, 1), dtype="float16")
+        L.Conv2D(3, 5, dtype="float16")(x)
+    assert {(5, 5, 1, 3), (3,)} <= {shape for shape, _ in variables}
+    assert {dtype for shape, dtype in variables if len(shape) == 4} == {"float16"}
+    assert {(None, 9, 8, 1), (None, 5, 4, 3)} <= {tuple(shape) for shape, _ in tensors}
+    known = len(variables), len(tensors)
+
+    def refuse(shape, dtype):
+        raise MemoryError(shape)
+
+    with watched_building(refuse, lambda *made: None), pytest.raises(MemoryError):
+        L.Dense(10**12).build((None, 10**6))
+    L.Dense(3)(keras.Input((2,)))
+    assert (len(variables), len(tensors)) == known

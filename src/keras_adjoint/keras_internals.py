@@ -19,6 +19,7 @@ from keras.src.applications.convnext import LayerScale, StochasticDepth
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from keras.src.backend import nn as backend_nn
 from keras.src.backend.common import global_state
+from keras.src.backend.common import variables as common_variables
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 from keras.src.layers.layer import CallContext
@@ -244,6 +245,31 @@ def shared_while_saving() -> AbstractContextManager[Any]:
 def without_code_from_files() -> AbstractContextManager[Any]:
     """Inside, Keras refuses a file whose Lambda layers would run code; before 3.11 it forgets to for HDF5."""
     return SafeModeScope(True)
+
+
+@contextmanager
+def watched_building(
+    on_variable: Callable[[Sequence[int], str], None], on_tensor: Callable[[Sequence[int | None], str], None]
+) -> Iterator[None]:
+    """Inside, Keras says the shape and dtype of every variable and every symbolic tensor before it makes it."""
+    common = next(kind for kind in keras.Variable.__mro__ if kind.__module__ == common_variables.__name__)
+    make_variable, make_tensor = common.__init__, keras.KerasTensor.__init__
+
+    def variable(self: Any, initializer: Any, shape: Any = None, dtype: Any = None, *args: Any, **options: Any) -> None:
+        if shape is not None:
+            on_variable((shape,) if isinstance(shape, int) else tuple(shape), str(dtype or "float32"))
+        make_variable(self, initializer, shape, dtype, *args, **options)
+
+    def tensor(self: Any, shape: Any, dtype: Any = "float32", *args: Any, **options: Any) -> None:
+        if isinstance(shape, (tuple, list)):
+            on_tensor(shape, str(dtype))
+        make_tensor(self, shape, dtype, *args, **options)
+
+    common.__init__, keras.KerasTensor.__init__ = variable, tensor
+    try:
+        yield
+    finally:
+        common.__init__, keras.KerasTensor.__init__ = make_variable, make_tensor
 
 
 def with_code_from_memory() -> AbstractContextManager[Any]:

@@ -49,7 +49,13 @@ def unusable(*errors: type[Exception]) -> Iterator[None]:
 
 def print_error(text: str) -> None:
     """One line on standard error."""
-    print(printable("keras-adjoint: " + " ".join(text.split())), file=sys.stderr)
+    print(printable("keras-adjoint: " + sentence(text)), file=sys.stderr)
+
+
+def sentence(text: str) -> str:
+    """A text in one line with a full stop, unless it ends in what was received."""
+    line = " ".join(text.split()).rstrip(" ,:;")
+    return line if line.endswith((".", "!", "?")) or "Received: " in line else f"{line}."
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

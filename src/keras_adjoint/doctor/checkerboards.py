@@ -6,7 +6,6 @@ some positions collect more taps than their neighbours, in the pattern of a chec
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,13 +46,18 @@ class Coverage:
 def coverage(taps: Sequence[int], strides: Sequence[int], dilation: Sequence[int]) -> Coverage:
     """The `Coverage` of a kernel; one number per axis in each argument."""
     counts = [taps_by_phase(*axis) for axis in zip(taps, strides, dilation, strict=True)]
-    return Coverage(math.prod(map(min, counts)), math.prod(map(max, counts)))
+    return Coverage(*(math.prod(each) for each in zip(*counts, strict=True)))
 
 
-def taps_by_phase(taps: int, stride: int, dilation: int) -> list[int]:
-    """How many taps reach each of `stride` neighbouring output positions."""
-    count = Counter(tap * dilation % stride for tap in range(taps))
-    return [count[phase] for phase in range(stride)]
+def taps_by_phase(taps: int, stride: int, dilation: int) -> tuple[int, int]:
+    """(fewest, most) taps that reach one of `stride` neighbouring output positions.
+
+    Only every step-th position is reached at all, where the step is what stride and dilation have in common; among these
+    the taps go round in turn.
+    """
+    step = math.gcd(stride, dilation)
+    reached = stride // step
+    return (taps // reached if step == 1 else 0), -(-taps // reached)
 
 
 def even_taps(taps: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from keras_adjoint_cli.actions.examined import Examined
 from keras_adjoint_cli.errors import FAILED, UNUSABLE, Unusable, message_of
 from keras_adjoint_cli.files.destination import check_output
+from keras_adjoint_cli.files.limits import Limits
 from keras_adjoint_cli.progress import progress
 from keras_adjoint_cli.session import start_keras
 
@@ -24,6 +25,7 @@ WEIGHTS = ".weights.h5"  # how files end that hold weights and no model
 def examine_all(
     files: Sequence[Path],
     modules: list[str] | None,
+    limits: Limits,
     *,
     fix: bool = False,
     output: Path | None = None,
@@ -35,7 +37,7 @@ def examine_all(
     with progress("Examining", len(files) if len(files) > 1 else None) as advance:
         for file in files:
             try:
-                results.append(examine(file, modules, fix=fix, output=output, force=force))
+                results.append(examine(file, modules, limits, fix=fix, output=output, force=force))
             except Exception as error:
                 if debug:
                     raise
@@ -44,10 +46,12 @@ def examine_all(
     return results
 
 
-def examine(file: Path, modules: list[str] | None, *, fix: bool, output: Path | None, force: bool) -> Examined:
+def examine(
+    file: Path, modules: list[str] | None, limits: Limits, *, fix: bool, output: Path | None, force: bool
+) -> Examined:
     """What is found in a file, and done about it."""
     target = target_for(file, output, force) if fix else None
-    opened = open_file(file, modules)
+    opened = open_file(file, modules, limits)
     outcome = None if target is None else opened.repair(target)
     return Examined(file, opened.kind, opened.findings, opened.silenced, outcome)
 
@@ -86,16 +90,16 @@ def models_and_scripts(folder: Path) -> Iterator[Path]:
                 yield file
 
 
-def open_file(file: Path, modules: list[str] | None) -> "ModelFile | ScriptFile":
+def open_file(file: Path, modules: list[str] | None, limits: Limits) -> "ModelFile | ScriptFile":
     """A file with what was found in it; Keras is imported for models alone."""
     if kind_of(file) == SCRIPT:
         from keras_adjoint_cli.actions.examined_script import ScriptFile
 
-        return ScriptFile(file, modules)
+        return ScriptFile(file, modules, limits)
     start_keras()
     from keras_adjoint_cli.actions.examined_model import ModelFile
 
-    return ModelFile(file, modules)
+    return ModelFile(file, modules, limits)
 
 
 def kind_of(file: Path) -> str:

@@ -13,6 +13,7 @@ from keras_adjoint.doctor.rules import examine_model
 from keras_adjoint_cli.actions.examined import Outcome
 from keras_adjoint_cli.errors import Unusable
 from keras_adjoint_cli.files.destination import written
+from keras_adjoint_cli.files.limits import Limits
 from keras_adjoint_cli.files.models import load
 
 
@@ -21,8 +22,8 @@ class ModelFile:
 
     kind = "model"
 
-    def __init__(self, file: Path, modules: list[str] | None) -> None:
-        self.model = load(file, modules)
+    def __init__(self, file: Path, modules: list[str] | None, limits: Limits) -> None:
+        self.model = load(file, modules, limits)
         self.silenced: list[Finding[Any]] = []  # a model has no comments
         self.findings = examine_model(self.model, origin_of(file))
 

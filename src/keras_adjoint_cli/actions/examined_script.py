@@ -11,6 +11,7 @@ from keras_adjoint.doctor.scripts.repair import repair_script
 from keras_adjoint_cli.actions.examined import Outcome
 from keras_adjoint_cli.errors import Unusable
 from keras_adjoint_cli.files.destination import written
+from keras_adjoint_cli.files.limits import Limits
 from keras_adjoint_cli.files.scripts import read_script, write_script
 
 
@@ -19,11 +20,11 @@ class ScriptFile:
 
     kind = "script"
 
-    def __init__(self, file: Path, modules: list[str] | None) -> None:
+    def __init__(self, file: Path, modules: list[str] | None, limits: Limits) -> None:
         if modules:
             raise Unusable("--import is for models: scripts are read and not run.")
         self.file = file
-        self.text = read_script(file)
+        self.text = read_script(file, limits)
         self.silenced: list[Finding[Any]] = []
         try:
             self.findings = examine_script(self.text, str(file), self.silenced)

@@ -2,14 +2,19 @@
 
 import typer
 
-from keras_adjoint_cli.options import AsJson, Debug, ModelFile, Modules, Timeout
-from keras_adjoint_cli.session import session
+from keras_adjoint_cli.options import AsJson, Debug, Limit, ModelFile, Modules, Timeout
+from keras_adjoint_cli.session import session, start_keras
 
 EXAMPLES = ("check model.keras", "check model.keras --json", "check model.keras --import my_layers")
 
 
 def check(
-    file: ModelFile, as_json: AsJson = False, modules: Modules = None, timeout: Timeout = None, debug: Debug = False
+    file: ModelFile,
+    as_json: AsJson = False,
+    modules: Modules = None,
+    timeout: Timeout = None,
+    limit: Limit = None,
+    debug: Debug = False,
 ) -> None:
     """Run the adjoint test on every layer of a model.
 
@@ -20,14 +25,19 @@ def check(
     Exit status: 0 if all tests passed; 1 if one failed, or nothing could be tested; 2 if the file cannot be used.
     """
     with session(debug=debug, timeout=timeout):
+        from keras_adjoint_cli.files.inputs import check_files
+
+        check_files(file)
+        start_keras()
         from keras_adjoint.models.graph import layers_of
         from keras_adjoint.testing.model import check_layers
         from keras_adjoint_cli.console import print_json
+        from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.check import as_data, passes, show
         from keras_adjoint_cli.progress import progress
 
-        model = load(file, modules)
+        model = load(file, modules, read_limits(limit))
         with progress("Testing adjoints", len(list(layers_of(model)))) as advance:
             findings = check_layers(model, advance)
         if as_json:

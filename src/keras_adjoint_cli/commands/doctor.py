@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from keras_adjoint_cli.errors import Unusable
-from keras_adjoint_cli.options import AsJson, Debug, Modules, Timeout
+from keras_adjoint_cli.options import AsJson, Debug, Limit, Modules, Timeout
 from keras_adjoint_cli.session import session
 
 EXAMPLES = (
@@ -65,6 +65,7 @@ def doctor(
     ] = False,
     modules: Modules = None,
     timeout: Timeout = None,
+    limit: Limit = None,
     debug: Debug = False,
 ) -> None:
     """Find common mistakes with transposed kernels.
@@ -85,9 +86,10 @@ def doctor(
     Exit status: 2 if a file cannot be used, though the others are examined; else 1 if there are errors or warnings, or, with
     --strict, notes; else 0. With --fix it is about what is left in the repaired copies.
     """
-    with session(debug=debug, timeout=timeout, needs_keras=False):
+    with session(debug=debug, timeout=timeout):
         from keras_adjoint_cli.actions.doctor import examine_all, exit_status, files_in
         from keras_adjoint_cli.console import print_json
+        from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.output.annotations import annotations, sarif
         from keras_adjoint_cli.output.doctor import as_data, report_problems, show
 
@@ -98,7 +100,7 @@ def doctor(
         found = files_in(files)
         if output and len(found) != 1:
             raise Unusable(f"-o is for the repaired copy of a single file, and there are {len(found)}. Leave it out.")
-        results = examine_all(found, modules, fix=fix, output=output, force=force, debug=debug)
+        results = examine_all(found, modules, read_limits(limit), fix=fix, output=output, force=force, debug=debug)
         report_problems(results)
         if as_json or form == Format.JSON:
             if len(results) > 1 or not results[0].problem:

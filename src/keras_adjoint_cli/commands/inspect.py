@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint_cli.options import AsJson, Code, Debug, ModelFile, Modules, Timeout
-from keras_adjoint_cli.session import session
+from keras_adjoint_cli.options import AsJson, Code, Debug, Limit, ModelFile, Modules, Timeout
+from keras_adjoint_cli.session import session, start_keras
 
 EXAMPLES = ("inspect model.keras", "inspect model.keras --batch 32", "inspect model.keras --json")
 
@@ -19,6 +19,7 @@ def inspect(
     as_json: AsJson = False,
     modules: Modules = None,
     timeout: Timeout = None,
+    limit: Limit = None,
     debug: Debug = False,
 ) -> None:
     """List every layer of a model: its kernel and sizes, its adjoint, and what a mirror does about it.
@@ -32,17 +33,22 @@ def inspect(
     the file cannot be used.
     """
     with session(debug=debug, timeout=timeout):
+        from keras_adjoint_cli.files.inputs import check_files
+
+        check_files(file)
+        start_keras()
         from keras_adjoint.errors import NoRuleError
         from keras_adjoint.models.decisions import decide
         from keras_adjoint.models.facts import facts_about_layers, totals
         from keras_adjoint.models.graph import trace
         from keras_adjoint_cli.actions.encoder import advice, encoder_of
         from keras_adjoint_cli.console import print_json
+        from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.inspect import as_data, can_be_mirrored, show
         from keras_adjoint_cli.progress import progress
 
-        model, decisions, problem = encoder_of(load(file, modules), code), None, ""
+        model, decisions, problem = encoder_of(load(file, modules, read_limits(limit)), code), None, ""
         hint, cut = "", None
         try:
             graph = trace(model)

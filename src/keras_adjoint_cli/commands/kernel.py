@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint_cli.options import AsJson, Debug, Force, Timeout, kinds, methods
+from keras_adjoint_cli.options import AsJson, Debug, Force, Limit, Timeout, kinds, methods
 from keras_adjoint_cli.session import session
 
 EXAMPLES = (
@@ -83,6 +83,7 @@ def kernel(
     force: Force = False,
     as_json: AsJson = False,
     timeout: Timeout = None,
+    limit: Limit = None,
     debug: Debug = False,
 ) -> None:
     """Rearrange kernels in a file of arrays: their layout, which transpose they are for, and their channels.
@@ -95,17 +96,18 @@ def kernel(
 
     Exit status: 0 if the output was written; 2 if a file or an option cannot be used, and nothing is written.
     """
-    with session(debug=debug, timeout=timeout, needs_keras=False):
+    with session(debug=debug, timeout=timeout):
         from keras_adjoint_cli.actions.kernel import Plan, rearrange
         from keras_adjoint_cli.console import print_json
         from keras_adjoint_cli.files.arrays import SUFFIXES, check_suffix, read, write
         from keras_adjoint_cli.files.destination import check_output
+        from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.output.kernel import as_data, show
 
         check_suffix(output)
         check_output(output, inputs=[file], suffixes=SUFFIXES, force=force)
         plan = Plan(source, target, kind, groups, in_channels, out_channels, method)
-        contents, changes = rearrange(read(file), plan, key or ())
+        contents, changes = rearrange(read(file, read_limits(limit)), plan, key or ())
         left_out = write(contents, output)
         summary = (file, output, plan, changes, left_out)
         if as_json:

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from keras_adjoint_cli.options import AsJson, Code, Debug, Force, Modules, Timeout
+from keras_adjoint_cli.options import AsJson, Code, Debug, Force, Limit, Modules, Timeout
 from keras_adjoint_cli.options import policies as complete_policy
-from keras_adjoint_cli.session import session
+from keras_adjoint_cli.session import session, start_keras
 
 EXAMPLES = (
     "mirror encoder.keras -o decoder.keras",
@@ -69,6 +69,7 @@ def mirror(
     as_json: AsJson = False,
     modules: Modules = None,
     timeout: Timeout = None,
+    limit: Limit = None,
     debug: Debug = False,
 ) -> None:
     """Make the tied decoder of an encoder, and say what was decided about each layer, and why.
@@ -82,15 +83,18 @@ def mirror(
     mirrored. After 1 and 2 nothing is written.
     """
     with session(debug=debug, timeout=timeout):
+        from keras_adjoint_cli.files.inputs import check_files
+
+        check_files(file, output, [".keras"], force=force)
+        start_keras()
         from keras_adjoint_cli.actions.encoder import encoder_of
         from keras_adjoint_cli.actions.mirror import make, write
         from keras_adjoint_cli.console import print_json
-        from keras_adjoint_cli.files.destination import check_output
+        from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.mirror import as_data, show
 
-        check_output(output, inputs=[file], suffixes=[".keras"], force=force)
-        encoder = encoder_of(load(file, modules), code)
+        encoder = encoder_of(load(file, modules, read_limits(limit)), code)
         mirrored = make(encoder, policy or (), autoencoder=autoencoder, untie=untie)
         figures = write(mirrored.model, output, autoencoder=autoencoder and not untie)
         if as_json:

@@ -12,7 +12,8 @@ import numpy as np
 
 from keras_adjoint_cli.errors import Unusable
 from keras_adjoint_cli.files.destination import written
-from keras_adjoint_cli.files.source import check_source
+from keras_adjoint_cli.files.limits import Limits, unpacked_size
+from keras_adjoint_cli.files.source import check_source, warnings_of_success
 
 Place: TypeAlias = tuple[Any, ...]  # the keys that lead to a value
 Notes: TypeAlias = dict[str, str] | None
@@ -53,12 +54,17 @@ def check_suffix(file: Path) -> None:
         raise Unusable(f"For {file.suffix} files install {package}: pip install {package}. Received: {file}")
 
 
-def read(file: Path) -> Contents:
+def read(file: Path, limits: Limits) -> Contents:
     """The `Contents` of a file, or an `Unusable` that says what is wrong with it."""
     check_suffix(file)
-    check_source(file, "a file of arrays")
+    size = check_source(file, "a file of arrays")
+    if zipfile.is_zipfile(file):  # .npz, and PyTorch's
+        with zipfile.ZipFile(file) as archive:
+            limits.check_memory(file, unpacked_size(archive), "what is packed into it", limits.memory_for(size))
+    limits.check_memory(file, size, "what is in it")
     try:
-        return READ.get(file.suffix, read_torch)(file)
+        with warnings_of_success():
+            return READ.get(file.suffix, read_torch)(file)
     except Exception as error:
         raise Unusable(f"{file} cannot be read as a {file.suffix} file: {reason_of(error)}") from error
 

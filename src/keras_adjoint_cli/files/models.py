@@ -14,7 +14,11 @@ import keras
 
 from keras_adjoint.keras_internals import without_code_from_files
 from keras_adjoint_cli.errors import Unusable
-from keras_adjoint_cli.files.source import check_source
+from keras_adjoint_cli.files.budget import Budget
+from keras_adjoint_cli.files.configs import check_config
+from keras_adjoint_cli.files.limits import Limits
+from keras_adjoint_cli.files.source import check_source, warnings_of_success
+from keras_adjoint_cli.progress import progress
 
 LEGACY = (".h5", ".hdf5")
 START = 16  # bytes of a file that say what it is
@@ -36,19 +40,42 @@ INSIDE = (  # what other zip archives hold
 )
 
 
-def load(file: Path, modules: Sequence[str] | None = None) -> keras.Model:
+def load(
+    file: Path, modules: Sequence[str] | None = None, limits: Limits | None = None, *, runs: bool = False
+) -> keras.Model:
     """The model in a file, or an `Unusable` that says what is wrong with the file.
 
     What custom modules and layers print goes to standard error, for standard output may be JSON.
+
+    Args:
+        file: The file.
+        modules: Names of modules that are imported before.
+        limits: How much it may ask for; what it claims is held against that before it is built.
+        runs: Whether the whole model will be run, which takes more than one layer at a time.
     """
     check_file(file)
+    budget = Budget(file, limits or Limits())
     try:
-        with contextlib.redirect_stdout(sys.stderr), without_code_from_files():
+        with (
+            progress(f"Loading {file.name}"),
+            contextlib.redirect_stdout(sys.stderr),
+            without_code_from_files(),
+            warnings_of_success(),
+        ):
             import_modules(modules or ())
-            return keras.saving.load_model(file, compile=False)
-    except Unusable:
-        raise
+            check_config(file, budget.read_config(), budget.limits, modules or ())
+            with budget.held():
+                model = keras.saving.load_model(file, compile=False)
+        if runs:
+            budget.check_run(model)
+        return model
+    except RecursionError as error:
+        raise Unusable(f"{file} cannot be loaded: its configuration is nested too deeply.") from error
     except Exception as error:
+        if budget.refusal is not None:  # Keras raises another error of its type, with more words
+            raise budget.refusal from error
+        if isinstance(error, Unusable):
+            raise
         raise Unusable(f"{file} cannot be loaded: {reason_of(error)}") from error
 
 
@@ -97,8 +124,11 @@ def kind_of(file: Path, start: bytes) -> str:
 
 def reason_of(error: Exception) -> str:
     """What Keras says is wrong with a file, in a sentence or two."""
-    innermost = str(error).rpartition("Exception encountered:")[2].strip()  # it wraps one error into the other
-    reason = innermost.partition("\n")[0].partition(" Full object config:")[0]
+    plain = re.sub(r"\x1b\[[\d;]*m", "", str(error))  # Keras prints some of it in bold
+    innermost = plain.rpartition("Exception encountered:")[2].strip()  # it wraps one error into the other
+    lines = [line.strip() for line in innermost.splitlines() if line.strip()] or [""]
+    reason = lines[1] if "encountered when calling" in lines[0] and lines[1:] else lines[0]
+    reason = reason.partition(" Full object config:")[0]
     if "Could not locate" in reason or "Unknown layer" in reason:
         return reason.partition(". ")[0].rstrip(".") + ". To import a module that registers it, use --import."
     if "Lambda" in reason:
@@ -108,13 +138,21 @@ def reason_of(error: Exception) -> str:
         )
     if "No model config" in reason:
         return "it has weights and no model. Write both with model.save."
-    if "truncated file" in reason or "Bad CRC-32" in reason:
+    if "objects could not be loaded" in reason:
+        return f"its weights are not those of its layers ({first_example(plain)})."
+    if "truncated file" in reason or "Unable to synchronously" in reason or "Bad CRC-32" in reason:
         return f"a part of it is missing or damaged ({reason})."
     if isinstance(error, json.JSONDecodeError):
         return f"its config.json is damaged ({reason})."
     if isinstance(error, (LookupError, AttributeError, TypeError)) and reason == str(error):  # not said by Keras
         return f"its config.json describes no model ({type(error).__name__}: {reason})."
     return reason or type(error).__name__
+
+
+def first_example(text: str) -> str:
+    """What Keras says of the first layer whose weights it could not load."""
+    lines = text.partition("Example error message")[2].splitlines()[1:]
+    return next(filter(None, (line.strip().rstrip(".") for line in lines)), "")
 
 
 def import_modules(names: Sequence[str]) -> None:

@@ -5,22 +5,41 @@ import codecs
 from pathlib import Path
 
 from keras_adjoint_cli.errors import Unusable
+from keras_adjoint_cli.files.limits import Limits
 from keras_adjoint_cli.files.source import check_source
 
+LINE = 200  # bytes that count as a line at least
+DEEPEST = 1_000  # levels
 
-def read_script(file: Path) -> str:
+
+def read_script(file: Path, limits: Limits) -> str:
     """The text of a script with its line ends as they are, or an `Unusable` that says what is wrong with the file."""
     check_source(file, "a script", empty=True)
+    with file.open("rb") as opened:
+        data = opened.read(LINE * (limits.lines + 1))
+    limits.check_count(file, "lines", max(data.count(b"\n"), len(data) // LINE))
     try:
-        text = file.read_bytes().removeprefix(codecs.BOM_UTF8).decode("utf-8")
-        ast.parse(text)
+        text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+        tree = ast.parse(text)
     except UnicodeDecodeError as error:
-        raise Unusable(f"{file} is not UTF-8: byte {error.start} is {file.read_bytes()[error.start]:#x}.") from error
+        raise Unusable(f"{file} is not UTF-8: byte {error.start} is {data[error.start]:#x}.") from error
     except SyntaxError as error:
         raise Unusable(f"{file} is not Python: line {error.lineno}: {error.msg}.") from error
-    except (ValueError, RecursionError, MemoryError) as error:
+    except (RecursionError, MemoryError) as error:  # which is how Python's parser says it
+        raise Unusable(f"{file} has expressions that are nested too deeply to be read.") from error
+    except ValueError as error:
         raise Unusable(f"{file} is not Python that can be read: {error}.") from error
+    if depth_of(tree) > DEEPEST:
+        raise Unusable(f"{file} has expressions that are nested too deeply to be read, in more than {DEEPEST} levels.")
     return text
+
+
+def depth_of(tree: ast.AST) -> int:
+    """How deep the deepest node of a tree is."""
+    depth, level = 0, [tree]
+    while level:
+        depth, level = depth + 1, [child for node in level for child in ast.iter_child_nodes(node)]
+    return depth
 
 
 def write_script(text: str, file: Path, like: Path) -> None:

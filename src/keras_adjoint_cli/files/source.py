@@ -1,6 +1,9 @@
 """Files that are read: that they are regular files is asked before one of them is opened."""
 
 import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from keras_adjoint_cli.errors import Unusable
@@ -39,3 +42,12 @@ def check_source(file: Path, what: str, *, empty: bool = False) -> int:
     if not (found.st_size or empty):
         raise Unusable(f"{file} is not {what}: it is empty.")
     return found.st_size
+
+
+@contextmanager
+def warnings_of_success() -> Iterator[None]:
+    """Hold warnings back until what is inside has succeeded; where it fails, the error alone says why."""
+    with warnings.catch_warnings(record=True) as found:
+        yield
+    for one in found:
+        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)

@@ -247,8 +247,8 @@ class Evaluation:
         if kind is not None:
             return Layer(kind, literal_options(kind, arguments, keywords), text=text_of(node.func), scope=self.scope)
         if path in (*MODELS, *ADJOINTS, *TIED_MODELS):
-            parts = joined(values)
-            return Built(parts.parts, parts.tied or path not in MODELS, is_model=path not in ADJOINTS)
+            whole = joined(values)
+            return Built((whole,), whole.tied or path not in MODELS, is_model=path not in ADJOINTS)
         if path is not None:
             return result_of_function(node, path, arguments, keywords)
         if method is None:
@@ -327,19 +327,9 @@ def identifiers(text: str) -> Iterator[str]:
 
 def joined(values: Iterable[Value], *, is_model: bool = False) -> Built:
     """A tensor or model that is made of some values."""
-    parts: list[Layer] = []
-    tied = False
-    for value in values:
-        if isinstance(value, Layer):
-            parts.append(value)
-        elif isinstance(value, Built):
-            parts.extend(value.parts)
-            tied |= value.tied
-        elif isinstance(value, Several):
-            inside = joined(value.items)
-            parts.extend(inside.parts)
-            tied |= inside.tied
-    return Built(tuple(dict.fromkeys(parts)), tied, is_model)
+    made_of = [joined(value.items) if isinstance(value, Several) else value for value in values]
+    known = tuple(value for value in made_of if isinstance(value, (Layer, Built)))
+    return Built(known, any(isinstance(value, Built) and value.tied for value in known), is_model)
 
 
 def mark_used(value: Value) -> None:

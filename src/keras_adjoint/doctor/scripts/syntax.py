@@ -19,9 +19,10 @@ from libcst.metadata import (
     QualifiedNameSource,
     ScopeProvider,
 )
-from libcst.metadata.scope_provider import Scope
+from libcst.metadata.scope_provider import Scope, ScopeVisitor
 
 KERAS = ("tensorflow.keras", "tensorflow.python.keras", "tf_keras", "keras.api", "keras.src")
+LONGEST = 60  # attributes, subscripts and calls in one chain
 MAX_RECURSION = 10_000  # libcst takes several calls per level of nesting, where Python's own parser takes none
 
 
@@ -55,6 +56,14 @@ class Insertion:
 ScriptChange: TypeAlias = Edit | Insertion
 
 
+class Names(ScopeProvider):
+    """What every name is assigned to, and not where it is read: libcst notes each reading with each assignment before it."""
+
+    def visit_Module(self, node: cst.Module) -> bool:
+        node.visit(ScopeVisitor(self))
+        return False
+
+
 class Source:
     """The text of a script.
 
@@ -81,7 +90,7 @@ class Source:
 
     @cached_property
     def _scopes(self) -> Mapping[cst.CSTNode, Scope | None]:
-        return self._metadata.resolve(ScopeProvider)
+        return self._metadata.resolve(Names)
 
     def import_path(self, node: cst.CSTNode) -> str | None:
         """The dotted path that an expression stands for: `L.Conv2D` may be `keras.layers.Conv2D`.
@@ -239,27 +248,46 @@ def is_import(statement: cst.CSTNode) -> bool:
 
 
 def first_name(node: cst.CSTNode) -> cst.CSTNode:
-    """What stands at the beginning of a chain of attributes."""
-    while isinstance(node, cst.Attribute):
+    """What stands at the beginning of a chain of attributes; of a longer one than any program has, some attribute in it."""
+    for _ in range(LONGEST):
+        if not isinstance(node, cst.Attribute):
+            break
         node = node.value
     return node
 
 
 def dotted(node: cst.CSTNode) -> str | None:
     """`a.b.c` of a name or of attributes of a name; `None` of everything else."""
-    attributes = []
-    while isinstance(node, cst.Attribute):
+    attributes: list[str] = []
+    while isinstance(node, cst.Attribute) and len(attributes) < LONGEST:
         attributes.append(node.attr.value)
         node = node.value
     return ".".join([node.value, *reversed(attributes)]) if isinstance(node, cst.Name) else None
 
 
 def text_of(node: cst.CSTNode) -> str:
-    """An expression as text, the same however it is spaced, quoted and broken into lines."""
+    """An expression as text, the same however it is spaced, quoted and broken into lines.
+
+    A chain of attributes, subscripts and calls that is longer than in any program has a text of its own: each part of it
+    would be read once for every part that follows.
+    """
     code = dotted(node)
     if code is not None:
         return code
+    if is_long(node):
+        return f"<{id(node)}>"
     return ast.unparse(ast.parse(f"({cst.Module([]).code_for_node(node)}\n)", mode="eval").body)
+
+
+def is_long(node: cst.CSTNode) -> bool:
+    """Whether an expression is a chain of more than `LONGEST` attributes, subscripts and calls."""
+    for _ in range(LONGEST):
+        match node:
+            case cst.Attribute(value=inner) | cst.Subscript(value=inner) | cst.Call(func=inner):
+                node = inner
+            case _:
+                return False
+    return True
 
 
 def children(node: cst.CSTNode) -> Iterator[cst.CSTNode]:

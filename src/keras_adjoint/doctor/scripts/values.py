@@ -158,11 +158,29 @@ class Several:
 
 @dataclass(frozen=True, eq=False)
 class Built:
-    """A tensor or a model, with the layers that it was made of; `tied` if one of them is an adjoint of this package."""
+    """A tensor or a model.
 
-    parts: tuple[Layer, ...] = ()
+    Attributes:
+        made_of: The layers, tensors and models that it was made of.
+        tied: Whether one of them is an adjoint of this package.
+        is_model: Whether it is a model.
+    """
+
+    made_of: tuple[Layer | Built, ...] = ()
     tied: bool = False
     is_model: bool = False
+
+    @property
+    def parts(self) -> tuple[Layer, ...]:
+        """All layers in it, each once."""
+        found: dict[Layer | Built, None] = {}
+        waiting: list[Layer | Built] = [self]
+        while waiting:
+            one = waiting.pop()
+            if one not in found:
+                found[one] = None
+                waiting.extend(reversed(one.made_of) if isinstance(one, Built) else ())
+        return tuple(one for one in found if isinstance(one, Layer))
 
 
 @dataclass(frozen=True, eq=False)

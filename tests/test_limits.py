@@ -1,0 +1,71 @@
+"""The limits that `--limit` sets, and what a model file is held to while it is built."""
+
+import keras
+import pytest
+from bad_models import archive_of, members, with_layer
+from command_line import complains, run, saved
+from keras import layers
+
+from keras_adjoint_cli.errors import Unusable
+from keras_adjoint_cli.files.limits import Limits, memory_text, read_limits
+
+pytestmark = pytest.mark.any_backend
+
+
+def test_limits_are_read_with_their_units():
+    limits = read_limits(["memory=1.5GB", "layers=7"])
+    assert (limits.memory, limits.layers, limits.lines) == (1_500_000_000, 7, Limits().lines)
+    assert [read_limits([f"memory={text}"]).memory for text in ("3", "3kB", "3MB", "3 gb", "3TB")] == [
+        *(3, 3_000, 3_000_000, 3_000_000_000, 3_000_000_000_000)
+    ]
+    assert read_limits(None) == read_limits([]) == Limits()
+
+
+def test_a_file_may_take_a_hundred_times_its_size_unless_a_limit_is_given():
+    assert Limits().memory_for(10) == 256_000_000
+    assert Limits().memory_for(10_000_000) == 1_000_000_000
+    assert Limits().memory_for(10**9) == 4_000_000_000
+    assert read_limits(["memory=9GB"]).memory_for(10) == 9_000_000_000
+
+
+@pytest.mark.parametrize(
+    "size, text", [(1, "1 bytes"), (999, "999 bytes"), (4 * 10**9, "4 GB"), (12_345_678, "12.3 MB")]
+)
+def test_memory_in_words(size, text):
+    assert memory_text(size) == text
+
+
+@pytest.mark.parametrize("claimed", [4_000_000_001, 4_049_999_999, 12_345_678_901, 999_999_999_999, 10**15 - 1])
+def test_the_limit_that_an_error_names_is_enough(claimed, tmp_path):
+    with pytest.raises(Unusable) as refusal:
+        Limits().check_memory(tmp_path, claimed, "it")
+    option = str(refusal.value).rpartition("--limit ")[2].rstrip(".")
+    read_limits([option]).check_memory(tmp_path, claimed, "it")
+
+
+def test_a_model_within_raised_limits_is_loaded(tmp_path):
+    file = with_layer("", "UpSampling2D", {"size": [4000, 4000]}).write(tmp_path)
+    result = run("inspect", file)
+    complains(result, "a tensor of shape (None, 36000, 32000, 1) would take 18.4 GB, and the limit is 4 GB")
+    option = result.stderr.strip().rpartition(" ")[2].rstrip(".")
+    assert "36000" in run("inspect", file, "--limit", option).stdout
+
+
+def test_commands_that_run_a_model_count_all_its_tensors(tmp_path):
+    x = image = keras.Input((2000, 2000, 1))
+    for _ in range(9):
+        x = layers.Conv2D(8, 1)(x)
+    file = saved(keras.Model(image, x), tmp_path)
+    assert run("inspect", file).exit_code == 0
+    report = ("report", file, "-o", tmp_path / "out.html", "--limit", "memory=1GB")
+    complains(run(*report), "the tensors of all its layers would take 1.2 GB, and the limit is 1 GB.")
+
+
+def test_members_of_a_name_that_leads_elsewhere_are_written_nowhere(tmp_path):
+    outside = tmp_path / "outside"
+    folder = tmp_path / "inside"
+    folder.mkdir()
+    contents = members() | {"../outside": b"evil", str(outside): b"evil", "assets/../../outside": b"evil"}
+    (folder / "model.keras").write_bytes(archive_of(contents))
+    run("inspect", folder / "model.keras")
+    assert not outside.exists() and [one.name for one in folder.iterdir()] == ["model.keras"]
