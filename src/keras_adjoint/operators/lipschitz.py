@@ -1,6 +1,6 @@
 """`Lipschitz`: a layer that lengthens no difference by more than a constant, while training and after."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
@@ -9,9 +9,10 @@ from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.adjoint import has_activation
 from keras_adjoint.layers.registry import describe
 from keras_adjoint.operators.activations import constant_of
-from keras_adjoint.operators.layer_operator import layer_operator
-from keras_adjoint.operators.operator import Operator
 from keras_adjoint.ops import Shape, Tensor
+
+if TYPE_CHECKING:
+    from keras_adjoint.operators.operator import Operator
 
 EVERY_SIZE = 2**20  # as large as this, a convolution's bound is that at every size
 
@@ -68,8 +69,10 @@ class Lipschitz(keras.layers.Wrapper):
         bound = self.operator_at(shape).bound()
         return ops.minimum(1.0, self.constant / (ops.maximum(bound, 1e-30) * self.activation_constant))
 
-    def operator_at(self, shape: Shape) -> Operator:
+    def operator_at(self, shape: Shape) -> "Operator":
         """The layer inside as an operator, at every size at once where a size is unknown."""
+        from keras_adjoint.operators.layer_operator import layer_operator  # imported lazily
+
         taken = tuple(EVERY_SIZE if size is None else int(size) for size in shape[1:])
         operators: dict[Shape, Operator] = self._operators
         if taken not in operators:
