@@ -425,3 +425,15 @@ def test_another_size_than_that_of_the_call_is_no_sign_of_not_being_linear():
         ValueError, match=r"takes the output of .*: \(2, 5, 3\). Received: a tensor of shape \(2, 4, 3\)"
     ):
         ka.adjoint(every_other, output_size=(9, 3))(y[:, :4])
+
+
+@pytest.mark.any_backend
+def test_a_functional_model_whose_call_is_its_own_knows_its_shape():
+    class Doubled(keras.Model):
+        def call(self, x, **options):
+            return 2 * super().call(x, **options)
+
+    x = keras.Input((4,))
+    model = Doubled(x, L.Dense(3, use_bias=False)(x))
+    found = ops.convert_to_numpy(ka.adjoint(model)(np.eye(3, dtype="float32")))
+    np.testing.assert_allclose(found, 2 * ops.convert_to_numpy(model.weights[0]).T, rtol=1e-5)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from keras_adjoint.models.mirror import autoencoder, mirror
     from keras_adjoint.models.ties import clone_tied, is_tied
     from keras_adjoint.operators.blocks import block, hstack, vstack
+    from keras_adjoint.operators.lipschitz import Lipschitz
     from keras_adjoint.operators.model_operator import operator
     from keras_adjoint.operators.operator import identity
     from keras_adjoint.ops.exporting import exporting
@@ -49,6 +50,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AdjointReport",
     "KerasAdjointError",
+    "Lipschitz",
     "NoRuleError",
     "SizeError",
     "TieError",
@@ -88,6 +90,7 @@ _IMPORTED_FIRST = {  # by this Keras knows the layers of saved models
     "adjoint": "models.adjoint",
     "clone_tied": "models.ties",
     "is_tied": "models.ties",
+    "Lipschitz": "operators.lipschitz",
     "exporting": "ops.exporting",
     "untie": "stock.untie",
     "AdjointReport": "testing.check",

@@ -11,7 +11,7 @@ import keras
 from keras import tree
 from keras.layers import Layer
 
-from keras_adjoint.keras_internals import called_aside, calls_of
+from keras_adjoint.keras_internals import Functional, called_aside, calls_of
 from keras_adjoint.layers.arguments import is_recorded_parameter, is_symbolic, positional_parameters
 from keras_adjoint.ops import Shape, Tensor
 
@@ -192,6 +192,10 @@ def pattern_of_node(node: Any, dtype: str, *, masks: bool = False) -> CallPatter
 
 
 def _pattern_of_build(layer: Layer) -> Iterator[CallPattern]:
+    if isinstance(layer, Functional):  # whose own `call` is replaced, or which is inside of another layer
+        inputs = tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype), layer.input)
+        yield with_outputs(layer, CallPattern((inputs,), {}))
+        return
     config = layer.get_build_config() or {}
     single = config.get("input_shape")
     shapes = config.get("shapes_dict") or {} if single is None else {"": single}
