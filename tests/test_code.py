@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from command_line import complains, run, saved
 from keras import layers
+from PIL import Image
 
 from keras_adjoint.models.code import autoencoder_hint, encoder_up_to, narrowest_cut
 from keras_adjoint.models.graph import trace
@@ -129,6 +130,15 @@ def test_the_report_says_so(file):
     result = run("report", file, "-o", page, "--force", "--code", "encoder")
     assert "autoencoder?" not in page.read_text() and "Conv2DTranspose" not in page.read_text().partition("Kernels")[2]
     assert result.exit_code == 0
+
+
+@pytest.mark.parametrize("layer, told", [("first", False), ("code", False), ("third", True)])
+def test_deconv_says_that_a_layer_comes_after_the_code(layer, told, file):
+    picture = file.with_name("photo.png")
+    Image.fromarray(np.arange(96, dtype="uint8").reshape(12, 8)).save(picture)
+    result = run("deconv", file, picture, "--layer", layer, "-o", file.with_name("out.png"), "--force")
+    assert result.exit_code == 0
+    assert ("comes after its narrowest place" in result.stdout) == told
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import keras
 import numpy as np
 
 import keras_adjoint as ka
+from keras_adjoint.models.code import gives_back_its_shape, narrowest_cut
 from keras_adjoint.models.deconvnet import DECONVNET, data_format_of, graph_up_to
+from keras_adjoint.models.graph import Graph, trace
 from keras_adjoint.ops import Tensor
 from keras_adjoint.plots import photographs
 from keras_adjoint_cli.errors import Unusable, unusable
@@ -45,6 +47,7 @@ class Seen:
     range: tuple[float, float]
     layer: str
     features: list[Feature]
+    hint: str = ""  # what to say if the layer belongs to the decoder of an autoencoder
 
 
 def project(
@@ -75,7 +78,19 @@ def project(
         projector = ka.deconvnet(model, layer, strongest=strongest, channel=channel, **policies)
     projections = channels_last(projector(x)[0], data_format)
     units = strongest_units(values, channel)[:strongest]
-    return Seen(picture, (low, high), layer, [feature(values, *pair) for pair in zip(units, projections, strict=True)])
+    features_seen = [feature(values, *pair) for pair in zip(units, projections, strict=True)]
+    return Seen(picture, (low, high), layer, features_seen, hint_about(model, graph, layer))
+
+
+def hint_about(model: keras.Model, graph: Graph, layer: str) -> str:
+    """What to say of a layer that comes after the code of an autoencoder; "" of any other."""
+    cut = narrowest_cut(trace(model)) if gives_back_its_shape(model) else None
+    if cut is None or cut.layer not in [call.path for call in graph.calls[:-1]]:
+        return ""
+    return (
+        f"This model gives back the shape that it takes, as an autoencoder does, and {layer} comes after its narrowest place, "
+        f"{cut.layer}: it sees the picture only through that."
+    )
 
 
 def strongest_units(values: np.ndarray, channel: int | None) -> list[tuple[int, ...]]:

@@ -121,6 +121,8 @@ def show(file: Path, seen: Seen) -> None:
     height, width = seen.photograph.shape[:2]
     low, high = seen.range
     console.print(f"The model saw {width}×{height} pixels from {low:g} to {high:g}; --range says otherwise.")
+    if seen.hint:
+        console.print(f"[yellow]{escape(seen.hint)}[/]", soft_wrap=True)
     console.print(f"Wrote {escape(str(file))}", soft_wrap=True)
 
 
