@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 from command_line import SOONEST, run_in_new_process
+from PIL import Image
 
 pytestmark = pytest.mark.any_backend
 HEAVY = ("keras", "tensorflow", "jax", "torch", "matplotlib")
@@ -71,6 +72,28 @@ assert names["adjoint"].__module__ == "keras_adjoint.models.adjoint"
     assert result.returncode == 0, result.stderr
 
 
+def test_files_are_looked_at_before_keras_is_imported(tmp_path):
+    """The picture of deconv, too, and before the model is loaded."""
+    model, picture, text = a_file(tmp_path), tmp_path / "photo.png", a_file(tmp_path, "text.png")
+    Image.fromarray(np.zeros((8, 8), "uint8")).save(picture)
+    for arguments in (
+        ("check", tmp_path / "none.keras"),
+        ("inspect", tmp_path),
+        ("mirror", model, "-o", model),
+        ("report", model, "-o", tmp_path / "page.txt"),
+        ("deconv", model, text, "--layer", "conv", "-o", tmp_path / "out.png"),
+        ("deconv", model, tmp_path / "none.png", "--layer", "conv", "-o", tmp_path / "out.png"),
+    ):
+        found, _ = imported(*arguments, status=2)
+        assert found == []
+
+
+def a_file(folder, name="model.keras"):
+    file = folder / name
+    file.write_text("kernels")
+    return file
+
+
 # --- the backend
 
 
@@ -82,7 +105,8 @@ assert names["adjoint"].__module__ == "keras_adjoint.models.adjoint"
     ],
 )
 def test_a_backend_that_is_misspelled_or_missing(backend, words, tmp_path):
-    script = f"import sys; sys.modules['torch'] = None; sys.argv = ['keras-adjoint', 'check', 'm.keras']; {MAIN}"
+    arguments = ["keras-adjoint", "check", str(a_file(tmp_path))]
+    script = f"import sys; sys.modules['torch'] = None; sys.argv = {arguments!r}; {MAIN}"
     result = run_in_new_process("-c", script, KERAS_BACKEND=backend)
     assert result.returncode == 2 and result.stdout == ""
     assert words in result.stderr and f"Received: KERAS_BACKEND={backend}" in result.stderr
@@ -94,7 +118,7 @@ def test_a_backend_that_cannot_be_imported(tmp_path):
     (tmp_path / "jax").mkdir()
     (tmp_path / "jax" / "__init__.py").write_text("raise ImportError('libjax.so: no such file')")
     path = os.pathsep.join([str(tmp_path), *sys.path])
-    script = f"import sys; sys.argv = ['keras-adjoint', 'check', 'm.keras']; {MAIN}"
+    script = f"import sys; sys.argv = ['keras-adjoint', 'check', {str(a_file(tmp_path))!r}]; {MAIN}"
     result = run_in_new_process("-c", script, PYTHONPATH=path)
     assert result.returncode == 2
     assert result.stderr == "keras-adjoint: Keras cannot be imported: ImportError: libjax.so: no such file.\n"
@@ -104,8 +128,10 @@ def test_a_backend_that_cannot_be_imported(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["keras_adjoint_cli.app", "keras.src.backend"])
-def test_control_c_while_python_imports_ends_with_one_line(where):
+@pytest.mark.parametrize("command", ["check", "doctor"])
+def test_control_c_while_python_imports_ends_with_one_line(where, command, tmp_path):
     """Pressed in the middle of an import, which would turn the exception into another one."""
+    arguments = [command, str(a_file(tmp_path))]
     script = f"""
 import importlib.abc, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a process in the background does not have
@@ -118,7 +144,7 @@ class Slow(importlib.abc.MetaPathFinder):
             except BaseException:
                 raise ImportError("broken")
 sys.meta_path.insert(0, Slow())
-sys.argv = ["keras-adjoint", "check", "m.keras"]
+sys.argv = ["keras-adjoint", *{arguments!r}]
 {MAIN}
 """
     environment = os.environ | SOONEST

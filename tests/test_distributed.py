@@ -74,18 +74,21 @@ def pairs():
         yield from ((case, name) for name in (names if EXHAUSTIVE else [names[number % len(names)]]))
 
 
+def runs(parameters):
+    """Of channels-first layers TensorFlow's CPU has none."""
+    first = parameters.values[0].settings.get("data_format") == FIRST
+    marks = [*parameters.marks, *([pytest.mark.only_on("torch", "jax")] if first else [])]
+    return pytest.param(*parameters.values, id=parameters.id, marks=marks)
+
+
 def backends(pair):
-    case, _ = pair
-    return (
-        TURNS if case.settings.get("data_format") != FIRST else ("torch",)
-    )  # TensorFlow's CPU has no such convolutions
+    return ("torch",) if pair[0].settings.get("data_format") == FIRST else TURNS
 
 
 # JAX compiles the call of every step.
 TURNS = ("torch", "tensorflow", "torch", "torch", "jax", "torch", "torch")
-wrapped = pytest.mark.parametrize(
-    ("case", "wrapper"), in_turn(list(pairs()), name=lambda pair: ", ".join(map(str, pair)), backends=backends)
-)
+PARAMETERS = in_turn(list(pairs()), name=lambda pair: ", ".join(map(str, pair)), backends=backends)
+wrapped = pytest.mark.parametrize(("case", "wrapper"), [runs(each) for each in PARAMETERS])
 
 
 def shapes_of(case):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from autodiff import gradients
 from encoders import EXACT, assert_close, values
-from helpers import in_turn
+from helpers import RARELY_JAX, in_turn
 from keras import ops
 from layer_list import randomize
 
@@ -73,7 +73,7 @@ def random(*shape):
     return np.random.default_rng(0).normal(size=shape).astype("float32")
 
 
-@pytest.mark.parametrize("name", in_turn(MODELS))
+@pytest.mark.parametrize("name", in_turn(MODELS, backends=lambda case: RARELY_JAX))
 def test_mirrors(name, tmp_path):
     for policies, steps in zip(POLICIES, (STEPS, None, STEPS), strict=True):
         model, encoder = encoders(MODELS[name], steps)
@@ -87,7 +87,7 @@ def test_mirrors(name, tmp_path):
     assert_close(values(keras.saving.load_model(tmp_path / "m.keras")(code)), expected)
 
 
-@pytest.mark.parametrize("name", in_turn(MODELS))
+@pytest.mark.parametrize("name", in_turn(MODELS, backends=lambda case: RARELY_JAX))
 def test_the_gradient(name, tmp_path):
     _, encoder = encoders(MODELS[name])
     x = random(2, STEPS, 8, 2)
@@ -98,7 +98,7 @@ def test_the_gradient(name, tmp_path):
     assert_close(values(keras.saving.load_model(tmp_path / "m.keras")(x, training=False)), expected)
 
 
-@pytest.mark.parametrize("name", in_turn(["nested", "steps_inside"]))
+@pytest.mark.parametrize("name", in_turn(["nested", "steps_inside"], backends=lambda case: RARELY_JAX))
 def test_training_computes_what_the_encoder_computes(name):
     """Statistics of batch normalisation are those of one step, also where the model's layers became the autoencoder's."""
     _, encoder = encoders(MODELS[name])
@@ -148,6 +148,32 @@ def test_the_layers_inside_are_checked_and_those_around_are_not():
     ka.plot_mirror(encoder)
 
 
+@pytest.mark.any_backend
+def test_features_behind_it_are_projected_and_those_inside_are_of_the_model():
+    model, encoder = encoders(chain)
+    x = random(2, STEPS, 8, 2)
+    expected = at_each_step(ka.deconvnet(model, model.layers[-1], activation="gradient"), x)
+    for layer in ("each", encoder.get_layer("each")):
+        assert_close(values(ka.deconvnet(encoder, layer, activation="gradient")(x)), expected)
+    for layer in model.layers[-2:]:
+        with pytest.raises(
+            ValueError, match=r"called at every step.*`keras_adjoint.deconvnet\(distributed.layer, ...\)`"
+        ):
+            ka.deconvnet(encoder, layer)
+        ka.deconvnet(encoder.get_layer("each").layer, layer, activation="gradient")
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("name", ["maxima", "pooling", "flatten", "model"])
+def test_a_mirror_can_be_mirrored(name, tmp_path):
+    make, shape = STOCK[name]
+    x = keras.Input((STEPS, *shape))
+    mirror = ka.mirror(keras.Model(x, L.TimeDistributed(make())(x)))
+    mirror.save(tmp_path / "m.keras")
+    for each in (mirror, keras.saving.load_model(tmp_path / "m.keras")):
+        assert ka.mirror(each).output_shape == each.input_shape
+
+
 # --- untie
 
 STOCK = {
@@ -165,8 +191,10 @@ STOCK = {
 }
 
 
-@pytest.mark.parametrize("name", in_turn(STOCK))
-@pytest.mark.parametrize("to", ["conv_transpose", "conv"])
+UNTIED = [(name, to) for name in STOCK for to in ("conv_transpose", "conv")]
+
+
+@pytest.mark.parametrize(("name", "to"), in_turn(UNTIED, name=" as ".join, backends=lambda case: RARELY_JAX))
 def test_untied(name, to, tmp_path):
     make, shape = STOCK[name]
     x = keras.Input((STEPS, *shape))

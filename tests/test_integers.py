@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers, ops
+from every_layer import layer_classes, uses_of
+from keras import layers, ops, tree
 
 import keras_adjoint as ka
 
@@ -105,3 +106,51 @@ def test_booleans_that_become_floats_are_right():
     matrix = ops.convert_to_numpy(model(np.eye(3, dtype="bool")))
     transpose = ops.convert_to_numpy(ka.adjoint(model)(np.eye(2, dtype="float32")))
     np.testing.assert_allclose(transpose, matrix.T, rtol=1e-6)
+
+
+OF_ONE_TENSOR = {
+    f"{name}, {number}": use
+    for name, layer_class in layer_classes().items()
+    for number, use in enumerate(uses_of(name, layer_class))
+    if use.dtype == "float32" and len(use.arguments(lambda shape: shape)) == 1 and not isinstance(use.inputs, list)
+}
+
+
+@pytest.mark.parametrize("name", OF_ONE_TENSOR)
+@pytest.mark.any_backend
+def test_a_sum_behind_any_layer_that_gives_integers_is_refused(name):
+    use = OF_ONE_TENSOR[name]
+    x = keras.Input(use.inputs, dtype="uint8")
+    layer = use.make()
+    try:
+        first, *_ = tree.flatten(layer(x, **use.keywords))
+        model = keras.Model(x, layers.Add()([first, first]))
+        found = model(np.full((1, *use.inputs), 1, "uint8"))
+    except Exception:
+        return  # Keras has no such model
+    if "int" in keras.backend.standardize_dtype(found.dtype):
+        with pytest.raises(ka.NoRuleError, match="Received: "):
+            ka.adjoint(model)
+        with pytest.raises(ka.NoRuleError, match="Received: "):
+            ka.mirror(model)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+def test_upsampling_of_integers_is_right_or_refused(interpolation):
+    x = keras.Input((2, 2, 1), dtype="uint8")
+    model = keras.Model(x, layers.Rescaling(0.5)(layers.UpSampling2D(2, interpolation=interpolation)(x)))
+    if interpolation == "bilinear":
+        with pytest.raises(ka.NoRuleError, match="Received: UpSampling2D from uint8"):
+            ka.adjoint(model)
+    else:
+        found = ops.convert_to_numpy(ka.adjoint(model)(np.ones((1, 4, 4, 1), "float32")))
+        np.testing.assert_allclose(found, np.full((1, 2, 2, 1), 2.0))
+
+
+@pytest.mark.any_backend
+def test_products_of_integers_that_wrap_around_are_seen_where_there_is_no_rule():
+    x = keras.Input((3,), dtype="uint8")
+    model = keras.Model(x, layers.Lambda(lambda t: ops.cast(20 * t, "float32"))(x))
+    with pytest.raises(ka.NoRuleError, match="of integers of uint8 it gives something else than of floats"):
+        ka.adjoint(model)

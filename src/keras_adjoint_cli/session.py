@@ -23,20 +23,16 @@ class TimedOut(BaseException):
 
 
 @contextmanager
-def session(*, debug: bool = False, timeout: float | None = None, needs_keras: bool = True) -> Iterator[None]:
+def session(*, debug: bool = False, timeout: float | None = None) -> Iterator[None]:
     """Let a command work, and turn every exception into one line and an exit status.
 
     Args:
         debug: Whether to show where exceptions come from.
         timeout: Seconds after which the work is stopped, if any.
-        needs_keras: Whether Keras is imported before.
     """
     try:
-        with printable_output(), time_limit(timeout):
-            if needs_keras:
-                start_keras()
-            with interruptible():
-                yield
+        with printable_output(), time_limit(timeout), interruptible():
+            yield
     except typer.Exit:
         raise
     except KeyboardInterrupt as error:
@@ -65,7 +61,7 @@ def start_keras() -> None:
     if "keras" not in sys.modules:
         check_backend()
     try:
-        with progress("Importing Keras"):
+        with progress("Importing Keras"), not_interruptible():
             import_library()
             keep_tensorflow_out()
     except Exception as error:
@@ -108,10 +104,15 @@ def stop_at_once(signum: int, frame: FrameType | None) -> None:
     os._exit(INTERRUPTED)
 
 
+_stops = False  # whether Ctrl-C ends this process at once, where no file is being written
+
+
 def stop_on_interrupt() -> None:
     """Have Ctrl-C end the process at once, unless it is ignored, as it is in the background."""
+    global _stops
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, stop_at_once)
+        _stops = True
 
 
 @contextmanager
@@ -125,6 +126,19 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, stop_at_once)
+
+
+@contextmanager
+def not_interruptible() -> Iterator[None]:
+    """Inside of `interruptible`, let Ctrl-C end the process at once again."""
+    if not _stops or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, stop_at_once)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # --- the time limit

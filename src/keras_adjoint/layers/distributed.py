@@ -9,7 +9,7 @@ from keras.layers import Layer
 from keras_adjoint.layers.inputs import check_tensors
 from keras_adjoint.layers.sizes import holds_sizes, size_of_call, sizes_of, without_steps
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.layers.wrapped import axes_of_steps
+from keras_adjoint.layers.wrapped import WRAPPERS, axes_of_steps
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.backend import current
 
@@ -150,7 +150,7 @@ def distributed(adjoint: Layer, source: Layer, *, name: str | None = None) -> La
 
 
 def read_sizes_of(adjoint: Layer, wrapper: Layer) -> None:
-    """Have an adjoint of what is inside of a wrapper go by the sizes that the wrapper records."""
+    """Have an adjoint of what is inside of a wrapper, if it is one, go by the sizes that the wrapper records."""
     reader = inmost(adjoint)
-    if isinstance(reader, Tied):
+    if isinstance(reader, Tied) and isinstance(wrapper, WRAPPERS):
         reader.read_sizes_of(wrapper, axes_of_steps(wrapper))

@@ -64,9 +64,16 @@ def _check_integers(probe: Prober, pattern: CallPattern) -> None:
             return probe.function([ops.cast(x, each.dtype) for x, each in zip(xs, pattern.inputs, strict=True)])
 
         other = Prober(typed, probe.shapes, probe.dtype, pattern.samples)
-        xs = [other.generator.integers(0, 5, (other.samples, *shape)) for shape in probe.shapes]
+        pairs = zip(probe.shapes, pattern.inputs, strict=True)
+        xs = [other.generator.integers(*_range(x.dtype), (other.samples, *shape)) for shape, x in pairs]
         what = f"of integers of {' and '.join(x.dtype for x in pattern.inputs)} it gives something else than of floats"
         agree(other(xs), probe(xs), probe.rounding, what)
+
+
+def _range(dtype: str) -> tuple[int, int]:
+    """From where to where integers of a dtype are tried: as far as they go, or as floats hold sums of them."""
+    limits = np.iinfo(dtype) if "int" in dtype else None
+    return (0, 2) if limits is None else (max(int(limits.min), -(2**20)), min(int(limits.max), 2**20) + 1)
 
 
 def variables_of(layer: Layer) -> list[keras.Variable]:

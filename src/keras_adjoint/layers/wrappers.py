@@ -54,6 +54,7 @@ def around(adjoint: Layer, layer: Layer, *, name: str | None = None) -> Layer:
     steps = [one for one in wrappers_of(layer) if isinstance(one, keras.layers.TimeDistributed)]
     for wrapper in reversed(steps):
         adjoint = distributed(adjoint, wrapper, name=name if wrapper is steps[0] else None)
+    read_sizes_of(adjoint, layer)
     return adjoint
 
 

@@ -10,10 +10,12 @@ import keras
 from keras_adjoint.layers.call_pattern import one_or_list
 from keras_adjoint.layers.deconvnet import SelectedFeatures
 from keras_adjoint.models.backward import packed_as
+from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Graph, trace
 from keras_adjoint.models.mirror import check_names
 from keras_adjoint.models.mirror_backward import MirrorBackwardPass
 from keras_adjoint.models.policies import Policies
+from keras_adjoint.models.steps import SamplesToSteps, depth_of_steps
 from keras_adjoint.recursion import deep_recursion
 
 DECONVNET = {
@@ -118,8 +120,14 @@ def graph_up_to(model: keras.Model, layer: keras.layers.Layer | str) -> Graph:
         raise ValueError(f"`deconvnet` takes a model. Received: model={model!r}")
     graph = trace(model)
     for number, call in enumerate(graph.calls):
-        if call.operation is layer or layer in (call.operation.name, call.place, call.place.partition("/")[2]):
-            return Graph(graph.inputs, [call.outputs[0]], graph.calls[: number + 1], graph.input_structure)
+        if is_call_of(call, layer):
+            calls = graph.calls[: number + 1]
+            if depth_of_steps(calls):
+                raise ValueError(
+                    f"`{call.place}` is called at every step, in a model inside of `TimeDistributed`. Take the deconvnet of "
+                    f"that model: `keras_adjoint.deconvnet(distributed.layer, ...)`. Received: layer={call.operation.name!r}"
+                )
+            return Graph(graph.inputs, [call.outputs[0]], calls, graph.input_structure)
     names = [call.operation.name for call in graph.calls]
     wanted = getattr(layer, "name", layer)
     near = difflib.get_close_matches(str(wanted), names) or names[-3:]
@@ -127,6 +135,15 @@ def graph_up_to(model: keras.Model, layer: keras.layers.Layer | str) -> Graph:
         f"`{model.name}` calls no such layer. Its layers are called {', '.join(map(repr, near))} and the like. "
         f"Received: layer={wanted!r}"
     )
+
+
+def is_call_of(call: Call, layer: keras.layers.Layer | str) -> bool:
+    """Whether a call is that of a layer, or the end of that of a `TimeDistributed` around a model."""
+    if call.operation is layer or layer in (call.operation.name, call.place, call.path):
+        return True
+    around, (outer, _, model) = getattr(layer, "name", layer), call.path.rpartition("/")[0].rpartition("/")
+    joins = isinstance(call.operation, SamplesToSteps) and call.operation.name.startswith(f"{model}_steps")
+    return joins and around in (model, f"{outer}/{model}")
 
 
 def data_format_of(graph: Graph) -> str:

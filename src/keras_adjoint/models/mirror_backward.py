@@ -58,8 +58,7 @@ class MirrorBackwardPass(BackwardPass):
         layers = layers_inside(encoder)
         policies.check([call.operation for call in graph.calls] + layers)
         if options.get("records"):
-            calls = [by_all_tensors(call) if policies.make_gradient_of(call) else call for call in graph.calls]
-            graph = replace(graph, calls=calls)
+            graph = by_all_where_gradient(graph, policies)
         super().__init__(graph, taken=[layer.name for layer in layers], **options)
         self.policies = policies
         self.choices: dict[Call, dict[str, Any]] = {}
@@ -169,6 +168,17 @@ class MirrorBackwardPass(BackwardPass):
                 found.remove(id(x))
                 found.add(id(call.outputs[0]))
         return found
+
+
+def by_all_where_gradient(graph: Graph, policies: Policies) -> Graph:
+    """The graph, whose calls act on all that they depend on wherever the policies choose their gradient."""
+
+    def as_chosen(call: Call) -> Call:
+        by_all = by_all_tensors(call)
+        # The predicates of a policy may ask for what other layers do not have, so they are asked about these calls alone.
+        return by_all if by_all is not call and policies.make_gradient_of(call) else call
+
+    return replace(graph, calls=list(map(as_chosen, graph.calls)))
 
 
 def code_tensors(graph: Graph) -> set[int]:

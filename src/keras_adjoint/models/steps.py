@@ -1,5 +1,6 @@
 """Models inside of `TimeDistributed`: in a graph their steps are further samples, between two layers that say so."""
 
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
@@ -13,10 +14,14 @@ from keras_adjoint.ops import Shape, Tensor
 
 
 class Steps(keras.layers.Layer):
-    """A layer that leaves the dtype of its input alone."""
+    """A layer that leaves the dtype of its input alone. A mask, which has steps or none, ends at it."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"autocast": False, **kwargs})
+        self.supports_masking = True
+
+    def compute_mask(self, *inputs: Any, **masks: Any) -> None:
+        return None
 
     def get_config(self) -> dict[str, Any]:
         return dict(super().get_config())  # with an own `get_config`, Keras takes the dtype policy for what it is
@@ -137,3 +142,9 @@ class Calls(list[Call]):
         for passed in self.with_steps:
             x = self.add(self.named(StepsToSamples, f"{layer.name}_samples", x.dtype), place, x, passed)
         return x
+
+
+def depth_of_steps(calls: Sequence[Call]) -> int:
+    """How many axes of steps are samples behind the last of some calls."""
+    kinds = [type(call.operation) for call in calls]
+    return kinds.count(StepsToSamples) - kinds.count(SamplesToSteps)

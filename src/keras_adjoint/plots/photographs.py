@@ -1,26 +1,18 @@
 """Photographs as a model takes them: of its size, in grey or colour, in its range of numbers; and those of scikit-image."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from keras_adjoint.layers.sizes import spatial
 from keras_adjoint.models.graph import Graph
 from keras_adjoint.models.text import size_text
 from keras_adjoint.ops import Shape
+from keras_adjoint.plots.picture_files import open_picture
 
-FORMATS = (
-    "PNG",
-    "JPEG",
-    "WEBP",
-    "GIF",
-    "BMP",
-    "TIFF",
-)  # of the many that Pillow has, some of which start other programs
 LARGEST = 512  # pixels of the longer side, if no size is asked for
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # channels of the model's input
 ALPHA = 3  # the channel of RGBA that says how opaque a pixel is
@@ -44,52 +36,7 @@ def read(file: Path, shape: Shape, data_format: str, longest: int | None = None)
         ValueError: If the file is no picture, or the model takes none.
     """
     mode_for(shape, data_format)
-    if not file.exists():
-        raise ValueError(f"There is no file {file}.")
-    if not file.is_file():
-        raise ValueError(f"{file} is {'a folder' if file.is_dir() else 'a device'}, not a picture.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "error", Image.DecompressionBombWarning
-            )  # beyond which Pillow finds pictures too large
-            with Image.open(file, formats=FORMATS) as opened:
-                picture = ImageOps.exif_transpose(opened)
-        picture = with_white(picture, opened.format)
-    except Exception as error:
-        raise ValueError(f"{file} cannot be read as a picture: {reason_of(error)}.") from error
-    return fitted(picture, shape, data_format, longest)
-
-
-def reason_of(error: Exception) -> str:
-    """What is wrong with a picture, in a clause."""
-    if isinstance(error, UnidentifiedImageError):
-        return f"it is none of the formats {', '.join(FORMATS)}, or only a part of one"
-    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
-        return f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller first"
-    return (str(error).partition("\n")[0] or type(error).__name__).rstrip(".")
-
-
-def with_white(picture: Image.Image, file_format: str | None = None) -> Image.Image:
-    """A picture that says what is white: 255, or 1 in mode F, which pictures of 16 bits and of floats are given.
-
-    Pillow itself would cut off what is larger than 255, and make 0 of fractions.
-
-    Raises:
-        ValueError: If its numbers do not say which of them is white.
-    """
-    if not picture.mode.startswith(("I", "F")):
-        return picture
-    numbers = np.asarray(picture, "float64")
-    is_fraction = picture.mode.startswith("F")
-    if picture.mode == "I" and file_format != "PNG":
-        raise ValueError("it has 32 bits, and none of them says what is white; store it in 8 or 16 bits")
-    white = 1 if is_fraction else 2**16 - 1
-    if not np.isfinite(numbers).all():
-        raise ValueError("some of its numbers are not finite")
-    if not (numbers.min() >= 0 and numbers.max() <= white):
-        raise ValueError(f"its numbers go from {numbers.min():g} to {numbers.max():g}, and not from 0 to {white}")
-    return Image.fromarray((numbers / white).astype("float32"))
+    return fitted(open_picture(file), shape, data_format, longest)
 
 
 def fitted(picture: Image.Image, shape: Shape, data_format: str, longest: int | None = None) -> np.ndarray:

@@ -8,7 +8,7 @@ import typer
 
 from keras_adjoint_cli.errors import Unusable
 from keras_adjoint_cli.options import AsJson, Debug, Force, Limit, ModelFile, Modules, Timeout, layers, policies
-from keras_adjoint_cli.session import session
+from keras_adjoint_cli.session import session, start_keras
 
 EXAMPLES = (
     "deconv model.keras photo.jpg --layer conv4 -o seen.png",
@@ -117,27 +117,32 @@ def deconv(
         for module in ("matplotlib", "PIL"):
             if importlib.util.find_spec(module) is None:
                 raise Unusable('Pictures need matplotlib: pip install "keras-adjoint[plot]"')
+        from keras_adjoint_cli.files.inputs import check_files
+
+        check_files(file, output, FORMATS, force=force, pictures=[photograph])
+        start_keras()
         from keras_adjoint.plots.figures import own_settings
         from keras_adjoint_cli.actions.deconv import project
         from keras_adjoint_cli.console import print_json
-        from keras_adjoint_cli.files.destination import check_output, written
+        from keras_adjoint_cli.files.destination import written
         from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.deconv import as_data, draw, show
+        from keras_adjoint_cli.progress import progress
 
-        check_output(output, inputs=[file, photograph], suffixes=FORMATS, force=force)
         model = load(file, modules, read_limits(limit), runs=True)
-        seen = project(
-            model,
-            photograph,
-            layer,
-            strongest=strongest,
-            channel=channel,
-            texts=policy or (),
-            limits=limits,
-            size=size,
-        )
-        with own_settings(), written(output) as beside:
+        with progress("Projecting features"):
+            seen = project(
+                model,
+                photograph,
+                layer,
+                strongest=strongest,
+                channel=channel,
+                texts=policy or (),
+                limits=limits,
+                size=size,
+            )
+        with own_settings(), written(output) as beside, progress("Drawing"):
             draw(beside, seen, file.stem)
         if as_json:
             print_json(as_data(file, photograph, output, seen))

@@ -8,7 +8,7 @@ import typer
 
 from keras_adjoint_cli.errors import Unusable
 from keras_adjoint_cli.options import AsJson, Debug, Timeout
-from keras_adjoint_cli.session import session
+from keras_adjoint_cli.session import session, start_keras
 
 EXAMPLES = ("demo", "demo --out pictures --steps 3000", "demo --json")
 
@@ -41,6 +41,7 @@ def demo(
         for module, package in (("skimage", "scikit-image"), ("matplotlib", "matplotlib")):
             if importlib.util.find_spec(module) is None:
                 raise Unusable(f'The demo needs {package}: pip install "keras-adjoint[demo]"')
+        start_keras()
         from keras_adjoint.demo.job import as_data, run
         from keras_adjoint.plots.figures import own_settings
         from keras_adjoint_cli.console import make_console, print_json

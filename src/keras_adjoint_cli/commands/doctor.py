@@ -86,7 +86,7 @@ def doctor(
     Exit status: 2 if a file cannot be used, though the others are examined; else 1 if there are errors or warnings, or, with
     --strict, notes; else 0. With --fix it is about what is left in the repaired copies.
     """
-    with session(debug=debug, timeout=timeout, needs_keras=False):
+    with session(debug=debug, timeout=timeout):
         from keras_adjoint_cli.actions.doctor import examine_all, exit_status, files_in
         from keras_adjoint_cli.console import print_json
         from keras_adjoint_cli.files.limits import read_limits

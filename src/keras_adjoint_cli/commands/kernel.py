@@ -96,7 +96,7 @@ def kernel(
 
     Exit status: 0 if the output was written; 2 if a file or an option cannot be used, and nothing is written.
     """
-    with session(debug=debug, timeout=timeout, needs_keras=False):
+    with session(debug=debug, timeout=timeout):
         from keras_adjoint_cli.actions.kernel import Plan, rearrange
         from keras_adjoint_cli.console import print_json
         from keras_adjoint_cli.files.arrays import SUFFIXES, check_suffix, read, write

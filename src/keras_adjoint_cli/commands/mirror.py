@@ -7,7 +7,7 @@ import typer
 
 from keras_adjoint_cli.options import AsJson, Code, Debug, Force, Limit, Modules, Timeout
 from keras_adjoint_cli.options import policies as complete_policy
-from keras_adjoint_cli.session import session
+from keras_adjoint_cli.session import session, start_keras
 
 EXAMPLES = (
     "mirror encoder.keras -o decoder.keras",
@@ -83,15 +83,17 @@ def mirror(
     mirrored. After 1 and 2 nothing is written.
     """
     with session(debug=debug, timeout=timeout):
+        from keras_adjoint_cli.files.inputs import check_files
+
+        check_files(file, output, [".keras"], force=force)
+        start_keras()
         from keras_adjoint_cli.actions.encoder import encoder_of
         from keras_adjoint_cli.actions.mirror import make, write
         from keras_adjoint_cli.console import print_json
-        from keras_adjoint_cli.files.destination import check_output
         from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.mirror import as_data, show
 
-        check_output(output, inputs=[file], suffixes=[".keras"], force=force)
         encoder = encoder_of(load(file, modules, read_limits(limit)), code)
         mirrored = make(encoder, policy or (), autoencoder=autoencoder, untie=untie)
         figures = write(mirrored.model, output, autoencoder=autoencoder and not untie)

@@ -11,7 +11,7 @@ from keras_adjoint_cli.commands.deconv import Limits
 from keras_adjoint_cli.commands.mirror import Policy
 from keras_adjoint_cli.errors import Unusable
 from keras_adjoint_cli.options import AsJson, Code, Debug, Force, Limit, ModelFile, Modules, Timeout
-from keras_adjoint_cli.session import session
+from keras_adjoint_cli.session import session, start_keras
 
 EXAMPLES = (
     "report model.keras -o report.html",
@@ -63,16 +63,18 @@ def report(
         for module in ("jinja2", "PIL"):
             if importlib.util.find_spec(module) is None:
                 raise Unusable('Reports need jinja2 and Pillow: pip install "keras-adjoint[cli]"')
+        from keras_adjoint_cli.files.inputs import check_files
+
+        check_files(file, output, [".html", ".htm"], force=force, pictures=images or [])
+        start_keras()
         from keras_adjoint_cli.actions.encoder import encoder_of
         from keras_adjoint_cli.actions.report import make, write
         from keras_adjoint_cli.console import print_json
-        from keras_adjoint_cli.files.destination import check_output
         from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.report import as_data, show
 
         pictures = images or []
-        check_output(output, inputs=[file, *pictures], suffixes=[".html", ".htm"], force=force)
         encoder = encoder_of(load(file, modules, read_limits(limit), runs=True), code)
         facts = make(encoder, file, pictures, texts=policy or (), limits=limits)
         size = write(facts, output)

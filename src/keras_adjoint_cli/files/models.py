@@ -18,6 +18,7 @@ from keras_adjoint_cli.files.budget import Budget
 from keras_adjoint_cli.files.configs import check_config
 from keras_adjoint_cli.files.limits import Limits
 from keras_adjoint_cli.files.source import check_source, warnings_of_success
+from keras_adjoint_cli.progress import progress
 
 LEGACY = (".h5", ".hdf5")
 START = 16  # bytes of a file that say what it is
@@ -55,7 +56,12 @@ def load(
     check_file(file)
     budget = Budget(file, limits or Limits())
     try:
-        with contextlib.redirect_stdout(sys.stderr), without_code_from_files(), warnings_of_success():
+        with (
+            progress(f"Loading {file.name}"),
+            contextlib.redirect_stdout(sys.stderr),
+            without_code_from_files(),
+            warnings_of_success(),
+        ):
             import_modules(modules or ())
             check_config(file, budget.read_config(), budget.limits, modules or ())
             with budget.held():

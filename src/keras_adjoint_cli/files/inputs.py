@@ -1,0 +1,30 @@
+"""The files that a command is to read and write, looked at before Keras is imported and a model is loaded."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from keras_adjoint_cli.errors import unusable
+from keras_adjoint_cli.files.destination import check_output
+from keras_adjoint_cli.files.source import check_source
+
+MODEL = "a Keras model, which is one file, whose name ends in .keras or .h5"
+
+
+def check_files(
+    model: Path,
+    output: Path | None = None,
+    suffixes: Sequence[str] = (),
+    *,
+    force: bool = False,
+    pictures: Sequence[Path] = (),
+) -> None:
+    """Raise an `Unusable` if the model or a picture cannot be read, or the output may not or cannot be written."""
+    check_source(model, MODEL)
+    if output is not None:
+        check_output(output, inputs=[model, *pictures], suffixes=suffixes, force=force)
+    if pictures:
+        from keras_adjoint.plots.picture_files import open_picture
+
+        with unusable(ValueError):
+            for picture in pictures:
+                open_picture(picture)
