@@ -86,6 +86,13 @@ def test_names_in_every_command(named):
         assert not any(line.startswith("forged") for line in result.output.splitlines()), (command, result.output)
 
 
+def test_a_report_turns_no_line_around_and_runs_nothing(named):
+    out = named / "page.html"
+    assert run("report", named / f"{EVIL}.keras", "-o", out, "--force").exit_code == 0
+    page = out.read_text(encoding="utf-8")
+    assert is_harmless(page) and "forged row" in page and "\\u202e" in page
+
+
 def test_json_stays_exact(named):
     result = run("inspect", named / f"{EVIL}.keras", "--json")
     assert is_harmless(result.stdout)

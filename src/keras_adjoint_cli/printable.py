@@ -13,6 +13,8 @@ def printable(text: str, kept: str = KEPT) -> str:
     r"""A text with every control and formatting character as Python writes it, such as `\x1b` and `\u202e`."""
     if text.isprintable():
         return text
+    if "\n" in kept and "\n" in text:  # most lines of a long text are printable
+        return "\n".join(printable(line, kept) for line in text.split("\n"))
     return "".join(
         one if one.isprintable() or one in kept or one in SPACES else one.encode("unicode_escape").decode()
         for one in text

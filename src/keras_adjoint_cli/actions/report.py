@@ -17,6 +17,7 @@ from keras_adjoint_cli.actions.encoder import advice
 from keras_adjoint_cli.errors import unusable
 from keras_adjoint_cli.files.destination import written
 from keras_adjoint_cli.policy_options import choices_from, policies_from, read_settings
+from keras_adjoint_cli.printable import printable
 from keras_adjoint_cli.progress import progress
 
 
@@ -60,5 +61,5 @@ def finding(name: str, layer: Layer, advance: Callable[[], None]) -> LayerCheck:
 def write(facts: Facts, file: Path) -> int:
     """Write the page in full or not at all, and return its size in bytes."""
     with written(file) as beside:
-        beside.write_text(page_about(facts), encoding="utf-8")
+        beside.write_text(printable(page_about(facts)), encoding="utf-8")
         return beside.stat().st_size
