@@ -403,3 +403,13 @@ def test_two_inputs_are_not_shown_a_picture():
     one, two = keras.Input((4,)), keras.Input((4,))
     model = keras.Model([one, two], layers.Add()([layers.Dense(3)(one), layers.Dense(3)(two)]))
     assert "the model has 2 inputs" in Read(page(model)).text
+
+
+def test_of_a_long_signal_the_middle_is_drawn():
+    """All of it would be a block of colour."""
+    image = keras.Input((5000, 1))
+    model = keras.Model(image, layers.Conv1D(2, 9, strides=4, name="conv")(image))
+    (reconstruction,) = facts_about(model, []).reconstructions
+    for panel in reconstruction.panels:
+        assert panel.caption.endswith("positions 2,300 to 2,700 of 5,000")
+        assert all(len(curve.split()) == 400 for curve in panel.curves)
