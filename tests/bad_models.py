@@ -225,11 +225,12 @@ def models():
         (pickle.dumps({"a": 1}, 4), "a pickle"),
         (pickle.dumps({"a": 1}, 5), "a pickle"),
     ):
-        yield f"{what}, {len(start)}", Bad("model.keras", start, f"{NOT_A_MODEL} but {what}")
+        yield f"{what} that begins with {start[:3]!r}", Bad("model.keras", start, f"{NOT_A_MODEL} but {what}")
     yield "TFLite", Bad("model.tflite", b"\x1c\0\0\0TFL3" + bytes(9), "model.tflite")
     yield "ONNX", Bad("model.onnx", b"\x08\x0d\x12\x00", "model.onnx")
-    for length in (5, 40, len(whole) // 2, len(whole) - 100):
-        yield f"the first {length} bytes", Bad("model.keras", whole[:length], "its end is missing")
+    lengths = {"first bytes": 5, "first line": 40, "first half": len(whole) // 2, "most": len(whole) - 100}
+    for part, length in lengths.items():
+        yield f"the {part} of a file", Bad("model.keras", whole[:length], "its end is missing")
     yield "another ending", Bad("model.h5", whole, "Rename it, so that it ends in .keras")
     yield "HDF5 with another ending", Bad("model.keras", good(".h5"), "Rename it, so that it ends in .h5")
     yield (

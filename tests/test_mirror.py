@@ -91,7 +91,9 @@ def test_layers_are_named_after_what_they_undo():
     )
     names = [layer.name for layer in ka.mirror(encoder).layers]
     assert names == ["from_flat", "flat_adjoint", "norm_mirror", "first_activation", "first_adjoint"]
-    assert ka.mirror(encoder).name == "encoder_mirror" and ka.autoencoder(encoder).name == "encoder_autoencoder"
+    encoder.name = "spelled"
+    assert [ka.mirror(encoder).name for _ in range(2)] == ["spelled_mirror", "spelled_mirror_1"]
+    assert ka.autoencoder(encoder).name == "spelled_autoencoder"
     assert ka.mirror(encoder, name="decoder").name == "decoder"
 
 

@@ -69,7 +69,7 @@ class LinearMap(ABC):
 
     @property
     def precision(self) -> str:
-        """The dtype of norms and matrices: float64 if the operator computes in that, else float32."""
+        """What norms and matrices are computed in, float64 if the operator computes in that and else float32."""
         return "float64" if self.dtype == "float64" else "float32"
 
     def apply_to_rows(self, rows: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class Lipschitz(keras.layers.Wrapper):
                     f"Received: activation={getattr(layer.activation, '__name__', layer.activation)!r}, {describe(layer)}"
                 )
             self.activation_constant = found
-        self.__dict__["_operators"] = {}  # past Keras, which would track what is in it
+        vars(self)["_operators"] = {}  # past Keras, which would track what is in it
 
     def factor(self, shape: Shape) -> Tensor:
         """What the kernel is multiplied by for inputs of a shape, batch axis included: a scalar tensor."""
