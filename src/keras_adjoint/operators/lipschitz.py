@@ -62,7 +62,7 @@ class Lipschitz(keras.layers.Wrapper):
                     f"Received: activation={getattr(layer.activation, '__name__', layer.activation)!r}, {describe(layer)}"
                 )
             self.activation_constant = found
-        vars(self)["_operators"] = {}  # past Keras, which would track what is in it
+        self.__dict__["operators"] = {}  # past Keras, which would track what is in it
 
     def factor(self, shape: Shape) -> Tensor:
         """What the kernel is multiplied by for inputs of a shape, batch axis included: a scalar tensor."""
@@ -74,7 +74,7 @@ class Lipschitz(keras.layers.Wrapper):
         from keras_adjoint.operators.layer_operator import layer_operator  # imported lazily
 
         taken = tuple(EVERY_SIZE if size is None else int(size) for size in shape[1:])
-        operators: dict[Shape, Operator] = self._operators
+        operators: dict[Shape, Operator] = self.operators
         if taken not in operators:
             operators[taken] = layer_operator(self.layer, taken, linear_part=True)
         return operators[taken]
