@@ -167,6 +167,8 @@ def test_an_adjoint_is_the_transposed_operator():
         (lambda a, d: a @ a, ka.SizeError, "A takes what B gives"),
         (lambda a, d: a + a.T, ka.SizeError, "terms of a sum"),
         (lambda a, d: a * [1, 2], ValueError, "one real number"),
+        (lambda a, d: a * float("nan"), ValueError, "finite number"),
+        (lambda a, d: ka.identity(-1), ka.SizeError, "positive sizes"),
         (lambda a, d: a * True, ValueError, "one real number"),
         (lambda a, d: a @ np.ones((2, 3)), ka.SizeError, r"takes batches of \(5, 2\)"),
         (lambda a, d: a @ np.ones((2, 5, 2), "complex64"), ValueError, "real numbers"),

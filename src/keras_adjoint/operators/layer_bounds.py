@@ -14,7 +14,6 @@ from keras_adjoint.layers.conv_transpose import AdjointConvTranspose
 from keras_adjoint.layers.dense import AdjointDense, AdjointEinsumDense, AdjointEmbedding
 from keras_adjoint.layers.depthwise import AdjointDepthwiseConv, AdjointSeparableConv
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling
-from keras_adjoint.layers.kernel import read_kernel
 from keras_adjoint.layers.merge import AdjointConcatenate, AdjointSum, weights_of
 from keras_adjoint.layers.norm import AdjointScaling
 from keras_adjoint.layers.pooling import AdjointAveragePooling
@@ -28,6 +27,7 @@ from keras_adjoint.operators.operator import ABOVE
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.geometry import convolution_of
+from keras_adjoint.ops.precision import epsilon
 
 BoundRule = Callable[[Any, Space, Space], Any]
 Rule = TypeVar("Rule", bound=BoundRule)
@@ -62,9 +62,14 @@ def rule_of(layer: keras.layers.Layer) -> BoundRule | None:
     return next((RULES[each] for each in type(layer).__mro__ if each in RULES), None)
 
 
+def rounding_of(dtype: str) -> float:
+    """By how much the rounding of what a layer takes and gives may lengthen it; 1 but for half precision."""
+    return 1 + 2 * epsilon(dtype) if dtype in ("bfloat16", "float16") else 1.0
+
+
 def _kernel(layer: Tied, name: str | None = None) -> Tensor:
-    """The kernel as it is stored, whatever the layer computes in, in float32 at least."""
-    kernel = ops.convert_to_tensor(read_kernel(layer.source, name or layer.kernel_name))
+    """The kernel as the layer computes with it, in half precision rounded to that; in float32 at least."""
+    kernel = layer.read(name)
     return kernel if keras.backend.standardize_dtype(kernel.dtype) == "float64" else ops.cast(kernel, "float32")
 
 
@@ -91,9 +96,14 @@ def _of_depthwise_convolution(layer: AdjointDepthwiseConv, taken: Space, given: 
 
 @bound_rule(AdjointSeparableConv)
 def _of_separable_convolution(layer: AdjointSeparableConv, taken: Space, given: Space) -> Tensor:
-    """The two are one convolution with the product of their kernels."""
+    """The two are one convolution with the product of their kernels, unless what is between them is rounded."""
     *taps, channels, multiplier = (depthwise := _kernel(layer)).shape
-    pointwise = ops.reshape(_kernel(layer, "pointwise_kernel"), (channels, multiplier, -1))
+    pointwise = ops.reshape(_kernel(layer, "pointwise_kernel"), (channels * multiplier, -1))
+    if rounding_of(layer.compute_dtype) > 1:
+        return (
+            _of_depthwise_convolution(layer, taken, given) * matrix_bound(pointwise) * rounding_of(layer.compute_dtype)
+        )
+    pointwise = ops.reshape(pointwise, (channels, multiplier, -1))
     kernel = ops.sum(ops.expand_dims(depthwise, -1) * pointwise, axis=-2)
     return convolution_bound(kernel, replace(layer.convolution(_sizes(layer, taken)), groups=1))
 

@@ -19,7 +19,7 @@ from keras_adjoint.layers.tied import call_at_inference
 from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.operators.asked_size import recorded_templates, sizes_meant
 from keras_adjoint.operators.eigenvalues import matrix_bound
-from keras_adjoint.operators.layer_bounds import rule_of
+from keras_adjoint.operators.layer_bounds import rounding_of, rule_of
 from keras_adjoint.operators.operator import Operator
 from keras_adjoint.operators.space import LEAF, Space
 from keras_adjoint.ops import Shape, Tensor
@@ -70,7 +70,8 @@ class LayerOperator(Operator):
             made, taken, given = self.forward, given, taken
         rule = rule_of(made)
         found = None if rule is None else rule(made, taken, given)
-        return found if found is not None else self.bounded_by_matrix()
+        found = found if found is not None else self.bounded_by_matrix()
+        return found * rounding_of(self.dtype)
 
     def bounded_by_matrix(self) -> Tensor:
         """By the matrix, where nothing else is known."""

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_adjoint.errors import NoRuleError
@@ -47,7 +48,7 @@ class Lipschitz(keras.layers.Wrapper):
     """
 
     def __init__(self, layer: keras.layers.Layer, constant: float = 1.0, **kwargs: Any) -> None:
-        is_number = isinstance(constant, (int, float)) and not isinstance(constant, bool)
+        is_number = isinstance(constant, (int, float, np.integer, np.floating)) and not isinstance(constant, bool)
         if not is_number or not 0 < constant < float("inf"):
             raise ValueError(f"The Lipschitz constant is a positive number. Received: constant={constant!r}")
         super().__init__(layer, **kwargs)

@@ -1,5 +1,6 @@
 """`Operator`: a linear map that is combined as matrices are, with its norms; products, sums, multiples and the identity."""
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import Any
@@ -313,6 +314,8 @@ class Scaled(Operator):
             )
         if isinstance(factor, (int, float, np.generic, np.ndarray)):
             factor = float(factor)
+            if not math.isfinite(factor):
+                raise ValueError(f"An operator is multiplied by a finite number. Received: {factor}")
             if isinstance(operator, Scaled) and isinstance(operator.factor, float):
                 return cls.of(operator.operator, operator.factor * factor)
         return operator if isinstance(factor, float) and factor == 1 else cls(operator, factor)

@@ -126,7 +126,7 @@ class Space:
 def _checked(shape: Any) -> tuple[int, ...]:
     sizes = tuple(shape) if isinstance(shape, (list, tuple)) else (shape,)
     integers = [as_integer(size) for size in sizes]
-    if not all(integers):
+    if not all(size and size > 0 for size in integers):
         raise SizeError(
             f"The shape of an operator's tensors has known, positive sizes, without the batch axis. Pass them as `size`. "
             f"Received: {shape}"
