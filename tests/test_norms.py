@@ -217,3 +217,45 @@ def test_nothing_is_lengthened_beyond_the_bound_in_half_precision(dtype, constan
             found = np.linalg.norm(ops.convert_to_numpy(ops.cast(y, "float32")))
             assert found <= most * np.linalg.norm(right), (layer, most)
         assert number(operator.norm()) <= 1.02 * number(operator.bound())
+
+
+def models():
+    """Linear models whose calls are bounded in every way there is."""
+    x = keras.Input((8, 3))
+    yield keras.Model(x, layers.Multiply()([layers.Dense(2)(x), np.full((1, 8, 2), 3.0, "float32")]))  # constants
+    yield keras.Model(x, [2.0 * x[:, ::3], ops.split(x, 2, axis=1)[1] + ops.split(x, 2, axis=1)[0]])  # operations
+    yield keras.Model(x, layers.Lambda(lambda x: x[:, 1:] - x[:, :-1])(x))
+    inner = keras.Sequential([x, layers.Conv1D(4, 3, strides=2), layers.Reshape((12,))])
+    steps = keras.Input((2, 8, 3))
+    yield keras.Model(steps, layers.TimeDistributed(inner)(steps))
+    yield ka.mirror(inner, bias="none")  # adjoints that are called with a size
+    yield ka.adjoint(inner)
+
+
+@pytest.mark.any_backend
+def test_bounds_of_models_hold_whatever_they_call():
+    activated = keras.Sequential(
+        [keras.Input((8, 3)), layers.Conv1D(4, 3, activation="relu"), layers.ReLU(), layers.Dense(2)]
+    )
+    for operator in [ka.operator(activated, linear_part=True), *map(ka.operator, models())]:
+        largest = np.linalg.norm(operator.to_matrix().astype("float64"), 2)
+        for each in (operator, operator.T):
+            assert largest <= number(each.bound()) <= 4 * largest, operator
+
+
+@pytest.mark.any_backend
+def test_a_call_without_a_rule_whose_matrix_is_large_has_no_bound():
+    x = keras.Input((3000,))
+    with pytest.raises(ka.NoRuleError, match="too large.*Received: a call of type Lambda"):
+        ka.operator(keras.Model(x, layers.Lambda(lambda x: -x)(x))).bound()
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("scale", [1e-18, 1e18])
+def test_bounds_neither_overflow_nor_vanish(scale):
+    for name in ("causal", "dense"):
+        layer = layer_of(name)
+        operator = ka.operator(layer)
+        before = number(operator.bound())
+        layer.kernel.assign(scale * layer.kernel)
+        assert number(operator.bound()) == pytest.approx(scale * before, rel=1e-5)

@@ -7,11 +7,10 @@ from keras import ops
 from keras.layers import Layer
 
 from keras_adjoint.layers.inputs import check_tensors
-from keras_adjoint.layers.sizes import holds_sizes, size_of_call, sizes_of, without_steps
-from keras_adjoint.layers.tied import Tied
+from keras_adjoint.layers.sizes import holds_sizes, sizes_of, without_steps
+from keras_adjoint.layers.tied import Tied, with_size
 from keras_adjoint.layers.wrapped import WRAPPERS, axes_of_steps
 from keras_adjoint.ops import Shape, Tensor
-from keras_adjoint.ops.backend import current
 
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")
@@ -43,21 +42,14 @@ class DistributedAdjoint(keras.layers.TimeDistributed):
         self.built = True  # around an adjoint there is nothing to build
 
     def __call__(self, y: Any, *args: Any, **kwargs: Any) -> Any:
-        check_tensors(inmost(self), y)
+        check_tensors(innermost(self), y)
         axes = len(getattr(y, "shape", (None,) * 3))
         if axes < 3:
             raise ValueError(
                 f"`{self.name}` takes a tensor with an axis of steps behind that of the batch, and what `{self.layer.name}` "
                 f"takes at each step. Received: a tensor of shape {tuple(y.shape)}"
             )
-        is_symbolic = isinstance(y, keras.KerasTensor)
-        if kwargs.get("output_size") is not None:
-            size = size_of_call(kwargs["output_size"])
-            kwargs["output_size"] = size if is_symbolic or size is None else current().static(size)
-        if kwargs.get("output_size") is None and is_symbolic and self.needs_output_size:
-            size = self.size_for_graph(y)  # the one that is known now is written into the graph
-            kwargs = kwargs if size is None else {**kwargs, "output_size": size}
-        return super().__call__(y, *args, **kwargs)
+        return super().__call__(y, *args, **with_size(self, y, kwargs))
 
     def call(self, y: Tensor, output_size: Any = None, switches: Tensor | None = None) -> Tensor:
         shape = ops.shape(y)
@@ -93,7 +85,7 @@ class DistributedAdjoint(keras.layers.TimeDistributed):
     @property
     def axes_of_x(self) -> int | None:
         """How many axes there are in a whole shape of Aᵀ y; `None` if that is not known."""
-        rank = getattr(inmost(self.layer), "rank", None)
+        rank = getattr(innermost(self.layer), "rank", None)
         return None if rank is None else int(rank) + 2 + axes_of_steps(self)
 
     @property
@@ -132,7 +124,7 @@ def step_of(x: keras.KerasTensor) -> keras.KerasTensor:
     return keras.KerasTensor((None, *x.shape[2:]), x.dtype)
 
 
-def inmost(layer: Any) -> Any:
+def innermost(layer: Any) -> Any:
     """The adjoint layer inside of all axes of steps; a layer without any is that layer itself."""
     while isinstance(layer, DistributedAdjoint):
         layer = layer.layer
@@ -151,6 +143,6 @@ def distributed(adjoint: Layer, source: Layer, *, name: str | None = None) -> La
 
 def read_sizes_of(adjoint: Layer, wrapper: Layer) -> None:
     """Have an adjoint of what is inside of a wrapper, if it is one, go by the sizes that the wrapper records."""
-    reader = inmost(adjoint)
+    reader = innermost(adjoint)
     if isinstance(reader, Tied) and isinstance(wrapper, WRAPPERS):
         reader.read_sizes_of(wrapper, axes_of_steps(wrapper))

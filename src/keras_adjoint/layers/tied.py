@@ -87,14 +87,10 @@ class Tied(keras.layers.Layer):
         is_symbolic = isinstance(y, keras.KerasTensor)
         if is_symbolic and self.tied and calls_of(self) and self.source.weights:
             warn_behind_copy(self, self.source, y)
-        if kwargs.get("output_size") is not None:
-            size = size_of_call(kwargs["output_size"])
-            kwargs["output_size"] = size if is_symbolic or size is None else current().static(size)
-        if kwargs.get("output_size") is None and is_symbolic and self.needs_output_size:
-            # The size that is known now is written into the graph: the source may record others later.
-            check_symbolic(self, y)
-            size = self.size_for_graph(y)
-            kwargs = kwargs if size is None else {**kwargs, "output_size": size}
+        if kwargs.get("output_size") is not None or (is_symbolic and self.needs_output_size):
+            if is_symbolic:
+                check_symbolic(self, y)
+            kwargs = with_size(self, y, kwargs)
         return super().__call__(*args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -249,6 +245,17 @@ def name_after(source: keras.layers.Layer, adjoint: Tied, name: str | None) -> s
             found = base if number == 1 else f"{base}_{number - 1}"
         taken[found] = adjoint
     return found
+
+
+def with_size(layer: Any, y: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The keywords of a call of an adjoint layer, with the `output_size` as Keras takes it, or as the graph records it."""
+    is_symbolic, size = isinstance(y, keras.KerasTensor), size_of_call(kwargs.get("output_size"))
+    if size is None and is_symbolic and layer.needs_output_size:
+        # The size that is known now is written into the graph: the source may record others later.
+        size = layer.size_for_graph(y)
+    elif size is not None and not is_symbolic:
+        size = current().static(size)
+    return kwargs if size is None and "output_size" not in kwargs else {**kwargs, "output_size": size}
 
 
 def linear_part(layer: keras.layers.Layer) -> Callable[[Any], Any]:

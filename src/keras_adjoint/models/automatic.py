@@ -17,8 +17,9 @@ from keras_adjoint.models.calls import Call
 
 
 def pattern_of(call: Call) -> CallPattern:
-    """How the layer of a call is called there."""
-    return pattern_of_node(call_of(call.outputs[0]), call.operation.compute_dtype)
+    """How the layer or operation of a call is called there, without its masks."""
+    dtype = getattr(call.operation, "compute_dtype", None) or call.outputs[0].dtype
+    return pattern_of_node(call_of(call.outputs[0]), dtype)
 
 
 def is_automatic(call: Call) -> bool:

@@ -6,7 +6,7 @@ import keras
 
 from keras_adjoint.keras_internals import layers_inside, own_variables, shared_while_saving
 from keras_adjoint.layers.copying import copying
-from keras_adjoint.layers.distributed import inmost
+from keras_adjoint.layers.distributed import innermost
 from keras_adjoint.layers.sharing import copy_values, read_config
 from keras_adjoint.layers.tied import Tied
 
@@ -33,7 +33,7 @@ def is_tied(a: keras.layers.Layer, b: keras.layers.Layer | None = None) -> bool:
     """
     if b is not None:
         return _reads(a, _own_variables(b)) or _reads(b, _own_variables(a))
-    adjoint = inmost(a)
+    adjoint = innermost(a)
     if isinstance(adjoint, Tied):
         return adjoint.tied
     return _reads(a, _own_variables(a))

@@ -34,7 +34,7 @@ CONSTANTS: dict[str, float] = {
     "sparse_sigmoid": 0.5,
     "squareplus": 1.0,
     "leaky_relu": 1.0,
-    "softmax": 1.0,
+    "softmax": 0.5,
 }
 
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_adjoint.operators.eigenvalues import largest_eigenvalue_bound
+from keras_adjoint.operators.eigenvalues import largest_eigenvalue_bound, scaled
 from keras_adjoint.operators.symbol import grids_of
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.geometry import Convolution
@@ -30,8 +30,8 @@ def convolution_bound(kernel: Tensor, convolution: Convolution) -> Tensor:
     """
     *taps, channels, filters = map(int, kernel.shape)
     groups = convolution.groups
-    kernel = ops.reshape(kernel, (math.prod(taps), channels, groups, filters // groups))
-    return ops.minimum(_by_symbol(kernel, convolution), _by_absolute_values(kernel, convolution))
+    kernel, scale = scaled(ops.reshape(kernel, (math.prod(taps), channels, groups, filters // groups)))
+    return scale * ops.minimum(_by_symbol(kernel, convolution), _by_absolute_values(kernel, convolution))
 
 
 def _by_symbol(kernel: Tensor, convolution: Convolution) -> Tensor:

@@ -41,6 +41,12 @@ def largest_eigenvalue_bound(real: Tensor, imaginary: Tensor | None = None) -> T
 _SMALLEST = 1e-30  # added to squares, so that zeros have a derivative
 
 
+def scaled(kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """(the kernel over the largest of its absolute values, that value): what is squared may not overflow, nor vanish."""
+    scale = ops.maximum(ops.stop_gradient(ops.max(ops.abs(kernel))), _SMALLEST)
+    return kernel / scale, scale
+
+
 def matrix_bound(matrix: Tensor) -> Tensor:
     """A number that is not below the norm of a matrix, and differentiable by it; for a stack of matrices one each.
 
@@ -50,7 +56,11 @@ def matrix_bound(matrix: Tensor) -> Tensor:
     Returns:
         Tensor of shape `(...)`.
     """
-    matrix = matrix if matrix.shape[-2] <= matrix.shape[-1] else ops.swapaxes(matrix, -1, -2)
+    matrix, scale = scaled(matrix if matrix.shape[-2] <= matrix.shape[-1] else ops.swapaxes(matrix, -1, -2))
     rows, depth = matrix.shape[-2:]
     squared = largest_eigenvalue_bound(matrix @ ops.swapaxes(matrix, -1, -2))
-    return ops.sqrt(squared) * (1 + epsilon(keras.backend.standardize_dtype(matrix.dtype)) * rows**0.5 * (depth + rows))
+    return (
+        scale
+        * ops.sqrt(squared)
+        * (1 + epsilon(keras.backend.standardize_dtype(matrix.dtype)) * rows**0.5 * (depth + rows))
+    )

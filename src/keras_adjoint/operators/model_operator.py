@@ -10,14 +10,19 @@ from keras import ops, tree
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import numpy_operations
+from keras_adjoint.layers.applied_operation import AppliedOperation
 from keras_adjoint.layers.options import boolean
 from keras_adjoint.layers.registry import class_with_rule
+from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.adjoint import adjoint
-from keras_adjoint.models.automatic import is_automatic
+from keras_adjoint.models.automatic import is_automatic, pattern_of
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import trace
+from keras_adjoint.models.policies import calls_activation
+from keras_adjoint.models.steps import SamplesToSteps, StepsToSamples
 from keras_adjoint.operators.asked_size import sizes_meant
-from keras_adjoint.operators.layer_operator import LayerOperator, layer_operator
+from keras_adjoint.operators.eigenvalues import matrix_bound
+from keras_adjoint.operators.layer_operator import MOST_NUMBERS, LayerOperator, layer_operator
 from keras_adjoint.operators.operator import ABOVE, Operator
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Tensor
@@ -102,32 +107,53 @@ class ModelOperator(LayerOperator):
         bounds: dict[int, Bound] = defaultdict(float, {id(x): 1.0 for x in graph.inputs})
         for call in graph.calls:
             given = [bounds[id(x)] for x in call.inputs]
-            found = 0.0 if all(map(_is_zero, given)) else _after(call, given)
+            found = 0.0 if all(map(_is_zero, given)) else self._after(call, given)
             bounds.update((id(y), found) for y in call.outputs)
         return _length([bounds[id(y)] for y in graph.outputs])
 
+    def _after(self, call: Call, given: list[Bound]) -> Bound:
+        """The bound of what a call gives, for those of what it takes."""
+        if isinstance(call.operation, ADDITIONS) and len(given) > 1:
+            return reduce(lambda a, b: (a + b) * ABOVE, given)
+        if isinstance(call.operation, MOVES) or (self.linear_part and calls_activation(call)):
+            return _length(given)
+        return _of_call(call) * _length(given) * ABOVE
 
-def _after(call: Call, given: list[Bound]) -> Bound:
-    """The bound of what a call gives, for those of what it takes."""
-    if isinstance(call.operation, ADDITIONS):
-        return reduce(lambda a, b: (a + b) * ABOVE, given)
-    if isinstance(call.operation, MOVES):
-        return _length(given)
-    if not isinstance(call.operation, keras.layers.Layer) or is_automatic(call):
+
+def _of_call(call: Call) -> Bound:
+    """The bound of a call by itself: of its layer, of the source of an adjoint, or from its matrix."""
+    source, tensors = call.operation, call.inputs
+    if isinstance(source, Tied) and source.exact:
+        source, tensors = source.source, call.outputs
+    if not isinstance(source, keras.layers.Layer) or (source is call.operation and is_automatic(call)):
+        return _by_matrix(call)
+    shapes = [tuple(x.shape[1:]) for x in tensors]
+    return layer_operator(source, shapes[0] if len(shapes) == 1 else shapes, linear_part=True).bounded()
+
+
+def _by_matrix(call: Call) -> Tensor:
+    """By the matrix of a call, where nothing else is known."""
+    taken, given = Space.like(call.inputs), Space.like(call.outputs)
+    if taken.size * given.size > MOST_NUMBERS:
         raise NoRuleError(
-            f"No bound is known for the call of `{call.place}`. `norm` estimates the norm of the model. "
-            f"Received: a call of type {type(call.operation).__name__}"
+            f"No bound is known for the call of `{call.place}`, and its matrix is too large to take one from, with more than "
+            f"{MOST_NUMBERS} numbers. `norm` estimates the norm. Received: a call of type {type(call.operation).__name__}"
         )
-    shapes = [tuple(x.shape[1:]) for x in call.inputs]
-    part = layer_operator(call.operation, shapes[0] if len(shapes) == 1 else shapes, linear_part=True)
-    return part.bounded() * _length(given) * ABOVE
+    # The last row is zero, for what the call adds to what is linear.
+    rows = ops.eye(taken.size + 1, taken.size, dtype=call.inputs[0].dtype)
+    layer, pattern = call.operation, pattern_of(call)
+    if not isinstance(layer, keras.layers.Layer):
+        layer = AppliedOperation(layer, pattern, dtype=call.outputs[0].dtype, name=layer.name)
+        pattern = layer.own_pattern
+    found = given.join(tree.flatten(pattern.call(layer, taken.split(rows))))
+    return matrix_bound(ops.cast(found[:-1] - found[-1:], "float64" if found.dtype == "float64" else "float32"))
 
 
 ADDITIONS = (numpy_operations.Add, numpy_operations.Subtract)  # ‖A x ± B x‖ ≤ (‖A‖ + ‖B‖) ‖x‖
 MOVES = (
     *(numpy_operations.Reshape, numpy_operations.ExpandDims, numpy_operations.Squeeze, numpy_operations.Transpose),
     *(numpy_operations.Swapaxes, numpy_operations.Moveaxis, numpy_operations.Flip, numpy_operations.Concatenate),
-    *(numpy_operations.Stack, numpy_operations.Negative),
+    *(numpy_operations.Stack, numpy_operations.Split, numpy_operations.Negative, StepsToSamples, SamplesToSteps),
 )
 
 

@@ -100,23 +100,22 @@ class _Lanczos:
         )
         return j, alphas, betas
 
+    def _tridiagonal(self, alphas: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
+        """(diagonal of T, what is beside it); the last of these leads to a vector that does not belong to T."""
+        before = ops.concatenate([ops.zeros_like(betas[:1]), betas[:-1]])
+        return ops.square(alphas) + ops.where(alphas > 0, ops.square(before), 0.0), alphas * betas
+
     def _top(self, alphas: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
         """(θ², the eigenvector of T that it belongs to)."""
-        before = ops.concatenate([ops.zeros_like(betas[:1]), betas[:-1]])
-        off = (alphas * betas)[:-1]
-        # The last β leads to a vector that does not belong to T.
-        off = off * ops.cast(alphas[1:] > 0, off.dtype)
-        diagonal = ops.square(alphas) + ops.where(alphas > 0, ops.square(before), 0.0)
+        diagonal, off = self._tridiagonal(alphas, betas)
+        off = off[:-1] * ops.cast(alphas[1:] > 0, off.dtype)
         values, vectors = ops.eigh(ops.diag(diagonal) + ops.diag(off, 1) + ops.diag(off, -1))
         return values[-1], vectors[:, -1]
 
     def _is_near(self, count: Tensor, alphas: Tensor, betas: Tensor) -> Tensor:
         """Whether the start can have no weight as small as a larger norm would ask for, see above."""
-        theta, _ = self._top(alphas, betas)
-        scale = ops.maximum(theta, _TINY)
-        before = ops.concatenate([ops.zeros_like(betas[:1]), betas[:-1]])
-        diagonal = (ops.square(alphas) + ops.square(before)) / scale
-        off = alphas * betas / scale
+        scale = ops.maximum(self._top(alphas, betas)[0], _TINY)
+        diagonal, off = (each / scale for each in self._tridiagonal(alphas, betas))
         point = (1 + self.tolerance) ** 2
 
         def term(j: Tensor, p: Tensor, last: Tensor, total: Tensor) -> tuple[Tensor, ...]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from keras_adjoint.errors import SizeError
 from keras_adjoint.layers.adjoint import original_of, probe_shape, recorded_source
 from keras_adjoint.layers.call_pattern import one_or_list
-from keras_adjoint.layers.distributed import DistributedAdjoint, inmost
+from keras_adjoint.layers.distributed import DistributedAdjoint, innermost
 from keras_adjoint.layers.merge import AdjointMerge
 from keras_adjoint.layers.selection import AdjointSelection
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
@@ -98,7 +98,7 @@ def pair_of(
     generator: np.random.Generator,
 ) -> Pair:
     """The `Pair` of two operators on x of `shape`; several tensors on either side are packed into one array."""
-    if isinstance(inmost(backward), UNPOOLING):
+    if isinstance(innermost(backward), UNPOOLING):
         return unpooling_pair(backward, shape, inputs, dtype, generator)
     linear = forward
     if isinstance(backward, (Tied, DistributedAdjoint)) and source_of(backward) is forward:
@@ -112,7 +112,7 @@ def pair_of(
 
     def apply_backward(y: Tensor) -> Tensor:
         sized = isinstance(backward, (Tied, DistributedAdjoint))
-        if not sized or getattr(inmost(backward), "output_size", ()) is not None:
+        if not sized or getattr(innermost(backward), "output_size", ()) is not None:
             return call_at_inference(backward, y) if isinstance(backward, keras.layers.Layer) else backward(y)
         try:
             return backward(y, output_size=_zeros(shape, dtype))
