@@ -20,6 +20,7 @@ from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.operators.asked_size import recorded_templates, sizes_meant
 from keras_adjoint.operators.eigenvalues import matrix_bound
 from keras_adjoint.operators.layer_bounds import rounding_of, rule_of
+from keras_adjoint.operators.layer_convolutions import layer_convolution, near_maximum
 from keras_adjoint.operators.operator import Operator
 from keras_adjoint.operators.space import LEAF, Space
 from keras_adjoint.ops import Shape, Tensor
@@ -63,11 +64,24 @@ class LayerOperator(Operator):
     def layer(self, name: str | None = None) -> keras.layers.Layer:
         return self.forward if name is None else super().layer(name)
 
+    def of_source(self) -> tuple[keras.layers.Layer, Space, Space]:
+        """(the adjoint layer, what the source takes, what it gives), whether this is the source or its adjoint."""
+        if self.is_adjoint:
+            return self.forward, self.out_space, self.in_space
+        return self.backward, self.in_space, self.out_space
+
+    def near_maximum(self) -> tuple[Tensor, Tensor] | None:
+        made, taken, given = self.of_source()
+        found = layer_convolution(made, taken, given)
+        if found is None or not found.is_large:
+            return None
+        row, bound = near_maximum(made, found)
+        takes_row = self.is_adjoint != found.is_transposed  # the row is what the convolution gives
+        return row if takes_row else self.T.apply_to_rows(row), bound
+
     def bounded(self) -> Tensor | float:
         """By the rule of the adjoint layer; ‖A‖ = ‖Aᵀ‖."""
-        made, taken, given = self.backward, self.in_space, self.out_space
-        if self.is_adjoint:
-            made, taken, given = self.forward, given, taken
+        made, taken, given = self.of_source()
         rule = rule_of(made)
         found = None if rule is None else rule(made, taken, given)
         found = found if found is not None else self.bounded_by_matrix()

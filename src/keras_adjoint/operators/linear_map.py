@@ -44,6 +44,10 @@ class LinearMap(ABC):
     def variables(self) -> list[keras.Variable]:
         """The variables that it reads."""
 
+    def near_maximum(self) -> tuple[Tensor, Tensor] | None:
+        """(a row of the numbers of x that A lengthens nearly most, a close bound of the norm), where both are cheap."""
+        return None
+
     @property
     def T(self) -> Self:
         """The adjoint Aᵀ. `A.T.T is A`."""
