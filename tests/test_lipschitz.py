@@ -54,7 +54,7 @@ def train(model, limited, steps, *, seconds=float("inf")):
 def norm_at(wrapped, shape):
     """The largest singular value of what a wrapped layer does, before its activation."""
     wrapped(ops.zeros((1, *shape)))
-    return number(wrapped.factor((None, *shape))) * np.linalg.norm(wrapped.operator_at(shape).to_matrix(), 2)
+    return number(wrapped.factor((None, *shape))) * np.linalg.norm(wrapped.operator_at((None, *shape)).to_matrix(), 2)
 
 
 @pytest.mark.any_backend

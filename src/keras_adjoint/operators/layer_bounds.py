@@ -84,7 +84,7 @@ def rounding_of(dtype: str) -> float:
     return 1 + 2 * epsilon(dtype) if dtype in ("bfloat16", "float16") else 1.0
 
 
-def _kernel(layer: Tied, name: str | None = None) -> Tensor:
+def kernel_of(layer: Tied, name: str | None = None) -> Tensor:
     """The kernel as the layer computes with it, in half precision rounded to that; in float32 at least."""
     kernel = layer.read(name)
     return kernel if keras.backend.standardize_dtype(kernel.dtype) == "float64" else ops.cast(kernel, "float32")
@@ -96,17 +96,17 @@ def _sizes(layer: Any, space: Space) -> Shape:
 
 @bound_rule(AdjointConv)
 def _of_convolution(layer: AdjointConv, taken: Space, given: Space) -> Tensor:
-    return convolution_bound(_kernel(layer), layer.convolution(_sizes(layer, taken)))
+    return convolution_bound(kernel_of(layer), layer.convolution(_sizes(layer, taken)))
 
 
 @bound_rule(AdjointConvTranspose)
 def _of_transposed_convolution(layer: AdjointConvTranspose, taken: Space, given: Space) -> Tensor:
-    return convolution_bound(_kernel(layer), convolution_of(tuple(_sizes(layer, given)), layer.windows))
+    return convolution_bound(kernel_of(layer), convolution_of(tuple(_sizes(layer, given)), layer.windows))
 
 
 @bound_rule(AdjointDepthwiseConv)
 def _of_depthwise_convolution(layer: AdjointDepthwiseConv, taken: Space, given: Space) -> Tensor:
-    *taps, channels, multiplier = (kernel := _kernel(layer)).shape
+    *taps, channels, multiplier = (kernel := kernel_of(layer)).shape
     convolution = replace(layer.convolution(_sizes(layer, taken)), groups=int(channels))
     return convolution_bound(ops.reshape(kernel, (*taps, 1, channels * multiplier)), convolution)
 
@@ -114,8 +114,8 @@ def _of_depthwise_convolution(layer: AdjointDepthwiseConv, taken: Space, given: 
 @bound_rule(AdjointSeparableConv)
 def _of_separable_convolution(layer: AdjointSeparableConv, taken: Space, given: Space) -> Tensor:
     """The two are one convolution with the product of their kernels, unless what is between them is rounded."""
-    *taps, channels, multiplier = (depthwise := _kernel(layer)).shape
-    pointwise = ops.reshape(_kernel(layer, "pointwise_kernel"), (channels * multiplier, -1))
+    *taps, channels, multiplier = (depthwise := kernel_of(layer)).shape
+    pointwise = ops.reshape(kernel_of(layer, "pointwise_kernel"), (channels * multiplier, -1))
     if rounding_of(layer.compute_dtype) > 1:
         return (
             _of_depthwise_convolution(layer, taken, given) * matrix_bound(pointwise) * rounding_of(layer.compute_dtype)
@@ -127,7 +127,7 @@ def _of_separable_convolution(layer: AdjointSeparableConv, taken: Space, given: 
 
 @bound_rule(AdjointDense, AdjointEmbedding)
 def _of_matrix(layer: Tied, taken: Space, given: Space) -> Tensor:
-    return matrix_bound(_kernel(layer))
+    return matrix_bound(kernel_of(layer))
 
 
 @bound_rule(AdjointEinsumDense)
@@ -135,7 +135,7 @@ def _of_equation(layer: AdjointEinsumDense, taken: Space, given: Space) -> Tenso
     """A matrix from the letters of the input to those of the output, for each value of those in both."""
     outputs, rest = layer.equation.replace("...", "").split(",")
     letters, inputs = rest.split("->")
-    kernel = _kernel(layer)
+    kernel = kernel_of(layer)
     alone = [axis for axis, letter in enumerate(letters) if letter not in inputs + outputs]
     kernel, letters = (
         ops.sum(kernel, axis=alone) if alone else kernel,

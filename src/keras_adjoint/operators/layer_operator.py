@@ -87,6 +87,9 @@ class LayerOperator(Operator):
         found = [*self.forward.variables, *self.backward.variables]
         return list({id(variable): variable for variable in found}.values())
 
+    def layers(self) -> list[keras.layers.Layer]:
+        return [self.source]
+
     def describe(self) -> str:
         return f"{self.source.name}{'.T' if self.is_adjoint else ''}"
 

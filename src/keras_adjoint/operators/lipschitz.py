@@ -74,8 +74,7 @@ class Lipschitz(Measured):
 
     def factor(self, shape: Shape) -> Tensor:
         """What the kernel is multiplied by for inputs of a shape, batch axis included: a scalar tensor."""
-        taken = self.sizes_at(shape)
-        bound = (self.operator_at_every_size if None in taken else self.operator_at)(taken).bound()
+        bound = self.operator_at((None, *self.sizes_at(shape))).bound()
         return ops.minimum(1.0, self.constant / (ops.maximum(bound, 1e-30) * self.activation_constant))
 
     def sizes_at(self, shape: Shape) -> Shape:

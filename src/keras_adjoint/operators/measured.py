@@ -39,27 +39,25 @@ class Measured(LinearWrapper):
             )
         self.__dict__.update(measured=layer, operators={})  # past Keras, which would track what is in it
 
-    def operator_at_every_size(self, shape: Shape) -> "Operator":
-        """The same on tensors so large along axes of unknown size that its bound is one at every size.
+    def operator_at(self, shape: Shape) -> "Operator":
+        """The linear part of the layer inside as an operator on tensors of a shape, batch axis included.
+
+        Where a size is `None`, the tensors are so large that the operator's bound is one at every size.
 
         Raises:
-            SizeError: If its norm may be larger at another size.
+            SizeError: If the norm may be larger at another size.
         """
-        from keras_adjoint.operators.layer_bounds import holds_at_every_size
+        from keras_adjoint.operators.layer_bounds import holds_at_every_size  # imported lazily
+        from keras_adjoint.operators.layer_operator import layer_operator
 
-        core = inside(self.measured)
-        if not holds_at_every_size(core):
+        core, operators = inside(self.measured), self.operators
+        if None in shape[1:] and not holds_at_every_size(core):
             raise SizeError(
                 f"What norm `{core.name}` has at every size is not known. Build the model for a fixed input size. "
                 f"Received: an input of shape {shape}, {describe(core)}"
             )
-        return self.operator_at(tuple(EVERY_SIZE if size is None else size for size in shape))
-
-    def operator_at(self, taken: Shape) -> "Operator":
-        """The linear part of the layer inside as an operator on tensors of a shape, without the batch axis."""
-        from keras_adjoint.operators.layer_operator import layer_operator  # imported lazily
-
-        operators: dict[Shape, Operator] = self.operators
+        taken = tuple(EVERY_SIZE if size is None else size for size in shape[1:])
         if taken not in operators:
             operators[taken] = layer_operator(self.measured, taken, linear_part=True)
-        return operators[taken]
+        found: Operator = operators[taken]
+        return found
