@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_adjoint.layers import registry
 from keras_adjoint.layers.dense import AdjointDense, AdjointEinsumDense, AdjointEmbedding
 from keras_adjoint.layers.depthwise import AdjointSeparableConv
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling
@@ -56,6 +57,22 @@ def bound_rule(*classes: type) -> Callable[[Rule], Rule]:
 def rule_of(layer: keras.layers.Layer) -> BoundRule | None:
     """The rule for an adjoint layer of this class, or of the nearest parent that has one."""
     return next((RULES[each] for each in type(layer).__mro__ if each in RULES), None)
+
+
+# The norms of layers with these adjoints never fall as their tensors grow.
+GROW_WITH_SIZE = (
+    *CONVOLUTIONS,
+    *(AdjointDense, AdjointEinsumDense, AdjointScaling, AdjointReshape),
+)
+
+
+def holds_at_every_size(layer: keras.layers.Layer) -> bool:
+    """Whether the bound of a layer, or of an adjoint, on large tensors is one at every size."""
+    if isinstance(layer, Tied):
+        return holds_at_every_size(layer.source)
+    layer_class = registry.class_with_rule(layer)
+    made = None if layer_class is None else registry.RULES[layer_class]
+    return layer_class in MOVES or (isinstance(made, type) and issubclass(made, GROW_WITH_SIZE))
 
 
 def rounding_of(dtype: str) -> float:

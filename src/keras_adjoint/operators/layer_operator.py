@@ -64,28 +64,28 @@ class LayerOperator(Operator):
     def layer(self, name: str | None = None) -> keras.layers.Layer:
         return self.forward if name is None else super().layer(name)
 
-    def of_source(self) -> tuple[keras.layers.Layer, Space, Space]:
-        """(the adjoint layer, what the source takes, what it gives), whether this is the source or its adjoint."""
-        if self.is_adjoint:
-            return self.forward, self.out_space, self.in_space
-        return self.backward, self.in_space, self.out_space
+    def adjoint_first(self) -> list[tuple[keras.layers.Layer, Space, Space]]:
+        """(layer that computes the transpose of the other, what that takes, what it gives), for both, the adjoint first."""
+        pairs = [(self.backward, self.in_space, self.out_space), (self.forward, self.out_space, self.in_space)]
+        return pairs[::-1] if self.is_adjoint else pairs
 
     def near_maximum(self) -> tuple[Tensor, Tensor] | None:
-        made, taken, given = self.of_source()
-        found = layer_convolution(made, taken, given)
-        if found is None or not found.is_large:
-            return None
-        row, bound = near_maximum(made, found)
-        takes_row = self.is_adjoint != found.is_transposed  # the row is what the convolution gives
-        return row if takes_row else self.T.apply_to_rows(row), bound
+        for made, taken, given in self.adjoint_first():
+            found = layer_convolution(made, taken, given)
+            if found is not None and found.is_large:
+                row, bound = near_maximum(made, found)
+                takes_row = (made is self.forward) != found.is_transposed  # the row is what the convolution gives
+                return row if takes_row else self.T.apply_to_rows(row), bound
+        return None
 
     def bounded(self) -> Tensor | float:
-        """By the rule of the adjoint layer; ‖A‖ = ‖Aᵀ‖."""
-        made, taken, given = self.of_source()
-        rule = rule_of(made)
-        found = None if rule is None else rule(made, taken, given)
-        found = found if found is not None else self.bounded_by_matrix()
-        return found * rounding_of(self.dtype)
+        """By the rule of whichever of the two layers is an adjoint layer; ‖A‖ = ‖Aᵀ‖."""
+        for made, taken, given in self.adjoint_first():
+            rule = rule_of(made)
+            found = None if rule is None else rule(made, taken, given)
+            if found is not None:
+                return found * rounding_of(self.dtype)
+        return self.bounded_by_matrix() * rounding_of(self.dtype)
 
     def bounded_by_matrix(self) -> Tensor:
         """By the matrix, where nothing else is known."""
@@ -100,6 +100,9 @@ class LayerOperator(Operator):
     def variables(self) -> list[keras.Variable]:
         found = [*self.forward.variables, *self.backward.variables]
         return list({id(variable): variable for variable in found}.values())
+
+    def layers(self) -> list[keras.layers.Layer]:
+        return [self.source]
 
     def describe(self) -> str:
         return f"{self.source.name}{'.T' if self.is_adjoint else ''}"

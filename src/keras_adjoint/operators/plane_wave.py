@@ -27,11 +27,11 @@ def plane_wave(kernel: Tensor, convolution: Convolution) -> tuple[Tensor, Tensor
     grid = grids_for(kernel, convolution)[0]
     peak = symbol_peak(kernel, [grid])
     waves = waves_at(grid, peak.highest[None])
-    group = ops.argmax(largest_eigenvalue_bound(*gram_at(kernel, waves))[0])
-    alone = ops.take(kernel, group, axis=2)[:, :, None]
+    group = ops.argmax(largest_eigenvalue_bound(*gram_at(kernel, waves))[0], axis=0)
+    alone = kernel[:, :, group][:, :, None]
     real, imaginary = (part[0, 0] for part in symbol_at(alone, waves))
     _, *power = powered(*gram_at(alone, waves))
-    column = ops.argmax(ops.diagonal(power[0][0, 0]))
+    column = ops.argmax(ops.diagonal(power[0][0, 0]), axis=0)
     top, imaginary_top = (part[0, 0][:, column] for part in power)
     if real.shape[0] <= real.shape[1]:  # the power is that of F Fᴴ; the output for the input conj(v) is Fᵀ conj(v)
         top, imaginary_top = _times((top, -imaginary_top), (real, imaginary))

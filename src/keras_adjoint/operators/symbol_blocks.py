@@ -68,6 +68,6 @@ def symbol_peak(kernel: Tensor, grids: list[Grid]) -> Peak:
         peak_of(grid, every[int(end) - len(grid.values) : int(end)], norms_at)
         for grid, end in zip(grids, ends, strict=True)
     ]
-    best = ops.argmin(ops.stack([peak.squared for peak in peaks]))
+    best = ops.argmin(ops.stack([peak.squared for peak in peaks]), axis=0)
     chosen = (ops.stack([getattr(peak, name) for peak in peaks])[best] for name in ("squared", "deciding", "highest"))
     return Peak(*chosen)
