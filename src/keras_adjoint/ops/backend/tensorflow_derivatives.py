@@ -1,12 +1,16 @@
-"""Derivatives that can be differentiated: of some of its gradients TensorFlow does not know the gradient."""
+"""Derivatives that can be differentiated: of some of its gradients TensorFlow does not know the gradient, or a wrong one."""
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
+import keras
 import tensorflow as tf
+from keras import ops
 
+from keras_adjoint.keras_internals import computed_by
 from keras_adjoint.ops import Tensor
+from keras_adjoint.ops.maxima import max_pool
 
 Gradient = Callable[[Any, Tensor], tuple[Tensor | None, ...]]
 
@@ -48,3 +52,31 @@ def register_gradients() -> None:
     for name, gradient in GRADIENTS.items():
         with suppress(KeyError):  # it knows this one
             tf.RegisterGradient(name)(gradient)
+
+
+def _moments(
+    original: Callable[..., Any], x: Tensor, axes: Any, keepdims: bool = False, synchronized: bool = False
+) -> tuple[Tensor, Tensor]:
+    """TensorFlow's variance takes the mean as a constant: its derivative is right, and the derivative of that is wrong."""
+    if synchronized:
+        return original(x, axes, keepdims, synchronized)
+    wide = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+    mean, variance = (function(wide, axis=axes, keepdims=keepdims) for function in (ops.mean, ops.var))
+    return ops.cast(mean, x.dtype), ops.cast(variance, x.dtype)
+
+
+def _max_pool(original: Callable[..., Any], *args: Any, **options: Any) -> Tensor:
+    """TensorFlow's gradient of three axes gives all of it to each of several equal maxima, on the CPU without oneDNN.
+
+    XLA's gradient of the gradient looks for the maxima in bfloat16, whatever the number of axes.
+    """
+    return max_pool(*args, **options)
+
+
+# Functions of Keras' backend whose derivatives are wrong, the first or that of the derivative, and what has right ones.
+DIFFERENTIABLE: dict[str, Callable[..., Any]] = {"moments": _moments, "max_pool": _max_pool}
+
+
+def twice_differentiable() -> AbstractContextManager[Any]:
+    """Context for a function that is differentiated, as is its derivative."""
+    return computed_by(DIFFERENTIABLE)
