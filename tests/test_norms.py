@@ -225,6 +225,8 @@ def models():
     yield keras.Model(x, layers.Multiply()([layers.Dense(2)(x), np.full((1, 8, 2), 3.0, "float32")]))  # constants
     yield keras.Model(x, [2.0 * x[:, ::3], ops.split(x, 2, axis=1)[1] + ops.split(x, 2, axis=1)[0]])  # operations
     yield keras.Model(x, layers.Lambda(lambda x: x[:, 1:] - x[:, :-1])(x))
+    row = keras.Input((1, 3))
+    yield keras.Model([x, row], x - row)  # which is broadcast
     inner = keras.Sequential([x, layers.Conv1D(4, 3, strides=2), layers.Reshape((12,))])
     steps = keras.Input((2, 8, 3))
     yield keras.Model(steps, layers.TimeDistributed(inner)(steps))

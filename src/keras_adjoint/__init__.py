@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from keras_adjoint.models.mirror import autoencoder, mirror
     from keras_adjoint.models.ties import clone_tied, is_tied
     from keras_adjoint.operators.blocks import block, hstack, vstack
+    from keras_adjoint.operators.certify import certify
     from keras_adjoint.operators.lipschitz import Lipschitz
     from keras_adjoint.operators.model_operator import operator
     from keras_adjoint.operators.operator import identity
@@ -61,6 +62,7 @@ __all__ = [
     "autoencoder",
     "autotune",
     "block",
+    "certify",
     "check_adjoint",
     "clone_tied",
     "convert_layout",
@@ -90,7 +92,7 @@ _IMPORTED_FIRST = {  # by this Keras knows the layers of saved models
     "adjoint": "models.adjoint",
     "clone_tied": "models.ties",
     "is_tied": "models.ties",
-    "Lipschitz": "operators.lipschitz",
+    "Lipschitz": "operators.adjoint_lipschitz",
     "exporting": "ops.exporting",
     "untie": "stock.untie",
     "AdjointReport": "testing.check",
@@ -100,6 +102,7 @@ _IMPORTED_FIRST = {  # by this Keras knows the layers of saved models
 _IMPORTED_WHEN_ASKED_FOR = {
     "autoencoder": "models.mirror",
     "block": "operators.blocks",
+    "certify": "operators.certify",
     "deconvnet": "models.deconvnet",
     "hstack": "operators.blocks",
     "identity": "operators.operator",

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
-import keras
 from keras import ops
 
 from keras_adjoint.errors import SizeError
-from keras_adjoint.operators.operator import ABOVE, Operator, check_dtypes, together
+from keras_adjoint.operators.operator import ABOVE, Operator, check_dtypes
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Tensor
 
@@ -46,8 +45,8 @@ class Block(Operator):
         squares = sum(one * one for row in bounds for one in row)
         return ops.sqrt(ops.minimum(rows * columns, squares)) * ABOVE
 
-    def variables(self) -> list[keras.Variable]:
-        return together(each for row in self.rows for each in row if each is not None)
+    def parts(self) -> Sequence[Operator]:
+        return [each for row in self.rows for each in row if each is not None]
 
     def describe(self) -> str:
         rows = [", ".join("0" if each is None else each.describe() for each in row) for row in self.rows]

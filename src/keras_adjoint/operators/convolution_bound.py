@@ -48,14 +48,14 @@ def _by_symbol(kernel: Tensor, convolution: Convolution) -> Tensor:
     slices = [(int(end) - len(grid.waves), int(end)) for end, grid in zip(ends, grids, strict=True)]
     highest = ops.max(largest, axis=1)  # of the groups
     factors = ops.convert_to_tensor([grid.factor for grid in grids], dtype)
-    best = ops.argmin(ops.stack([ops.max(highest[start:stop]) for start, stop in slices]) * factors)
-    place = ops.stack([start + ops.argmax(highest[start:stop]) for start, stop in slices])[best]
+    best = ops.argmin(ops.stack([ops.max(highest[start:stop]) for start, stop in slices]) * factors, axis=0)
+    place = ops.stack([start + ops.argmax(highest[start:stop], axis=0) for start, stop in slices])[best]
 
     # The derivative is that of the one value which is the largest.
-    there = [ops.take(wave, place, axis=0)[None] for wave in _tensors(waves, dtype)]
-    group = ops.argmax(ops.take(largest, place, axis=0))
-    gram = _gram(ops.take(kernel, group, axis=2)[:, :, None], there)
-    squared = largest_eigenvalue_bound(*gram)[0, 0] * ops.take(factors, best)
+    there = [wave[place][None] for wave in _tensors(waves, dtype)]
+    group = ops.argmax(largest[place], axis=0)
+    gram = _gram(kernel[:, :, group][:, :, None], there)
+    squared = largest_eigenvalue_bound(*gram)[0, 0] * factors[best]
 
     # A sum of n products errs by n units of the sum of their absolute values. F is a sum over the taps; the errors of its Gram
     # matrix, and of the squares of that, are relative to Frobenius norms, which are at most √rows times the norm.

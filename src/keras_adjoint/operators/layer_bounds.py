@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_adjoint.layers import registry
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.conv_transpose import AdjointConvTranspose
 from keras_adjoint.layers.dense import AdjointDense, AdjointEinsumDense, AdjointEmbedding
@@ -62,12 +63,28 @@ def rule_of(layer: keras.layers.Layer) -> BoundRule | None:
     return next((RULES[each] for each in type(layer).__mro__ if each in RULES), None)
 
 
+# The norms of layers with these adjoints never fall as their tensors grow.
+GROW_WITH_SIZE = (
+    *(AdjointConv, AdjointConvTranspose, AdjointDepthwiseConv, AdjointSeparableConv),
+    *(AdjointDense, AdjointEinsumDense, AdjointScaling, AdjointReshape),
+)
+
+
+def holds_at_every_size(layer: keras.layers.Layer) -> bool:
+    """Whether the bound of a layer, or of an adjoint, on large tensors is one at every size."""
+    if isinstance(layer, Tied):
+        return holds_at_every_size(layer.source)
+    layer_class = registry.class_with_rule(layer)
+    made = None if layer_class is None else registry.RULES[layer_class]
+    return layer_class in MOVES or (isinstance(made, type) and issubclass(made, GROW_WITH_SIZE))
+
+
 def rounding_of(dtype: str) -> float:
     """By how much the rounding of what a layer takes and gives may lengthen it; 1 but for half precision."""
     return 1 + 2 * epsilon(dtype) if dtype in ("bfloat16", "float16") else 1.0
 
 
-def _kernel(layer: Tied, name: str | None = None) -> Tensor:
+def kernel_of(layer: Tied, name: str | None = None) -> Tensor:
     """The kernel as the layer computes with it, in half precision rounded to that; in float32 at least."""
     kernel = layer.read(name)
     return kernel if keras.backend.standardize_dtype(kernel.dtype) == "float64" else ops.cast(kernel, "float32")
@@ -79,17 +96,17 @@ def _sizes(layer: Any, space: Space) -> Shape:
 
 @bound_rule(AdjointConv)
 def _of_convolution(layer: AdjointConv, taken: Space, given: Space) -> Tensor:
-    return convolution_bound(_kernel(layer), layer.convolution(_sizes(layer, taken)))
+    return convolution_bound(kernel_of(layer), layer.convolution(_sizes(layer, taken)))
 
 
 @bound_rule(AdjointConvTranspose)
 def _of_transposed_convolution(layer: AdjointConvTranspose, taken: Space, given: Space) -> Tensor:
-    return convolution_bound(_kernel(layer), convolution_of(tuple(_sizes(layer, given)), layer.windows))
+    return convolution_bound(kernel_of(layer), convolution_of(tuple(_sizes(layer, given)), layer.windows))
 
 
 @bound_rule(AdjointDepthwiseConv)
 def _of_depthwise_convolution(layer: AdjointDepthwiseConv, taken: Space, given: Space) -> Tensor:
-    *taps, channels, multiplier = (kernel := _kernel(layer)).shape
+    *taps, channels, multiplier = (kernel := kernel_of(layer)).shape
     convolution = replace(layer.convolution(_sizes(layer, taken)), groups=int(channels))
     return convolution_bound(ops.reshape(kernel, (*taps, 1, channels * multiplier)), convolution)
 
@@ -97,8 +114,8 @@ def _of_depthwise_convolution(layer: AdjointDepthwiseConv, taken: Space, given: 
 @bound_rule(AdjointSeparableConv)
 def _of_separable_convolution(layer: AdjointSeparableConv, taken: Space, given: Space) -> Tensor:
     """The two are one convolution with the product of their kernels, unless what is between them is rounded."""
-    *taps, channels, multiplier = (depthwise := _kernel(layer)).shape
-    pointwise = ops.reshape(_kernel(layer, "pointwise_kernel"), (channels * multiplier, -1))
+    *taps, channels, multiplier = (depthwise := kernel_of(layer)).shape
+    pointwise = ops.reshape(kernel_of(layer, "pointwise_kernel"), (channels * multiplier, -1))
     if rounding_of(layer.compute_dtype) > 1:
         return (
             _of_depthwise_convolution(layer, taken, given) * matrix_bound(pointwise) * rounding_of(layer.compute_dtype)
@@ -110,7 +127,7 @@ def _of_separable_convolution(layer: AdjointSeparableConv, taken: Space, given: 
 
 @bound_rule(AdjointDense, AdjointEmbedding)
 def _of_matrix(layer: Tied, taken: Space, given: Space) -> Tensor:
-    return matrix_bound(_kernel(layer))
+    return matrix_bound(kernel_of(layer))
 
 
 @bound_rule(AdjointEinsumDense)
@@ -118,7 +135,7 @@ def _of_equation(layer: AdjointEinsumDense, taken: Space, given: Space) -> Tenso
     """A matrix from the letters of the input to those of the output, for each value of those in both."""
     outputs, rest = layer.equation.replace("...", "").split(",")
     letters, inputs = rest.split("->")
-    kernel = _kernel(layer)
+    kernel = kernel_of(layer)
     alone = [axis for axis, letter in enumerate(letters) if letter not in inputs + outputs]
     kernel, letters = (
         ops.sum(kernel, axis=alone) if alone else kernel,

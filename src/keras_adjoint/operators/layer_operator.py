@@ -64,14 +64,14 @@ class LayerOperator(Operator):
         return self.forward if name is None else super().layer(name)
 
     def bounded(self) -> Tensor | float:
-        """By the rule of the adjoint layer; ‖A‖ = ‖Aᵀ‖."""
-        made, taken, given = self.backward, self.in_space, self.out_space
-        if self.is_adjoint:
-            made, taken, given = self.forward, given, taken
-        rule = rule_of(made)
-        found = None if rule is None else rule(made, taken, given)
-        found = found if found is not None else self.bounded_by_matrix()
-        return found * rounding_of(self.dtype)
+        """By the rule of whichever of the two layers is an adjoint layer; ‖A‖ = ‖Aᵀ‖."""
+        pairs = [(self.backward, self.in_space, self.out_space), (self.forward, self.out_space, self.in_space)]
+        for made, taken, given in reversed(pairs) if self.is_adjoint else pairs:
+            rule = rule_of(made)
+            found = None if rule is None else rule(made, taken, given)
+            if found is not None:
+                return found * rounding_of(self.dtype)
+        return self.bounded_by_matrix() * rounding_of(self.dtype)
 
     def bounded_by_matrix(self) -> Tensor:
         """By the matrix, where nothing else is known."""
@@ -86,6 +86,9 @@ class LayerOperator(Operator):
     def variables(self) -> list[keras.Variable]:
         found = [*self.forward.variables, *self.backward.variables]
         return list({id(variable): variable for variable in found}.values())
+
+    def layers(self) -> list[keras.layers.Layer]:
+        return [self.source]
 
     def describe(self) -> str:
         return f"{self.source.name}{'.T' if self.is_adjoint else ''}"

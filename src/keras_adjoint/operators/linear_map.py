@@ -1,6 +1,7 @@
 """`LinearMap`: what the norms, bounds and bridges need to know of an operator."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Self
 
 import keras
@@ -40,9 +41,18 @@ class LinearMap(ABC):
     def bounded(self) -> Tensor | float:
         """A number that is not below the norm."""
 
-    @abstractmethod
+    def parts(self) -> Sequence["LinearMap"]:
+        """The operators that it is made of."""
+        return ()
+
     def variables(self) -> list[keras.Variable]:
-        """The variables that it reads."""
+        """The variables that it reads, each once."""
+        found = [variable for part in self.parts() for variable in part.variables()]
+        return list({id(variable): variable for variable in found}.values())
+
+    def layers(self) -> list[keras.layers.Layer]:
+        """The layers and models that it is made of."""
+        return [layer for part in self.parts() for layer in part.layers()]
 
     @property
     def T(self) -> Self:

@@ -80,14 +80,7 @@ class ModelOperator(LayerOperator):
 
     @classmethod
     def of(cls, source: Any, size: Any, linear_part: bool) -> Operator:
-        templates = [tuple(x.shape[1:]) for x in source.inputs]
-        shapes = sizes_meant(source, templates, size)
-        if shapes == templates:
-            fixed = source
-        else:
-            inputs = [keras.Input(shape, dtype=x.dtype) for shape, x in zip(shapes, source.inputs, strict=True)]
-            x = inputs[0] if isinstance(source, keras.Sequential) else tree.pack_sequence_as(source.input, inputs)
-            fixed = keras.Model(x, source(x), name=source.name)
+        fixed = model_at(source, size)
         backward = adjoint(fixed, linear_part=linear_part)
         is_chain = isinstance(fixed, keras.Sequential)
         ends = (fixed.inputs[0], fixed.outputs[0]) if is_chain else (fixed.input, fixed.output)
@@ -114,24 +107,42 @@ class ModelOperator(LayerOperator):
     def _after(self, call: Call, given: list[Bound]) -> Bound:
         """The bound of what a call gives, for those of what it takes."""
         if isinstance(call.operation, ADDITIONS) and len(given) > 1:
-            return reduce(lambda a, b: (a + b) * ABOVE, given)
+            terms = [one if n == 1 else one * math.sqrt(n) for one, n in zip(given, copies_in(call), strict=True)]
+            return reduce(lambda a, b: (a + b) * ABOVE, terms)
         if isinstance(call.operation, MOVES) or (self.linear_part and calls_activation(call)):
             return _length(given)
-        return _of_call(call) * _length(given) * ABOVE
+        return bound_of_call(call) * _length(given) * ABOVE
 
 
-def _of_call(call: Call) -> Bound:
+def model_at(source: keras.Model, size: Any) -> keras.Model:
+    """A model as it is where its sizes are known, else one that calls it on inputs of the size that is meant."""
+    templates = [tuple(x.shape[1:]) for x in source.inputs]
+    shapes = sizes_meant(source, templates, size)
+    if shapes == templates:
+        return source
+    inputs = [keras.Input(shape, dtype=x.dtype) for shape, x in zip(shapes, source.inputs, strict=True)]
+    x = inputs[0] if isinstance(source, keras.Sequential) else tree.pack_sequence_as(source.input, inputs)
+    return keras.Model(x, source(x), name=source.name)
+
+
+def copies_in(call: Call) -> list[float]:
+    """How often the result of an operation holds each number of each tensor that is broadcast to it."""
+    numbers = math.prod(call.outputs[0].shape[1:])
+    return [numbers / max(1, math.prod(x.shape[1:])) for x in call.inputs]
+
+
+def bound_of_call(call: Call) -> Bound:
     """The bound of a call by itself: of its layer, of the source of an adjoint, or from its matrix."""
     source, tensors = call.operation, call.inputs
     if isinstance(source, Tied) and source.exact:
         source, tensors = source.source, call.outputs
     if not isinstance(source, keras.layers.Layer) or (source is call.operation and is_automatic(call)):
-        return _by_matrix(call)
+        return bound_by_matrix(call)
     shapes = [tuple(x.shape[1:]) for x in tensors]
     return layer_operator(source, shapes[0] if len(shapes) == 1 else shapes, linear_part=True).bounded()
 
 
-def _by_matrix(call: Call) -> Tensor:
+def bound_by_matrix(call: Call) -> Tensor:
     """By the matrix of a call, where nothing else is known."""
     taken, given = Space.like(call.inputs), Space.like(call.outputs)
     if taken.size * given.size > MOST_NUMBERS:
@@ -149,7 +160,7 @@ def _by_matrix(call: Call) -> Tensor:
     return matrix_bound(ops.cast(found[:-1] - found[-1:], "float64" if found.dtype == "float64" else "float32"))
 
 
-ADDITIONS = (numpy_operations.Add, numpy_operations.Subtract)  # ‖A x ± B x‖ ≤ (‖A‖ + ‖B‖) ‖x‖
+ADDITIONS = (numpy_operations.Add, numpy_operations.Subtract)  # ‖A x ± B x‖ ≤ (‖A‖ + ‖B‖) ‖x‖, if none is broadcast
 MOVES = (
     *(numpy_operations.Reshape, numpy_operations.ExpandDims, numpy_operations.Squeeze, numpy_operations.Transpose),
     *(numpy_operations.Swapaxes, numpy_operations.Moveaxis, numpy_operations.Flip, numpy_operations.Concatenate),

@@ -1,7 +1,7 @@
 """`Operator`: a linear map that is combined as matrices are, with its norms; products, sums, multiples and the identity."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_adjoint.errors import SizeError
+from keras_adjoint.operators.bridges import to_deepinv, to_lineax, to_pylops
 from keras_adjoint.operators.linear_map import LinearMap
 from keras_adjoint.operators.matrix import matrix_of
 from keras_adjoint.operators.norm import norm_of
@@ -179,6 +180,64 @@ class Operator(LinearMap):
         """
         return to_scipy(self)
 
+    def to_pylops(self) -> Any:
+        """A `pylops.LinearOperator` of `A.shape`, on NumPy arrays of one sample without a batch axis.
+
+        Returns:
+            The operator, in float32 or float64. Its `dims` and `dimsd` are `in_shape` and `out_shape`; where there are several
+            tensors, all numbers of a sample in a row.
+
+        Raises:
+            KerasAdjointError: If PyLops is not installed.
+
+        Example:
+
+        >>> linear = ka.identity((2, 3)).to_pylops()  # doctest: +SKIP
+        >>> (linear @ np.ones((2, 3))).shape, linear.shape  # doctest: +SKIP
+        ((2, 3), (6, 6))
+        """
+        return to_pylops(self)
+
+    def to_lineax(self) -> Any:
+        """A `lineax.FunctionLinearOperator` between JAX arrays of one sample without a batch axis, or structures of arrays.
+
+        Returns:
+            The operator, in A's dtype. As everything in JAX, it has the kernels as they are now; they are leaves of it, by
+            which JAX can differentiate. `jax.vmap` of its `mv` computes batches, and its `T` is the adjoint of this package.
+
+        Raises:
+            KerasAdjointError: If Keras does not run on JAX, or lineax is not installed.
+
+        Example:
+
+        >>> linear = ka.identity((2, 3)).to_lineax()  # doctest: +SKIP
+        >>> linear.mv(jax.numpy.ones((2, 3))).shape  # doctest: +SKIP
+        (2, 3)
+        """
+        return to_lineax(self)
+
+    def to_deepinv(self, *, data_format: str | None = None) -> Any:
+        """A `deepinv.physics.LinearPhysics`, on batches of PyTorch tensors with the channels behind the batch axis.
+
+        Args:
+            data_format: Where A has its own channels, "channels_last" or "channels_first". By default where its layers have
+                them, and otherwise where `keras.config.image_data_format()` says.
+
+        Returns:
+            The physics, which is differentiable by the image and by the kernels. Several tensors are a `TensorList`.
+
+        Raises:
+            KerasAdjointError: If Keras does not run on PyTorch, DeepInverse is not installed, or the layers of A have their
+                channels in different places.
+
+        Example:
+
+        >>> physics = ka.identity((9, 8, 3)).to_deepinv()  # doctest: +SKIP
+        >>> physics.A_dagger(torch.ones((1, 3, 9, 8))).shape  # doctest: +SKIP
+        (1, 3, 9, 8)
+        """
+        return to_deepinv(self, data_format)
+
     def layer(self, name: str | None = None) -> keras.layers.Layer:
         """A Keras layer or model that computes A, tied to the kernels that A reads.
 
@@ -245,8 +304,8 @@ class Composition(Operator):
         """‖A B‖ ≤ ‖A‖ ‖B‖."""
         return reduce(lambda a, b: a * b * ABOVE, (factor.bounded() for factor in self.factors))
 
-    def variables(self) -> list[keras.Variable]:
-        return together(self.factors)
+    def parts(self) -> Sequence[Operator]:
+        return self.factors
 
     def describe(self) -> str:
         return " @ ".join(
@@ -284,8 +343,8 @@ class Sum(Operator):
         """‖A + B‖ ≤ ‖A‖ + ‖B‖."""
         return reduce(lambda a, b: (a + b) * ABOVE, (term.bounded() for term in self.terms))
 
-    def variables(self) -> list[keras.Variable]:
-        return together(self.terms)
+    def parts(self) -> Sequence[Operator]:
+        return self.terms
 
     def describe(self) -> str:
         return " + ".join(term.describe() for term in self.terms)
@@ -330,9 +389,12 @@ class Scaled(Operator):
     def bounded(self) -> Tensor | float:
         return ops.abs(ops.cast(self.factor, self.precision)) * self.operator.bounded() * ABOVE
 
+    def parts(self) -> Sequence[Operator]:
+        return (self.operator,)
+
     def variables(self) -> list[keras.Variable]:
         own = [self.factor] if isinstance(self.factor, keras.Variable) else []
-        return [*own, *self.operator.variables()]
+        return [*own, *super().variables()]
 
     def describe(self) -> str:
         inner = self.operator.describe()
@@ -351,9 +413,6 @@ class Identity(Operator):
 
     def bounded(self) -> Tensor | float:
         return 1.0
-
-    def variables(self) -> list[keras.Variable]:
-        return []
 
     def describe(self) -> str:
         return "identity"
@@ -379,12 +438,6 @@ def identity(shape: Shape, *, dtype: str = "float32") -> Operator:
     """
     space = Space.of(shape)
     return Identity(space, space, dtype)
-
-
-def together(operators: Iterable[LinearMap]) -> list[keras.Variable]:
-    """The variables of several operators, each once."""
-    found = [variable for operator in operators for variable in operator.variables()]
-    return list({id(variable): variable for variable in found}.values())
 
 
 def check_dtypes(*operators: Operator) -> None:

@@ -1,6 +1,5 @@
 """SciPy on the host: an operator as a `scipy.sparse.linalg.LinearOperator`, and its singular values by ARPACK or LAPACK."""
 
-import importlib
 import math
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from keras_adjoint.errors import KerasAdjointError
 from keras_adjoint.operators.linear_map import LinearMap
 from keras_adjoint.operators.matrix import matrix_of
+from keras_adjoint.operators.optional import imported
 
 Array = NDArray[Any]
 
@@ -19,7 +19,7 @@ DENSE_SIDE = 1024  # up to which the matrix is decomposed as it is
 
 def to_scipy(operator: LinearMap) -> Any:
     """See `Operator.to_scipy`."""
-    linalg = _scipy()
+    linalg = imported("scipy.sparse.linalg", "`to_scipy`")
     dtype = operator.precision
 
     def rows_times(part: LinearMap, x: Array) -> Array:
@@ -38,15 +38,6 @@ def to_scipy(operator: LinearMap) -> Any:
         rmatmat=lambda y: rows_times(operator.T, y),
         dtype=np.dtype(dtype),
     )
-
-
-def _scipy() -> Any:
-    try:
-        return importlib.import_module("scipy.sparse.linalg")
-    except ImportError as error:
-        raise KerasAdjointError(
-            f'This is computed by SciPy, which is missing: pip install "keras-adjoint[bridges]". Received: {error}'
-        ) from error
 
 
 def singular_values(operator: LinearMap, count: int, which: str, vectors: bool) -> Any:
@@ -81,7 +72,7 @@ def _iterated(operator: LinearMap, count: int, which: str) -> tuple[Array, Array
             f"smaller `size`, at which the smaller side of the matrix has at most {DENSE_SIDE} numbers; `norm` and `bound` "
             f"give the largest one at every size. Received: {operator!r}, of shape {operator.shape}"
         )
-    linalg, linear = _scipy(), to_scipy(operator)
+    linalg, linear = imported("scipy.sparse.linalg", "`singular_values`"), to_scipy(operator)
     start = np.random.default_rng(0).standard_normal(min(operator.shape)).astype(linear.dtype)
     try:
         u, s, v = linalg.svds(linear, k=count, which="LM", v0=start)
