@@ -124,6 +124,22 @@ def test_max_pooling_of_what_was_pooled_is_differentiated_twice(rank, compile):
         assert_close(one, other)
 
 
+@pytest.mark.only_on("tensorflow")
+def test_padding_is_differentiated_three_times_by_xla():
+    """By x ∂/∂x a fourth power becomes four of it."""
+
+    def derivative_of(function):
+        return lambda xs: [ops.sum(transposed_derivative(function, xs, [ops.ones(())])[0] * xs[0])]
+
+    def fourth_powers(xs):
+        return [ops.sum(ops.pad(xs[0], ((1, 2), (0, 1), (2, 0))) ** 4)]
+
+    x = ops.convert_to_tensor(X)
+    twice = derivative_of(derivative_of(fourth_powers))
+    found, _ = compiled_gradients(lambda x, y: twice([x])[0] + ops.sum(y))(x, x)
+    assert_close(found, 64 * X**3)
+
+
 @pytest.mark.only_on("torch")
 @pytest.mark.parametrize(
     "mask", ["none", "causal", "booleans", "nothing kept", "numbers", "infinities", "groups", "scaled"]

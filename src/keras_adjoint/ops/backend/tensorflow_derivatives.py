@@ -39,11 +39,21 @@ def _of_scaling(op: Any, y: Tensor) -> tuple[Tensor, None, None, None]:
     return resized, None, None, None
 
 
+def _of_slice_update(op: Any, y: Tensor) -> tuple[Tensor, Tensor, None]:
+    """Of what XLA computes for the gradient of a slice, and so for that of padding: zeros of which a part is set anew."""
+    x, update, start = op.inputs
+    sizes = tf.shape(update, out_type=start.dtype)
+    pads = tf.stack([start, tf.shape(x, out_type=start.dtype) - start - sizes], axis=1)
+    is_set = tf.pad(tf.ones(sizes, tf.bool), pads)
+    return tf.where(is_set, tf.zeros_like(y), y), tf.slice(y, start, sizes), None
+
+
 # By the names of operations that are gradients themselves.
 GRADIENTS: dict[str, Gradient] = {
     "SoftsignGrad": _of_softsign,
     "ResizeBicubicGrad": _of_bicubic_resizing,
     "ScaleAndTranslateGrad": _of_scaling,
+    "XlaDynamicUpdateSlice": _of_slice_update,
 }
 
 
