@@ -33,8 +33,8 @@ def from_scipy(
         name: Name of the layer.
 
     Returns:
-        A layer without weights. With a matrix it can be saved: the matrix is a copy, stored in the `.keras` file. With a
-        `LinearOperator` it cannot, and saving raises a `KerasAdjointError`.
+        A layer without weights. One of a matrix can be saved, and its copy of the matrix is stored in the `.keras` file. One
+        of a `LinearOperator` cannot, and saving it raises a `KerasAdjointError`.
 
     Raises:
         KerasAdjointError: If SciPy is not installed.
