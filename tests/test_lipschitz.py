@@ -1,5 +1,7 @@
 """Layers with a Lipschitz constant: never exceeded, in training, after loading, at every size."""
 
+import time
+
 import keras
 import numpy as np
 import pytest
@@ -12,6 +14,41 @@ from keras_adjoint.operators.activations import CONSTANTS, constant_of
 
 def number(tensor):
     return float(ops.convert_to_numpy(tensor))
+
+
+def network():
+    """A small network of layers with a constant, and these layers with their sizes."""
+    limited = {
+        ka.Lipschitz(layers.Conv2D(4, 3, strides=2, padding="same", activation="gelu"), 0.9): (6, 6, 2),
+        ka.Lipschitz(layers.SeparableConv2D(5, 3, activation="elu")): (3, 3, 4),
+        ka.Lipschitz(layers.Dense(6, activation="tanh"), 1.5): (5,),
+        ka.Lipschitz(layers.Dense(1), 0.5): (6,),
+    }
+    first, second, *rest = limited
+    model = keras.Sequential([keras.Input((6, 6, 2)), first, second, layers.Flatten(), *rest])
+    return model, limited
+
+
+def excess(limited):
+    """The largest singular value, of the layers of a network, over what their constants allow."""
+    found = []
+    for layer, shape in limited.items():
+        matrix = ka.operator(layer, size=shape, linear_part=True).to_matrix().astype("float64")
+        found.append(np.linalg.norm(matrix, 2) * layer.activation_constant / layer.constant)
+    return max(found)
+
+
+def train(model, limited, steps, *, seconds=float("inf")):
+    """Train on targets far out of reach, by several optimizers in turn, and look after every step at `excess`."""
+    generator, started, seen = np.random.default_rng(0), time.monotonic(), []
+    while len(seen) < steps and time.monotonic() < started + seconds:
+        optimizer = (keras.optimizers.SGD(0.3, momentum=0.9), keras.optimizers.Adam(0.05))[len(seen) // 50 % 2]
+        model.compile(optimizer, "mse")
+        for _ in range(min(50, steps - len(seen))):
+            x, y = generator.standard_normal((8, 6, 6, 2)), 30 * generator.standard_normal((8, 1))
+            model.train_on_batch(x, y)
+            seen.append(excess(limited))
+    return seen
 
 
 def norm_at(wrapped, shape):
@@ -66,6 +103,44 @@ def test_a_trained_layer_keeps_its_constant(make, shape, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [10, pytest.param(5000, marks=pytest.mark.exhaustive)])
+@pytest.mark.any_backend
+def test_no_step_of_a_training_exceeds_the_constants(steps):
+    model, limited = network()
+    seen = train(model, limited, steps)
+    assert len(seen) == steps
+    assert 0.9 <= max(seen) <= 1 + 1e-6
+    assert all(number(layer.factor((None, *shape))) < 1 for layer, shape in limited.items())
+
+
+@pytest.mark.any_backend
+def test_what_computes_something_else_in_training_or_between_its_layers_is_refused():
+    for layer in (layers.BatchNormalization(), layers.Dropout(0.5), layers.SpectralNormalization(layers.Dense(2))):
+        with pytest.raises(ka.NoRuleError, match="computes something else in training"):
+            ka.Lipschitz(layer)
+    with pytest.raises(ka.NoRuleError, match="single layer"):
+        ka.Lipschitz(keras.Sequential([layers.Dense(2, activation="relu"), layers.Dense(2)]))
+    with pytest.raises(ka.NoRuleError, match="one-hot"):
+        ka.Lipschitz(layers.Embedding(3, 2))
+    ka.Lipschitz(layers.Lambda(lambda x: 2 * x))
+
+
+@pytest.mark.any_backend
+def test_a_model_of_unknown_size_computes_the_same_at_every_size_and_however_it_is_called():
+    x = keras.Input((None, 3))
+    wrapped = ka.Lipschitz(layers.Conv1D(4, 3, strides=2, padding="same"), constant=0.2)
+    model = keras.Model(x, wrapped(x))
+    given = np.random.default_rng(0).standard_normal((2, 7, 3)).astype("float32")
+    expected = ops.convert_to_numpy(model(given))
+    np.testing.assert_allclose(model.predict(given, verbose=0), expected, rtol=1e-5, atol=1e-6)
+    assert number(wrapped.factor((None, 7, 3))) == number(wrapped.factor((None, None, 3)))
+    for layer in (layers.AveragePooling1D(2), layers.GlobalAveragePooling1D()):  # smaller tensors have larger norms
+        wrapped = ka.Lipschitz(layer)
+        wrapped(x)
+        with pytest.raises(ka.SizeError, match="at every size is not known"):
+            wrapped.factor((None, 8, 3))
 
 
 def test_a_small_kernel_stays_as_it_is_and_an_adjoint_stays_tied():

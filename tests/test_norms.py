@@ -105,11 +105,43 @@ def test_the_coarse_grid_is_below_its_factor_of_the_finest():
     """The factor of Ehlich and Zeller, on polynomials that peak between the points."""
     grid = grids_of(Convolution((Window(4).at(10**6),)))[0]
     fine = np.exp(1j * np.outer(np.linspace(0, 2 * np.pi, 10**4), np.arange(4)))
-    assert 1 < grid.factor < 1.01
+    assert 1 < grid.factor() < 1.01
     for seed in range(200):
         kernel = np.random.default_rng(seed).standard_normal(4)
-        largest = np.abs(grid.waves[:, 0] @ kernel).max() * np.sqrt(grid.factor)
+        largest = np.abs(np.exp(1j * grid.values @ grid.steps) @ kernel).max() * np.sqrt(grid.factor())
         assert np.abs(fine @ kernel).max() <= largest
+
+
+LARGE = {
+    "stride": (layers.Conv1D, (300, 3), {"filters": 4, "kernel_size": 5, "strides": 2, "padding": "same"}),
+    "more inputs": (layers.Conv1D, (150, 5), {"filters": 3, "kernel_size": 3}),
+    "dilated, causal": (
+        layers.Conv1D,
+        (200, 2),
+        {"filters": 3, "kernel_size": 3, "padding": "causal", "dilation_rate": 2},
+    ),
+    "stride, grouped": (layers.Conv1D, (300, 4), {"filters": 6, "kernel_size": 6, "strides": 3, "groups": 2}),
+    "transposed": (layers.Conv1DTranspose, (150, 3), {"filters": 4, "kernel_size": 5, "strides": 2}),
+    "depthwise": (layers.DepthwiseConv1D, (150, 4), {"kernel_size": 3, "depth_multiplier": 2}),
+    "separable": (layers.SeparableConv1D, (150, 3), {"filters": 4, "kernel_size": 3, "padding": "same"}),
+    "2-D, coarse along one axis": (layers.Conv2D, (50, 12, 2), {"filters": 3, "kernel_size": 2, "padding": "same"}),
+}
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("positive", [False, True], ids=["signed", "positive"])
+def test_large_convolutions_lengthen_a_plane_wave_nearly_most_and_have_a_close_bound(monkeypatch, positive):
+    for name, each in LARGE.items():
+        monkeypatch.setitem(KERNELS, name, each)
+        operator = ka.operator(layer_of(name, positive=positive))
+        matrix = operator.to_matrix().astype("float64")
+        largest = np.sqrt(np.linalg.eigvalsh(matrix.T @ matrix)[-1])
+        for one in (operator, operator.T):
+            row, bound = one.near_maximum()
+            found = np.linalg.norm(ops.convert_to_numpy(one.apply_to_rows(row / ops.norm(row))))
+            assert 0.98 * largest <= found <= 1.00001 * largest, name
+            assert 0.99999 <= number(bound) / largest <= 1.02, name
+            assert 0.999 <= number(one.norm()) / largest <= 1.00001, name
 
 
 @pytest.mark.parametrize(*("name", in_turn(["5x4, stride 2", "dense", "average pooling", "1x1, stride 2"])))

@@ -92,7 +92,7 @@ _IMPORTED_FIRST = {  # by this Keras knows the layers of saved models
     "adjoint": "models.adjoint",
     "clone_tied": "models.ties",
     "is_tied": "models.ties",
-    "Lipschitz": "operators.lipschitz",
+    "Lipschitz": "operators.adjoint_lipschitz",
     "exporting": "ops.exporting",
     "untie": "stock.untie",
     "AdjointReport": "testing.check",

@@ -111,6 +111,8 @@ def heeds_training(layer: Layer) -> bool:
     """Whether a call of a layer may do something else in training: it reads its `training`, or layers inside of it do."""
     if isinstance(layer, keras.layers.TimeDistributed):  # it reads `training` to pass it on
         return heeds_training(layer.layer)
+    if isinstance(layer, keras.layers.Lambda):  # it reads `training` for functions that take it
+        return "training" in _signature(layer.function).parameters
     return any(map(heeds_training, layers_inside(layer, recursive=False))) or _reads_training(type(layer).call)
 
 

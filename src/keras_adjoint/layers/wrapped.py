@@ -4,7 +4,32 @@ from typing import Any
 
 import keras
 
-WRAPPERS = (keras.layers.TimeDistributed, keras.layers.SpectralNormalization)
+from keras_adjoint.layers.kernel import float_policy
+from keras_adjoint.ops import Shape
+
+
+class LinearWrapper(keras.layers.Wrapper):
+    """A layer of this package around one that is linear up to its activation, and so is what the two compute.
+
+    Args:
+        layer: The layer inside.
+        dtype: A dtype policy; by default that of the layer inside.
+    """
+
+    scales = False  # whether it computes with another kernel than the layer inside has
+
+    def __init__(self, layer: keras.layers.Layer, **kwargs: Any) -> None:
+        if isinstance(layer, keras.layers.Layer):
+            kwargs.setdefault("dtype", float_policy(layer))
+        super().__init__(layer, **kwargs)
+        self.supports_masking = layer.supports_masking
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        shape: Shape = self.layer.compute_output_shape(input_shape)
+        return shape
+
+
+WRAPPERS = (keras.layers.TimeDistributed, keras.layers.SpectralNormalization, LinearWrapper)
 
 
 def wrappers_of(layer: Any) -> list[Any]:
@@ -14,6 +39,11 @@ def wrappers_of(layer: Any) -> list[Any]:
         found.append(layer)
         layer = layer.layer
     return found
+
+
+def scales_inside(layer: Any) -> bool:
+    """Whether a wrapper computes with another kernel than the layer inside of all wrappers has."""
+    return any(getattr(wrapper, "scales", False) for wrapper in wrappers_of(layer))
 
 
 def inside(layer: Any) -> Any:

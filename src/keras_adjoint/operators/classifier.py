@@ -27,7 +27,8 @@ from keras_adjoint.layers.wrapped import activation_of
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.policies import calls_activation
 from keras_adjoint.operators.call_constants import Step
-from keras_adjoint.operators.layer_bounds import kernel_of, rounding_of
+from keras_adjoint.operators.layer_bounds import rounding_of
+from keras_adjoint.operators.layer_convolutions import kernel_of
 from keras_adjoint.operators.layer_operator import LayerOperator, layer_operator
 from keras_adjoint.operators.lipschitz import Lipschitz
 from keras_adjoint.operators.operator import ABOVE

@@ -9,7 +9,7 @@ from keras_adjoint.ops.precision import epsilon
 SQUARINGS = 8
 
 
-def largest_eigenvalue_bound(real: Tensor, imaginary: Tensor | None = None) -> Tensor:
+def largest_eigenvalue_bound(real: Tensor, imaginary: Tensor | None = None, squarings: int = SQUARINGS) -> Tensor:
     """A number that is not below the largest eigenvalue λ of a matrix S, and at most n^(1/512) times as large.
 
     With p = 2⁸, λ = ‖Sᵖ‖^(1/p) ≤ ‖Sᵖ‖_F^(1/p) ≤ (√n λᵖ)^(1/p), and Sᵖ takes eight squarings (Delattre, Barthélemy, Araujo and
@@ -18,24 +18,32 @@ def largest_eigenvalue_bound(real: Tensor, imaginary: Tensor | None = None) -> T
     Args:
         real: The real parts of matrices, of shape `(..., n, n)`.
         imaginary: Their imaginary parts; by default zero.
+        squarings: How many, 8 unless it is to be closer.
 
     Returns:
         Tensor of shape `(...)`.
     """
+    return powered(real, imaginary, squarings)[0]
+
+
+def powered(
+    real: Tensor, imaginary: Tensor | None = None, squarings: int = SQUARINGS
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(the bound above, real and imaginary part of a multiple of Sᵖ): its columns are close to the top eigenvector."""
     if real.shape[-1] == 1:
-        return real[..., 0, 0]
-    found = 0.0
-    for squaring in range(SQUARINGS + 1):
-        if squaring:
-            # S is Hermitian, so Im (S²) = Re Im + Im Re = Re Im − (Re Im)ᵀ.
-            product = None if imaginary is None else real @ imaginary
-            real = real @ real if imaginary is None else real @ real - imaginary @ imaginary
-            imaginary = None if product is None else product - ops.swapaxes(product, -1, -2)
-        squares = ops.square(real) if imaginary is None else ops.square(real) + ops.square(imaginary)
-        norm = ops.sqrt(ops.sum(squares, axis=(-2, -1), keepdims=True) + _SMALLEST)
-        real, imaginary = real / norm, None if imaginary is None else imaginary / norm
-        found = found + ops.log(norm[..., 0, 0]) / 2**squaring
-    return ops.exp(found)
+        return real[..., 0, 0], ops.ones_like(real), ops.zeros_like(real)
+    logarithm = 0.0
+    for squaring in range(1, squarings + 1):
+        # S is Hermitian, so Im (S²) = Re Im + Im Re = Re Im − (Re Im)ᵀ, and the trace of S² is ‖S‖_F².
+        product = None if imaginary is None else real @ imaginary
+        real = real @ real if imaginary is None else real @ real - imaginary @ imaginary
+        imaginary = None if product is None else product - ops.swapaxes(product, -1, -2)
+        trace = ops.trace(real, axis1=-2, axis2=-1) + _SMALLEST
+        logarithm = logarithm + ops.log(trace) / 2**squaring
+        real, imaginary = (None if part is None else part / trace[..., None, None] for part in (real, imaginary))
+    squares = ops.square(real) if imaginary is None else ops.square(real) + ops.square(imaginary)
+    norm = ops.sqrt(ops.sum(squares, axis=(-2, -1)) + _SMALLEST)
+    return ops.exp(logarithm + ops.log(norm) / 2**squarings), real, imaginary
 
 
 _SMALLEST = 1e-30  # added to squares, so that zeros have a derivative

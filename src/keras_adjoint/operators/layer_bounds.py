@@ -2,31 +2,28 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_adjoint.layers.conv import AdjointConv
-from keras_adjoint.layers.conv_transpose import AdjointConvTranspose
+from keras_adjoint.layers import registry
 from keras_adjoint.layers.dense import AdjointDense, AdjointEinsumDense, AdjointEmbedding
-from keras_adjoint.layers.depthwise import AdjointDepthwiseConv, AdjointSeparableConv
+from keras_adjoint.layers.depthwise import AdjointSeparableConv
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling
 from keras_adjoint.layers.merge import AdjointConcatenate, AdjointSum, weights_of
 from keras_adjoint.layers.norm import AdjointScaling
 from keras_adjoint.layers.pooling import AdjointAveragePooling
 from keras_adjoint.layers.shape import AdjointRepeatVector, AdjointReshape, AdjointZeroPadding1D
-from keras_adjoint.layers.sizes import spatial
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.upsampling import AdjointUpSampling
 from keras_adjoint.operators.convolution_bound import convolution_bound
 from keras_adjoint.operators.eigenvalues import matrix_bound
+from keras_adjoint.operators.layer_convolutions import CONVOLUTIONS, depthwise_part, kernel_of, sizes_of
 from keras_adjoint.operators.operator import ABOVE
 from keras_adjoint.operators.space import Space
-from keras_adjoint.ops import Shape, Tensor
-from keras_adjoint.ops.geometry import convolution_of
+from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.precision import epsilon
 
 BoundRule = Callable[[Any, Space, Space], Any]
@@ -62,50 +59,43 @@ def rule_of(layer: keras.layers.Layer) -> BoundRule | None:
     return next((RULES[each] for each in type(layer).__mro__ if each in RULES), None)
 
 
+# The norms of layers with these adjoints never fall as their tensors grow.
+GROW_WITH_SIZE = (
+    *CONVOLUTIONS,
+    *(AdjointDense, AdjointEinsumDense, AdjointScaling, AdjointReshape),
+)
+
+
+def holds_at_every_size(layer: keras.layers.Layer) -> bool:
+    """Whether the bound of a layer, or of an adjoint, on large tensors is one at every size."""
+    if isinstance(layer, Tied):
+        return holds_at_every_size(layer.source)
+    layer_class = registry.class_with_rule(layer)
+    made = None if layer_class is None else registry.RULES[layer_class]
+    return layer_class in MOVES or (isinstance(made, type) and issubclass(made, GROW_WITH_SIZE))
+
+
 def rounding_of(dtype: str) -> float:
     """By how much the rounding of what a layer takes and gives may lengthen it; 1 but for half precision."""
     return 1 + 2 * epsilon(dtype) if dtype in ("bfloat16", "float16") else 1.0
 
 
-def kernel_of(layer: Tied, name: str | None = None) -> Tensor:
-    """The kernel as the layer computes with it, in half precision rounded to that; in float32 at least."""
-    kernel = layer.read(name)
-    return kernel if keras.backend.standardize_dtype(kernel.dtype) == "float64" else ops.cast(kernel, "float32")
-
-
-def _sizes(layer: Any, space: Space) -> Shape:
-    return spatial((None, *space.shapes[0]), layer.data_format)
-
-
-@bound_rule(AdjointConv)
-def _of_convolution(layer: AdjointConv, taken: Space, given: Space) -> Tensor:
-    return convolution_bound(kernel_of(layer), layer.convolution(_sizes(layer, taken)))
-
-
-@bound_rule(AdjointConvTranspose)
-def _of_transposed_convolution(layer: AdjointConvTranspose, taken: Space, given: Space) -> Tensor:
-    return convolution_bound(kernel_of(layer), convolution_of(tuple(_sizes(layer, given)), layer.windows))
-
-
-@bound_rule(AdjointDepthwiseConv)
-def _of_depthwise_convolution(layer: AdjointDepthwiseConv, taken: Space, given: Space) -> Tensor:
-    *taps, channels, multiplier = (kernel := kernel_of(layer)).shape
-    convolution = replace(layer.convolution(_sizes(layer, taken)), groups=int(channels))
-    return convolution_bound(ops.reshape(kernel, (*taps, 1, channels * multiplier)), convolution)
+@bound_rule(*CONVOLUTIONS)
+def _of_convolution(layer: Tied, taken: Space, given: Space) -> Tensor:
+    found = CONVOLUTIONS[type(layer)](layer, taken, given)
+    return convolution_bound(found.kernel, found.convolution)
 
 
 @bound_rule(AdjointSeparableConv)
 def _of_separable_convolution(layer: AdjointSeparableConv, taken: Space, given: Space) -> Tensor:
-    """The two are one convolution with the product of their kernels, unless what is between them is rounded."""
-    *taps, channels, multiplier = (depthwise := kernel_of(layer)).shape
-    pointwise = ops.reshape(kernel_of(layer, "pointwise_kernel"), (channels * multiplier, -1))
-    if rounding_of(layer.compute_dtype) > 1:
-        return (
-            _of_depthwise_convolution(layer, taken, given) * matrix_bound(pointwise) * rounding_of(layer.compute_dtype)
-        )
-    pointwise = ops.reshape(pointwise, (channels, multiplier, -1))
-    kernel = ops.sum(ops.expand_dims(depthwise, -1) * pointwise, axis=-2)
-    return convolution_bound(kernel, replace(layer.convolution(_sizes(layer, taken)), groups=1))
+    """As one convolution, unless what is between the two is rounded."""
+    rounding = rounding_of(layer.compute_dtype)
+    if rounding == 1:
+        return _of_convolution(layer, taken, given)
+    depthwise = depthwise_part(layer, taken, given)
+    pointwise = kernel_of(layer, "pointwise_kernel")
+    pointwise = ops.reshape(pointwise, (-1, pointwise.shape[-1]))
+    return convolution_bound(depthwise.kernel, depthwise.convolution) * matrix_bound(pointwise) * rounding
 
 
 @bound_rule(AdjointDense, AdjointEmbedding)
@@ -145,7 +135,7 @@ def _of_scaling(layer: AdjointScaling, taken: Space, given: Space) -> Tensor:
 @bound_rule(AdjointAveragePooling, AdjointUpSampling)
 def _of_axes(layer: Any, taken: Space, given: Space) -> float:
     """A tensor product of matrices, one along each axis, has the product of their norms."""
-    return math.prod(_norm(matrix) for matrix in layer.matrices_along(_sizes(layer, taken)))
+    return math.prod(_norm(matrix) for matrix in layer.matrices_along(sizes_of(layer, taken)))
 
 
 def _norm(matrix: np.ndarray[Any, Any]) -> float:
@@ -159,7 +149,7 @@ def _norm(matrix: np.ndarray[Any, Any]) -> float:
 
 @bound_rule(AdjointGlobalAveragePooling)
 def _of_global_average(layer: AdjointGlobalAveragePooling, taken: Space, given: Space) -> float:
-    return ABOVE / math.sqrt(math.prod(_sizes(layer, taken)))
+    return ABOVE / math.sqrt(math.prod(sizes_of(layer, taken)))
 
 
 @bound_rule(AdjointRepeatVector)

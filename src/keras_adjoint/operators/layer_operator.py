@@ -20,6 +20,7 @@ from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.operators.asked_size import recorded_templates, sizes_meant
 from keras_adjoint.operators.eigenvalues import matrix_bound
 from keras_adjoint.operators.layer_bounds import rounding_of, rule_of
+from keras_adjoint.operators.layer_convolutions import layer_convolution, near_maximum
 from keras_adjoint.operators.operator import Operator
 from keras_adjoint.operators.space import LEAF, Space
 from keras_adjoint.ops import Shape, Tensor
@@ -63,15 +64,28 @@ class LayerOperator(Operator):
     def layer(self, name: str | None = None) -> keras.layers.Layer:
         return self.forward if name is None else super().layer(name)
 
+    def adjoint_first(self) -> list[tuple[keras.layers.Layer, Space, Space]]:
+        """(layer that computes the transpose of the other, what that takes, what it gives), for both, the adjoint first."""
+        pairs = [(self.backward, self.in_space, self.out_space), (self.forward, self.out_space, self.in_space)]
+        return pairs[::-1] if self.is_adjoint else pairs
+
+    def near_maximum(self) -> tuple[Tensor, Tensor] | None:
+        for made, taken, given in self.adjoint_first():
+            found = layer_convolution(made, taken, given)
+            if found is not None and found.is_large:
+                row, bound = near_maximum(made, found)
+                takes_row = (made is self.forward) != found.is_transposed  # the row is what the convolution gives
+                return row if takes_row else self.T.apply_to_rows(row), bound
+        return None
+
     def bounded(self) -> Tensor | float:
-        """By the rule of the adjoint layer; ‖A‖ = ‖Aᵀ‖."""
-        made, taken, given = self.backward, self.in_space, self.out_space
-        if self.is_adjoint:
-            made, taken, given = self.forward, given, taken
-        rule = rule_of(made)
-        found = None if rule is None else rule(made, taken, given)
-        found = found if found is not None else self.bounded_by_matrix()
-        return found * rounding_of(self.dtype)
+        """By the rule of whichever of the two layers is an adjoint layer; ‖A‖ = ‖Aᵀ‖."""
+        for made, taken, given in self.adjoint_first():
+            rule = rule_of(made)
+            found = None if rule is None else rule(made, taken, given)
+            if found is not None:
+                return found * rounding_of(self.dtype)
+        return self.bounded_by_matrix() * rounding_of(self.dtype)
 
     def bounded_by_matrix(self) -> Tensor:
         """By the matrix, where nothing else is known."""

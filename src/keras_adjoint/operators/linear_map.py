@@ -54,6 +54,10 @@ class LinearMap(ABC):
         """The layers and models that it is made of."""
         return [layer for part in self.parts() for layer in part.layers()]
 
+    def near_maximum(self) -> tuple[Tensor, Tensor] | None:
+        """(a row of the numbers of x that A lengthens nearly most, a close bound of the norm), where both are cheap."""
+        return None
+
     @property
     def T(self) -> Self:
         """The adjoint Aᵀ. `A.T.T is A`."""

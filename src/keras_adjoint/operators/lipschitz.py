@@ -1,6 +1,6 @@
 """`Lipschitz`: a layer that lengthens no difference by more than a constant, while training and after."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,36 +8,37 @@ from keras import ops
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.adjoint import has_activation
+from keras_adjoint.layers.arguments import heeds_training
 from keras_adjoint.layers.registry import describe
+from keras_adjoint.layers.sizes import recorded_shapes
+from keras_adjoint.layers.wrapped import activation_of
 from keras_adjoint.operators.activations import constant_of
+from keras_adjoint.operators.measured import Measured
 from keras_adjoint.ops import Shape, Tensor
-
-if TYPE_CHECKING:
-    from keras_adjoint.operators.operator import Operator
-
-EVERY_SIZE = 2**20  # as large as this, a convolution's bound is that at every size
+from keras_adjoint.ops.geometry import is_known
 
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")
-class Lipschitz(keras.layers.Wrapper):
+class Lipschitz(Measured):
     """A linear layer, with its activation, whose kernel is scaled down where its Lipschitz constant would be too large.
 
     The factor min(1, constant / (bound · that of the activation)) is computed from the kernel in every call, by `A.bound()` at
     the layer's own size, and differentiated through. Since φ(s·A x + b) is the layer at s·x, nothing is assigned, and the
-    layer inside keeps its own kernel.
+    layer inside keeps its own kernel. `keras_adjoint.untie` writes a stock layer with the scaled one.
 
     Args:
         layer: A linear layer, possibly with a bias and an activation that has a Lipschitz constant.
         constant: The largest ‖f(x) − f(z)‖ / ‖x − z‖.
 
     Call arguments:
-        x: What the layer takes.
+        x: What the layer takes. Along axes whose size it was built or called without, the factor is that for every size.
 
     Input shape: That of the layer.
     Output shape: That of the layer.
 
     Raises:
-        NoRuleError: If the layer is not linear up to its activation, or no constant is known for that.
+        NoRuleError: If the layer is not linear up to its activation, computes something else in training, or no constant is
+            known for the activation.
         ValueError: If the constant is not a positive number.
 
     Example:
@@ -47,46 +48,52 @@ class Lipschitz(keras.layers.Wrapper):
     (1, 9, 9, 8)
     """
 
+    scales = True
+
     def __init__(self, layer: keras.layers.Layer, constant: float = 1.0, **kwargs: Any) -> None:
         is_number = isinstance(constant, (int, float, np.integer, np.floating)) and not isinstance(constant, bool)
         if not is_number or not 0 < constant < float("inf"):
             raise ValueError(f"The Lipschitz constant is a positive number. Received: constant={constant!r}")
         super().__init__(layer, **kwargs)
+        if heeds_training(layer):
+            raise NoRuleError(
+                f"`{layer.name}` computes something else in training, whose constant the kernel does not tell. Leave it "
+                f"outside, and wrap the linear layers alone. Received: {describe(layer)}"
+            )
         self.constant = float(constant)
-        self.supports_masking = layer.supports_masking
         self.activation_constant = 1.0
         if has_activation(layer):
-            found = constant_of(layer.activation)
+            activation = activation_of(layer)
+            found = constant_of(activation)
             if found is None:
                 raise NoRuleError(
                     f"No Lipschitz constant is known for the activation of `{layer.name}`. Use another one, or none. "
-                    f"Received: activation={getattr(layer.activation, '__name__', layer.activation)!r}, {describe(layer)}"
+                    f"Received: activation={getattr(activation, '__name__', activation)!r}, {describe(layer)}"
                 )
             self.activation_constant = found
-        self.__dict__["operators"] = {}  # past Keras, which would track what is in it
 
     def factor(self, shape: Shape) -> Tensor:
         """What the kernel is multiplied by for inputs of a shape, batch axis included: a scalar tensor."""
-        bound = self.operator_at(shape).bound()
+        bound = self.operator_at((None, *self.sizes_at(shape))).bound()
         return ops.minimum(1.0, self.constant / (ops.maximum(bound, 1e-30) * self.activation_constant))
 
-    def operator_at(self, shape: Shape) -> "Operator":
-        """The layer inside as an operator, at every size at once where a size is unknown."""
-        from keras_adjoint.operators.layer_operator import layer_operator  # imported lazily
+    def sizes_at(self, shape: Shape) -> Shape:
+        """The sizes, without the batch axis, that the factor for inputs of a shape goes by; `None` for every size.
 
-        taken = tuple(EVERY_SIZE if size is None else int(size) for size in shape[1:])
-        operators: dict[Shape, Operator] = self.operators
-        if taken not in operators:
-            operators[taken] = layer_operator(self.layer, taken, linear_part=True)
-        return operators[taken]
+        Where a model leaves a size open, the factor is the same for all of them, however the model is called.
+        """
+        recorded = [known for known in recorded_shapes(self) if len(known) == len(shape)]
+        sizes: list[int | None] = []
+        for axis in range(1, len(shape)):
+            own = {known[axis] for known in recorded}
+            # Tracers may give a size as something else than an integer, also where it is fixed.
+            here = shape[axis] if is_known(shape[axis]) else next(iter(own)) if len(own) == 1 else None
+            sizes.append(None if None in own else here)
+        return tuple(sizes)
 
     def call(self, x: Tensor) -> Tensor:
         factor = self.factor(tuple(x.shape))
-        return self.layer(x * ops.cast(factor, x.dtype))
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        shape: Shape = self.layer.compute_output_shape(input_shape)
-        return shape
+        return self.layer(ops.cast(x, self.compute_dtype) * ops.cast(factor, self.compute_dtype))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "constant": self.constant}

@@ -17,7 +17,7 @@ degree m, the largest ⌊t·d / s⌋, along every axis. Up to π / m to either s
 
     max p ≤ max over the grid of p · Π 1 / cos(π m / M),
 
-and the maximum over v of both sides bounds ‖F‖² everywhere.
+and the maximum over v of both sides bounds ‖F‖² everywhere. `refinement` brings the grid closer where ‖F‖ is large.
 """
 
 import math
@@ -32,7 +32,7 @@ from keras_adjoint.operators.eigenvalues import SQUARINGS
 from keras_adjoint.ops.geometry import Axis, Convolution
 
 POINTS_PER_DEGREE = (32, 24, 16, 12, 8)  # of the coarse grid: the norm is exceeded by 0.3 % per axis, or by up to 4 %
-MULTIPLY_ADDS = 2**29  # that the norms of all blocks may take, or half as many as a forward if those are more
+MULTIPLY_ADDS = 2**29  # that the norms of all blocks may take, or twice as many as a forward if those are more
 MOST_BLOCKS = 4096
 MOST_SHIFTED = 4096  # frequencies of all shifted grids together
 
@@ -43,22 +43,23 @@ class Frequencies:
 
     Attributes:
         values: The frequencies, in radians per step of the circle.
-        factor: What ‖F‖² is at most, over its largest value at these.
+        is_coarse: Whether they are fewer than those of the circle.
         phases: Of every tap, its position within a stride.
         steps: Of every tap, its position in strides.
         stride: The stride.
+        spread: Outputs between two that are on the same circle.
     """
 
     values: NDArray[np.float64]
-    factor: float
+    is_coarse: bool
     phases: NDArray[np.int64]
     steps: NDArray[np.int64]
     stride: int
+    spread: int
 
-    def waves(self) -> NDArray[np.complex128]:
-        """exp(i ω ⌊t·d / s⌋) where the tap is at phase r, else 0; of shape (frequencies, phases, taps)."""
-        waves = np.exp(1j * np.outer(self.values, self.steps))
-        return waves[:, None, :] * (self.phases == np.arange(self.stride)[:, None])[None]
+    def factor(self, level: int = 0) -> float:
+        """What ‖F‖² is at most, over its largest value at these; or, at a higher level, at points half as far apart each."""
+        return 1 / math.cos(math.pi * int(self.steps.max()) / len(self.values) / 2**level) if self.is_coarse else 1.0
 
 
 def frequencies_of(axis: Axis, density: int, *, shifted: bool = False) -> Frequencies:
@@ -70,14 +71,14 @@ def frequencies_of(axis: Axis, density: int, *, shifted: bool = False) -> Freque
     stride, dilation = axis.stride // common, axis.dilation // common
     taps = np.arange(axis.taps)
     if stride == 1:  # the positions in between are circles of their own
-        phases, steps, circle = 0 * taps, taps, -(-positions // axis.dilation)
+        phases, steps, circle, spread = 0 * taps, taps, -(-positions // axis.dilation), dilation
     else:
         phases, steps, circle = taps * dilation % stride, taps * dilation // stride, -(-positions // axis.stride)
+        spread = 1
     degree = int(steps.max())
     count = min(circle, density * degree or 1)
-    factor = 1.0 if count == circle or degree == 0 else 1 / math.cos(math.pi * degree / count)
     values = 2 * np.pi * (np.arange(count) + (0.5 if shifted else 0.0)) / count
-    return Frequencies(values, factor, phases, steps, stride)
+    return Frequencies(values, degree > 0 and count < circle, phases, steps, stride, spread)
 
 
 @dataclass(frozen=True)
@@ -85,17 +86,30 @@ class Grid:
     """The frequencies of all axes together.
 
     Attributes:
-        waves: `(frequencies, phases, taps)`: the factor of every tap in the symbol.
-        factor: What ‖F‖² is at most, over its largest value at these.
+        axes: The frequencies of each axis.
+        values: `(frequencies, axes)`: every combination of them, up to their signs.
+        steps: `(axes, taps)`: of every tap, its position in strides.
+        is_at_phase: `(phases, taps)`: 1 where a tap is at a phase, else 0.
     """
 
-    waves: NDArray[np.complex128]
-    factor: float
+    axes: tuple[Frequencies, ...]
+    values: NDArray[np.float64]
+    steps: NDArray[np.float64]
+    is_at_phase: NDArray[np.float64]
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether along some axis the frequencies are fewer than those of the circle."""
+        return any(axis.is_coarse for axis in self.axes)
+
+    def factor(self, level: int = 0) -> float:
+        """See `Frequencies.factor`."""
+        return math.prod(axis.factor(level) for axis in self.axes)
 
 
 @lru_cache
 def grids_of(convolution: Convolution, channels: int = 1, filters: int = 1) -> tuple[Grid, ...]:
-    """Grids each of which bounds the norm: unshifted, and where there are few frequencies shifted by half a step as well.
+    """Grids each of which bounds the norm: unshifted, and where all are as fine as the circle shifted by half a step as well.
 
     Args:
         convolution: The geometry.
@@ -107,22 +121,23 @@ def grids_of(convolution: Convolution, channels: int = 1, filters: int = 1) -> t
     for density in POINTS_PER_DEGREE:
         plain = [frequencies_of(axis, density) for axis in convolution.axes]
         blocks = math.prod(len(axis.values) for axis in plain) / 2  # half of them are conjugates
-        if blocks <= MOST_BLOCKS and 3 * SQUARINGS * blocks * rows**3 <= max(MULTIPLY_ADDS, forward / 2):
+        if blocks <= MOST_BLOCKS and 3 * SQUARINGS * blocks * rows**3 <= max(MULTIPLY_ADDS, 2 * forward):
             break
     count = math.prod(len(axis.values) for axis in plain)
     shifts = product(*((False, True) if len(axis.values) > 1 else (False,) for axis in plain))
-    every = list(shifts) if count * 2 ** len(plain) <= MOST_SHIFTED else [(False,) * len(plain)]
+    is_exact = not any(axis.is_coarse for axis in plain)
+    every = list(shifts) if is_exact and count * 2 ** len(plain) <= MOST_SHIFTED else [(False,) * len(plain)]
     pairs = [list(zip(convolution.axes, shifted, strict=True)) for shifted in every]
-    return tuple(_grid([frequencies_of(axis, density, shifted=by) for axis, by in pair]) for pair in pairs)
+    return tuple(_grid(tuple(frequencies_of(axis, density, shifted=by) for axis, by in pair)) for pair in pairs)
 
 
-def _grid(axes: list[Frequencies]) -> Grid:
-    waves = np.ones((1, 1, 1), complex)
+def _grid(axes: tuple[Frequencies, ...]) -> Grid:
+    every = np.stack(np.meshgrid(*(axis.values for axis in axes), indexing="ij"), -1).reshape(-1, len(axes))
+    steps = np.stack(np.meshgrid(*(axis.steps for axis in axes), indexing="ij")).reshape(len(axes), -1)
+    at_phase = np.ones((1, 1))
     for axis in axes:
-        waves = np.einsum("frt,gsu->fgrstu", waves, axis.waves())
-        waves = waves.reshape(math.prod(waves.shape[:2]), math.prod(waves.shape[2:4]), -1)
-    values = np.stack(np.meshgrid(*(axis.values for axis in axes), indexing="ij"), -1).reshape(-1, len(axes))
-    return Grid(waves[_without_conjugates(values)], math.prod(axis.factor for axis in axes))
+        at_phase = np.kron(at_phase, axis.phases == np.arange(axis.stride)[:, None])
+    return Grid(axes, every[_without_conjugates(every)], steps.astype(float), at_phase)
 
 
 def _without_conjugates(values: NDArray[np.float64]) -> NDArray[np.bool_]:

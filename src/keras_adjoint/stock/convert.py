@@ -18,12 +18,15 @@ from keras_adjoint.layers.distributed import DistributedAdjoint
 from keras_adjoint.layers.sharing import copy_value
 from keras_adjoint.layers.sizes import recorded_shapes, without_steps
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.layers.wrapped import axes_of_steps
+from keras_adjoint.layers.wrapped import LinearWrapper, axes_of_steps, wrappers_of
 from keras_adjoint.models.steps import Steps, StepsToSamples
+from keras_adjoint.operators.lipschitz import Lipschitz
 from keras_adjoint.ops import Shape
 from keras_adjoint.recursion import deep_recursion
 from keras_adjoint.stock.converters import NOT_CONVERTED, converter_for
+from keras_adjoint.stock.pieces import scaled
 from keras_adjoint.stock.steps import UNKNOWN, AdjointCall, Branches, Step, received, refuse
+from keras_adjoint.stock.wrapped import kernel_index, number, times, times_factor
 
 
 class Converter:
@@ -33,6 +36,7 @@ class Converter:
         self.to = to
         self.copies: dict[int, tuple[Layer, Layer]] = {}  # id of a layer: the layer, its copy
         self.made: dict[tuple[int, bytes], tuple[Step, Layer]] = {}  # adjoint layer and fingerprint: step, stock layer
+        self.scaled: dict[tuple[int, float], tuple[Layer, Layer]] = {}  # by a layer and its factor: old, new
         self.distributed: dict[tuple[int, int], Layer] = {}  # id of a stock layer, number of axes of steps: around it
         self.names: Counter[str] = Counter()
 
@@ -77,7 +81,10 @@ class Converter:
             return partial(self.convert, layer, core, converter_for(core))
         if isinstance(layer, Steps):
             return partial(reshaped, layer)
-        if core is not layer and isinstance(core, (keras.Sequential, Functional)):
+        if isinstance(core, Lipschitz):
+            return partial(self.limit, layer, core)
+        is_plain = any(isinstance(each, LinearWrapper) for each in wrappers_of(layer))
+        if core is not layer and (is_plain or isinstance(core, (keras.Sequential, Functional))):
             return self.at_every_step(self.layer(core), layer)
         if id(layer) not in self.copies:
             self.copies[id(layer)] = layer, self.copy(layer)
@@ -90,7 +97,7 @@ class Converter:
             return layer  # an operation of `keras.ops`, which holds nothing
         if type(layer) in NOT_CONVERTED:
             refuse(layer, UNKNOWN)
-        inner = next((inner for inner in layers_inside(layer) if isinstance(inner, Tied)), None)
+        inner = next((inner for inner in layers_inside(layer) if isinstance(inner, (Tied, LinearWrapper))), None)
         if inner is not None:
             raise NoRuleError(
                 f"`{inner.name}` is inside of `{layer.name}`, where stock layers cannot take its place. Untie it alone, or "
@@ -108,6 +115,7 @@ class Converter:
         output_size: Any = None,
         training: bool | None = None,
         mask: Any = None,
+        change: Callable[[list[Step]], list[Step]] = list,
     ) -> Any:
         """Apply the stock layers that an adjoint layer is converted into, called as it was called, at every step if it was."""
         options = {} if output_size is None else {"output_size": output_size}
@@ -116,8 +124,30 @@ class Converter:
         output_shape = keras.tree.map_structure(lambda x: without_steps(tuple(x.shape), axes), spec)
         steps = converter(AdjointCall(tied, without_steps(tuple(y.shape), axes), output_shape, self.to))
         if isinstance(steps, Branches):
-            return [self.follow(layer, tied, chain, y) for chain in steps.chains]
-        return self.follow(layer, tied, steps, y)
+            return [self.follow(layer, tied, change(chain), y) for chain in steps.chains]
+        return self.follow(layer, tied, change(steps), y)
+
+    def limit(self, layer: Layer, limited: Lipschitz, x: keras.KerasTensor, **options: Any) -> keras.KerasTensor:
+        """Apply the layer inside of a `Lipschitz` layer with the kernel that it computes with, at every step if it does."""
+        axes = axes_of_steps(layer) - axes_of_steps(limited)
+        factor = number(limited.factor(without_steps(tuple(x.shape), axes)))
+        inner, core = limited.layer, inside_steps(limited.layer)
+        if isinstance(core, Tied):
+            change = partial(times, factor=factor, keep_bias=True)
+            result: keras.KerasTensor = self.convert(layer, core, converter_for(core), x, change=change)
+            return result
+        if kernel_index(inner) is None:
+            if factor != 1:
+                x = self.at_every_step(self.stock_layer(limited, scaled(factor)), layer, axes)(x)
+            plain = self.layer(inner)
+            return (self.at_every_step(plain, layer, axes) if axes else plain)(x)
+        if (id(limited), float(factor)) not in self.scaled:
+            number_so_far = self.names[limited.name]
+            self.names[limited.name] += 1
+            copy = self.copy(inner)
+            copy.name = f"{limited.name}_{number_so_far}" if number_so_far else limited.name
+            self.scaled[id(limited), float(factor)] = inner, copy
+        return self.at_every_step(self.scaled[id(limited), float(factor)][1], layer, axes)(x)
 
     def follow(self, layer: Layer, tied: Tied, steps: list[Step], y: keras.KerasTensor) -> keras.KerasTensor:
         """`y` after all steps of the conversion."""
@@ -125,9 +155,9 @@ class Converter:
             y = self.at_every_step(self.stock_layer(tied, step), layer)(y)
         return y
 
-    def at_every_step(self, stock: Layer, layer: Layer) -> Layer:
+    def at_every_step(self, stock: Any, layer: Layer, axes: int | None = None) -> Any:
         """A stock layer, called at every step if `layer` is; the same one wherever it is."""
-        axes = axes_of_steps(layer)
+        axes = axes_of_steps(layer) if axes is None else axes
         if axes and (id(stock), axes) not in self.distributed:
             wrapped = stock
             for number in range(axes):
@@ -136,7 +166,7 @@ class Converter:
             self.distributed[id(stock), axes] = wrapped
         return self.distributed[id(stock), axes] if axes else stock
 
-    def stock_layer(self, tied: Tied, step: Step) -> Layer:
+    def stock_layer(self, tied: Tied | Lipschitz, step: Step) -> Layer:
         """The layer of a step; the same one wherever an adjoint layer takes the same step."""
         key = id(tied), step.fingerprint()
         if key not in self.made:
@@ -157,13 +187,19 @@ class Converter:
                     copy_value(new_variable, old_variable)
                 if hasattr(new, "finalize_state"):
                     new.finalize_state()
+        for (_, factor), (old, new) in self.scaled.items():
+            weights = old.get_weights()
+            place = kernel_index(old)
+            new.set_weights([times_factor(one, factor) if i == place else one for i, one in enumerate(weights)])
         for step, layer in self.made.values():
             layer.set_weights(step.weights)
 
 
 def inside_steps(layer: Any) -> Any:
-    """The layer inside of every `TimeDistributed`; a layer without any around it is that layer itself."""
-    while type(layer) in (keras.layers.TimeDistributed, DistributedAdjoint):
+    """The layer inside of every `TimeDistributed`, and of wrappers that change nothing; without any the layer itself."""
+    while type(layer) in (keras.layers.TimeDistributed, DistributedAdjoint) or (
+        isinstance(layer, LinearWrapper) and not layer.scales
+    ):
         layer = layer.layer
     return layer
 

@@ -1,6 +1,7 @@
 """Which function converts which adjoint layer into stock layers."""
 
 from collections.abc import Callable
+from functools import partial
 
 from keras.layers import Layer
 
@@ -26,7 +27,8 @@ from keras_adjoint.layers.pooling import AdjointAveragePooling, SpreadPooling
 from keras_adjoint.layers.shape import AdjointRepeatVector, AdjointReshape, AdjointZeroPadding1D
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.upsampling import AdjointUpSampling
-from keras_adjoint.stock import conv, others
+from keras_adjoint.operators.adjoint_lipschitz import AdjointLipschitz
+from keras_adjoint.stock import conv, others, wrapped
 from keras_adjoint.stock.steps import UNKNOWN, AdjointCall, Branches, Step, refuse
 
 KINDS = tuple(conv.KINDS)
@@ -79,6 +81,10 @@ def converter_for(tied: Layer) -> Callable[[AdjointCall], list[Step] | Branches]
         NoRuleError: If there is none.
     """
     unpooling = tied.source if isinstance(tied, AdjointOfAdjoint) else tied
+    if isinstance(tied, AdjointLipschitz):
+        return partial(wrapped.adjoint_lipschitz, convert=converter_for)
+    if isinstance(tied, AdjointOfAdjoint) and isinstance(tied.source, AdjointLipschitz):
+        return partial(wrapped.lipschitz_forward, convert=converter_for)
     if type(tied) not in CONVERTERS or type(unpooling) in REFUSED:
         refuse(tied, REFUSED.get(type(unpooling), UNKNOWN))
     return CONVERTERS[type(tied)]

@@ -7,11 +7,12 @@ def untie(layer_or_model: keras.layers.Layer, *, to: str = "conv_transpose") -> 
     """A model of stock Keras layers that computes the same to rounding, with copies of all weights.
 
     The file that it saves loads without this package. Kernels and biases train on their own from then on, unless they were
-    frozen; scales, and biases that are subtracted, become constants.
+    frozen; scales, and biases that are subtracted, become constants. A `Lipschitz` layer becomes the layer inside with the
+    scaled kernel, under the name of the wrapper, or with a `Rescaling` before it where no kernel is known to scale.
 
     Args:
-        layer_or_model: An adjoint layer, if its source recorded a size or it was called on a `keras.Input`; or a Functional
-            or Sequential model with adjoint layers in it, nested models included.
+        layer_or_model: An adjoint or `Lipschitz` layer, if its source recorded a size or it was called on a `keras.Input`; or
+            a Functional or Sequential model with such layers in it, nested models included.
         to: What becomes of an adjoint convolution. "conv_transpose": a transposed convolution with the very same kernel,
             cropped to the exact size. The kernel of a grouped or dilated one is stored with its zeros. "conv": a
             plain convolution with the flipped kernel, and at stride s one to s phases per axis, which reshapes and

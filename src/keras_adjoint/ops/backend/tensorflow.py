@@ -7,11 +7,10 @@ from typing import Any, Literal
 import tensorflow as tf
 from keras import ops
 
-from keras_adjoint.keras_internals import whole_moments
 from keras_adjoint.ops import Size, Tensor
 from keras_adjoint.ops.backend import TF32, fold_missing
 from keras_adjoint.ops.backend.protocol import Adjoint, Form, Pads
-from keras_adjoint.ops.backend.tensorflow_derivatives import register_gradients
+from keras_adjoint.ops.backend.tensorflow_derivatives import register_gradients, twice_differentiable
 from keras_adjoint.ops.geometry import CACHE_SIZE, Convolution, is_known
 from keras_adjoint.ops.window import window
 
@@ -275,7 +274,7 @@ def _gradient_of_form(wanted: str, form: Form, **others: Tensor) -> Tensor:
 
 def vjp(function: Callable[[Any], Any], x: Any, y: Any) -> Any:
     x = tf.nest.map_structure(tf.identity, x)  # a tensor that comes twice is two, which the tape would take for one
-    with tf.GradientTape() as tape, whole_moments():
+    with tf.GradientTape() as tape, twice_differentiable():
         tape.watch(x)
         result = function(x)
     found = tape.gradient(result, x, output_gradients=y, unconnected_gradients=tf.UnconnectedGradients.ZERO)

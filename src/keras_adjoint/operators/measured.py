@@ -1,0 +1,63 @@
+"""What layers that go by the norm of the layer inside have in common: its operator at the sizes that they are called with."""
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from keras_adjoint.errors import NoRuleError, SizeError
+from keras_adjoint.layers.registry import describe
+from keras_adjoint.layers.wrapped import LinearWrapper, inside
+from keras_adjoint.ops import Shape
+
+EVERY_SIZE = 2**20  # as large as this, a convolution's bound is that at every size
+
+if TYPE_CHECKING:
+    from keras_adjoint.operators.operator import Operator
+
+
+class Measured(LinearWrapper):
+    """A wrapper that asks the layer inside for its operator.
+
+    Raises:
+        NoRuleError: If the layer inside is a model, or takes integers that are no numbers.
+    """
+
+    measured: keras.layers.Layer  # the layer inside, also where an object stands in for that
+
+    def __init__(self, layer: keras.layers.Layer, **kwargs: Any) -> None:
+        super().__init__(layer, **kwargs)
+        core, name = inside(layer), type(self).__name__
+        if isinstance(core, keras.Model):
+            raise NoRuleError(
+                f"`{name}` takes a single layer, since what a model computes between its layers need not be linear. Put it "
+                f"around every layer of the model. Received: {describe(core)}"
+            )
+        if isinstance(core, keras.layers.Embedding):
+            raise NoRuleError(
+                f"`{name}` takes a layer that is linear in the tensor it is called with, and an embedding is called with "
+                f"indices. Use a `Dense` layer on one-hot vectors. Received: {describe(core)}"
+            )
+        self.__dict__.update(measured=layer, operators={})  # past Keras, which would track what is in it
+
+    def operator_at(self, shape: Shape) -> "Operator":
+        """The linear part of the layer inside as an operator on tensors of a shape, batch axis included.
+
+        Where a size is `None`, the tensors are so large that the operator's bound is one at every size.
+
+        Raises:
+            SizeError: If the norm may be larger at another size.
+        """
+        from keras_adjoint.operators.layer_bounds import holds_at_every_size  # imported lazily
+        from keras_adjoint.operators.layer_operator import layer_operator
+
+        core, operators = inside(self.measured), self.operators
+        if None in shape[1:] and not holds_at_every_size(core):
+            raise SizeError(
+                f"What norm `{core.name}` has at every size is not known. Build the model for a fixed input size. "
+                f"Received: an input of shape {shape}, {describe(core)}"
+            )
+        taken = tuple(EVERY_SIZE if size is None else size for size in shape[1:])
+        if taken not in operators:
+            operators[taken] = layer_operator(self.measured, taken, linear_part=True)
+        found: Operator = operators[taken]
+        return found
