@@ -15,7 +15,7 @@ from keras_adjoint.layers.dense import AdjointDense, AdjointEinsumDense, Adjoint
 from keras_adjoint.layers.depthwise import AdjointDepthwiseConv, AdjointSeparableConv
 from keras_adjoint.models.calls import Call
 from keras_adjoint.operators.call_constants import Step
-from keras_adjoint.operators.layer_bounds import kernel_of
+from keras_adjoint.operators.layer_convolutions import kernel_of
 from keras_adjoint.operators.layer_operator import LayerOperator, layer_operator
 from keras_adjoint.operators.lipschitz import Lipschitz
 from keras_adjoint.ops import Shape
