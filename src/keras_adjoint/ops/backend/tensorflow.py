@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_adjoint.ops import Size, Tensor
 from keras_adjoint.ops.backend import TF32, fold_missing
-from keras_adjoint.ops.backend.protocol import Adjoint, Form, Pads
+from keras_adjoint.ops.backend.protocol import Adjoint, Form, HostProduct, Pads
 from keras_adjoint.ops.backend.tensorflow_derivatives import register_gradients, twice_differentiable
 from keras_adjoint.ops.geometry import CACHE_SIZE, Convolution, is_known
 from keras_adjoint.ops.window import window
@@ -45,6 +45,7 @@ CHANNELS_AT_ONCE = 16
 NATIVE_MARGIN = 1.05
 LONGEST_SUM_IN_HALF = 2**15
 SHIFTS_CONV_TRANSPOSE = False
+JIT_CALLS_HOST = False  # XLA has no `tf.numpy_function`
 DEPTHWISE_RANKS = (1, 2)  # what `ops.depthwise_conv` knows
 fold = fold_missing
 
@@ -310,6 +311,16 @@ def linear_vjp(function: Callable[[list[Tensor]], list[Tensor]], zeros: list[Ten
 
     found: list[Tensor] = transposed(*y)
     return found
+
+
+def linear_on_host(product: HostProduct, transposed: HostProduct, rows: Tensor) -> Tensor:
+    @tf.custom_gradient
+    def linear(rows: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        found = tf.numpy_function(product, [rows], rows.dtype, stateful=False)
+        found.set_shape((rows.shape[0], product.outputs))
+        return found, lambda cotangent: linear_on_host(transposed, product, cotangent)
+
+    return linear(rows)
 
 
 def _cut(starts: Sequence[int], lengths: Sequence[int], sizes: Sequence[int]) -> tuple[slice, ...] | None:
