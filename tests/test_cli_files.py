@@ -18,6 +18,7 @@ pytestmark = pytest.mark.any_backend
 COMMANDS = {
     "inspect": lambda file, out, picture: ("inspect", file),
     "check": lambda file, out, picture: ("check", file),
+    "spectrum": lambda file, out, picture: ("spectrum", file),
     "mirror": lambda file, out, picture: ("mirror", file, "-o", out.with_suffix(".keras"), "--force"),
     "deconv": lambda file, out, picture: ("deconv", file, picture, "--layer", "conv", "-o", out, "--force"),
     "report": lambda file, out, picture: (

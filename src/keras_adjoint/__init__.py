@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from keras_adjoint.models.ties import clone_tied, is_tied
     from keras_adjoint.operators.blocks import block, hstack, vstack
     from keras_adjoint.operators.certify import certify
+    from keras_adjoint.operators.from_scipy import from_scipy
     from keras_adjoint.operators.lipschitz import Lipschitz
     from keras_adjoint.operators.model_operator import operator
     from keras_adjoint.operators.operator import identity
@@ -68,6 +69,7 @@ __all__ = [
     "convert_layout",
     "deconvnet",
     "exporting",
+    "from_scipy",
     "hstack",
     "identity",
     "is_tied",
@@ -93,6 +95,7 @@ _IMPORTED_FIRST = {  # by this Keras knows the layers of saved models
     "clone_tied": "models.ties",
     "is_tied": "models.ties",
     "Lipschitz": "operators.adjoint_lipschitz",
+    "from_scipy": "operators.from_scipy",
     "exporting": "ops.exporting",
     "untie": "stock.untie",
     "AdjointReport": "testing.check",

@@ -7,7 +7,7 @@ the versions it was seen on.
 
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache, wraps
 from types import FrameType, ModuleType
@@ -164,42 +164,41 @@ def masked(tensor: Tensor, mask: Tensor | None) -> Tensor:
 # --- second derivatives
 
 
-class _Depth(threading.local):
-    value = 0
+class _Replacements(threading.local):
+    def __init__(self) -> None:
+        self.going_on: list[Mapping[str, Callable[..., Any]]] = []
 
 
-_WHOLE_MOMENTS = _Depth()
+_REPLACEMENTS = _Replacements()
 
 
 @contextmanager
-def whole_moments() -> Iterator[None]:
-    """Inside, this thread's means and variances have derivatives that can be differentiated.
+def computed_by(functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Inside, this thread computes some functions of Keras' backend by others, which take the former as their first argument.
 
-    `keras.ops.moments`, by which layers normalise, takes TensorFlow's variance, which is computed with the mean as a constant:
-    its derivative is right, and the derivative of that is wrong.
+    They are functions behind `keras.ops` that deal with networks, by name: `moments`, `max_pool`.
     """
-    _teach_moments()
-    _WHOLE_MOMENTS.value += 1
+    for name in functions:
+        _make_replaceable(name)
+    _REPLACEMENTS.going_on.append(functions)
     try:
         yield
     finally:
-        _WHOLE_MOMENTS.value -= 1
+        _REPLACEMENTS.going_on.pop()
 
 
 @cache
-def _teach_moments() -> None:
-    taught = backend_nn.moments
+def _make_replaceable(name: str) -> None:
+    original = getattr(backend_nn, name)
 
-    @wraps(taught)
-    def moments(x: Tensor, axes: Any, keepdims: bool = False, synchronized: bool = False) -> tuple[Tensor, Tensor]:
-        if synchronized or not _WHOLE_MOMENTS.value:
-            return taught(x, axes, keepdims, synchronized)
-        wide = keras.ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
-        found = (function(wide, axis=axes, keepdims=keepdims) for function in (keras.ops.mean, keras.ops.var))
-        mean, variance = (keras.ops.cast(each, x.dtype) for each in found)
-        return mean, variance
+    @wraps(original)
+    def computed(*args: Any, **options: Any) -> Any:
+        for functions in reversed(_REPLACEMENTS.going_on):
+            if name in functions:
+                return functions[name](original, *args, **options)
+        return original(*args, **options)
 
-    backend_nn.moments = moments
+    setattr(backend_nn, name, computed)
 
 
 # --- quantised kernels
