@@ -14,6 +14,7 @@ from types import FrameType, ModuleType
 from typing import Any, TypeAlias
 
 import keras
+from keras.src import layers as layers_package
 from keras.src.activations import activations as activation_operations
 from keras.src.applications.convnext import LayerScale, StochasticDepth
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
@@ -29,6 +30,7 @@ from keras.src.ops import nn as nn_operations
 from keras.src.ops import numpy as numpy_operations
 from keras.src.saving.keras_saveable import KerasSaveable
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
+from keras.src.trainers.trainer import Trainer
 
 __all__ = [
     "CustomScaleLayer",  # InceptionResNetV2's weighted sum of two tensors
@@ -310,6 +312,30 @@ def shared_while_saving() -> AbstractContextManager[Any]:
 def without_code_from_files() -> AbstractContextManager[Any]:
     """Inside, Keras refuses a file whose Lambda layers would run code; before 3.11 it forgets to for HDF5."""
     return SafeModeScope(True)
+
+
+def named_object(module: str, name: str) -> Any:
+    """The class or function of a name in a module that is imported already; `None` if there is none.
+
+    Keras imports modules of its own for names in files, of which `import keras` has imported those with layers.
+    """
+    return vars(sys.modules[module]).get(name) if module in sys.modules else None
+
+
+def legacy_layer(name: str) -> Any:
+    """What Keras takes the name of a class in HDF5 for, which says no module; `None` if it is registered or unknown."""
+    return vars(layers_package).get(name)
+
+
+@contextmanager
+def without_compiling() -> Iterator[None]:
+    """Inside, nested models in files are not compiled, so that no loss, metric or optimizer is made."""
+    compile_from_config = Trainer.compile_from_config
+    Trainer.compile_from_config = lambda self, config: None
+    try:
+        yield
+    finally:
+        Trainer.compile_from_config = compile_from_config
 
 
 @contextmanager
