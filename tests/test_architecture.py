@@ -43,7 +43,7 @@ PARTS = [
 
 # Within a part, what the rest of it is built on: a folder or module imports only from those before it.
 LEVELS = {
-    "ops": ["geometry", "window", "products", "exporting", "backend", "precision", "dot_test", "algorithms"],
+    "ops": ["geometry", "window", "maxima", "products", "exporting", "backend", "precision", "dot_test", "algorithms"],
     "keras_adjoint_cli": [
         *(
             "interruption",
@@ -67,7 +67,7 @@ API = {
     "adjoint", "autotune", "deconvnet", "exporting", "mirror", "autoencoder", "untie", "is_tied", "clone_tied",
     "convert_layout", "transpose_kernel", "adapt_channels", "adapt_bias", "check_adjoint", "assert_adjoint",
     "plot_kernels", "plot_mirror", "plot_reconstruction", "AdjointReport", "register_rule",
-    "Lipschitz", "certify", "operator", "identity", "vstack", "hstack", "block",
+    "Lipschitz", "Regularized", "certify", "operator", "identity", "vstack", "hstack", "block", "from_scipy",
     "KerasAdjointError", "NoRuleError", "TieError", "SizeError",
 }  # fmt: skip
 

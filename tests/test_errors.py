@@ -240,6 +240,25 @@ def test_input_with_another_number_of_axes_is_refused_by_name(shape, symbolic):
         ka.adjoint(layer, name="back")(y)
 
 
+def test_without_switches_it_says_what_to_pass():
+    pool, maximum, x = L.MaxPooling1D(2), L.Maximum(), np.ones((1, 4, 4, 2), "float32")
+    each = L.TimeDistributed(pool)
+    y, larger = each(x), maximum([x, x])
+    single = ka.adjoint(pool)
+    for adjoint, given in (
+        (single, y[0]),
+        (ka.adjoint(each), y),
+        (ka.adjoint(maximum), larger),
+        (ka.adjoint(single), x[0]),
+    ):
+        with pytest.raises(
+            ka.SizeError, match=r"`adjoint\(layer\)\(y, switches=x\)`. Received: y.shape=.*, switches=None"
+        ):
+            adjoint(given)
+    with pytest.raises(ka.SizeError, match="switches=None"):
+        single(keras.Input((2, 2)))
+
+
 def test_switches_of_another_size_are_refused():
     with pytest.raises(
         ka.SizeError, match=r"tensor that the source pooled. Received: y.shape=\(1, 3, 2\), switches.shape"

@@ -25,6 +25,7 @@ from keras_adjoint.keras_internals import (
     call_of,
     called_aside,
     calls_of,
+    computed_by,
     existing,
     layers_inside,
     mask_of,
@@ -39,7 +40,6 @@ from keras_adjoint.keras_internals import (
     stored_kernel,
     stored_variable,
     watched_building,
-    whole_moments,
 )
 
 SOURCES = Path(keras_adjoint.__file__).parent.parent
@@ -345,21 +345,27 @@ def test_what_is_called_aside_is_at_inference_and_leaves_no_losses():
 # --- the layers of Keras' own networks
 
 
-def test_whole_moments_are_the_moments_and_those_of_other_threads_stay_as_they_are():
-    x = ops.convert_to_tensor(np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32"))
-    options = {"axes": (0, 2), "keepdims": True}
-    before = ops.moments(x, **options)
-    with whole_moments():
-        within = ops.moments(x, **options)
-        half = ops.moments(ops.cast(x, "float16"), axes=1)
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [("moments", lambda x: ops.moments(x, (0, 1))[0]), ("max_pool", lambda x: ops.max_pool(x, 2))],
+)
+def test_functions_are_computed_by_others_within_one_thread(name, call):
+    x = ops.convert_to_tensor(np.random.default_rng(0).normal(size=(2, 4, 3)).astype("float32"))
+    before = call(x)
+    with computed_by({name: lambda original, x, *args, **options: original(2 * x, *args, **options)}):
+        within = call(x)
         with ThreadPoolExecutor(1) as pool:
-            beside = pool.submit(lambda: ops.moments(x, **options)).result()
-    for others in (within, beside, ops.moments(x, **options)):
-        for found, expected in zip(others, before, strict=True):
-            np.testing.assert_allclose(ops.convert_to_numpy(found), ops.convert_to_numpy(expected), rtol=1e-6)
-    assert {keras.backend.standardize_dtype(each.dtype) for each in half} == {"float16"}
-    for found, expected in zip(beside, before, strict=True):
-        np.testing.assert_array_equal(ops.convert_to_numpy(found), ops.convert_to_numpy(expected))
+            beside = pool.submit(lambda: call(x)).result()
+        with computed_by({}):
+            nested = call(x)
+    assert_equal(within, 2 * before)
+    assert_equal(nested, 2 * before)
+    assert_equal(beside, before)
+    assert_equal(call(x), before)
+
+
+def assert_equal(found, expected):
+    np.testing.assert_array_equal(ops.convert_to_numpy(found), ops.convert_to_numpy(expected))
 
 
 def test_the_layer_scale_of_convnext_multiplies_by_gamma():

@@ -52,6 +52,8 @@ REFUSED = {
     "integers": (lambda x: ops.argmax(x, axis=-1), "gives int"),
     "no tensor": (lambda x: None, "gives NoneType"),
     "an error": (lambda x: ops.reshape(x, (-1, 7)), "it fails with"),
+    "a constant of three samples": (lambda x: x + ops.ones((3, 6)), "cannot be tested .* takes 3 samples and no other"),
+    "a constant of five samples": (lambda x: x + ops.ones((5, 6)), "cannot be tested .* takes 5 samples and no other"),
     "mean over samples": (lambda x: x - ops.mean(x, axis=0, keepdims=True), "it mixes them"),
     "previous sample": (lambda x: ops.roll(x, 1, axis=0), "it mixes them"),
     "samples reversed": (lambda x: ops.flip(x, axis=0), "it mixes them"),

@@ -5,7 +5,7 @@ import threading
 import keras
 import numpy as np
 import pytest
-from autodiff import gradients
+from autodiff import compiled_gradients, gradients
 from encoders import assert_close
 from helpers import BACKEND
 from keras import ops
@@ -86,6 +86,58 @@ def test_derivatives_can_be_differentiated(name):
         found, expected = (gradients(scalar(derivative(f)), [x])[0] for f in (function, plain))
         assert np.any(expected)
         assert_close(found, expected)
+
+
+def larger_neighbours(x, rank):
+    """Max pooling in windows of two, by one axis after the other."""
+    for axis in range(1, rank + 1):
+        count = x.shape[axis] - 1
+        first, second = (ops.take(x, np.arange(start, start + count), axis=axis) for start in (0, 1))
+        x = ops.where(first >= second, first, second)
+    return x
+
+
+@pytest.mark.only_on("tensorflow")
+@pytest.mark.parametrize("compile", [False, True], ids=["eager", "by XLA"])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_max_pooling_of_what_was_pooled_is_differentiated_twice(rank, compile):
+    """Its windows hold one maximum several times, and others that are the same in bfloat16."""
+    generator = np.random.default_rng(0)
+    x = (1 + 1e-4 * generator.normal(size=(2, *(4, 5, 3)[:rank], 2))).astype("float32")
+    y = generator.normal(size=(2, *(2, 3, 1)[:rank], 2)).astype("float32")
+    w = ops.convert_to_tensor(generator.normal(size=x.shape).astype("float32"))
+
+    def product(pool):
+        def twice(xs):
+            return [pool(pool(xs[0])) ** 3]
+
+        return lambda x, y: ops.sum(transposed_derivative(twice, [x], [y])[0] * w)
+
+    def pool(x):
+        return ops.max_pool(x, 2, 1)
+
+    found, expected = (product(each) for each in (pool, lambda x: larger_neighbours(x, rank)))
+    given = [ops.convert_to_tensor(each) for each in (x, y)]
+    found = compiled_gradients(found)(*given) if compile else gradients(found, given)
+    for one, other in zip(found, gradients(expected, given), strict=True):
+        assert np.any(other)
+        assert_close(one, other)
+
+
+@pytest.mark.only_on("tensorflow")
+def test_padding_is_differentiated_three_times_by_xla():
+    """By x ∂/∂x a fourth power becomes four of it."""
+
+    def derivative_of(function):
+        return lambda xs: [ops.sum(transposed_derivative(function, xs, [ops.ones(())])[0] * xs[0])]
+
+    def fourth_powers(xs):
+        return [ops.sum(ops.pad(xs[0], ((1, 2), (0, 1), (2, 0))) ** 4)]
+
+    x = ops.convert_to_tensor(X)
+    twice = derivative_of(derivative_of(fourth_powers))
+    found, _ = compiled_gradients(lambda x, y: twice([x])[0] + ops.sum(y))(x, x)
+    assert_close(found, 64 * X**3)
 
 
 @pytest.mark.only_on("torch")

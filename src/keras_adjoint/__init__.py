@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     from keras_adjoint.models.ties import clone_tied, is_tied
     from keras_adjoint.operators.blocks import block, hstack, vstack
     from keras_adjoint.operators.certify import certify
+    from keras_adjoint.operators.from_scipy import from_scipy
     from keras_adjoint.operators.lipschitz import Lipschitz
     from keras_adjoint.operators.model_operator import operator
     from keras_adjoint.operators.operator import identity
+    from keras_adjoint.operators.regularized import Regularized
     from keras_adjoint.ops.exporting import exporting
     from keras_adjoint.plots.kernels import plot_kernels
     from keras_adjoint.plots.mirror import plot_mirror
@@ -53,6 +55,7 @@ __all__ = [
     "KerasAdjointError",
     "Lipschitz",
     "NoRuleError",
+    "Regularized",
     "SizeError",
     "TieError",
     "adapt_bias",
@@ -68,6 +71,7 @@ __all__ = [
     "convert_layout",
     "deconvnet",
     "exporting",
+    "from_scipy",
     "hstack",
     "identity",
     "is_tied",
@@ -93,6 +97,8 @@ _IMPORTED_FIRST = {  # by this Keras knows the layers of saved models
     "clone_tied": "models.ties",
     "is_tied": "models.ties",
     "Lipschitz": "operators.adjoint_lipschitz",
+    "Regularized": "operators.regularized",
+    "from_scipy": "operators.from_scipy",
     "exporting": "ops.exporting",
     "untie": "stock.untie",
     "AdjointReport": "testing.check",

@@ -7,13 +7,14 @@ the versions it was seen on.
 
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache, wraps
 from types import FrameType, ModuleType
 from typing import Any, TypeAlias
 
 import keras
+from keras.src import layers as layers_package
 from keras.src.activations import activations as activation_operations
 from keras.src.applications.convnext import LayerScale, StochasticDepth
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
@@ -29,6 +30,7 @@ from keras.src.ops import nn as nn_operations
 from keras.src.ops import numpy as numpy_operations
 from keras.src.saving.keras_saveable import KerasSaveable
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
+from keras.src.trainers.trainer import Trainer
 
 __all__ = [
     "CustomScaleLayer",  # InceptionResNetV2's weighted sum of two tensors
@@ -125,6 +127,72 @@ def set_own_trainable(layer: keras.layers.Layer, trainable: bool) -> None:
         variable.trainable = trainable
 
 
+def computing_in(layer: keras.layers.Layer, dtype: str, *, part_of_model: bool = False) -> keras.layers.Layer | None:
+    """An object that computes what a layer does from the same variables in another dtype, and owns nothing.
+
+    Args:
+        layer: A layer; those that it holds are replaced alike. A model is made anew of such objects.
+        dtype: The name of the dtype policy.
+        part_of_model: Whether the object is to be called symbolically, without leaving a record with the layer.
+
+    Returns:
+        The object, or a model; `None` where layers are held in other ways than as attributes, are quantised, or have dtype
+        policies by their paths.
+    """
+    return _Stand(dtype, part_of_model).of(layer)
+
+
+class _Stand:
+    """Makes the objects for `computing_in`, one for each layer."""
+
+    def __init__(self, dtype: str, part_of_model: bool) -> None:
+        self.dtype, self.part_of_model = dtype, part_of_model
+        self.made: dict[int, keras.layers.Layer | None] = {}
+
+    def of(self, layer: keras.layers.Layer) -> Any:
+        if id(layer) not in self.made:
+            self.made[id(layer)] = self._make(layer)
+        return self.made[id(layer)]
+
+    def _make(self, layer: keras.layers.Layer) -> Any:
+        if isinstance(layer, (Functional, keras.Sequential)) and type(layer).__module__.startswith("keras."):
+            return self._model(layer)
+        attributes = {**vars(layer).get("_modules", {}), **vars(layer)}  # where PyTorch keeps those that are modules
+        held = {name: value for name, value in attributes.items() if isinstance(value, keras.layers.Layer)}
+        inner = {name: self.of(value) for name, value in held.items()}
+        covered = {id(value) for value in held.values()}
+        others = [
+            each for each in layer._flatten_layers(include_self=False, recursive=False) if id(each) not in covered
+        ]
+        plain = not isinstance(layer.dtype_policy, keras.dtype_policies.DTypePolicyMap)
+        if others or None in inner.values() or not plain or layer.quantization_mode is not None:
+            return None
+        found = object.__new__(type(layer))
+        policy = keras.dtype_policies.get(self.dtype)
+        policy._variable_dtype = layer.variable_dtype  # from which variables are cast
+        own = {"_layers": [self.of(each) for each in layer._layers], "_losses": [], "_dtype_policy": policy}
+        vars(found).update({**vars(layer), **inner, **own})
+        if self.part_of_model:
+            vars(found).update(_inbound_nodes=[], _outbound_nodes=[])
+        if type(layer).__module__.startswith("keras_adjoint."):  # plain dictionaries are what these have cached
+            vars(found).update({n: {} for n, value in vars(layer).items() if type(value) is dict and n[0] != "_"})
+        return found
+
+    def _model(self, model: Any) -> keras.Model | None:
+        layers = model._flatten_layers(include_self=False, recursive=False)
+        self.part_of_model = True
+        if any(self.of(each) is None for each in layers if not isinstance(each, keras.layers.InputLayer)):
+            return None
+        graph = (
+            keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+            if isinstance(model, keras.Sequential)
+            else model
+        )
+        return keras.models.clone_model(
+            graph, clone_function=lambda each: self.of(each) if isinstance(each, keras.layers.Layer) else each
+        )
+
+
 @contextmanager
 def called_aside(layer: keras.layers.Layer) -> Iterator[None]:
     """Inside, calls of `layer` are at inference, whatever calls are going on around them, and leave no losses behind.
@@ -162,42 +230,41 @@ def masked(tensor: Tensor, mask: Tensor | None) -> Tensor:
 # --- second derivatives
 
 
-class _Depth(threading.local):
-    value = 0
+class _Replacements(threading.local):
+    def __init__(self) -> None:
+        self.going_on: list[Mapping[str, Callable[..., Any]]] = []
 
 
-_WHOLE_MOMENTS = _Depth()
+_REPLACEMENTS = _Replacements()
 
 
 @contextmanager
-def whole_moments() -> Iterator[None]:
-    """Inside, this thread's means and variances have derivatives that can be differentiated.
+def computed_by(functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Inside, this thread computes some functions of Keras' backend by others, which take the former as their first argument.
 
-    `keras.ops.moments`, by which layers normalise, takes TensorFlow's variance, which is computed with the mean as a constant:
-    its derivative is right, and the derivative of that is wrong.
+    They are functions behind `keras.ops` that deal with networks, by name: `moments`, `max_pool`.
     """
-    _teach_moments()
-    _WHOLE_MOMENTS.value += 1
+    for name in functions:
+        _make_replaceable(name)
+    _REPLACEMENTS.going_on.append(functions)
     try:
         yield
     finally:
-        _WHOLE_MOMENTS.value -= 1
+        _REPLACEMENTS.going_on.pop()
 
 
 @cache
-def _teach_moments() -> None:
-    taught = backend_nn.moments
+def _make_replaceable(name: str) -> None:
+    original = getattr(backend_nn, name)
 
-    @wraps(taught)
-    def moments(x: Tensor, axes: Any, keepdims: bool = False, synchronized: bool = False) -> tuple[Tensor, Tensor]:
-        if synchronized or not _WHOLE_MOMENTS.value:
-            return taught(x, axes, keepdims, synchronized)
-        wide = keras.ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
-        found = (function(wide, axis=axes, keepdims=keepdims) for function in (keras.ops.mean, keras.ops.var))
-        mean, variance = (keras.ops.cast(each, x.dtype) for each in found)
-        return mean, variance
+    @wraps(original)
+    def computed(*args: Any, **options: Any) -> Any:
+        for functions in reversed(_REPLACEMENTS.going_on):
+            if name in functions:
+                return functions[name](original, *args, **options)
+        return original(*args, **options)
 
-    backend_nn.moments = moments
+    setattr(backend_nn, name, computed)
 
 
 # --- quantised kernels
@@ -245,6 +312,30 @@ def shared_while_saving() -> AbstractContextManager[Any]:
 def without_code_from_files() -> AbstractContextManager[Any]:
     """Inside, Keras refuses a file whose Lambda layers would run code; before 3.11 it forgets to for HDF5."""
     return SafeModeScope(True)
+
+
+def named_object(module: str, name: str) -> Any:
+    """The class or function of a name in a module that is imported already; `None` if there is none.
+
+    Keras imports modules of its own for names in files, of which `import keras` has imported those with layers.
+    """
+    return vars(sys.modules[module]).get(name) if module in sys.modules else None
+
+
+def legacy_layer(name: str) -> Any:
+    """What Keras takes the name of a class in HDF5 for, which says no module; `None` if it is registered or unknown."""
+    return vars(layers_package).get(name)
+
+
+@contextmanager
+def without_compiling() -> Iterator[None]:
+    """Inside, nested models in files are not compiled, so that no loss, metric or optimizer is made."""
+    compile_from_config = Trainer.compile_from_config
+    Trainer.compile_from_config = lambda self, config: None
+    try:
+        yield
+    finally:
+        Trainer.compile_from_config = compile_from_config
 
 
 @contextmanager

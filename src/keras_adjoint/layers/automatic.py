@@ -217,8 +217,8 @@ class AutomaticAdjoint(Tied):
             check_calls(self.source, [(replace(pattern, outputs=()), shapes)])
         except NotLinear as found:
             raise NoRuleError(
-                f"`{self.source.name}` is linear at the sizes that it was tested at before, and at this one it is not: "
-                f"{found}. Received: inputs of shape {', '.join(map(str, sizes))}, {describe(self.source)}"
+                f"`{self.source.name}` is linear at the sizes that it was tested at before, and at this one {found}. "
+                f"Received: inputs of shape {', '.join(map(str, sizes))}, {describe(self.source)}"
             ) from None
 
     def _check_fits(self, received: Sequence[Shape], expected: Sequence[Shape]) -> None:
@@ -318,7 +318,7 @@ def automatic_adjoint(
         check_calls(source, result.calls())
     except NotLinear as found:
         raise NoRuleError(
-            f"No adjoint is known for `{name}`: {why_no_rule(source)}, and it is not linear: {found}. `mirror` and "
+            f"No adjoint is known for `{name}`: {why_no_rule(source)}, and {found}. `mirror` and "
             f"`autoencoder` have policies for layers that are not linear. If its adjoint is known nevertheless, teach it with "
             f"`@keras_adjoint.register_rule({name})`. Received: {describe(source)}"
         ) from None

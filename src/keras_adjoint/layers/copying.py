@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from types import FunctionType
 from typing import Any
@@ -27,8 +28,28 @@ def copying(layer: Layer) -> Iterator[None]:
             stack.enter_context(_functions_by_name(each, functions))
         stack.enter_context(keras.saving.custom_object_scope({**_classes(layers), **functions}))
         stack.enter_context(with_code_from_memory())
+        before = _KEPT.set({})
+        stack.callback(_KEPT.reset, before)
         stack.enter_context(deep_recursion())
         yield
+
+
+_KEPT: ContextVar[dict[str, Any] | None] = ContextVar("_KEPT", default=None)
+
+
+def keep(value: Any) -> str | None:
+    """A name for the config, by which a copy finds what its original has and no config holds; `None` if no copy is made."""
+    kept = _KEPT.get()
+    if kept is None:
+        return None
+    name = f"object_{len(kept)}"
+    kept[name] = value
+    return name
+
+
+def kept(name: str) -> Any:
+    """What was kept under a name."""
+    return (_KEPT.get() or {})[name]
 
 
 def _classes(layers: Sequence[Layer]) -> dict[str, type]:

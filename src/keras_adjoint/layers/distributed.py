@@ -6,7 +6,7 @@ import keras
 from keras import ops
 from keras.layers import Layer
 
-from keras_adjoint.layers.inputs import check_tensors
+from keras_adjoint.layers.inputs import check_switches, check_tensors
 from keras_adjoint.layers.sizes import holds_sizes, sizes_of, without_steps
 from keras_adjoint.layers.tied import Tied, with_size
 from keras_adjoint.layers.wrapped import WRAPPERS, axes_of_steps
@@ -49,6 +49,7 @@ class DistributedAdjoint(keras.layers.TimeDistributed):
                 f"`{self.name}` takes a tensor with an axis of steps behind that of the batch, and what `{self.layer.name}` "
                 f"takes at each step. Received: a tensor of shape {tuple(y.shape)}"
             )
+        check_switches(self, y, args[1] if len(args) > 1 else kwargs.get("switches"))
         return super().__call__(y, *args, **with_size(self, y, kwargs))
 
     def call(self, y: Tensor, output_size: Any = None, switches: Tensor | None = None) -> Tensor:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_adjoint.errors import SizeError
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.geometry import is_known
 
@@ -102,6 +103,19 @@ def check_tensors(layer: Adjoint, y: Any) -> None:
             raise ValueError(_refusal(layer, y, layer.expected))
         if isinstance(each, (np.ndarray, np.generic)) and each.dtype.kind in _NO_NUMBERS:
             raise ValueError(f"`{layer.name}` takes a tensor of real numbers. Received: an array of dtype {each.dtype}")
+
+
+def check_switches(layer: Any, y: Any, switches: Any) -> None:
+    """Refuse a call without switches of a layer that needs them."""
+    if layer.needs_switches and switches is None:
+        source = layer
+        while hasattr(source, "needs_switches"):
+            source = getattr(source, "source", None) or source.layer
+        raise SizeError(
+            f"What `{source.name}` selects depends on its input, and only for a given one is it linear. Pass the input, "
+            f"x, when you call the adjoint: `adjoint(layer)(y, switches=x)`. Received: y.shape={shape_text(y)}, "
+            f"switches=None"
+        )
 
 
 def check_symbolic(layer: Adjoint, y: Any, expected: Expected | None = None) -> None:

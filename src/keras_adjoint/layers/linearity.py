@@ -31,6 +31,16 @@ FACTORS_IN_FLOAT16 = (2.0**-4, 2.0**3)
 class NotLinear(Exception):
     """What showed that a function is not linear, with numbers."""
 
+    def __str__(self) -> str:
+        return f"it is not linear: {super().__str__()}"
+
+
+class NotTested(NotLinear):
+    """Why it cannot be tested whether a function is linear."""
+
+    def __str__(self) -> str:
+        return f"it cannot be tested whether it is linear: {Exception.__str__(self)}"
+
 
 class Prober:
     """Calls a function on arrays of several samples.
@@ -81,9 +91,7 @@ class Prober:
         try:
             found = flat(self.function([self._tensor(x) for x in xs]))
         except Exception as error:  # of whatever kind the function's code raises
-            raise NotLinear(
-                f"called on {self.samples} samples of random numbers it fails with {type(error).__name__}: {error}"
-            ) from error
+            raise NotTested(self._failure(len(xs[0]), error)) from error
         for y in found:
             dtype = keras.backend.standardize_dtype(y.dtype) if hasattr(y, "dtype") else type(y).__name__
             if not hasattr(y, "dtype") or "float" not in dtype:
@@ -96,6 +104,20 @@ class Prober:
             raise NotLinear(f"of numbers up to {largest(xs):.4g} it gives some that are not finite")
         return arrays
 
+    def _failure(self, count: int, error: Exception) -> str:
+        """What happened in a call on so many samples."""
+        try:
+            found = flat(self.function([self._tensor(np.zeros((1, *shape))) for shape in self.shapes]))
+            fixed = {y.shape[0] for y in found} - {1}
+        except Exception:
+            fixed = set()
+        if fixed and self.any_samples:
+            return (
+                f"it takes {' or '.join(map(str, fixed))} samples and no other number of them, as something that it computes "
+                f"with has so many. Give that one sample, as in `constant[:1]`"
+            )
+        return f"called on {count} samples of random numbers it fails with {type(error).__name__}: {error}"
+
     def transposed(self, xs: list[Array], ys: list[Array]) -> list[Array]:
         """The transpose of the function's derivative at `xs`, of `ys`."""
         tensors, cotangents = [self._tensor(x) for x in xs], [self._tensor(y) for y in ys]
@@ -106,7 +128,7 @@ class Prober:
         try:
             return [self._numbers(x) for x in current().vjp(function, tensors, cotangents)]
         except Exception as error:
-            raise NotLinear(
+            raise NotTested(
                 f"the backend cannot differentiate it, and fails with {type(error).__name__}: {error}"
             ) from error
 

@@ -39,8 +39,6 @@ def computes_averages(pool: Layer) -> bool:
 class Pooling(Tied):
     """What pooling layers have in common: windows, and axes that depend on the data format."""
 
-    needs_switches = False
-
     @property
     def windows(self) -> tuple[Window, ...]:
         return windows_of(self.source, "pool_size")

@@ -1,8 +1,6 @@
 """The adjoint of max pooling: maxima go back to where they came from."""
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import keras
 from keras import ops
@@ -14,7 +12,7 @@ from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.sizes import spatial
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.geometry import Axis, is_known
-from keras_adjoint.ops.window import cut_frames, overlap_add
+from keras_adjoint.ops.maxima import first_maximum, is_empty, pick, put_back
 
 
 class Switches(Pooling):
@@ -59,18 +57,6 @@ class Switches(Pooling):
 WIDER = {"bool": "int32", "int8": "int32", "int16": "int32", "uint8": "int32", "uint16": "int32"}
 
 
-def is_empty(x: Tensor) -> bool:
-    """Whether a tensor has no sample, of which TensorFlow would find no maximum."""
-    return is_known(x.shape[0]) and x.shape[0] == 0
-
-
-def lowest_of(dtype: str) -> float:
-    """A number that no other one of a dtype lies below."""
-    if "int" in dtype:
-        return 0 if dtype.startswith("u") else -(2 ** (int(dtype[3:]) - 1))
-    return -math.inf
-
-
 @rule(keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
 @keras.saving.register_keras_serializable(package="keras_adjoint")
 class AdjointMaxPooling(Switches):
@@ -103,57 +89,15 @@ class AdjointMaxPooling(Switches):
 
     def call(self, y: Tensor, switches: Tensor) -> Tensor:
         y, switches = self.accept_both(y, switches)
-        axes = self._axes(switches)
-        selected = self._selected(switches, axes)
-        frames = ops.reshape(y, (*ops.shape(y), *(1 for _ in axes))) * ops.cast(selected, y.dtype)
-        for number, along in reversed(list(enumerate(axes))):
-            frames = overlap_add(frames, self.first_axis + number, along)
-        return frames
+        return put_back(y, switches, self._axes(switches), self.first_axis)
 
     def apply_forward(self, x: Tensor, switches: Tensor) -> Tensor:
         """A x: what the switches pick from `x`."""
-        axes = self._axes(switches)
-        picked = self._frames(x, axes) * ops.cast(self._selected(switches, axes), x.dtype)
-        return ops.sum(picked, axis=tuple(range(-len(axes), 0)))
+        return pick(x, switches, self._axes(switches), self.first_axis)
 
     def _axes(self, x: Tensor) -> list[Axis]:
         sizes = spatial(ops.shape(x), self.data_format)
         return [window.at(size) for window, size in zip(self.windows, sizes, strict=True)]
-
-    def _frames(self, x: Tensor, axes: Sequence[Axis], fill: Any = 0) -> Tensor:
-        """`x` cut along every axis: the shape of the pool's output, then one axis of taps per spatial axis."""
-        for number, along in enumerate(axes):
-            x = cut_frames(x, self.first_axis + number, along, fill)
-        return x
-
-    def _selected(self, switches: Tensor, axes: Sequence[Axis]) -> Tensor:
-        """True at one tap of every window: its first maximum. Padding is never the maximum."""
-        frames = self._frames(switches, axes, lowest_of(name_of_dtype(switches.dtype)))
-        shape = ops.shape(frames)
-        if is_empty(switches):
-            return ops.zeros(shape, "bool")
-        taps = math.prod([along.taps for along in axes])
-        flat = ops.reshape(frames, (*shape[: -len(axes)], taps))
-        if any(not is_known(along.pad_before) or along.pad_before or along.pad_after > 0 for along in axes):
-            sizes = self.full_shape((1, 1), tuple(along.size for along in axes))
-            inside = self._frames(ops.ones(sizes, "bool"), axes, False)
-            return ops.reshape(
-                first_maximum(flat, ops.reshape(inside, (*ops.shape(inside)[: -len(axes)], taps))), shape
-            )
-        return ops.reshape(first_maximum(flat), shape)
-
-
-def first_maximum(x: Tensor, inside: Tensor | None = None) -> Tensor:
-    """True at the first maximum along the last axis, of those `inside`, if it is given.
-
-    It is made of comparisons and minima, which every export format has. `argmax` and `one_hot` are not in all of them.
-    """
-    size = ops.shape(x)[-1]
-    positions = ops.arange(0, size, dtype="int32")
-    # Not `ops.max` and `ops.min`, which `torch.compile` does not follow.
-    maxima = x == ops.amax(x, axis=-1, keepdims=True)
-    maxima = maxima if inside is None else ops.logical_and(maxima, inside)
-    return positions == ops.amin(ops.where(maxima, positions, size), axis=-1, keepdims=True)
 
 
 @rule(keras.layers.GlobalMaxPooling1D, keras.layers.GlobalMaxPooling2D, keras.layers.GlobalMaxPooling3D)

@@ -23,7 +23,7 @@ from keras_adjoint.keras_internals import (
 )
 from keras_adjoint.layers.copied_sources import warn_behind_copy
 from keras_adjoint.layers.files import announce
-from keras_adjoint.layers.inputs import Expected, accept, check_symbolic, check_tensors, name_of_dtype
+from keras_adjoint.layers.inputs import Expected, accept, check_switches, check_symbolic, check_tensors, name_of_dtype
 from keras_adjoint.layers.kernel import check_readable, float_policy, read_kernel
 from keras_adjoint.layers.sharing import owns_everything, read_config, share
 from keras_adjoint.layers.sizes import Records, size_of_call
@@ -53,6 +53,7 @@ class Tied(keras.layers.Layer):
     kernel_name = "kernel"
     announces = True  # in `get_config`
     needs_output_size: Any = False  # whether y alone does not determine the size of Aᵀ y
+    needs_switches: Any = False  # whether it is linear for given switches alone
 
     def __init__(
         self,
@@ -84,6 +85,8 @@ class Tied(keras.layers.Layer):
         y = args[0] if args else kwargs.get("y", self)
         if not hasattr(y, "dtype") or isinstance(y, (np.ndarray, np.generic)):  # what every call passes costs no frame
             check_tensors(self, y)
+        if self.needs_switches:
+            check_switches(self, y, args[1] if len(args) > 1 else kwargs.get("switches"))
         is_symbolic = isinstance(y, keras.KerasTensor)
         if is_symbolic and self.tied and calls_of(self) and self.source.weights:
             warn_behind_copy(self, self.source, y)

@@ -75,7 +75,7 @@ def adjoint_of_operation(call: Call, name: str) -> AutomaticAdjoint:
         check_calls(source, adjoint.calls())
     except NotLinear as found:
         raise NoRuleError(
-            f"No adjoint is known for the operation `{kind}` at `{call.place}`: it has no rule, and it is not linear: {found}. "
+            f"No adjoint is known for the operation `{kind}` at `{call.place}`: it has no rule, and {found}. "
             f"Write it as a layer, whose adjoint can be taught with `@keras_adjoint.register_rule`. Received: {kind}"
         ) from None
     return adjoint

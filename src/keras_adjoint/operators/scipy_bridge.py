@@ -30,7 +30,7 @@ def to_scipy(operator: LinearMap) -> Any:
     def one(part: LinearMap, x: Array) -> Array:
         return rows_times(part, x.reshape(-1, 1))[:, 0]
 
-    return linalg.LinearOperator(
+    linear = linalg.LinearOperator(
         operator.shape,
         matvec=lambda x: one(operator, x),
         rmatvec=lambda y: one(operator.T, y),
@@ -38,6 +38,8 @@ def to_scipy(operator: LinearMap) -> Any:
         rmatmat=lambda y: rows_times(operator.T, y),
         dtype=np.dtype(dtype),
     )
+    linear.keras_operator = operator  # by which `from_scipy` knows it
+    return linear
 
 
 def singular_values(operator: LinearMap, count: int, which: str, vectors: bool) -> Any:

@@ -12,7 +12,8 @@ from jax.sharding import AxisType
 from keras_adjoint.ops import Size, Tensor
 from keras_adjoint.ops.backend import BFLOAT16, TF32, fold_missing, map_unrolled
 from keras_adjoint.ops.backend.jax_primitive import bilinear_form
-from keras_adjoint.ops.backend.protocol import Adjoint, Form, Pads
+from keras_adjoint.ops.backend.jax_primitive import linear_on_host as linear_on_host_primitive
+from keras_adjoint.ops.backend.protocol import Adjoint, Form, HostProduct, Pads
 from keras_adjoint.ops.geometry import Convolution
 
 NAME = "jax"
@@ -36,6 +37,7 @@ LONGEST_SUM_IN_HALF = math.inf  # its transposed convolutions are not oneDNN's
 map_sequential = map_unrolled
 fold = fold_missing
 SHIFTS_CONV_TRANSPOSE = False
+JIT_CALLS_HOST = True
 
 
 def coarse_epsilon() -> float:
@@ -159,6 +161,10 @@ def vjp(function: Callable[[Any], Any], x: Any, y: Any) -> Any:
 def linear_vjp(function: Callable[[list[Tensor]], list[Tensor]], zeros: list[Tensor], y: list[Tensor]) -> list[Tensor]:
     found: list[Tensor] = vjp(function, zeros, y)
     return found
+
+
+def linear_on_host(product: HostProduct, transposed: HostProduct, rows: Tensor) -> Tensor:
+    return linear_on_host_primitive.bind(rows, product=product, transposed=transposed)
 
 
 def _layout(kernel: Tensor) -> tuple[str, str, str]:

@@ -1,4 +1,4 @@
-"""A trilinear form as a JAX primitive, whose derivatives are its own other gradients.
+"""JAX primitives: a trilinear form, whose derivatives are its own other gradients, and linear functions on the host.
 
 A primitive with bilinear rules keeps forward mode, reverse mode and everything that JAX makes of the two, which
 `jax.custom_vjp` would not.
@@ -12,7 +12,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from keras_adjoint.ops import Tensor
-from keras_adjoint.ops.backend.protocol import Form
+from keras_adjoint.ops.backend.protocol import Form, HostProduct
 
 ARGUMENTS = ("x", "y", "kernel")
 
@@ -69,3 +69,45 @@ bilinear_form.def_abstract_eval(
 mlir.register_lowering(bilinear_form, mlir.lower_fun(_compute, multiple_results=False))
 ad.defbilinear(bilinear_form, partial(_transpose, 0), partial(_transpose, 1))
 batching.primitive_batchers[bilinear_form] = _batch
+
+
+# --- linear functions on the host
+
+linear_on_host = Primitive("keras_adjoint_linear_on_host")  # of rows, with the parameters `product` and `transposed`
+
+
+def _lower_host_call(context: Any, rows: Any, *, product: HostProduct, transposed: HostProduct) -> Any:
+    # `jax.pure_callback` would put the rows on the device again, and wait for them forever where that has a single thread.
+    result, _, _ = mlir.emit_python_callback(
+        context,
+        lambda rows: (product(rows),),
+        None,
+        [rows],
+        context.avals_in,
+        context.avals_out,
+        has_side_effect=False,
+        returns_token=False,
+    )
+    return result
+
+
+def _transpose_on_host(
+    cotangent: Tensor, rows: Tensor, *, product: HostProduct, transposed: HostProduct
+) -> tuple[Tensor]:
+    return (linear_on_host.bind(cotangent, product=transposed, transposed=product),)
+
+
+def _batch_on_host(operands: tuple[Tensor], axes: tuple[int], **products: HostProduct) -> tuple[Tensor, int]:
+    """One more axis, which joins the batch."""
+    rows = jax.numpy.moveaxis(operands[0], axes[0], 0)
+    found = linear_on_host.bind(rows.reshape(-1, rows.shape[-1]), **products)
+    return found.reshape(*rows.shape[:-1], found.shape[-1]), 0
+
+
+linear_on_host.def_impl(jax.jit(linear_on_host.bind, static_argnames=("product", "transposed")))
+linear_on_host.def_abstract_eval(
+    lambda rows, *, product, transposed: jax.core.ShapedArray((rows.shape[0], product.outputs), rows.dtype)
+)
+mlir.register_lowering(linear_on_host, _lower_host_call)
+ad.deflinear2(linear_on_host, _transpose_on_host)
+batching.primitive_batchers[linear_on_host] = _batch_on_host

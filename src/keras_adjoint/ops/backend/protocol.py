@@ -10,6 +10,16 @@ Pads = Sequence[tuple[Size, Size]]
 Adjoint = Callable[[Tensor, Tensor], Tensor]  # (y, kernel) ↦ Aᵀ y
 
 
+class HostProduct(Protocol):
+    """A linear function of NumPy arrays: rows of `inputs` numbers to as many rows of `outputs` numbers, in the same dtype."""
+
+    inputs: int
+    outputs: int
+
+    def __call__(self, rows: Any) -> Any:
+        """The function."""
+
+
 class Form(Protocol):
     """What a backend needs to know of a bilinear form ⟨A x, y⟩ to differentiate its adjoint."""
 
@@ -66,6 +76,9 @@ class Backend(Protocol):
 
     SHIFTS_CONV_TRANSPOSE: bool
     """Whether this version of Keras shifts the output of some `Conv*Transpose` layers with "same" padding."""
+
+    JIT_CALLS_HOST: bool
+    """Whether what Keras compiles a model with can call the host."""
 
     def coarse_epsilon(self) -> float:
         """Machine epsilon of float32 products as the backend is set to compute them, 0 if they are exact to float32."""
@@ -139,4 +152,16 @@ class Backend(Protocol):
         """The same at zeros, of a function that is linear up to a constant; differentiable by y to every order.
 
         What the function computes with are variables: a backend may not see other tensors that it reads.
+        """
+
+    def linear_on_host(self, product: HostProduct, transposed: HostProduct, rows: Tensor) -> Tensor:
+        """A linear function on the host, whose derivative is its transpose, also while a compiler traces.
+
+        Args:
+            product: The function. It is told from others by its identity.
+            transposed: Its transpose.
+            rows: Tensor of shape `(batch, product.inputs)`.
+
+        Returns:
+            Tensor of shape `(batch, product.outputs)` and the same dtype.
         """

@@ -7,11 +7,10 @@ from typing import Any, Literal
 import tensorflow as tf
 from keras import ops
 
-from keras_adjoint.keras_internals import whole_moments
 from keras_adjoint.ops import Size, Tensor
 from keras_adjoint.ops.backend import TF32, fold_missing
-from keras_adjoint.ops.backend.protocol import Adjoint, Form, Pads
-from keras_adjoint.ops.backend.tensorflow_derivatives import register_gradients
+from keras_adjoint.ops.backend.protocol import Adjoint, Form, HostProduct, Pads
+from keras_adjoint.ops.backend.tensorflow_derivatives import register_gradients, twice_differentiable
 from keras_adjoint.ops.geometry import CACHE_SIZE, Convolution, is_known
 from keras_adjoint.ops.window import window
 
@@ -46,6 +45,7 @@ CHANNELS_AT_ONCE = 16
 NATIVE_MARGIN = 1.05
 LONGEST_SUM_IN_HALF = 2**15
 SHIFTS_CONV_TRANSPOSE = False
+JIT_CALLS_HOST = False  # XLA has no `tf.numpy_function`
 DEPTHWISE_RANKS = (1, 2)  # what `ops.depthwise_conv` knows
 fold = fold_missing
 
@@ -275,7 +275,7 @@ def _gradient_of_form(wanted: str, form: Form, **others: Tensor) -> Tensor:
 
 def vjp(function: Callable[[Any], Any], x: Any, y: Any) -> Any:
     x = tf.nest.map_structure(tf.identity, x)  # a tensor that comes twice is two, which the tape would take for one
-    with tf.GradientTape() as tape, whole_moments():
+    with tf.GradientTape() as tape, twice_differentiable():
         tape.watch(x)
         result = function(x)
     found = tape.gradient(result, x, output_gradients=y, unconnected_gradients=tf.UnconnectedGradients.ZERO)
@@ -311,6 +311,16 @@ def linear_vjp(function: Callable[[list[Tensor]], list[Tensor]], zeros: list[Ten
 
     found: list[Tensor] = transposed(*y)
     return found
+
+
+def linear_on_host(product: HostProduct, transposed: HostProduct, rows: Tensor) -> Tensor:
+    @tf.custom_gradient
+    def linear(rows: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        found = tf.numpy_function(product, [rows], rows.dtype, stateful=False)
+        found.set_shape((rows.shape[0], product.outputs))
+        return found, lambda cotangent: linear_on_host(transposed, product, cotangent)
+
+    return linear(rows)
 
 
 def _cut(starts: Sequence[int], lengths: Sequence[int], sizes: Sequence[int]) -> tuple[slice, ...] | None:

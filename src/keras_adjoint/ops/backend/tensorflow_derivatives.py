@@ -1,12 +1,16 @@
-"""Derivatives that can be differentiated: of some of its gradients TensorFlow does not know the gradient."""
+"""Derivatives that can be differentiated: of some of its gradients TensorFlow does not know the gradient, or a wrong one."""
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
+import keras
 import tensorflow as tf
+from keras import ops
 
+from keras_adjoint.keras_internals import computed_by
 from keras_adjoint.ops import Tensor
+from keras_adjoint.ops.maxima import max_pool
 
 Gradient = Callable[[Any, Tensor], tuple[Tensor | None, ...]]
 
@@ -35,11 +39,21 @@ def _of_scaling(op: Any, y: Tensor) -> tuple[Tensor, None, None, None]:
     return resized, None, None, None
 
 
+def _of_slice_update(op: Any, y: Tensor) -> tuple[Tensor, Tensor, None]:
+    """Of what XLA computes for the gradient of a slice, and so for that of padding: zeros of which a part is set anew."""
+    x, update, start = op.inputs
+    sizes = tf.shape(update, out_type=start.dtype)
+    pads = tf.stack([start, tf.shape(x, out_type=start.dtype) - start - sizes], axis=1)
+    is_set = tf.pad(tf.ones(sizes, tf.bool), pads)
+    return tf.where(is_set, tf.zeros_like(y), y), tf.slice(y, start, sizes), None
+
+
 # By the names of operations that are gradients themselves.
 GRADIENTS: dict[str, Gradient] = {
     "SoftsignGrad": _of_softsign,
     "ResizeBicubicGrad": _of_bicubic_resizing,
     "ScaleAndTranslateGrad": _of_scaling,
+    "XlaDynamicUpdateSlice": _of_slice_update,
 }
 
 
@@ -48,3 +62,31 @@ def register_gradients() -> None:
     for name, gradient in GRADIENTS.items():
         with suppress(KeyError):  # it knows this one
             tf.RegisterGradient(name)(gradient)
+
+
+def _moments(
+    original: Callable[..., Any], x: Tensor, axes: Any, keepdims: bool = False, synchronized: bool = False
+) -> tuple[Tensor, Tensor]:
+    """TensorFlow's variance takes the mean as a constant: its derivative is right, and the derivative of that is wrong."""
+    if synchronized:
+        return original(x, axes, keepdims, synchronized)
+    wide = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+    mean, variance = (function(wide, axis=axes, keepdims=keepdims) for function in (ops.mean, ops.var))
+    return ops.cast(mean, x.dtype), ops.cast(variance, x.dtype)
+
+
+def _max_pool(original: Callable[..., Any], *args: Any, **options: Any) -> Tensor:
+    """TensorFlow's gradient of three axes gives all of it to each of several equal maxima, on the CPU without oneDNN.
+
+    XLA's gradient of the gradient looks for the maxima in bfloat16, whatever the number of axes.
+    """
+    return max_pool(*args, **options)
+
+
+# Functions of Keras' backend whose derivatives are wrong, the first or that of the derivative, and what has right ones.
+DIFFERENTIABLE: dict[str, Callable[..., Any]] = {"moments": _moments, "max_pool": _max_pool}
+
+
+def twice_differentiable() -> AbstractContextManager[Any]:
+    """Context for a function that is differentiated, as is its derivative."""
+    return computed_by(DIFFERENTIABLE)
