@@ -64,6 +64,11 @@ class AdjointLipschitz(Tied):
         return isinstance(self.inner, (Tied, DistributedAdjoint))
 
     @property
+    def bias_mode(self) -> str:
+        """What is done with biases, by the adjoint of the layer inside."""
+        return getattr(innermost(self.inner), "bias_mode", "none")
+
+    @property
     def exact(self) -> bool:
         return bool(getattr(innermost(self.inner), "exact", True))
 
