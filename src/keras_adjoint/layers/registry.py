@@ -124,7 +124,7 @@ def why_no_rule(layer: Layer) -> str:
     parent = _nearest_parent(layer, RULES)
     if parent is None:
         return "no rule is registered for it"
-    if not _covers(RULES[parent], layer):
+    if not _replaced(layer, parent) and not _covers(RULES[parent], layer):
         return f"the rule for `{parent.__name__}` does not cover its options"
     if not _replaced(layer, parent):
         return "its rule knows nothing of the constants, options or integers that it is called with"
