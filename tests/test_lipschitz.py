@@ -127,7 +127,7 @@ def test_what_computes_something_else_in_training_or_between_its_layers_is_refus
     ka.Lipschitz(layers.Lambda(lambda x: 2 * x))
 
 
-@pytest.mark.any_backend
+@pytest.mark.in_turn("tensorflow", "torch")
 def test_a_model_of_unknown_size_computes_the_same_at_every_size_and_however_it_is_called():
     x = keras.Input((None, 3))
     wrapped = ka.Lipschitz(layers.Conv1D(4, 3, strides=2, padding="same"), constant=0.2)
