@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keras_adjoint.errors import NoRuleError, SizeError
-from keras_adjoint.layers.registry import class_with_rule, describe, options_of
+from keras_adjoint.layers.registry import class_with_rule, describe
 from keras_adjoint.layers.wrapped import LinearWrapper, inside
 from keras_adjoint.ops import Shape
 
-EVERY_SIZE = 2**20  # as large as this, a convolution's bound is that at every size
+# With one, two, or more axes as large as this, a convolution's bound is that at every size.
+EVERY_SIZE = (2**20, 2**20, 2**16)
 
 if TYPE_CHECKING:
     from keras_adjoint.operators.operator import Operator
@@ -61,13 +62,9 @@ class Measured(LinearWrapper):
                 f"What norm `{core.name}` has at every size is not known. Build the model for a fixed input size. "
                 f"Received: an input of shape {shape}, {describe(core)}"
             )
-        taken = tuple(EVERY_SIZE if size is None else size for size in shape[1:])
+        large = EVERY_SIZE[min(shape[1:].count(None), len(EVERY_SIZE)) - 1]
+        taken = tuple(large if size is None else size for size in shape[1:])
         if taken not in operators:
             operators[taken] = layer_operator(self.measured, taken, linear_part=True)
         found: Operator = operators[taken]
         return found
-
-
-def takes_output_size(layer: keras.layers.Layer) -> bool:
-    """Whether the adjoint of a layer may be asked for a size."""
-    return class_with_rule(layer) is None or "output_size" in options_of(layer)[0]
