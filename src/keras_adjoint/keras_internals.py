@@ -127,6 +127,72 @@ def set_own_trainable(layer: keras.layers.Layer, trainable: bool) -> None:
         variable.trainable = trainable
 
 
+def computing_in(layer: keras.layers.Layer, dtype: str, *, part_of_model: bool = False) -> keras.layers.Layer | None:
+    """An object that computes what a layer does from the same variables in another dtype, and owns nothing.
+
+    Args:
+        layer: A layer; those that it holds are replaced alike. A model is made anew of such objects.
+        dtype: The name of the dtype policy.
+        part_of_model: Whether the object is to be called symbolically, without leaving a record with the layer.
+
+    Returns:
+        The object, or a model; `None` where layers are held in other ways than as attributes, are quantised, or have dtype
+        policies by their paths.
+    """
+    return _Stand(dtype, part_of_model).of(layer)
+
+
+class _Stand:
+    """Makes the objects for `computing_in`, one for each layer."""
+
+    def __init__(self, dtype: str, part_of_model: bool) -> None:
+        self.dtype, self.part_of_model = dtype, part_of_model
+        self.made: dict[int, keras.layers.Layer | None] = {}
+
+    def of(self, layer: keras.layers.Layer) -> Any:
+        if id(layer) not in self.made:
+            self.made[id(layer)] = self._make(layer)
+        return self.made[id(layer)]
+
+    def _make(self, layer: keras.layers.Layer) -> Any:
+        if isinstance(layer, (Functional, keras.Sequential)) and type(layer).__module__.startswith("keras."):
+            return self._model(layer)
+        attributes = {**vars(layer).get("_modules", {}), **vars(layer)}  # where PyTorch keeps those that are modules
+        held = {name: value for name, value in attributes.items() if isinstance(value, keras.layers.Layer)}
+        inner = {name: self.of(value) for name, value in held.items()}
+        covered = {id(value) for value in held.values()}
+        others = [
+            each for each in layer._flatten_layers(include_self=False, recursive=False) if id(each) not in covered
+        ]
+        plain = not isinstance(layer.dtype_policy, keras.dtype_policies.DTypePolicyMap)
+        if others or None in inner.values() or not plain or layer.quantization_mode is not None:
+            return None
+        found = object.__new__(type(layer))
+        policy = keras.dtype_policies.get(self.dtype)
+        policy._variable_dtype = layer.variable_dtype  # from which variables are cast
+        own = {"_layers": [self.of(each) for each in layer._layers], "_losses": [], "_dtype_policy": policy}
+        vars(found).update({**vars(layer), **inner, **own})
+        if self.part_of_model:
+            vars(found).update(_inbound_nodes=[], _outbound_nodes=[])
+        if type(layer).__module__.startswith("keras_adjoint."):  # plain dictionaries are what these have cached
+            vars(found).update({n: {} for n, value in vars(layer).items() if type(value) is dict and n[0] != "_"})
+        return found
+
+    def _model(self, model: Any) -> keras.Model | None:
+        layers = model._flatten_layers(include_self=False, recursive=False)
+        self.part_of_model = True
+        if any(self.of(each) is None for each in layers if not isinstance(each, keras.layers.InputLayer)):
+            return None
+        graph = (
+            keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+            if isinstance(model, keras.Sequential)
+            else model
+        )
+        return keras.models.clone_model(
+            graph, clone_function=lambda each: self.of(each) if isinstance(each, keras.layers.Layer) else each
+        )
+
+
 @contextmanager
 def called_aside(layer: keras.layers.Layer) -> Iterator[None]:
     """Inside, calls of `layer` are at inference, whatever calls are going on around them, and leave no losses behind.

@@ -9,18 +9,21 @@ import numpy as np
 from keras import ops, tree
 
 from keras_adjoint.errors import NoRuleError
+from keras_adjoint.keras_internals import computing_in, layers_inside
 from keras_adjoint.layers.adjoint import original_of
 from keras_adjoint.layers.automatic import AutomaticAdjoint
 from keras_adjoint.layers.call_pattern import CallPattern, recorded_patterns
 from keras_adjoint.layers.dense import AdjointEmbedding
 from keras_adjoint.layers.kernel import check_readable
 from keras_adjoint.layers.registry import class_with_rule, describe, options_of
-from keras_adjoint.layers.tied import call_at_inference
+from keras_adjoint.layers.tied import Tied, call_at_inference
+from keras_adjoint.layers.wrapped import inside_linear_wrappers
 from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.operators.asked_size import recorded_templates, sizes_meant
 from keras_adjoint.operators.eigenvalues import matrix_bound
 from keras_adjoint.operators.layer_bounds import rounding_of, rule_of
 from keras_adjoint.operators.layer_convolutions import layer_convolution, near_maximum
+from keras_adjoint.operators.linear_map import HALF
 from keras_adjoint.operators.operator import Operator
 from keras_adjoint.operators.space import LEAF, Space
 from keras_adjoint.ops import Shape, Tensor
@@ -97,6 +100,16 @@ class LayerOperator(Operator):
         narrow = self if self.in_space.size <= self.out_space.size else self.T
         return matrix_bound(narrow.apply_to_rows(ops.eye(narrow.in_space.size, dtype=self.precision)))
 
+    def rounds(self) -> bool:
+        return super().rounds() or any(layer.compute_dtype in HALF for layer in layers_inside(self.source))
+
+    def in_precision(self) -> Operator | None:
+        twin = computing_in(self.source, self.precision)
+        if twin is None:
+            return None
+        taken = self.out_space if self.is_adjoint else self.in_space
+        return restored(type(self), twin, taken.shape, self.linear_part, self.is_adjoint)
+
     def variables(self) -> list[keras.Variable]:
         found = [*self.forward.variables, *self.backward.variables]
         return list({id(variable): variable for variable in found}.values())
@@ -141,7 +154,9 @@ def layer_operator(source: keras.layers.Layer, size: Any = None, *, linear_part:
     taken = Space(tuple(shapes), _structure(patterns, shapes))
     is_adjoint = original_of(source) is not None  # which has no activation, and takes no options
     options: dict[str, Any] = {"linear_part": True} if linear_part and not is_adjoint else {}
-    if not is_adjoint and (class_with_rule(source) is None or "output_size" in options_of(source)[0]):
+    core = inside_linear_wrappers(source)
+    may_ask = not isinstance(core, Tied) and (class_with_rule(core) is None or "output_size" in options_of(core)[0])
+    if not is_adjoint and may_ask:
         like = [np.broadcast_to(np.float32(0), (1, *shape)) for shape in shapes]
         options["output_size"] = like[0] if len(like) == 1 else like
     backward = adjoint(source, **options)

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keras_adjoint.errors import NoRuleError, SizeError
-from keras_adjoint.layers.registry import describe
+from keras_adjoint.layers.registry import class_with_rule, describe
 from keras_adjoint.layers.wrapped import LinearWrapper, inside
 from keras_adjoint.ops import Shape
 
-EVERY_SIZE = 2**20  # as large as this, a convolution's bound is that at every size
+# With one, two, or more axes as large as this, a convolution's bound is that at every size.
+EVERY_SIZE = (2**20, 2**20, 2**16)
 
 if TYPE_CHECKING:
     from keras_adjoint.operators.operator import Operator
@@ -39,6 +40,11 @@ class Measured(LinearWrapper):
             )
         self.__dict__.update(measured=layer, operators={})  # past Keras, which would track what is in it
 
+    def build(self, input_shape: Shape) -> None:
+        super().build(input_shape)
+        if class_with_rule(inside(self.layer)) is None and None not in input_shape[1:]:
+            self.operator_at(tuple(input_shape))  # a test of whether the layer is linear needs numbers, not a trace
+
     def operator_at(self, shape: Shape) -> "Operator":
         """The linear part of the layer inside as an operator on tensors of a shape, batch axis included.
 
@@ -56,7 +62,8 @@ class Measured(LinearWrapper):
                 f"What norm `{core.name}` has at every size is not known. Build the model for a fixed input size. "
                 f"Received: an input of shape {shape}, {describe(core)}"
             )
-        taken = tuple(EVERY_SIZE if size is None else size for size in shape[1:])
+        large = EVERY_SIZE[min(shape[1:].count(None), len(EVERY_SIZE)) - 1]
+        taken = tuple(large if size is None else size for size in shape[1:])
         if taken not in operators:
             operators[taken] = layer_operator(self.measured, taken, linear_part=True)
         found: Operator = operators[taken]
