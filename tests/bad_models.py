@@ -107,6 +107,18 @@ def with_layer(words, kind, config, module="keras.layers", registered=None, **mo
     return with_config(words, change)
 
 
+def with_operation(kind, module, config):
+    """A model with an operation of `keras.ops` in place of its convolution, which makes more of its input than fits."""
+    return with_layer(TOO_LARGE, kind, config, f"keras.src.ops.{module}", kind)
+
+
+def legacy(kind, config):
+    """The configuration of a model in HDF5."""
+    image = {"class_name": "InputLayer", "config": {"batch_input_shape": [None, 9, 8, 1], "name": "image"}}
+    layers_of_it = [image, {"class_name": kind, "config": {"name": "layer"} | config}]
+    return json.dumps({"class_name": "Sequential", "config": {"name": "network", "layers": layers_of_it}})
+
+
 def with_input(words, shape):
     return with_config(words, lambda config: config["config"]["layers"][0]["config"].update(batch_shape=shape))
 
@@ -182,6 +194,15 @@ def pixels(kind="PNG", size=(9, 8), mode="L"):
     return made.getvalue()
 
 
+NO_PARTS = (  # functions of Keras that are none of a layer's
+    ("keras.utils", "get_file"),
+    ("keras.saving", "load_model"),
+    ("keras.visualization", "plot_image_gallery"),
+    ("keras.applications.resnet50", "decode_predictions"),
+    ("keras.applications", "ResNet50"),
+    ("keras.ops", "one_hot"),
+    ("keras.random", "normal"),
+)
 NOT_A_MODEL = "is not a Keras model"
 TOO_LARGE = "is too large"
 ONE_LAYER = {
@@ -269,8 +290,38 @@ def models():
     yield "subprocess.Popen", with_layer("Could not locate class", "Popen", {"args": "touch executed"}, "subprocess")
     yield "os.system", with_conv("Could not locate function 'system'", activation=function_of("os", "system"))
     yield "exec", with_conv("cannot be loaded", activation=function_of("builtins", "exec"))
-    yield "get_file", with_conv("Could not locate function", activation=function_of("keras.utils", "get_file"))
-    yield "load_model", with_conv("Could not locate function", activation=function_of("keras.saving", "load_model"))
+    for module, name in NO_PARTS:
+        yield name, with_conv(f"It names {module}.{name}, which is no part", activation=function_of(module, name))
+    masked = function_of("keras.visualization", "plot_image_gallery") | {
+        "registered_name": "keras_adjoint>AdjointDense"
+    }
+    yield "a function by a registered name", with_conv("It names keras.visualization", activation=masked)
+    plot = {"function": masked, "output_shape": [9, 8, 1], "arguments": {"path": "executed", "value_range": [0, 1]}}
+    yield "a function that writes", with_layer("It has a Lambda layer", "Lambda", plot)
+    yield "a function that writes, in HDF5", hdf5("It has a Lambda layer", config_attribute(legacy("Lambda", plot)))
+    yield (
+        "a Lambda of an operation",
+        with_layer("It has a Lambda", "Lambda", {"function": function_of("keras.ops", "tile")}),
+    )
+    yield "an optimizer as a layer", with_layer("It names keras.optimizers.Adam", "Adam", {}, "keras.optimizers")
+    yield (
+        "a metric as a layer",
+        with_layer("It names keras.metrics.AUC", "AUC", {"num_thresholds": 10**9}, "keras.metrics"),
+    )
+    spec = {"spec_name": "Popen", "module": "subprocess", "registered_name": None}
+    yield (
+        "a type of TensorFlow's",
+        with_config(
+            "Could not locate",
+            lambda config: config["config"].update(more={"class_name": "__typespec__", "config": []} | spec),
+        ),
+    )
+    bytes_of_text = {"class_name": "__numpy__", "config": {"value": 0, "dtype": "V4000000000"}}
+    yield "a long text as a number", with_conv("which is not one of numbers", kernel_size=bytes_of_text)
+    yield (
+        "a call of a layer with numbers",
+        with_layer("without a tensor of the model", "Add", {}, inbound_nodes=[{"args": [[1, 2]], "kwargs": {}}]),
+    )
     code = {"class_name": "__lambda__", "config": {"code": "4wAA", "defaults": None, "closure": None}}
     yield "a lambda", with_layer("It has a Lambda layer", "Lambda", {"function": code})
     yield "another program", with_layer("It has a TFSMLayer", "TFSMLayer", {"filepath": "/etc"})
@@ -332,6 +383,10 @@ def models():
     yield "a matrix without end", with_layer(TOO_LARGE, "Dense", {"units": 10**15})
     yield "a vocabulary without end", with_layer(TOO_LARGE, "Embedding", {"input_dim": 10**12, "output_dim": 4})
     yield "pixels without end", with_layer(TOO_LARGE, "UpSampling2D", {"size": [10**6, 10**6]})
+    yield "tiles without end", with_operation("Tile", "numpy", {"repeats": [1, 10**6, 10**6, 1]})
+    yield "repeats without end", with_operation("Repeat", "numpy", {"repeats": 10**15, "axis": 1})
+    yield "a broadcast without end", with_operation("BroadcastTo", "numpy", {"shape": [10**6, 10**6, 9, 8, 1]})
+    yield "classes without end", with_operation("OneHot", "nn", {"num_classes": 10**15})
     yield "padding without end", with_layer(TOO_LARGE, "ZeroPadding2D", {"padding": 10**7})
     yield "cropping without end", with_layer("cropping", "Cropping2D", {"cropping": 10**18})
     yield "a stack of wrappers", with_layer("cannot be loaded", "TimeDistributed", nested(300))

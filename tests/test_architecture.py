@@ -67,7 +67,7 @@ API = {
     "adjoint", "autotune", "deconvnet", "exporting", "mirror", "autoencoder", "untie", "is_tied", "clone_tied",
     "convert_layout", "transpose_kernel", "adapt_channels", "adapt_bias", "check_adjoint", "assert_adjoint",
     "plot_kernels", "plot_mirror", "plot_reconstruction", "AdjointReport", "register_rule",
-    "Lipschitz", "certify", "operator", "identity", "vstack", "hstack", "block", "from_scipy",
+    "Lipschitz", "Regularized", "certify", "operator", "identity", "vstack", "hstack", "block", "from_scipy",
     "KerasAdjointError", "NoRuleError", "TieError", "SizeError",
 }  # fmt: skip
 

@@ -36,6 +36,8 @@ OPERATIONS = {
     "average pooling": lambda x: ops.average_pool(x, 2, strides=2, data_format="channels_last"),
     "resize": lambda x: ops.image.resize(ops.expand_dims(x, -1), (3, 8), data_format="channels_last"),
     "several outputs": lambda x: ops.concatenate(ops.rfft(x), axis=-1),
+    "constants of its shape": lambda x: x * ops.cumsum(ops.ones_like(x), axis=1) / (1 + ops.full_like(x, 3.0)),
+    "chosen by its shape": lambda x: ops.where(ops.cumsum(ops.ones_like(x), axis=1) > 2, x, ops.zeros_like(x)),
     "two tensors": lambda x: ops.hstack([x, ops.cumsum(x, axis=1)]),
 }
 
@@ -124,6 +126,10 @@ REFUSED = {
     "clip": (lambda x: ops.clip(x, -1e3, 1e3), "not linear: of 1024"),
     "bilinear": (lambda x: ops.matmul(x, ops.transpose(x, (0, 2, 1))), "not linear"),
     "condition": (lambda x: ops.where(x > 0, x, 0.0), "depends on other tensors|not linear"),
+    "their number": (
+        lambda x: x * ops.cumsum(ops.ones_like(x), axis=0),
+        "product of two tensors is not linear in both",
+    ),
     "over samples": (lambda x: ops.cumsum(x, axis=0), "works along axis 0"),
     "layer": (lambda x: L.LayerNormalization()(x), "not linear"),
 }

@@ -22,6 +22,7 @@ MODEL_COMMANDS = itertools.cycle(
     [
         "inspect {}",
         "check {} --json",
+        "spectrum {}",
         "doctor {}",
         "mirror {} -o out.keras",
         "deconv {} good.png --layer conv -o out.png",

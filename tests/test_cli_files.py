@@ -18,6 +18,7 @@ pytestmark = pytest.mark.any_backend
 COMMANDS = {
     "inspect": lambda file, out, picture: ("inspect", file),
     "check": lambda file, out, picture: ("check", file),
+    "spectrum": lambda file, out, picture: ("spectrum", file),
     "mirror": lambda file, out, picture: ("mirror", file, "-o", out.with_suffix(".keras"), "--force"),
     "deconv": lambda file, out, picture: ("deconv", file, picture, "--layer", "conv", "-o", out, "--force"),
     "report": lambda file, out, picture: (
@@ -297,3 +298,24 @@ def test_a_layer_that_computes_with_tensorflow_gets_it(tmp_path):
     result = run_in_new_process("-m", "keras_adjoint", "inspect", file)
     assert "Hashing" in result.stdout, result.stderr
     assert result.returncode == 1
+
+
+@keras.saving.register_keras_serializable(package="test_cli_files")
+def doubled(x):
+    return 2 * x
+
+
+def test_what_layers_are_made_of_is_loaded(tmp_path):
+    """Functions of Keras by their names, operations, and a Lambda whose function is registered."""
+    x = image = keras.Input((9, 8, 1))
+    for activation in (keras.activations.relu6, keras.ops.sigmoid, keras.activations.softmax, doubled):
+        x = layers.Conv2D(3, 3, padding="same", activation=activation)(x)
+    options = {"kernel_regularizer": keras.regularizers.L2(0.1), "kernel_constraint": keras.constraints.NonNeg()}
+    x = layers.Conv2D(2, 3, **options, kernel_initializer=keras.initializers.Constant(0.5), dtype="mixed_float16")(x)
+    x = layers.Lambda(doubled)(keras.ops.concatenate([x, keras.ops.flip(x, 1)[:, :7]], axis=-1))
+    whole = keras.Model(image, x)
+    whole.compile("adam", loss=keras.losses.mean_absolute_error, metrics=[keras.metrics.AUC()])
+    around = keras.Model(image, whole(image))  # whose file says how the model inside of it was trained
+    for file in (saved(whole, tmp_path), saved(around, tmp_path, "around.keras")):
+        result = run("inspect", file)
+        assert result.exit_code in (0, 1) and result.stderr == "", result.stderr

@@ -33,6 +33,7 @@ def mirrorable():
 CALLS = {
     "inspect": (with_a_gap, "model.keras"),
     "check": (with_a_gap, "model.keras"),
+    "spectrum": (with_a_gap, "model.keras"),
     "mirror": (mirrorable, "model.keras", "-o", "out.keras", "--autoencoder"),
     "kernel": (mirrorable, "in.npy", "-o", "out.npz", "--kind", "conv"),
     "deconv": (mirrorable, "model.keras", "photo.png", "--layer", "conv", "-o", "out.png"),

@@ -38,7 +38,7 @@ def test_help_has_examples_and_the_debug_option(command):
     assert "--debug" in text
 
 
-@pytest.mark.parametrize("command", ["inspect", "check", "mirror", "kernel", "deconv"])
+@pytest.mark.parametrize("command", ["inspect", "check", "spectrum", "mirror", "kernel", "deconv"])
 def test_help_says_what_the_exit_status_means_and_there_is_json(command):
     text = plain(run(command, "--help").stdout)
     assert re.search("[Ee]xit status", text) and "--json" in text

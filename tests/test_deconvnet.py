@@ -117,6 +117,34 @@ def test_units_of_a_dense_layer_and_channels_first_features():
     assert_close(picture(first, "padding", unit=(2, 4, 5), x=given, activation="linear"), expected)
 
 
+def at_every_step(x):
+    return L.TimeDistributed(L.ZeroPadding2D(0, data_format="channels_first"))(x)
+
+
+# Layers behind an input, and the axis of their features' channels.
+CHANNELS = {
+    "a distributed layer": (at_every_step, 2),
+    "an activation": (lambda x: L.ReLU()(at_every_step(x)), 2),
+    "a permuted tensor": (lambda x: L.Permute((1, 3, 4, 2))(at_every_step(x)), 4),
+    "a transposed tensor": (lambda x: ops.transpose(at_every_step(x), (0, 1, 3, 2, 4)), 3),
+    "a dense layer": (lambda x: L.Dense(6)(at_every_step(x)), 4),
+}
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_the_channels_are_where_the_last_layer_that_says_so_puts_them(name):
+    make, axis = CHANNELS[name]
+    x = keras.Input((2, 3, 4, 5))
+    y = make(x)
+    model = keras.Model(x, L.Activation("linear", name="top")(y))
+    given = np.random.default_rng(0).normal(size=(1, 2, 3, 4, 5)).astype("float32")
+    features = values(model(given))
+    kept = np.zeros_like(features)
+    kept[(slice(None),) * axis + (1,)] = features[(slice(None),) * axis + (1,)]
+    expected = values(ka.adjoint(model, linear_part=True)(kept))
+    assert_close(picture(model, "top", channel=1, x=given, activation="linear"), expected)
+
+
 @pytest.mark.parametrize("in_dictionaries", [False, True])
 def test_integers_that_features_do_not_depend_on_have_no_projection(in_dictionaries):
     image, words, length = (

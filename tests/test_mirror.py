@@ -126,6 +126,13 @@ def test_a_mirror_of_unknown_size_says_what_it_needs_and_how_to_get_it():
         ka.mirror(encoder)
     x = keras.Input((12, 15, 3))
     assert ka.mirror(keras.Model(x, encoder(x))).output_shape == (None, 12, 15, 3)
+    with pytest.raises(
+        ka.SizeError, match=r"`encoder/conv` takes .*keras.Model\(x, model\(x\)\).*operator\(model, size="
+    ):
+        ka.adjoint(encoder, linear_part=True)
+    with pytest.raises(ValueError, match=r"alone. It gives .*keras.Model\(x, model\(x\)\).*Received: output_size"):
+        ka.adjoint(encoder, output_size=(12, 15))
+    assert ka.adjoint(keras.Model(x, encoder(x)), linear_part=True).output_shape == (None, 12, 15, 3)
 
 
 @pytest.mark.every_backend

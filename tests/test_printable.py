@@ -65,6 +65,9 @@ def commands(folder):
     out = folder / f"out{EVIL}"
     yield "inspect", model
     yield "check", model
+    yield "spectrum", model
+    yield "spectrum", model, "--layer", "\x1b[2K\u202e"
+    yield "spectrum", model, "--size", "\x1b[2K\u202e"
     yield "doctor", model
     yield "doctor", script
     yield "mirror", model, "-o", f"{out}.keras", "--policy", "activation=\x1b[2K"

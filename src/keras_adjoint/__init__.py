@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from keras_adjoint.operators.lipschitz import Lipschitz
     from keras_adjoint.operators.model_operator import operator
     from keras_adjoint.operators.operator import identity
+    from keras_adjoint.operators.regularized import Regularized
     from keras_adjoint.ops.exporting import exporting
     from keras_adjoint.plots.kernels import plot_kernels
     from keras_adjoint.plots.mirror import plot_mirror
@@ -54,6 +55,7 @@ __all__ = [
     "KerasAdjointError",
     "Lipschitz",
     "NoRuleError",
+    "Regularized",
     "SizeError",
     "TieError",
     "adapt_bias",
@@ -95,6 +97,7 @@ _IMPORTED_FIRST = {  # by this Keras knows the layers of saved models
     "clone_tied": "models.ties",
     "is_tied": "models.ties",
     "Lipschitz": "operators.adjoint_lipschitz",
+    "Regularized": "operators.regularized",
     "from_scipy": "operators.from_scipy",
     "exporting": "ops.exporting",
     "untie": "stock.untie",

@@ -14,6 +14,7 @@ from types import FrameType, ModuleType
 from typing import Any, TypeAlias
 
 import keras
+from keras.src import layers as layers_package
 from keras.src.activations import activations as activation_operations
 from keras.src.applications.convnext import LayerScale, StochasticDepth
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
@@ -29,6 +30,7 @@ from keras.src.ops import nn as nn_operations
 from keras.src.ops import numpy as numpy_operations
 from keras.src.saving.keras_saveable import KerasSaveable
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
+from keras.src.trainers.trainer import Trainer
 
 __all__ = [
     "CustomScaleLayer",  # InceptionResNetV2's weighted sum of two tensors
@@ -123,6 +125,72 @@ def set_own_trainable(layer: keras.layers.Layer, trainable: bool) -> None:
     layer._trainable = trainable
     for variable in layer._trainable_variables:
         variable.trainable = trainable
+
+
+def computing_in(layer: keras.layers.Layer, dtype: str, *, part_of_model: bool = False) -> keras.layers.Layer | None:
+    """An object that computes what a layer does from the same variables in another dtype, and owns nothing.
+
+    Args:
+        layer: A layer; those that it holds are replaced alike. A model is made anew of such objects.
+        dtype: The name of the dtype policy.
+        part_of_model: Whether the object is to be called symbolically, without leaving a record with the layer.
+
+    Returns:
+        The object, or a model; `None` where layers are held in other ways than as attributes, are quantised, or have dtype
+        policies by their paths.
+    """
+    return _Stand(dtype, part_of_model).of(layer)
+
+
+class _Stand:
+    """Makes the objects for `computing_in`, one for each layer."""
+
+    def __init__(self, dtype: str, part_of_model: bool) -> None:
+        self.dtype, self.part_of_model = dtype, part_of_model
+        self.made: dict[int, keras.layers.Layer | None] = {}
+
+    def of(self, layer: keras.layers.Layer) -> Any:
+        if id(layer) not in self.made:
+            self.made[id(layer)] = self._make(layer)
+        return self.made[id(layer)]
+
+    def _make(self, layer: keras.layers.Layer) -> Any:
+        if isinstance(layer, (Functional, keras.Sequential)) and type(layer).__module__.startswith("keras."):
+            return self._model(layer)
+        attributes = {**vars(layer).get("_modules", {}), **vars(layer)}  # where PyTorch keeps those that are modules
+        held = {name: value for name, value in attributes.items() if isinstance(value, keras.layers.Layer)}
+        inner = {name: self.of(value) for name, value in held.items()}
+        covered = {id(value) for value in held.values()}
+        others = [
+            each for each in layer._flatten_layers(include_self=False, recursive=False) if id(each) not in covered
+        ]
+        plain = not isinstance(layer.dtype_policy, keras.dtype_policies.DTypePolicyMap)
+        if others or None in inner.values() or not plain or layer.quantization_mode is not None:
+            return None
+        found = object.__new__(type(layer))
+        policy = keras.dtype_policies.get(self.dtype)
+        policy._variable_dtype = layer.variable_dtype  # from which variables are cast
+        own = {"_layers": [self.of(each) for each in layer._layers], "_losses": [], "_dtype_policy": policy}
+        vars(found).update({**vars(layer), **inner, **own})
+        if self.part_of_model:
+            vars(found).update(_inbound_nodes=[], _outbound_nodes=[])
+        if type(layer).__module__.startswith("keras_adjoint."):  # plain dictionaries are what these have cached
+            vars(found).update({n: {} for n, value in vars(layer).items() if type(value) is dict and n[0] != "_"})
+        return found
+
+    def _model(self, model: Any) -> keras.Model | None:
+        layers = model._flatten_layers(include_self=False, recursive=False)
+        self.part_of_model = True
+        if any(self.of(each) is None for each in layers if not isinstance(each, keras.layers.InputLayer)):
+            return None
+        graph = (
+            keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+            if isinstance(model, keras.Sequential)
+            else model
+        )
+        return keras.models.clone_model(
+            graph, clone_function=lambda each: self.of(each) if isinstance(each, keras.layers.Layer) else each
+        )
 
 
 @contextmanager
@@ -244,6 +312,30 @@ def shared_while_saving() -> AbstractContextManager[Any]:
 def without_code_from_files() -> AbstractContextManager[Any]:
     """Inside, Keras refuses a file whose Lambda layers would run code; before 3.11 it forgets to for HDF5."""
     return SafeModeScope(True)
+
+
+def named_object(module: str, name: str) -> Any:
+    """The class or function of a name in a module that is imported already; `None` if there is none.
+
+    Keras imports modules of its own for names in files, of which `import keras` has imported those with layers.
+    """
+    return vars(sys.modules[module]).get(name) if module in sys.modules else None
+
+
+def legacy_layer(name: str) -> Any:
+    """What Keras takes the name of a class in HDF5 for, which says no module; `None` if it is registered or unknown."""
+    return vars(layers_package).get(name)
+
+
+@contextmanager
+def without_compiling() -> Iterator[None]:
+    """Inside, nested models in files are not compiled, so that no loss, metric or optimizer is made."""
+    compile_from_config = Trainer.compile_from_config
+    Trainer.compile_from_config = lambda self, config: None
+    try:
+        yield
+    finally:
+        Trainer.compile_from_config = compile_from_config
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from keras_adjoint_cli.commands import check, deconv, demo, doctor, inspect, kernel, mirror, report
+from keras_adjoint_cli.commands import check, deconv, demo, doctor, inspect, kernel, mirror, report, spectrum
 from keras_adjoint_cli.errors import STATUSES, UNUSABLE, print_error
 from keras_adjoint_cli.options import examples
 
@@ -53,6 +53,7 @@ for command, commands in (
     (demo.demo, demo.EXAMPLES),
     (inspect.inspect, inspect.EXAMPLES),
     (check.check, check.EXAMPLES),
+    (spectrum.spectrum, spectrum.EXAMPLES),
     (mirror.mirror, mirror.EXAMPLES),
     (kernel.kernel, kernel.EXAMPLES),
     (deconv.deconv, deconv.EXAMPLES),

@@ -19,9 +19,9 @@ class SelectedFeatures(keras.layers.Layer):
         unit: Position and channel of the unit to keep, one index per axis but the batch axis.
         rank: 0 for the strongest channel of each sample, 1 for the next, and so on, a channel being as strong as its
             strongest unit, which is the one that is kept.
-        data_format: Where the features have their channels.
+        axis: The axis along which the features have their channels.
 
-    Input shape: `(batch, *sizes, channels)`, or with the channels first.
+    Input shape: `(batch, *sizes, channels)`, or with the channels along another axis.
     Output shape: The same.
 
     Example:
@@ -37,22 +37,21 @@ class SelectedFeatures(keras.layers.Layer):
         channel: int | None = None,
         unit: Sequence[int] | None = None,
         rank: int | None = None,
-        data_format: str = "channels_last",
+        axis: int = -1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.channel = channel
         self.unit = None if unit is None else tuple(unit)
         self.rank = rank
-        self.data_format = data_format
+        self.axis = axis
 
     def call(self, features: Tensor) -> Tensor:
-        first = self.data_format == "channels_first"
-        last = ops.moveaxis(features, 1, -1) if first else features
+        last = ops.moveaxis(features, self.axis, -1)
         shape = ops.shape(last)
         flat = ops.reshape(last, (shape[0], math.prod(shape[1:-1]), shape[-1]))
         selected = ops.reshape(flat * ops.cast(self._mask(flat), flat.dtype), shape)
-        return ops.moveaxis(selected, -1, 1) if first else selected
+        return ops.moveaxis(selected, -1, self.axis)
 
     def _mask(self, flat: Tensor) -> Tensor:
         """Which of `(batch, positions, channels)` to keep, able to broadcast to it."""
@@ -71,18 +70,20 @@ class SelectedFeatures(keras.layers.Layer):
     def _fixed_mask(self, positions: int, channels: int) -> Tensor:
         if self.unit is None:
             return ops.one_hot(self.channel, channels)
-        *place, channel = self.unit if self.data_format == "channels_last" else (*self.unit[1:], self.unit[0])
+        place = [0, *self.unit]
+        channel = place.pop(self.axis)
         position = 0
-        for index, size in zip(place, self.sizes, strict=True):
+        for index, size in zip(place[1:], self.sizes[1:], strict=True):
             position = position * size + index
         return ops.expand_dims(ops.one_hot(position, positions), -1) * ops.one_hot(channel, channels)
 
     def build(self, input_shape: Shape) -> None:
-        self.sizes = input_shape[2:] if self.data_format == "channels_first" else input_shape[1:-1]
+        self.sizes = list(input_shape)
+        del self.sizes[self.axis]
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        own = {"channel": self.channel, "unit": self.unit, "rank": self.rank, "data_format": self.data_format}
+        own = {"channel": self.channel, "unit": self.unit, "rank": self.rank, "axis": self.axis}
         return {**super().get_config(), **own}

@@ -119,12 +119,21 @@ def _is_default(option: str, value: Any) -> bool:
     return value is default or (type(value) is type(default) and value == default)  # an array has no one answer to ==
 
 
+# What to do instead of passing options of `adjoint` for a model.
+_OTHER_WAYS = {
+    "output_size": " It gives tensors of the size that the model's input has: give the model an input of another size, "
+    "`keras.Model(x, model(x))` with `x = keras.Input(...)`.",
+    "bias": " `keras_adjoint.mirror` makes decoders with biases.",
+}
+
+
 def _adjoint_of_model(model: keras.Model, options: dict[str, Any]) -> keras.Model:
     refused = options.keys() - {"tied", "name", "linear_part"}
     if refused:
+        hints = [hint for option, hint in _OTHER_WAYS.items() if option in refused]
         raise ValueError(
-            f"The adjoint of a model takes `tied`, `name` and `linear_part` alone; `keras_adjoint.mirror` makes decoders with "
-            f"other options. Received: {', '.join(sorted(refused))}, {describe(model)}"
+            f"The adjoint of a model takes `tied`, `name` and `linear_part` alone.{''.join(hints)} "
+            f"Received: {', '.join(sorted(refused))}, {describe(model)}"
         )
     tied, linear_part = options.get("tied", True), options.get("linear_part", False)
     original = unchanged_source(model) if tied and "name" not in options else None

@@ -263,9 +263,16 @@ class BackwardPass:
             return {}
         size = layer.output_size_like(*call.inputs)  # kept in the graph, whatever the source is called with later
         if size is None:
-            known = "give the encoder an input of known size: `keras.Model(x, encoder(x))` with `x = keras.Input(...)`"
-            size = one_or_list([self.recorded(x, call, "an input of unknown size", known) for x in call.inputs])
+            size = one_or_list([self.tensor_of_unknown_size(x, call) for x in call.inputs])
         return {"output_size": size}
+
+    def tensor_of_unknown_size(self, x: keras.KerasTensor, call: Call) -> keras.KerasTensor:
+        """A tensor that has the size of an input of a call."""
+        raise SizeError(
+            f"`{call.place}` takes inputs of unknown size, which its output does not determine, so the model stands for "
+            f"several operators. Give it an input of known size: `keras.Model(x, model(x))` with `x = keras.Input(...)`, "
+            f"or take `keras_adjoint.operator(model, size=...)`. Received: {describe(call.operation)}"
+        )
 
     def recorded(self, tensor: keras.KerasTensor, call: Call, what: str, otherwise: str) -> keras.KerasTensor:
         """An activation of the forward pass.

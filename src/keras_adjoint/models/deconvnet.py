@@ -7,15 +7,17 @@ from typing import Any
 
 import keras
 
+from keras_adjoint.keras_internals import numpy_operations
 from keras_adjoint.layers.call_pattern import one_or_list
 from keras_adjoint.layers.deconvnet import SelectedFeatures
+from keras_adjoint.layers.wrapped import axes_of_steps, inside
 from keras_adjoint.models.backward import packed_as
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Graph, trace
 from keras_adjoint.models.mirror import check_names
 from keras_adjoint.models.mirror_backward import MirrorBackwardPass
 from keras_adjoint.models.policies import Policies
-from keras_adjoint.models.steps import SamplesToSteps, depth_of_steps
+from keras_adjoint.models.steps import SamplesToSteps, StepsToSamples, depth_of_steps
 from keras_adjoint.recursion import deep_recursion
 
 DECONVNET = {
@@ -77,13 +79,13 @@ def deconvnet(
     """
     graph = graph_up_to(model, layer)
     features = graph.outputs[0]
-    data_format = data_format_of(graph)
-    selections = _selections(features, data_format, channel, unit, strongest)
+    axis = channel_axis_of(graph)
+    selections = _selections(features, axis, channel, unit, strongest)
     backward = MirrorBackwardPass(graph, model, Policies.named({**DECONVNET, **policies}), records=True)
     stem = f"{model.name}_{graph.calls[-1].operation.name}"
     pictures = []
     for number, selection in enumerate(selections):
-        select = SelectedFeatures(**selection, data_format=data_format, dtype=features.dtype, name=f"selected_{number}")
+        select = SelectedFeatures(**selection, axis=axis, dtype=features.dtype, name=f"selected_{number}")
         pictures.append(
             backward.run([select(features) if any(v is not None for v in selection.values()) else features])
         )
@@ -152,16 +154,57 @@ def data_format_of(graph: Graph) -> str:
     return next((found for found in reversed(formats) if found), keras.config.image_data_format())
 
 
+# Layers that give their channels along the last axis, wherever they were before.
+CHANNELS_LAST = (
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+    keras.layers.Embedding,
+    keras.layers.RNN,
+    keras.layers.Bidirectional,
+    keras.layers.MultiHeadAttention,
+)
+
+
+def channel_axis_of(graph: Graph) -> int:
+    """The axis along which the last tensor of a graph has its channels, the batch axis being axis 0.
+
+    It is where the last layer that says so puts them, moved by what permutes the axes since then.
+    """
+    made = {id(y): call for call in graph.calls for y in call.outputs}
+    x, passed = graph.outputs[0], []
+    while (call := made.get(id(x))) is not None and _channels_of(call.operation) is None and call.inputs:
+        passed.append((call.operation, len(x.shape) - 1))
+        x = next((each for each in call.inputs if each.shape == x.shape), call.inputs[0])
+    last = len(x.shape) - 1
+    found = keras.config.image_data_format() if call is None else _channels_of(call.operation)
+    axis = min(1 + axes_of_steps(call and call.operation), last) if found == "channels_first" else last
+    for operation, last in reversed(passed):
+        layer, steps = inside(operation), axes_of_steps(operation)
+        if isinstance(layer, keras.layers.Permute) and axis > steps:
+            axis = layer.dims.index(axis - steps) + 1 + steps
+        if isinstance(layer, numpy_operations.Transpose) and layer.axes:
+            axis = layer.axes.index(axis)
+        axis += isinstance(layer, SamplesToSteps) - isinstance(layer, StepsToSamples)
+        axis = max(1, min(axis, last))
+    return axis
+
+
+def _channels_of(operation: keras.Operation) -> str | None:
+    """The data format of what a layer gives; `None` if it leaves the channels where they were."""
+    layer = inside(operation)
+    return "channels_last" if isinstance(layer, CHANNELS_LAST) else getattr(layer, "data_format", None)
+
+
 def _selections(
     features: keras.KerasTensor,
-    data_format: str,
+    axis: int,
     channel: int | None,
     unit: Sequence[int] | None,
     strongest: int | None,
 ) -> list[dict[str, Any]]:
     """Options of `SelectedFeatures`, one for each projection; checked against the shape of the features."""
     shape = tuple(features.shape[1:])
-    channels = shape[0] if data_format == "channels_first" else shape[-1]
+    channels = shape[axis - 1]
     if unit is not None and (channel is not None or strongest is not None):
         raise ValueError(
             f"`unit` names one unit, so `channel` and `strongest` make no sense beside it. Received: unit={unit}, "

@@ -18,6 +18,7 @@ from keras_adjoint.layers.arguments import bind
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule, describe
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.calls import Call, training_of
+from keras_adjoint.models.constants import constant_of, with_constants
 from keras_adjoint.models.nested import tensors_for_inputs
 from keras_adjoint.models.steps import (
     Calls,
@@ -116,8 +117,12 @@ def _follow(
         elif calls.with_steps and mixes_in_training(node) and training_of(layer, node, training) is None:
             outputs = [calls.at_every_step(layer, place, current[id(node.input_tensors[0])])]
         else:
-            call = Call.of(_on(node, current), here, training)
+            made = _on(node, with_constants(node, current, calls.constants))
+            call = Call.of(made, here, training)
             calls.append(call)
+            constant = constant_of(made, calls.constants)
+            if constant is not None:
+                calls.constants[id(call.outputs[0])] = constant
             outputs = call.outputs
         current.update(zip(map(id, node.output_tensors), outputs, strict=True))
     return [current[id(tensor)] for tensor in model.outputs]
@@ -155,7 +160,7 @@ def _nested(model: Functional, passed: Any, place: str, calls: Calls, training: 
     return _follow(model, inputs, place, calls, training)
 
 
-def _on(node: Node, current: dict[int, keras.KerasTensor]) -> Node:
+def _on(node: Node, current: dict[int, Any]) -> Node:
     """The record of the same call on the current tensors."""
     if all(current[id(tensor)] is tensor for tensor in node.input_tensors):
         return node

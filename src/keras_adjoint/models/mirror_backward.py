@@ -65,6 +65,10 @@ class MirrorBackwardPass(BackwardPass):
         self._code = code_tensors(graph)
         self._network_inputs = self._behind_preprocessing()
 
+    def tensor_of_unknown_size(self, x: keras.KerasTensor, call: Call) -> keras.KerasTensor:
+        known = "give the encoder an input of known size: `keras.Model(x, encoder(x))` with `x = keras.Input(...)`"
+        return self.recorded(x, call, "an input of unknown size", known)
+
     def run(self, output_cotangents: list[keras.KerasTensor]) -> list[keras.KerasTensor]:
         found = super().run(output_cotangents)
         pairs = zip(self.graph.inputs, found, strict=True)

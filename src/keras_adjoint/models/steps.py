@@ -110,11 +110,13 @@ class Calls(list[Call]):
 
     Attributes:
         with_steps: The tensors whose steps are samples in the model that is followed now, the outermost first.
+        constants: One sample of each tensor that the shape of the inputs determines, by the `id` of the symbolic tensor.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.with_steps: list[keras.KerasTensor] = []
+        self.constants: dict[int, Tensor] = {}
         self._distributed: dict[int, keras.layers.Layer] = {}
 
     def add(self, operation: keras.Operation, place: str, *tensors: keras.KerasTensor) -> keras.KerasTensor:

@@ -6,11 +6,12 @@ import keras
 from keras import ops
 
 from keras_adjoint.layers.distributed import DistributedAdjoint, innermost, read_sizes_of
-from keras_adjoint.layers.registry import class_with_rule, options_of, rule
+from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.wrappers import adjoint_inside
 from keras_adjoint.operators.layer_bounds import bound_rule, rule_of
 from keras_adjoint.operators.lipschitz import Lipschitz
+from keras_adjoint.operators.measured import takes_output_size
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Shape, Tensor
 
@@ -22,11 +23,6 @@ def lipschitz(source: Lipschitz, *, output_size: Any = None, **options: Any) -> 
     if output_size is not None and takes_output_size(source.layer):
         options["output_size"] = output_size
     return AdjointLipschitz(source, options=options, **own)
-
-
-def takes_output_size(layer: keras.layers.Layer) -> bool:
-    """Whether the adjoint of a layer may be asked for a size."""
-    return class_with_rule(layer) is None or "output_size" in options_of(layer)[0]
 
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")

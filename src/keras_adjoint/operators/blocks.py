@@ -7,7 +7,7 @@ from typing import Any
 from keras import ops
 
 from keras_adjoint.errors import SizeError
-from keras_adjoint.operators.operator import ABOVE, Operator, check_dtypes
+from keras_adjoint.operators.operator import ABOVE, Operator, all_in_precision, check_dtypes
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Tensor
 
@@ -36,6 +36,12 @@ class Block(Operator):
     def transposed(self) -> Operator:
         columns = [tuple(each and each.T for each in column) for column in zip(*self.rows, strict=True)]
         return Block(columns, self.out_spaces, self.in_spaces)
+
+    def in_precision(self) -> Operator | None:
+        if all_in_precision(each for row in self.rows for each in row if each is not None) is None:
+            return None
+        wide: list[Any] = [tuple(each and each.widened() for each in row) for row in self.rows]
+        return Block(wide, self.in_spaces, self.out_spaces)
 
     def bounded(self) -> Tensor | float:
         """The norm of the matrix of norms, which √(‖·‖₁‖·‖∞) and ‖·‖_F bound."""

@@ -17,7 +17,7 @@ from keras_adjoint.models.graph import Graph, trace
 from keras_adjoint.operators.call_constants import How, Step, step_of
 from keras_adjoint.operators.certificate import CallConstant, Certificate
 from keras_adjoint.operators.classifier import classifier_of
-from keras_adjoint.operators.model_operator import model_at
+from keras_adjoint.operators.model_operator import graph_at
 from keras_adjoint.operators.operator import ABOVE
 
 
@@ -76,11 +76,13 @@ def certify(model: keras.Model, input_norm: int = 2, *, size: Any = None) -> Cer
             f"The constants are known in the 2-norm. Pass `input_norm=2`, or leave it out. Received: input_norm={input_norm!r}"
         )
     trace(model)  # raises for what cannot be walked
-    return certificate_of(trace(model_at(model, size)), model.name)
+    return certified(graph_at(model, size), model.name)[0]
 
 
-def certificate_of(graph: Graph, name: str, advance: Callable[[], Any] = lambda: None) -> Certificate:
-    """The `Certificate` of a graph whose sizes are known.
+def certified(
+    graph: Graph, name: str, advance: Callable[[], Any] = lambda: None
+) -> tuple[Certificate, dict[Call, Step]]:
+    """(the `Certificate` of a graph whose sizes are known, the `Step` of every call that its outputs depend on).
 
     Args:
         graph: The graph.
@@ -103,7 +105,8 @@ def certificate_of(graph: Graph, name: str, advance: Callable[[], Any] = lambda:
     whole = _side_by_side([reach.get(id(y), Reach(0.0, frozenset())) for y in graph.outputs])
     constants = {tensor: each.constant for tensor, each in reach.items()}
     rows = tuple(_row(call, step) for call, step in steps.items())
-    return Certificate(name, 2, whole.constant, rows, classifier_of(graph.outputs, steps, constants, whole.constant))
+    classifier = classifier_of(graph.outputs, steps, constants, whole.constant)
+    return Certificate(name, 2, whole.constant, rows, classifier), steps
 
 
 def _needed(graph: Graph) -> set[int]:

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops, tree
 
 from keras_adjoint.errors import NoRuleError
+from keras_adjoint.keras_internals import computing_in, layers_inside
 from keras_adjoint.layers.adjoint import original_of
 from keras_adjoint.layers.automatic import AutomaticAdjoint
 from keras_adjoint.layers.call_pattern import CallPattern, recorded_patterns
@@ -21,6 +22,7 @@ from keras_adjoint.operators.asked_size import recorded_templates, sizes_meant
 from keras_adjoint.operators.eigenvalues import matrix_bound
 from keras_adjoint.operators.layer_bounds import rounding_of, rule_of
 from keras_adjoint.operators.layer_convolutions import layer_convolution, near_maximum
+from keras_adjoint.operators.linear_map import HALF
 from keras_adjoint.operators.operator import Operator
 from keras_adjoint.operators.space import LEAF, Space
 from keras_adjoint.ops import Shape, Tensor
@@ -96,6 +98,16 @@ class LayerOperator(Operator):
             )
         narrow = self if self.in_space.size <= self.out_space.size else self.T
         return matrix_bound(narrow.apply_to_rows(ops.eye(narrow.in_space.size, dtype=self.precision)))
+
+    def rounds(self) -> bool:
+        return super().rounds() or any(layer.compute_dtype in HALF for layer in layers_inside(self.source))
+
+    def in_precision(self) -> Operator | None:
+        twin = computing_in(self.source, self.precision)
+        if twin is None:
+            return None
+        taken = self.out_space if self.is_adjoint else self.in_space
+        return restored(type(self), twin, taken.shape, self.linear_part, self.is_adjoint)
 
     def variables(self) -> list[keras.Variable]:
         found = [*self.forward.variables, *self.backward.variables]

@@ -9,6 +9,8 @@ import keras
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Tensor
 
+HALF = ("bfloat16", "float16")
+
 
 class LinearMap(ABC):
     """A linear map A from tensors of one space to tensors of another, batch by batch.
@@ -24,6 +26,7 @@ class LinearMap(ABC):
         self.out_space = out_space
         self.dtype = dtype
         self._transpose: Self | None = None
+        self._wide: LinearMap | None = None
 
     @abstractmethod
     def apply(self, leaves: list[Tensor]) -> list[Tensor]:
@@ -85,6 +88,23 @@ class LinearMap(ABC):
     def precision(self) -> str:
         """What norms and matrices are computed in, float64 if the operator computes in that and else float32."""
         return "float64" if self.dtype == "float64" else "float32"
+
+    def in_precision(self) -> "LinearMap | None":
+        """The same operator from the same variables, computed in `precision`; `None` if that is not known."""
+        return None
+
+    def rounds(self) -> bool:
+        """Whether anything that it is made of computes in half precision."""
+        return self.dtype in HALF or any(part.rounds() for part in self.parts())
+
+    def widened(self) -> "LinearMap":
+        """The operator whose spectrum is this one's: of half precision the same in float32, as far as that is known."""
+        if not self.rounds():
+            return self
+        if self._wide is None:
+            found = self.in_precision()
+            self._wide = self if found is None or found.rounds() else found
+        return self._wide
 
     def apply_to_rows(self, rows: Tensor) -> Tensor:
         """A x for samples that are rows of numbers, in `precision`."""

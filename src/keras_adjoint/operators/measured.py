@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keras_adjoint.errors import NoRuleError, SizeError
-from keras_adjoint.layers.registry import describe
+from keras_adjoint.layers.registry import class_with_rule, describe, options_of
 from keras_adjoint.layers.wrapped import LinearWrapper, inside
 from keras_adjoint.ops import Shape
 
@@ -39,6 +39,11 @@ class Measured(LinearWrapper):
             )
         self.__dict__.update(measured=layer, operators={})  # past Keras, which would track what is in it
 
+    def build(self, input_shape: Shape) -> None:
+        super().build(input_shape)
+        if class_with_rule(inside(self.layer)) is None and None not in input_shape[1:]:
+            self.operator_at(tuple(input_shape))  # a test of whether the layer is linear needs numbers, not a trace
+
     def operator_at(self, shape: Shape) -> "Operator":
         """The linear part of the layer inside as an operator on tensors of a shape, batch axis included.
 
@@ -61,3 +66,8 @@ class Measured(LinearWrapper):
             operators[taken] = layer_operator(self.measured, taken, linear_part=True)
         found: Operator = operators[taken]
         return found
+
+
+def takes_output_size(layer: keras.layers.Layer) -> bool:
+    """Whether the adjoint of a layer may be asked for a size."""
+    return class_with_rule(layer) is None or "output_size" in options_of(layer)[0]

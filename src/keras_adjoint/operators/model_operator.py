@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -17,7 +18,7 @@ from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.models.automatic import is_automatic, pattern_of
 from keras_adjoint.models.calls import Call
-from keras_adjoint.models.graph import trace
+from keras_adjoint.models.graph import Graph, trace
 from keras_adjoint.models.policies import calls_activation
 from keras_adjoint.models.steps import SamplesToSteps, StepsToSamples
 from keras_adjoint.operators.asked_size import sizes_meant
@@ -123,6 +124,15 @@ def model_at(source: keras.Model, size: Any) -> keras.Model:
     inputs = [keras.Input(shape, dtype=x.dtype) for shape, x in zip(shapes, source.inputs, strict=True)]
     x = inputs[0] if isinstance(source, keras.Sequential) else tree.pack_sequence_as(source.input, inputs)
     return keras.Model(x, source(x), name=source.name)
+
+
+def graph_at(source: keras.Model, size: Any) -> Graph:
+    """The graph of a model at the size that is meant, with the places of the model itself."""
+    fixed = model_at(source, size)
+    graph = trace(fixed)
+    if fixed is source:
+        return graph
+    return replace(graph, calls=[replace(call, place=call.place.partition("/")[2]) for call in graph.calls])
 
 
 def copies_in(call: Call) -> list[float]:

@@ -1,7 +1,7 @@
 """`Operator`: a linear map that is combined as matrices are, with its norms; products, sums, multiples and the identity."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import Any
 
@@ -89,9 +89,8 @@ class Operator(LinearMap):
             seed: Seed of the start.
 
         Returns:
-            A scalar tensor, in float32 or float64, which is differentiable by the kernels.
-
-        In half precision A itself is rounded, to about a hundredth.
+            A scalar tensor, in float32 or float64, which is differentiable by the kernels. Of layers that compute in half
+            precision it is the norm in float32, of the kernels as they are stored.
 
         Raises:
             ValueError: If the tolerance is not between 1e-6 and 1, or the seed no integer.
@@ -105,7 +104,7 @@ class Operator(LinearMap):
             raise ValueError(f"`tolerance` is a relative error between 1e-6 and 1. Received: tolerance={tolerance!r}")
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ValueError(f"`seed` is an integer that is not negative. Received: seed={seed!r}")
-        return norm_of(self, float(tolerance), seed)
+        return norm_of(self.widened(), float(tolerance), seed)
 
     def bound(self) -> Tensor:
         """A number that is never below the norm, cheap, and differentiable by the kernels.
@@ -148,7 +147,7 @@ class Operator(LinearMap):
         >>> (3 * ka.identity((2,))).singular_values(2).tolist()
         [3.0, 3.0]
         """
-        return singular_values(self, count, which, vectors)
+        return singular_values(self.widened(), count, which, vectors)
 
     def condition(self) -> float:
         """The largest singular value over the smallest one; infinite where that is zero up to rounding.
@@ -300,6 +299,10 @@ class Composition(Operator):
     def transposed(self) -> Operator:
         return Composition([factor.T for factor in reversed(self.factors)])
 
+    def in_precision(self) -> Operator | None:
+        wide = all_in_precision(self.factors)
+        return None if wide is None else Composition(wide)
+
     def bounded(self) -> Tensor | float:
         """‖A B‖ ≤ ‖A‖ ‖B‖."""
         return reduce(lambda a, b: a * b * ABOVE, (factor.bounded() for factor in self.factors))
@@ -338,6 +341,10 @@ class Sum(Operator):
 
     def transposed(self) -> Operator:
         return Sum([term.T for term in self.terms])
+
+    def in_precision(self) -> Operator | None:
+        wide = all_in_precision(self.terms)
+        return None if wide is None else Sum(wide)
 
     def bounded(self) -> Tensor | float:
         """‖A + B‖ ≤ ‖A‖ + ‖B‖."""
@@ -386,6 +393,10 @@ class Scaled(Operator):
     def transposed(self) -> Operator:
         return Scaled(self.operator.T, self.factor)
 
+    def in_precision(self) -> Operator | None:
+        wide = all_in_precision([self.operator])
+        return None if wide is None else Scaled(wide[0], self.factor)
+
     def bounded(self) -> Tensor | float:
         return ops.abs(ops.cast(self.factor, self.precision)) * self.operator.bounded() * ABOVE
 
@@ -410,6 +421,9 @@ class Identity(Operator):
 
     def transposed(self) -> Operator:
         return Identity(self.out_space, self.in_space, self.dtype)
+
+    def in_precision(self) -> Operator:
+        return Identity(self.in_space, self.out_space, self.precision)
 
     def bounded(self) -> Tensor | float:
         return 1.0
@@ -438,6 +452,12 @@ def identity(shape: Shape, *, dtype: str = "float32") -> Operator:
     """
     space = Space.of(shape)
     return Identity(space, space, dtype)
+
+
+def all_in_precision(operators: Iterable[Operator]) -> list[Operator] | None:
+    """The same operators, each widened; `None` if one of them stays as it is."""
+    wide: list[Any] = [operator.widened() for operator in operators]
+    return None if any(operator.rounds() for operator in wide) else wide
 
 
 def check_dtypes(*operators: Operator) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 import keras_adjoint as ka
 from keras_adjoint.models.code import gives_back_its_shape, narrowest_cut
-from keras_adjoint.models.deconvnet import DECONVNET, data_format_of, graph_up_to
+from keras_adjoint.models.deconvnet import DECONVNET, channel_axis_of, data_format_of, graph_up_to
 from keras_adjoint.models.graph import Graph, trace
 from keras_adjoint.ops import Tensor
 from keras_adjoint.plots import photographs
@@ -71,7 +71,7 @@ def project(
         picture = photographs.read(file, image.shape, data_format, size)
     low, high = limits or photographs.usual_range(graph)
     x = photographs.as_input(picture, low, high, data_format)
-    values = channels_last(keras.Model(image, features)(x), data_format)[0]
+    values = np.moveaxis(keras.ops.convert_to_numpy(keras.Model(image, features)(x)), channel_axis_of(graph), -1)[0]
     strongest = strongest or min(USUAL, values.shape[-1] if channel is None else values[..., 0].size)
     policies = choices_from(read_settings(texts, [call.operation for call in graph.calls]), DECONVNET)
     with unusable(ValueError):

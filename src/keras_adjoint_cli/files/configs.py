@@ -1,23 +1,29 @@
-"""What the configuration in a model file asks Keras for: which classes, from which modules, and how many layers."""
+"""What the configuration in a model file asks Keras for: which classes and functions, and how many layers."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import keras
+from typing import Any, TypeAlias
 
 from keras_adjoint_cli.errors import Unusable
+from keras_adjoint_cli.files.allowed import candidates, is_allowed, registered, registered_last
 from keras_adjoint_cli.files.limits import Limits
 
-# Whose classes Keras makes by their names. Newer versions of Keras import no others themselves; older ones do.
-PACKAGES = ("keras", "keras_adjoint", "keras_hub", "keras_cv", "keras_nlp", "builtins")
-TOOLS = ("keras.utils", "keras.saving", "keras.config", "keras.datasets", "keras.src.utils", "keras.src.saving")
+Parts: TypeAlias = Iterator[tuple[dict[str, Any], bool]]
+
 OUTSIDE = {  # classes whose layers are in other files, or in pickles
     "TFSMLayer": "runs the program in another folder",
     "TorchModuleWrapper": "runs the code in a pickle",
 }
 LOOKUPS = ("StringLookup", "IntegerLookup", "TextVectorization")
+VALUES = ("__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__")
+ARRAYS = ("__numpy__", "__tensor__")  # whose numbers stand in the configuration
+DTYPE = r"[a-z]+\d{0,2}(_?e\dm\d\w*)?"  # but those of texts and of bytes, whose length is a claim
 OBJECTS = 10  # that a layer may have of its own: initializers, policies of its dtype and the like
+LAMBDA = (
+    "It has a Lambda layer, whose function could do anything, so it is not safe to load. If you trust it, load it in Python "
+    "with safe_mode=False, and replace the Lambda by a layer of a registered class."
+)
 
 
 def check_config(file: Path, config: Any, limits: Limits, modules: Sequence[str] = ()) -> None:
@@ -30,51 +36,80 @@ def check_config(file: Path, config: Any, limits: Limits, modules: Sequence[str]
         modules: Those that the user has imported.
     """
     objects = layers = 0
-    for value in parts_of(config):
+    for value, trains in parts_of(config):
         if isinstance(value.get("layers"), list):
             layers += len(value["layers"])
         if "class_name" in value:
             objects += 1
-            check_object(file, value, modules)
+            reason = why_refused(value, modules, trains=trains)
+            if reason:
+                raise Unusable(f"{file} cannot be loaded: {reason}")
     limits.check_count(file, "layers", max(layers, objects // OBJECTS))
 
 
-def parts_of(config: Any) -> Iterator[dict[str, Any]]:
-    """Every dictionary in a value of JSON's types, however deep it is nested."""
-    waiting = [config]
+def parts_of(config: Any) -> Parts:
+    """(a dictionary, whether it says how a model was trained) of every dictionary in a value of JSON's types."""
+    waiting = [(config, False)]
     while waiting:
-        value = waiting.pop()
+        value, trains = waiting.pop()
         if isinstance(value, dict):
-            yield value
-            waiting.extend(inner for inner in value.values() if isinstance(inner, (dict, list)))
-        elif isinstance(value, list):
-            waiting.extend(inner for inner in value if isinstance(inner, (dict, list)))
+            yield value, trains
+            is_object = "class_name" in value and "config" in value
+            inner = [(one, trains or is_object and key == "compile_config") for key, one in value.items()]
+        else:
+            inner = [(one, trains) for one in value] if isinstance(value, list) else []
+        waiting.extend((one, trains) for one, trains in inner if isinstance(one, (dict, list)))
 
 
-def check_object(file: Path, value: dict[str, Any], modules: Sequence[str]) -> None:
-    """Raise an `Unusable` if an object would run or read what is not in the file."""
+def why_refused(value: dict[str, Any], modules: Sequence[str], *, trains: bool) -> str:
+    """Why an object in a configuration is not made, for it would run, read or allocate what is not in the file; or ""."""
     kind, config = value["class_name"], value.get("config")
-    name = config if kind == "function" else kind
+    is_function = kind == "function"
+    name = config if is_function else kind
     module = value.get("module") or ""
     if not isinstance(module, str) or not isinstance(name, str):
-        return  # which Keras itself refuses
+        return ""  # which Keras itself refuses
     if kind in OUTSIDE:
-        raise Unusable(f"{file} cannot be loaded: It has a {kind}, which {OUTSIDE[kind]}, so it is not safe to load.")
-    if kind in LOOKUPS and isinstance(config, dict) and isinstance(config.get("vocabulary"), str):
-        raise Unusable(
-            f"{file} cannot be loaded: It has a {kind}, which would read another file, {config['vocabulary']}, so it is not "
-            "safe to load."
-        )
-    if module and not is_known(module, name, value.get("registered_name"), modules):
-        what = "class" if kind == name else "function"
-        raise Unusable(
-            f"{file} cannot be loaded: Could not locate {what} '{name}'. To import a module that registers it, use --import."
-        )
+        return f"It has a {kind}, which {OUTSIDE[kind]}, so it is not safe to load."
+    options = config if isinstance(config, dict) else {}
+    if kind in LOOKUPS and isinstance(options.get("vocabulary"), str):
+        return f"It has a {kind}, which would read another file, {options['vocabulary']}, so it is not safe to load."
+    if kind in ARRAYS and not re.fullmatch(DTYPE, str(options.get("dtype"))):
+        return f"It has an array of the dtype {options.get('dtype')}, which is not one of numbers."
+    if kind == "__lambda__" or kind == "Lambda" and not is_users_function(options.get("function")):
+        return LAMBDA
+    if calls_without_tensors(value.get("inbound_nodes")):
+        return f"It calls {options.get('name') or name} without a tensor of the model, so it is no graph of layers."
+    found = [] if kind in VALUES else candidates(module, name, is_function=is_function, modules=modules)
+    if is_registered(value, name, is_function=is_function):
+        found = candidates(
+            "", name, is_function=is_function, modules=modules
+        )  # HDF5 files are read by the class's name
+    elif module and not found and kind not in VALUES:
+        what = "function" if is_function else "class"
+        return f"Could not locate {what} '{name}'. To import a module that registers it, use --import."
+    if not all(is_allowed(one, modules, trains=trains) for one in found):
+        return f"It names {module or 'keras.layers'}.{name}, which is no part of a layer, so it is not safe to load."
+    return ""
 
 
-def is_known(module: str, name: str, registered: Any, modules: Sequence[str]) -> bool:
-    """Whether an object is Keras', or registered, so that no module has to be imported for it."""
-    if any(keras.saving.get_registered_object(one) for one in (registered, name) if isinstance(one, str)):
+def is_registered(value: dict[str, Any], name: str, *, is_function: bool) -> bool:
+    """Whether Keras finds an object by a name that it is registered under."""
+    if is_function and value.get("module") == "builtins" and registered_last(name):
         return True
-    is_tool = any(module == tool or module.startswith(f"{tool}.") for tool in TOOLS)
-    return not is_tool and module.partition(".")[0] in (*PACKAGES, *(one.partition(".")[0] for one in modules))
+    return registered(name if is_function else value.get("registered_name", name)) is not None
+
+
+def is_users_function(function: Any) -> bool:
+    """Whether the function of a `Lambda` is one that was registered, as by a module that the user has imported."""
+    if isinstance(function, dict):
+        return function.get("class_name") == "function" and registered(function.get("config")) is not None
+    return registered(function) is not None
+
+
+def calls_without_tensors(nodes: Any) -> bool:
+    """Whether one of a layer's calls takes numbers alone, so that it would be computed while the model is made."""
+    return isinstance(nodes, list) and any(
+        isinstance(node, dict) and not any(part.get("class_name") == "__keras_tensor__" for part, _ in parts_of(node))
+        for node in nodes
+    )

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import keras
 
-from keras_adjoint.keras_internals import without_code_from_files
+from keras_adjoint.keras_internals import without_code_from_files, without_compiling
 from keras_adjoint_cli.errors import Unusable
 from keras_adjoint_cli.files.budget import Budget
-from keras_adjoint_cli.files.configs import check_config
+from keras_adjoint_cli.files.configs import LAMBDA, check_config
 from keras_adjoint_cli.files.limits import Limits
 from keras_adjoint_cli.files.source import check_source, warnings_of_success
 from keras_adjoint_cli.progress import progress
@@ -64,7 +64,7 @@ def load(
         ):
             import_modules(modules or ())
             check_config(file, budget.read_config(), budget.limits, modules or ())
-            with budget.held():
+            with budget.held(), without_compiling():
                 model = keras.saving.load_model(file, compile=False)
         if runs:
             budget.check_run(model)
@@ -132,10 +132,7 @@ def reason_of(error: Exception) -> str:
     if "Could not locate" in reason or "Unknown layer" in reason:
         return reason.partition(". ")[0].rstrip(".") + ". To import a module that registers it, use --import."
     if "Lambda" in reason:
-        return (
-            "It has a Lambda layer, whose code would be run, so it is not safe to load. If you trust it, load it in Python "
-            "with safe_mode=False, and replace the Lambda by a layer of a registered class."
-        )
+        return LAMBDA
     if "No model config" in reason:
         return "it has weights and no model. Write both with model.save."
     if "objects could not be loaded" in reason:
