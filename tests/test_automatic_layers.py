@@ -4,7 +4,7 @@ import autodiff
 import keras
 import numpy as np
 import pytest
-from helpers import BACKEND, in_turn
+from helpers import BACKEND, RARELY_JAX, in_turn
 from keras import layers as L
 from keras import ops
 from operators_of_models import assert_adjoint_of, flat, model_of, run, saved_and_loaded
@@ -35,8 +35,13 @@ LAYERS = {
             ("padded", (9, 9), {"pad_to_aspect_ratio": True, "interpolation": "bicubic", "fill_value": 3.0}),
         )
     },
+    "up-sampling, bicubic": (lambda: L.UpSampling2D((2, 3), interpolation="bicubic", **FIRST), (2, 6, 5)),
+    "einsum over the input alone": (lambda: L.EinsumDense("abc,cd->ad", 5, bias_axes="d"), (4, 3)),
     **(
-        {"resizing, lanczos": (lambda: L.Resizing(3, 9, interpolation="lanczos3", antialias=True), IMAGE)}
+        {
+            "resizing, lanczos": (lambda: L.Resizing(3, 9, interpolation="lanczos3", antialias=True), IMAGE),
+            "up-sampling, lanczos": (lambda: L.UpSampling2D(2, interpolation="lanczos5"), IMAGE),
+        }
         if BACKEND in LANCZOS
         else {}
     ),
@@ -70,7 +75,7 @@ def samples(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=(2, *shape)).astype("float32")
 
 
-@pytest.mark.parametrize("name", in_turn(LAYERS, always=["torch"]))
+@pytest.mark.parametrize("name", in_turn(LAYERS, backends=lambda name: RARELY_JAX, always=["torch"]))
 def test_the_matrix_is_the_transpose_in_a_file_too(name, tmp_path):
     layer, model = model_of_layer(name)
     backward = ka.adjoint(model)
@@ -94,7 +99,7 @@ def compiles(layer, x, ys):
     return True
 
 
-@pytest.mark.parametrize("name", in_turn(LAYERS))
+@pytest.mark.parametrize("name", in_turn(LAYERS, backends=lambda name: RARELY_JAX))
 def test_compiled_and_differentiated_it_is_the_same_operator(name):
     """The derivative of ⟨x, Aᵀ y⟩ by y is A x, and by a weight it is that of ⟨A x, y⟩."""
     layer, model = model_of_layer(name)

@@ -9,7 +9,7 @@ from itertools import islice
 import keras
 import numpy as np
 import pytest
-from helpers import BACKENDS, RARELY_JAX, in_turn
+from helpers import RARELY_JAX, in_turn
 from keras import ops
 from linear_operations import IMAGE, LINEAR, NOT_CALLED, NOT_ON, ROW, ROWS
 from operators_of_models import assert_adjoint_of, model_of, right_or_refused, run, runs, saved_and_loaded
@@ -34,7 +34,7 @@ def samples(model):
 
 
 def backends_of(case):
-    return [backend for backend in BACKENDS if backend not in NOT_ON.get(case, ())]
+    return [backend for backend in RARELY_JAX if backend not in NOT_ON.get(case, ())]
 
 
 @pytest.mark.parametrize(

@@ -347,7 +347,7 @@ def test_what_is_called_aside_is_at_inference_and_leaves_no_losses():
 
 @pytest.mark.parametrize(
     ("name", "call"),
-    [("moments", lambda x: ops.moments(x, (0, 1))[0]), ("max_pool", lambda x: ops.max_pool(x, 2))],
+    [("moments", lambda x: ops.moments(x, (0, 1))[0]), ("max_pool", lambda x: ops.max_pool(x, (2,), (2,)))],
 )
 def test_functions_are_computed_by_others_within_one_thread(name, call):
     x = ops.convert_to_tensor(np.random.default_rng(0).normal(size=(2, 4, 3)).astype("float32"))

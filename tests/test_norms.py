@@ -293,3 +293,12 @@ def test_bounds_neither_overflow_nor_vanish(scale):
         before = number(operator.bound())
         layer.kernel.assign(scale * layer.kernel)
         assert number(operator.bound()) == pytest.approx(scale * before, rel=1e-5)
+
+
+@pytest.mark.any_backend
+def test_an_adjoint_of_a_class_derived_from_ours_has_the_same_bound():
+    from keras_adjoint.layers.conv import AdjointConv
+
+    conv = layer_of("5x4, stride 2")
+    derived = type("Derived", (AdjointConv,), {})(conv)
+    assert number(ka.operator(derived).bound()) == pytest.approx(number(ka.operator(conv).bound()), rel=1e-6)

@@ -12,6 +12,8 @@ from keras import layers
 from PIL import Image
 from test_report import Read, page
 
+import keras_adjoint as ka
+from keras_adjoint.report import norms
 from keras_adjoint.report.pictures import kernel_picture
 from keras_adjoint.report.spectrum import spectrum_of
 
@@ -48,6 +50,33 @@ def test_numbers_too_large_for_their_squares_are_not_called_equal():
     model.get_layer("huge").kernel.assign(np.full((3, 3, 3, 4), 1e30))
     text = Read(page(model)).text
     assert "no difference" not in text and "PSNR not finite" in text
+
+
+# --- norms
+
+
+def test_the_norm_is_that_at_the_size_of_the_layer_and_the_bound_is_above():
+    model = chain(layers.Conv2D(4, 3, strides=2, activation="relu", name="conv"), shape=(13, 11, 3))
+    operator = ka.operator(model.get_layer("conv"), linear_part=True)
+    text = Read(page(model)).text
+    norm = np.linalg.norm(operator.to_matrix().astype("float64"), 2)
+    bound = float(keras.ops.convert_to_numpy(operator.bound()))
+    assert f"norm {norm:.4g} norm at most {bound:.4g}, for inputs of 13×11×3" in text
+
+
+def test_norms_that_take_long_are_not_computed(monkeypatch):
+    model = chain(layers.Conv2D(4, 3), layers.Conv2DTranspose(3, 3), layers.Dense(2), shape=(9, 8, 3))
+    text = Read(page(model)).text
+    assert text.count(" norm at most ") == 3 and "takes long" not in text
+    for limit in ("SECONDS", "WORK"):
+        with monkeypatch.context() as patched:
+            patched.setattr(norms, limit, 0)
+            text = Read(page(model)).text
+            assert text.count("not computed for this page, as it takes long; keras-adjoint spectrum computes it") == 3
+            assert "norm at most" not in text
+    monkeypatch.setattr(norms, "SIDE", 1)
+    text = Read(page(model)).text
+    assert text.count("norm at most") == 3 and not re.search(r"norm \d", text)
 
 
 # --- singular values

@@ -20,7 +20,13 @@ from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.upsampling import AdjointUpSampling
 from keras_adjoint.operators.convolution_bound import convolution_bound
 from keras_adjoint.operators.eigenvalues import matrix_bound
-from keras_adjoint.operators.layer_convolutions import CONVOLUTIONS, depthwise_part, kernel_of, sizes_of
+from keras_adjoint.operators.layer_convolutions import (
+    CONVOLUTIONS,
+    depthwise_part,
+    kernel_of,
+    layer_convolution,
+    sizes_of,
+)
 from keras_adjoint.operators.operator import ABOVE
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Tensor
@@ -82,7 +88,8 @@ def rounding_of(dtype: str) -> float:
 
 @bound_rule(*CONVOLUTIONS)
 def _of_convolution(layer: Tied, taken: Space, given: Space) -> Tensor:
-    found = CONVOLUTIONS[type(layer)](layer, taken, given)
+    found = layer_convolution(layer, taken, given)
+    assert found is not None
     return convolution_bound(found.kernel, found.convolution)
 
 

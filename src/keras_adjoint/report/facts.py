@@ -16,6 +16,7 @@ from keras_adjoint.plots.diagram.layout import draw
 from keras_adjoint.plots.diagram.shapes import Drawing
 from keras_adjoint.plots.diagram.text import NARROW, WIDE
 from keras_adjoint.report.layers import Section, section_of
+from keras_adjoint.report.norms import Norms
 from keras_adjoint.report.pictures import Reconstruction, reconstructions_of
 from keras_adjoint.report.policy_words import PolicyWords, policies_in_words
 from keras_adjoint.report.samples import input_format_of, samples_for
@@ -137,8 +138,9 @@ def facts_about(
         decisions, refusal = None, str(error)
     labels = {layer: labels_of(decision) for layer, decision in decisions.by_layer().items()} if decisions else {}
     whole, reconstructions, no_reconstructions = reconstruct(decisions, images, limits)
+    norms = Norms()
     sections = {
-        id(layer): section_of(number, name, layer, check, labels.get(id(layer)))
+        id(layer): section_of(number, name, layer, check, labels.get(id(layer)), norms)
         for number, (name, layer, check) in enumerate(checked, 1)
     }
     anchors = {layer: section.anchor for layer, section in sections.items() if section}

@@ -11,6 +11,7 @@ from keras_adjoint.models.text import size_text
 from keras_adjoint.plots.diagram.labels import Labels
 from keras_adjoint.plots.kernel_arrays import KernelArray, kernels_of
 from keras_adjoint.plots.tiles import extent, mosaic
+from keras_adjoint.report.norms import Norms
 from keras_adjoint.report.pictures import Picture, kernel_picture
 from keras_adjoint.report.spectrum import Spectrum, spectrum_of
 from keras_adjoint.testing.model import LayerCheck
@@ -83,7 +84,12 @@ class Section:
 
 
 def section_of(
-    number: int, name: str, layer: keras.layers.Layer, check: LayerCheck, labels: Labels | None = None
+    number: int,
+    name: str,
+    layer: keras.layers.Layer,
+    check: LayerCheck,
+    labels: Labels | None = None,
+    norms: Norms | None = None,
 ) -> Section | None:
     """The `Section` of a layer; `None` if it has no kernels to show.
 
@@ -93,6 +99,7 @@ def section_of(
         layer: The layer.
         check: The outcome of its adjoint test.
         labels: Its labels in the diagram, if it is there.
+        norms: What computes its norm, if that is wanted.
     """
     matrix = isinstance(layer, (L.Dense, L.EinsumDense, L.Embedding))
     try:
@@ -104,7 +111,7 @@ def section_of(
     if not shown:
         return None
     kernels = [(kernel.name, size_text(kernel.shape), panels_of(layer, kernel, name)) for kernel in shown]
-    facts = list(facts_of(layer, labels))
+    facts = [*facts_of(layer, labels), *(norms.of(layer) if norms and not check.failed else ())]
     return Section(f"layer-{number}", name, type(layer).__name__, facts, check, kernels, spectrum_of(layer))
 
 
