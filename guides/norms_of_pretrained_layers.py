@@ -101,4 +101,5 @@ assert max(kernel_norm / norm for name, norm, kernel_norm in rows) > (5 if mobil
 # ## Where to go next
 #
 # - [Operators, norms and bounds](../docs/how/operators.md): how norms are computed, and bounds that are never below them.
+# - [What other libraries compute](../docs/norms.md) for twenty layers, beside the true norm.
 # - `ka.Lipschitz(layer)` scales a layer by its bound at its own size, in training and after.
