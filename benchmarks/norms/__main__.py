@@ -33,7 +33,7 @@ be; above 1 it is a bound.
 - `norm` and `bound` are [those of this package](how/operators.md).
 - Keras is what `SpectralNormalization` divides by, the norm of the reshaped kernel.
 - PyLops and DeepInverse are power iterations with their default settings, and SciPy is ARPACK, on the operator by its bridge.
-- orthogonium is the Gram iteration of Delattre et al. (2024), for zero-padded convolutions with stride 1.
+- orthogonium is four Gram iterations of Delattre et al. (2024), for zero-padded convolutions with stride 1.
 - Singla and Feizi (2021) is the least norm of four reshaped kernels, times the root of the number of taps.
 """
 TOLERANCES = (2e-3, 1e-3)  # of `A.norm`

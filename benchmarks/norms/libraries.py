@@ -62,7 +62,7 @@ def deepinv(layer, operator):
 
 
 def orthogonium(layer, operator):
-    """`get_conv_sv` (Delattre et al. 2024), for zero-padded convolutions of images with stride 1 and no dilation."""
+    """`get_conv_sv` (Delattre et al. 2024) by four iterations, for zero-padded convolutions of images with stride 1 and no dilation."""
     fits = (
         isinstance(layer, keras.layers.Conv2D)
         and layer.padding == "same"
@@ -77,7 +77,7 @@ def orthogonium(layer, operator):
     channels, taps = operator.in_shape[-1], kernel.shape[2:]
     conv = torch.nn.Conv2d(channels, len(kernel), taps, padding="same", groups=layer.groups, bias=False)
     conv.weight.data = torch.tensor(kernel)
-    return float(get_conv_sv(conv, n_iter=6, return_stab_rank=False, imsize=operator.in_shape[0]))
+    return float(get_conv_sv(conv, n_iter=4, return_stab_rank=False, imsize=operator.in_shape[0]))
 
 
 def four_reshapes(layer, operator):
