@@ -62,7 +62,7 @@ def deepinv(layer, operator):
 
 
 def orthogonium(layer, operator):
-    """`get_conv_sv` (Delattre et al. 2024) by four iterations, for zero-padded convolutions of images with stride 1 and no dilation."""
+    """`get_conv_sv` (Delattre et al. 2024), four iterations, for zero-padded convolutions with stride 1 and no dilation."""
     fits = (
         isinstance(layer, keras.layers.Conv2D)
         and layer.padding == "same"
