@@ -170,8 +170,8 @@ OPTIONS = [
     ("inspect", "MODEL.keras"),
     ("inspect model.keras --import no_such_module", "Cannot import no_such_module"),
     ("inspect model.keras --import ..", "Cannot import"),
-    ("inspect model.keras --limit memory", "A limit is memory, layers, lines"),
-    ("inspect model.keras --limit disk=3GB", "A limit is memory, layers, lines"),
+    ("inspect model.keras --limit memory", "A limit is memory, layers, calls, lines"),
+    ("inspect model.keras --limit disk=3GB", "A limit is memory, layers, calls, lines"),
     ("inspect model.keras --limit memory=lots", "a size such as 500MB or 16GB"),
     ("inspect model.keras --limit memory=0", "at least 1"),
     ("inspect model.keras --limit memory=-3GB", "a size such as 500MB or 16GB"),
@@ -277,6 +277,9 @@ HEAVY_SCRIPTS = {  # that are read in no time, and are no errors
     "a loop of 10⁹ steps": "for i in range(10**9):\n    x = [0] * 10**9",
     "an array of 10¹⁸ numbers": "c.set_weights([np.zeros((10**9, 10**9))])\nd = np.ones((1000000000, 1000000000))",
     "powers of powers": "x = 9 ** 9 ** 9 ** 9\nc = keras.layers.Conv2D(9 ** 9 ** 9, 3)",
+    "lists that double": "k0 = [3]\n"
+    + "".join(f"k{n} = [k{n - 1}, k{n - 1}]\n" for n in range(1, 60))
+    + "c = keras.layers.Conv2DTranspose(4, k59, strides=2)\nc.set_weights(k59)",
     "one name, many times": "x = keras.Input((9, 9, 1))\n" + "x = keras.layers.Conv2D(2, 3)(x)\n" * 700,
 }
 

@@ -131,6 +131,19 @@ def with_weights(words, change):
     return with_member("model.weights.h5", made.getvalue(), words)
 
 
+def never_written(words, filters, **options):
+    """A model with so many filters, in whose file HDF5 has the shape of the kernel and no numbers."""
+    contents, made = members(), io.BytesIO(members()["model.weights.h5"])
+    config = json.loads(contents["config.json"])
+    conv_of(config).update(filters=filters)
+    with h5py.File(made, "a") as opened:
+        group = opened["layers/conv2d/vars"]
+        replaced(group, "0", shape=(3, 3, 1, filters), dtype="float32", **options)
+        replaced(group, "1", shape=(filters,), dtype="float32")
+    contents |= {"config.json": json.dumps(config).encode(), "model.weights.h5": made.getvalue()}
+    return Bad("model.keras", archive_of(contents), words)
+
+
 def replaced(group, name, **options):
     del group[name]
     group.create_dataset(name, **options)
@@ -215,6 +228,24 @@ ONE_LAYER = {
 
 def many_layers(config):
     config["config"]["layers"] += [ONE_LAYER | {"name": str(number)} for number in range(20_000)]
+
+
+def called_twice(config, depth):
+    """A model that calls a model twice that calls a model twice, and so on: 2ⁿ calls of a layer."""
+
+    def passed(layer, node):
+        tensor = {"shape": [None, 4], "dtype": "float32", "keras_history": [layer, node, 0]}
+        return {"args": [{"class_name": "__keras_tensor__", "config": tensor}], "kwargs": {}}
+
+    image = {"batch_shape": [None, 4], "dtype": "float32", "name": "in"}
+    start = ONE_LAYER | {"class_name": "InputLayer", "config": image, "name": "in", "inbound_nodes": []}
+    inner = ONE_LAYER | {"name": "one", "config": {"name": "one", "activation": "relu"}}
+    for number in range(depth):
+        first, second = (1, 2) if number else (0, 1)  # a model's first node is its own
+        inner["inbound_nodes"] = [passed("in", 0), passed(inner["name"], first)]
+        graph = {"input_layers": [["in", 0, 0]], "output_layers": [[inner["name"], second, 0]]}
+        inner = config | {"name": f"m{number}", "config": {"name": f"m{number}", "layers": [start, inner]} | graph}
+    return inner
 
 
 def nested(depth):
@@ -380,6 +411,7 @@ def models():
     yield "an input below nothing", with_input("cannot be loaded", [None, -9, 8, 1])
     yield "an input in words", with_input("cannot be loaded", "nine by eight")
     yield "20,000 layers", with_config("20,00", many_layers)
+    yield "calls without end", with_config("calls of layers", lambda config: called_twice(config, 30))
     yield "a matrix without end", with_layer(TOO_LARGE, "Dense", {"units": 10**15})
     yield "a vocabulary without end", with_layer(TOO_LARGE, "Embedding", {"input_dim": 10**12, "output_dim": 4})
     yield "pixels without end", with_layer(TOO_LARGE, "UpSampling2D", {"size": [10**6, 10**6]})
@@ -387,6 +419,8 @@ def models():
     yield "repeats without end", with_operation("Repeat", "numpy", {"repeats": 10**15, "axis": 1})
     yield "a broadcast without end", with_operation("BroadcastTo", "numpy", {"shape": [10**6, 10**6, 9, 8, 1]})
     yield "classes without end", with_operation("OneHot", "nn", {"num_classes": 10**15})
+    yield "frequencies without end", with_layer(TOO_LARGE, "MelSpectrogram", {"fft_length": 10**9})
+    yield "bands without end", with_layer(TOO_LARGE, "MelSpectrogram", {"num_mel_bins": 10**6})
     yield "padding without end", with_layer(TOO_LARGE, "ZeroPadding2D", {"padding": 10**7})
     yield "cropping without end", with_layer("cropping", "Cropping2D", {"cropping": 10**18})
     yield "a stack of wrappers", with_layer("cannot be loaded", "TimeDistributed", nested(300))
@@ -409,6 +443,8 @@ def models():
         with_weights("cannot be loaded", lambda opened, group: (group.pop("0"), group.create_group("0"))),
     )
     yield "no kernel", with_weights("cannot be loaded", lambda opened, group: group.pop("0"))
+    yield "a kernel that was never written", never_written(TOO_LARGE, 4 * 10**6)
+    yield "pieces that were never written", never_written("the file holds 0 bytes", 10**8, chunks=(3, 3, 1, 1000))
     yield "a kernel in another file", with_weights("reads other files", external)
     yield "a kernel stored in another file", with_weights("reads other files", stored_elsewhere)
     yield "a virtual kernel", with_weights("reads other files", virtual)

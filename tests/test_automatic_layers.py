@@ -35,8 +35,13 @@ LAYERS = {
             ("padded", (9, 9), {"pad_to_aspect_ratio": True, "interpolation": "bicubic", "fill_value": 3.0}),
         )
     },
+    "up-sampling, bicubic": (lambda: L.UpSampling2D((2, 3), interpolation="bicubic", **FIRST), (2, 6, 5)),
+    "einsum over the input alone": (lambda: L.EinsumDense("abc,cd->ad", 5, bias_axes="d"), (4, 3)),
     **(
-        {"resizing, lanczos": (lambda: L.Resizing(3, 9, interpolation="lanczos3", antialias=True), IMAGE)}
+        {
+            "resizing, lanczos": (lambda: L.Resizing(3, 9, interpolation="lanczos3", antialias=True), IMAGE),
+            "up-sampling, lanczos": (lambda: L.UpSampling2D(2, interpolation="lanczos5"), IMAGE),
+        }
         if BACKEND in LANCZOS
         else {}
     ),

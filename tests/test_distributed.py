@@ -34,12 +34,19 @@ def normalised(layer):
     return L.SpectralNormalization(layer, dtype=layer.dtype_policy)
 
 
+def limited(layer):
+    return ka.Lipschitz(layer, 1e6)  # which it keeps to as it is
+
+
 # Each with the axes of steps.
 WRAPPERS = {
     "distributed": (distributed, (2,)),
     "distributed twice": (lambda layer: distributed(distributed(layer)), (2, 1)),
     "normalised": (normalised, ()),
     "normalised, distributed": (lambda layer: distributed(normalised(layer)), (2,)),
+    "with a constant": (limited, ()),
+    "with a constant, distributed": (lambda layer: distributed(limited(layer)), (2,)),
+    "regularised, distributed": (lambda layer: ka.Regularized(distributed(layer)), (2,)),
 }
 
 
@@ -58,9 +65,11 @@ def needs_size(case):
 
 
 def wrappers_of(case):
-    """Those that take a layer: only one with a kernel and with its channels last is normalised at several sizes."""
-    normal = hasattr(built(case), "kernel") and case.settings.get("data_format") != FIRST
-    return [name for name in WRAPPERS if normal or not name.startswith("normalised")]
+    """Those that take a layer: with a constant one with a kernel, normalised one that has its channels last as well."""
+    has_kernel = hasattr(built(case), "kernel")
+    refused = [] if has_kernel else ["with a constant"]
+    refused += [] if has_kernel and case.settings.get("data_format") != FIRST else ["normalised"]
+    return [name for name in WRAPPERS if not name.startswith(tuple(refused))]
 
 
 OWN = Case("without a rule", Differences, lambda dtype: Differences(dtype=dtype), (5, 2))

@@ -228,3 +228,20 @@ def test_untied_of_any_number_of_steps_is_refused_with_what_to_do():
     with pytest.raises(ka.NoRuleError, match="sizes must be known.*for a fixed input size"):
         ka.untie(ka.mirror(encoder))
     ka.untie(ka.mirror(encoders(chain)[1]))
+
+
+def test_a_mask_that_no_layer_of_the_model_takes_changes_nothing_at_the_steps(tmp_path):
+    each = keras.Sequential([keras.Input((4,)), L.Dense(3, activation="tanh"), L.Dense(2)])
+    x = keras.Input((5, 4))
+    model = keras.Model(x, L.GlobalAveragePooling1D()(L.TimeDistributed(each)(L.Masking()(x))))
+    given = np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")
+    given[0, 3:] = 0
+    (expected,) = gradients(lambda x: ops.sum(model(x) ** 2) / 2, [ops.convert_to_tensor(given)])
+    autoencoder = ka.autoencoder(model, **EXACT)
+    autoencoder.save(tmp_path / "m.keras")
+    for one in (autoencoder, keras.saving.load_model(tmp_path / "m.keras")):
+        assert_close(values(one(given)), expected)
+    each.add(L.BatchNormalization())
+    model = keras.Model(x, L.TimeDistributed(each)(L.Masking()(x)), name="net")
+    with pytest.raises(ka.NoRuleError, match="`net/.*` passes the mask that it is called with"):
+        ka.autoencoder(model)

@@ -90,16 +90,6 @@ def test_options_that_make_no_sense_for_a_layer_are_refused():
             ka.adjoint(layer, bias="own")
 
 
-def test_einsum_that_sums_over_its_input_alone_is_refused():
-    with pytest.raises(ka.NoRuleError, match="sums over b of its input alone.*Received: equation='abc,cd->ad'"):
-        ka.adjoint(built(L.EinsumDense("abc,cd->ad", output_shape=5), 4, 3))
-
-
-def test_other_interpolations_are_refused():
-    with pytest.raises(ka.NoRuleError, match="nearest and bilinear. Received: interpolation='bicubic'"):
-        ka.adjoint(L.UpSampling2D(2, interpolation="bicubic"))
-
-
 class DoubledConv(L.Conv2D):
     def call(self, inputs):
         return 2 * super().call(inputs)

@@ -6,6 +6,8 @@ from bad_models import archive_of, members, with_layer
 from command_line import complains, run, saved
 from keras import layers
 
+from keras_adjoint.errors import NoRuleError
+from keras_adjoint.models.graph import count_calls, trace
 from keras_adjoint_cli.errors import Unusable
 from keras_adjoint_cli.files.limits import Limits, memory_text, read_limits
 
@@ -59,6 +61,30 @@ def test_commands_that_run_a_model_count_all_its_tensors(tmp_path):
     assert run("inspect", file).exit_code == 0
     report = ("report", file, "-o", tmp_path / "out.html", "--limit", "memory=1GB")
     complains(run(*report), "the tensors of all its layers would take 1.2 GB, and the limit is 1 GB.")
+
+
+def test_calls_are_counted_as_often_as_their_models_are_called(tmp_path):
+    inner = layers.Dense(3)
+    for _ in range(4):
+        x = keras.Input((3,))
+        inner = keras.Model(x, inner(inner(x)))
+    file = saved(inner, tmp_path)
+    result = run("inspect", file, "--limit", "calls=15")
+    complains(
+        result, "it has 16 calls of layers, those in a model that is called twice counted twice, and the limit is 15"
+    )
+    option = result.stderr.strip().rpartition(" ")[2].rstrip(".")
+    assert run("inspect", file, "--limit", option).exit_code == 0
+    assert count_calls(inner) == len(trace(inner).calls) == 16
+
+
+def test_a_graph_of_calls_without_end_is_not_walked():
+    inner = layers.Dense(3)
+    for _ in range(30):
+        x = keras.Input((3,))
+        inner = keras.Model(x, inner(inner(x)))
+    with pytest.raises(NoRuleError, match="makes 1,073,741,824 calls of layers"):
+        trace(inner)
 
 
 def test_members_of_a_name_that_leads_elsewhere_are_written_nowhere(tmp_path):

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import in_turn
+from helpers import BACKEND, in_turn
 from keras import ops
 from untied import assert_same, assert_stock, both_kinds, classes, random_input, randomized
 
@@ -88,3 +88,51 @@ def test_the_adjoint_has_the_same_factor_and_stays_tied(name, to, tmp_path):
     untied = ka.untie(model, to=to)
     assert_stock(untied)
     assert_same([(model, untied), (model, loaded), (model, ka.clone_tied(model))], x)
+
+
+@pytest.mark.any_backend
+def test_a_bias_of_the_adjoint_is_trained_scaled_and_no_part_of_its_own_adjoint():
+    limited, shape, _ = case_named("dense")
+    limited(keras.Input(shape))
+    biased = randomized(ka.adjoint(limited, linear_part=True, bias="own"))
+    assert len(biased.trainable_weights) == 3
+    biased.trainable = False
+    assert len(limited.trainable_weights) == 2 and not biased.inner.trainable
+    y = random_input((4,))
+    assert_same([(biased, ka.untie(biased))], y)
+    plain = ka.adjoint(ka.adjoint(biased))
+    np.testing.assert_allclose(ops.convert_to_numpy(plain(0 * y)), 0)
+    assert np.abs(ops.convert_to_numpy(biased(0 * y))).max() > 0
+    copied = ka.adjoint(limited, linear_part=True, tied=False)
+    assert not ka.is_tied(copied)
+    before = ops.convert_to_numpy(copied(y))
+    limited.layer.kernel.assign(2 * limited.layer.kernel + 1)
+    np.testing.assert_array_equal(ops.convert_to_numpy(copied(y)), before)
+
+
+@pytest.mark.any_backend
+def test_nested_models_and_mirrors_of_mirrors_are_untied():
+    limited, shape, _ = case_named("conv")
+    inner = keras.Sequential([keras.Input(shape), limited])
+    x = keras.Input(shape)
+    encoder = keras.Model(x, L.Dense(3)(L.Flatten()(inner(x))))
+    for model in (ka.autoencoder(encoder), ka.mirror(ka.mirror(encoder)), encoder):
+        untied = ka.untie(model)
+        assert_stock(untied)
+        assert_same([(model, untied)], random_input(shape))
+
+
+@pytest.mark.exhaustive
+def test_files_of_other_runtimes_have_the_scaled_kernel(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if BACKEND == "jax":
+        pytest.skip("Keras writes ONNX from the other two")
+    limited, shape, _ = case_named("conv")
+    model = ka.autoencoder(keras.Sequential([keras.Input(shape), limited]))
+    x = np.asarray(ops.convert_to_numpy(random_input(shape)))[:1].astype("float32")
+    expected = ops.convert_to_numpy(model(x))
+    with ka.exporting("onnx"):
+        model.export(tmp_path / "model.onnx", format="onnx", verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (found,) = session.run(None, {session.get_inputs()[0].name: x})
+    np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -36,8 +36,8 @@ Limit = Annotated[
     list[str] | None,
     typer.Option(
         metavar="KEY=NUMBER",
-        help="How much a file may ask for: memory=4GB, layers=5000 of a model and lines=20000 of a script by default, and of "
-        "memory at most a hundred times the file's size, or 256 MB. Can be given several times.",
+        help="How much a file may ask for: memory=4GB, layers=5000 and calls=10000 of a model and lines=20000 of a script by "
+        "default, and of memory at most a hundred times the file's size, or 256 MB. Can be given several times.",
     ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error rather than one line.")]

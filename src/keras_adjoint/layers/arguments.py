@@ -23,21 +23,22 @@ ROUND_INTEGERS = (keras.layers.SpectralNormalization,)
 def bind(operation: keras.Operation, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """What was passed for each parameter of an operation's `call`; "0", "1", ... where that cannot be told."""
     try:
-        bound = _signature(type(operation).call).bind(None, *args, **kwargs).arguments
+        bound = signature_of(type(operation).call).bind(None, *args, **kwargs).arguments
         return dict(list(bound.items())[1:])  # without `self`
     except (TypeError, ValueError):
         return {**{str(number): value for number, value in enumerate(args)}, **kwargs}
 
 
 @lru_cache
-def _signature(call: Any) -> inspect.Signature:
+def signature_of(call: Any) -> inspect.Signature:
+    """The parameters of a layer's `call`, or of another function."""
     return inspect.signature(call)
 
 
 def positional_parameters(operation: keras.Operation) -> list[str]:
     """The names of the parameters of an operation's `call` that may be passed without a name, in order."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [one.name for one in _signature(type(operation).call).parameters.values() if one.kind in kinds][1:]
+    return [one.name for one in signature_of(type(operation).call).parameters.values() if one.kind in kinds][1:]
 
 
 def is_symbolic(value: Any) -> bool:
@@ -56,7 +57,7 @@ def is_beyond_rule(layer: Layer, node: Node) -> bool:
     are a part of the operator.
     """
     passed = bind(layer, node.arguments.args, node.arguments.kwargs)
-    known = _signature(type(layer).call).parameters
+    known = signature_of(type(layer).call).parameters
     for number, (name, value) in enumerate(passed.items()):
         leaves = [leaf for leaf in tree.flatten(value) if leaf is not None]
         constants = [leaf for leaf in leaves if not is_symbolic(leaf)]
@@ -96,14 +97,14 @@ def depends_on_mask(layer: Layer) -> bool:
     In a `TimeDistributed` the layer inside gets the mask, and may be any layer.
     """
     if isinstance(layer, keras.layers.TimeDistributed):
-        takes_mask = "mask" in _signature(type(layer.layer).call).parameters
+        takes_mask = "mask" in signature_of(type(layer.layer).call).parameters
         return takes_mask and (class_with_rule(layer.layer) is None or depends_on_mask(layer.layer))
     return isinstance(layer, keras.layers.GlobalAveragePooling1D)
 
 
 def default_training(operation: keras.Operation) -> Any:
     """What an operation's `call` takes its `training` for if that is not passed."""
-    parameter = _signature(type(operation).call).parameters.get("training")
+    parameter = signature_of(type(operation).call).parameters.get("training")
     return None if parameter is None else parameter.default
 
 
@@ -112,7 +113,7 @@ def heeds_training(layer: Layer) -> bool:
     if isinstance(layer, keras.layers.TimeDistributed):  # it reads `training` to pass it on
         return heeds_training(layer.layer)
     if isinstance(layer, keras.layers.Lambda):  # it reads `training` for functions that take it
-        return "training" in _signature(layer.function).parameters
+        return "training" in signature_of(layer.function).parameters
     return any(map(heeds_training, layers_inside(layer, recursive=False))) or _reads_training(type(layer).call)
 
 

@@ -5,7 +5,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.inputs import Expected
 from keras_adjoint.layers.kernel import kernel_shape
 from keras_adjoint.layers.registry import rule
@@ -126,7 +125,6 @@ class AdjointEinsumDense(TiedShift):
     Output shape: That of the source's input.
 
     Raises:
-        NoRuleError: If the equation sums over an axis of the input that the kernel does not have, or repeats one.
         TieError: If `source` is not built, or its kernel cannot be read.
 
     Example:
@@ -140,6 +138,13 @@ class AdjointEinsumDense(TiedShift):
     def __init__(self, source: keras.layers.Layer, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
         self.equation = backward_equation(source.equation)
+
+    @staticmethod
+    def covers(source: keras.layers.Layer) -> bool:
+        """Whether its equation can be read backwards: it repeats no axis of its input, nor sums over one alone."""
+        inputs, kernel, outputs = terms(source.equation)
+        letters = inputs.replace("...", "")
+        return len(set(letters)) == len(letters) and set(letters) <= {*kernel, *outputs}
 
     @property
     def expected(self) -> Expected:
@@ -171,12 +176,12 @@ class AdjointEinsumDense(TiedShift):
 
 def backward_equation(equation: str) -> str:
     """`"X,K->Y"` as `"Y,K->X"`."""
-    equation = equation.replace(" ", "")
-    inputs, rest = equation.split(",")
-    kernel, outputs = rest.split("->")
-    letters = inputs.replace("...", "")
-    lost = set(letters) - set(kernel) - set(outputs)
-    if lost or len(set(letters)) < len(letters):
-        reason = f"sums over {', '.join(sorted(lost))} of its input alone" if lost else "repeats an axis of its input"
-        raise NoRuleError(f"The equation {reason}, which cannot be read backwards. Received: equation={equation!r}")
+    inputs, kernel, outputs = terms(equation)
     return f"{outputs},{kernel}->{inputs}"
+
+
+def terms(equation: str) -> tuple[str, str, str]:
+    """X, K and Y of an equation `"X,K->Y"`."""
+    inputs, rest = equation.replace(" ", "").split(",")
+    kernel, outputs = rest.split("->")
+    return inputs, kernel, outputs

@@ -73,8 +73,16 @@ def register_rule(layer_class: type) -> Callable[[Rule], Rule]:
 
 
 def class_with_rule(layer: Layer) -> type | None:
-    """The class whose rule holds for `layer`: its own, or the nearest parent whose computation it inherits; or None."""
-    return nearest_class(layer, RULES)
+    """The class whose rule holds for `layer`: its own, or the nearest parent whose computation it inherits; or None.
+
+    A rule that does not hold for all layers of its class says so in a method `covers`.
+    """
+    found = nearest_class(layer, RULES)
+    return None if found is None or not _covers(RULES[found], layer) else found
+
+
+def _covers(make: Callable[..., Layer], layer: Layer) -> bool:
+    return bool(getattr(make, "covers", lambda layer: True)(layer))
 
 
 def nearest_class(layer: Layer, classes: Container[type]) -> type | None:
@@ -116,6 +124,8 @@ def why_no_rule(layer: Layer) -> str:
     parent = _nearest_parent(layer, RULES)
     if parent is None:
         return "no rule is registered for it"
+    if not _replaced(layer, parent) and not _covers(RULES[parent], layer):
+        return f"the rule for `{parent.__name__}` does not cover its options"
     if not _replaced(layer, parent):
         return "its rule knows nothing of the constants, options or integers that it is called with"
     return (

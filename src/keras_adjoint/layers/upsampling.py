@@ -1,7 +1,5 @@
 """The adjoints of `UpSampling`: the copies of every element are added up."""
 
-from typing import Any
-
 import keras
 import numpy as np
 from keras import ops
@@ -56,6 +54,11 @@ def collect_bilinear(y: Tensor, axis: int, factor: int) -> Tensor:
 COLLECT = {"nearest": collect_nearest, "bilinear": collect_bilinear}
 
 
+def interpolation_of(source: Layer) -> str:
+    """How an up-sampling layer interpolates."""
+    return getattr(source, "interpolation", "nearest")
+
+
 @rule(keras.layers.UpSampling1D, keras.layers.UpSampling2D, keras.layers.UpSampling3D)
 @keras.saving.register_keras_serializable(package="keras_adjoint")
 class AdjointUpSampling(Tied):
@@ -68,7 +71,7 @@ class AdjointUpSampling(Tied):
     Output shape: `(batch, *sizes, channels)`, or with the channels first.
 
     Raises:
-        NoRuleError: For other interpolations than "nearest" and "bilinear".
+        NoRuleError: If the source's interpolation was set to another one than nearest and bilinear.
         SizeError: If a size is not a multiple of its factor.
 
     Example:
@@ -78,17 +81,18 @@ class AdjointUpSampling(Tied):
     (1, 3, 4, 2)
     """
 
-    def __init__(self, source: Layer, **kwargs: Any) -> None:
-        super().__init__(source, **kwargs)
-        self.interpolation  # raises for others  # noqa: B018
+    @staticmethod
+    def covers(source: Layer) -> bool:
+        """Whether it interpolates along one axis after the other as here."""
+        return interpolation_of(source) in COLLECT
 
     @property
     def interpolation(self) -> str:
         """How the source interpolates."""
-        interpolation: str = getattr(self.source, "interpolation", "nearest")
+        interpolation = interpolation_of(self.source)
         if interpolation not in COLLECT:
             raise NoRuleError(
-                f"Up-sampling has an adjoint here for interpolation {' and '.join(COLLECT)}. "
+                f"The interpolation of `{self.source.name}` was set after its adjoint was taken. Take it again. "
                 f"Received: interpolation={interpolation!r}, {describe(self.source)}"
             )
         return interpolation

@@ -41,6 +41,13 @@ def wrappers_of(layer: Any) -> list[Any]:
     return found
 
 
+def inside_linear_wrappers(layer: Any) -> Any:
+    """The layer inside of wrappers of this package; a layer without any around it is that layer itself."""
+    while isinstance(layer, LinearWrapper):
+        layer = layer.layer
+    return layer
+
+
 def scales_inside(layer: Any) -> bool:
     """Whether a wrapper computes with another kernel than the layer inside of all wrappers has."""
     return any(getattr(wrapper, "scales", False) for wrapper in wrappers_of(layer))

@@ -30,6 +30,8 @@ from keras_adjoint.models.steps import (
 )
 from keras_adjoint.recursion import deep_recursion
 
+MOST_CALLS = 1_000_000  # in one graph; a model that calls a model twice that calls a model twice ... makes 2ⁿ
+
 Cotangents: TypeAlias = list[keras.KerasTensor | None]  # one for each tensor; `None` stands for zeros
 
 
@@ -65,14 +67,33 @@ def trace(model: keras.Model) -> Graph:
     """The graph of a Functional or built Sequential model.
 
     Raises:
-        NoRuleError: If the model has no graph, because it is subclassed or not built.
+        NoRuleError: If the model has no graph, because it is subclassed or not built, or if it makes too many calls.
     """
     functional = graph_of(model)
     if functional is None:
         raise NoRuleError(_no_graph(model, model.name))
+    count = count_calls(functional)
+    if count > MOST_CALLS:
+        raise NoRuleError(
+            f"`{model.name}` makes {count:,} calls of layers, for it calls models that call models several times, and at most "
+            f"{MOST_CALLS:,} are walked one by one. Take the adjoint of the models inside of it. Received: {describe(model)}"
+        )
     calls = Calls()
     outputs = _follow(functional, list(functional.inputs), model.name, calls)
     return Graph(list(functional.inputs), outputs, calls, functional.input, functional.output)
+
+
+def count_calls(model: Functional, known: dict[int, int] | None = None) -> int:
+    """The calls of layers that a model makes, those of a model inside of it as often as that is called."""
+    known = {} if known is None else known  # by the operation's `id`
+    count = 0
+    for node in nodes_of(model):
+        operation = node.operation
+        if id(operation) not in known:
+            inner = model_inside(operation)
+            known[id(operation)] = 1 if inner is None else count_calls(inner, known)
+        count += known[id(operation)]
+    return count
 
 
 def graph_of(layer: keras.Operation) -> Functional | None:

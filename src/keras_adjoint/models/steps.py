@@ -7,7 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_adjoint.keras_internals import Node, call_of, layers_inside, mask_of
+from keras_adjoint.keras_internals import Functional, Node, call_of, layers_inside, mask_of
+from keras_adjoint.layers.arguments import signature_of
 from keras_adjoint.layers.distributed import as_samples
 from keras_adjoint.models.calls import Call
 from keras_adjoint.ops import Shape, Tensor
@@ -89,9 +90,21 @@ def calls_at_every_step(layer: Any) -> bool:
 
 
 def is_distributed_call(node: Node) -> bool:
-    """Whether a recorded call is that of a `TimeDistributed`, which does at every step what the layer inside does."""
-    masked = node.arguments.kwargs.get("mask") is not None or any(mask_of(x) is not None for x in node.input_tensors)
-    return calls_at_every_step(node.operation) and not masked
+    """Whether a recorded call is that of a `TimeDistributed`, which does at every step what the layer inside does.
+
+    A mask that it was called with goes to the layer inside, a step at a time.
+    """
+    if not calls_at_every_step(node.operation):
+        return False
+    if node.arguments.kwargs.get("mask") is not None:
+        return not any(map(takes_mask, layers_inside(node.operation)))
+    return all(mask_of(x) is None for x in node.input_tensors)  # else one was passed by position
+
+
+def takes_mask(layer: Any) -> bool:
+    """Whether a layer may do something else with a mask; stock models pass it on, as `TimeDistributed` does."""
+    passes = calls_at_every_step(layer) or type(layer).call in (Functional.call, keras.Sequential.call)
+    return not passes and "mask" in signature_of(type(layer).call).parameters
 
 
 # Layers that in training compute one thing of all samples, for which those of other steps are others.

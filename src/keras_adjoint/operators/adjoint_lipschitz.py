@@ -8,21 +8,18 @@ from keras import ops
 from keras_adjoint.layers.distributed import DistributedAdjoint, innermost, read_sizes_of
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.layers.wrapped import axes_of_steps
 from keras_adjoint.layers.wrappers import adjoint_inside
 from keras_adjoint.operators.layer_bounds import bound_rule, rule_of
 from keras_adjoint.operators.lipschitz import Lipschitz
-from keras_adjoint.operators.measured import takes_output_size
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Shape, Tensor
 
 
 @rule(Lipschitz)
-def lipschitz(source: Lipschitz, *, output_size: Any = None, **options: Any) -> keras.layers.Layer:
+def lipschitz(source: Lipschitz, *, tied: bool = True, name: str | None = None, **options: Any) -> keras.layers.Layer:
     """s·Aᵀ, where s is the factor of the layer at the size of its input."""
-    own = {name: options.pop(name) for name in ("tied", "name") if name in options}
-    if output_size is not None and takes_output_size(source.layer):
-        options["output_size"] = output_size
-    return AdjointLipschitz(source, options=options, **own)
+    return AdjointLipschitz(source, options=options, tied=tied, name=name)
 
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")
@@ -64,6 +61,11 @@ class AdjointLipschitz(Tied):
         return isinstance(self.inner, (Tied, DistributedAdjoint))
 
     @property
+    def bias_mode(self) -> str:
+        """What is done with biases, by the adjoint of the layer inside."""
+        return getattr(innermost(self.inner), "bias_mode", "none")
+
+    @property
     def exact(self) -> bool:
         return bool(getattr(innermost(self.inner), "exact", True))
 
@@ -79,6 +81,17 @@ class AdjointLipschitz(Tied):
     trainable = property(Tied.trainable.fget, _freeze)  # type: ignore[attr-defined]
 
     # --- sizes
+
+    @property
+    def output_size(self) -> Any:
+        """What the adjoint of the layer inside was asked for; `()` if it takes none."""
+        return getattr(innermost(self.inner), "output_size", ())
+
+    def read_sizes_of(self, wrapper: keras.layers.Layer, axes: int) -> None:
+        inner = innermost(self.inner)
+        if isinstance(inner, Tied):
+            inner.read_sizes_of(wrapper, axes)
+        super().read_sizes_of(wrapper, axes - axes_of_steps(self.source))
 
     @property
     def needs_output_size(self) -> bool:

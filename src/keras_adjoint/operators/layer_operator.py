@@ -16,7 +16,8 @@ from keras_adjoint.layers.call_pattern import CallPattern, recorded_patterns
 from keras_adjoint.layers.dense import AdjointEmbedding
 from keras_adjoint.layers.kernel import check_readable
 from keras_adjoint.layers.registry import class_with_rule, describe, options_of
-from keras_adjoint.layers.tied import call_at_inference
+from keras_adjoint.layers.tied import Tied, call_at_inference
+from keras_adjoint.layers.wrapped import inside_linear_wrappers
 from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.operators.asked_size import recorded_templates, sizes_meant
 from keras_adjoint.operators.eigenvalues import matrix_bound
@@ -153,7 +154,9 @@ def layer_operator(source: keras.layers.Layer, size: Any = None, *, linear_part:
     taken = Space(tuple(shapes), _structure(patterns, shapes))
     is_adjoint = original_of(source) is not None  # which has no activation, and takes no options
     options: dict[str, Any] = {"linear_part": True} if linear_part and not is_adjoint else {}
-    if not is_adjoint and (class_with_rule(source) is None or "output_size" in options_of(source)[0]):
+    core = inside_linear_wrappers(source)
+    may_ask = not isinstance(core, Tied) and (class_with_rule(core) is None or "output_size" in options_of(core)[0])
+    if not is_adjoint and may_ask:
         like = [np.broadcast_to(np.float32(0), (1, *shape)) for shape in shapes]
         options["output_size"] = like[0] if len(like) == 1 else like
     backward = adjoint(source, **options)

@@ -129,6 +129,8 @@ class Operator(LinearMap):
     def singular_values(self, count: int = 1, *, which: str = "largest", vectors: bool = False) -> Any:
         """Singular values on the host, by LAPACK where the matrix is small and otherwise by SciPy's ARPACK.
 
+        They are as exact as the rounding of the largest one: from a float32 matrix, zero may come out as a millionth of that.
+
         Args:
             count: How many.
             which: "largest", from the largest down, or "smallest", from the smallest up.
@@ -139,7 +141,8 @@ class Operator(LinearMap):
             takes).
 
         Raises:
-            KerasAdjointError: If they do not converge. The smallest ones of large operators do not.
+            KerasAdjointError: If they do not converge, or cannot be told from rounding. The smallest ones of large operators
+                cannot.
             ValueError: If an argument makes no sense.
 
         Example:

@@ -14,7 +14,7 @@ from keras_adjoint.layers.options import as_integer
 from keras_adjoint.layers.registry import describe, rule
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.wrappers import adjoint_inside
-from keras_adjoint.operators.measured import Measured, takes_output_size
+from keras_adjoint.operators.measured import Measured
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.exporting import is_exporting
 from keras_adjoint.ops.geometry import is_known
@@ -218,9 +218,7 @@ def distance_from_identity(gram: Tensor) -> Tensor:
 
 @rule(Regularized)
 def regularized(
-    source: Regularized, *, output_size: Any = None, tied: bool = True, name: str | None = None, **options: Any
+    source: Regularized, *, tied: bool = True, name: str | None = None, **options: Any
 ) -> keras.layers.Layer:
     """The adjoint of the layer inside, which computes the same."""
-    if output_size is not None and takes_output_size(source.layer):
-        options["output_size"] = output_size
     return adjoint_inside(source, tied, name=name, **options)

@@ -15,6 +15,8 @@ from keras_adjoint.operators.optional import imported
 Array = NDArray[Any]
 
 DENSE_SIDE = 1024  # up to which the matrix is decomposed as it is
+DENSE_NUMBERS = 2**23  # up to which it is, if all of its singular values are asked for
+RESIDUAL = 1e-2  # of a singular value: how far Aᵀ u may be from σ v
 
 
 def to_scipy(operator: LinearMap) -> Any:
@@ -52,6 +54,12 @@ def singular_values(operator: LinearMap, count: int, which: str, vectors: bool) 
             f"The number of singular values is an integer from 1 to {side}, the smaller side of the matrix. Received: {count!r}"
         )
     dense = side <= DENSE_SIDE and math.prod(operator.shape) <= DENSE_SIDE * 2**15
+    if count == side and not dense and math.prod(operator.shape) > DENSE_NUMBERS:
+        raise KerasAdjointError(
+            f"All singular values, which `condition` needs, are taken from the matrix, and that has more than {DENSE_NUMBERS} "
+            f"numbers. Take a smaller `size`; `norm` and `bound` give the largest one at every size. Received: {operator!r}, "
+            f"of shape {operator.shape}"
+        )
     u, s, v = _decomposed(operator) if dense or count == side else _iterated(operator, count, which)
     order = np.argsort(s)[::-1][:count] if which == "largest" else np.argsort(s)[:count]
     if not vectors:
@@ -82,4 +90,12 @@ def _iterated(operator: LinearMap, count: int, which: str) -> tuple[Array, Array
         raise KerasAdjointError(
             f"The {count} largest singular values did not converge. Ask for fewer. Received: {error}"
         ) from error
+    # ARPACK iterates on AᵀA, in which small singular values are lost in the rounding of the largest.
+    residuals = np.linalg.norm(linear.rmatmat(u) - v.T * s, axis=0)
+    resolved = int(np.sum(residuals <= RESIDUAL * s))
+    if resolved < count:
+        raise KerasAdjointError(
+            f"Of the {count} largest singular values, {resolved} can be told from rounding. Ask for fewer. Received: "
+            f"count={count}, {operator!r}, of shape {operator.shape}"
+        )
     return u, s, v

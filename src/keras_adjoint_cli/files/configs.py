@@ -1,4 +1,4 @@
-"""What the configuration in a model file asks Keras for: which classes and functions, and how many layers."""
+"""What the configuration in a model file asks Keras for: which classes and functions, how many layers, and how many calls."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -19,6 +19,7 @@ LOOKUPS = ("StringLookup", "IntegerLookup", "TextVectorization")
 VALUES = ("__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__")
 ARRAYS = ("__numpy__", "__tensor__")  # whose numbers stand in the configuration
 DTYPE = r"[a-z]+\d{0,2}(_?e\dm\d\w*)?"  # but those of texts and of bytes, whose length is a claim
+FLOAT = 4  # bytes
 OBJECTS = 10  # that a layer may have of its own: initializers, policies of its dtype and the like
 LAMBDA = (
     "It has a Lambda layer, whose function could do anything, so it is not safe to load. If you trust it, load it in Python "
@@ -27,7 +28,7 @@ LAMBDA = (
 
 
 def check_config(file: Path, config: Any, limits: Limits, modules: Sequence[str] = ()) -> None:
-    """Raise an `Unusable` if a model's configuration asks for too many layers, or for what is no layer.
+    """Raise an `Unusable` if a model's configuration asks for too many layers or calls, or for what is no layer.
 
     Args:
         file: The model file.
@@ -44,7 +45,28 @@ def check_config(file: Path, config: Any, limits: Limits, modules: Sequence[str]
             reason = why_refused(value, modules, trains=trains)
             if reason:
                 raise Unusable(f"{file} cannot be loaded: {reason}")
+            check_matrix(file, value, limits)
     limits.check_count(file, "layers", max(layers, objects // OBJECTS))
+    limits.check_count(file, "calls", calls_in(config))
+
+
+def calls_in(value: Any) -> int:
+    """The calls of layers that a model makes, with those of the models inside of it as often as these are called.
+
+    A model that calls another one twice, which calls another one twice, makes 2ⁿ calls with n models.
+    """
+    inner = value.get("config") if isinstance(value, dict) and "class_name" in value else value
+    layers = inner.get("layers") if isinstance(inner, dict) else None
+    if isinstance(layers, list):
+        return sum(times_called(layer) * max(1, calls_in(layer)) for layer in layers)
+    parts = inner.values() if isinstance(inner, dict) else inner if isinstance(inner, list) else ()
+    return sum(calls_in(part) for part in parts if isinstance(part, (dict, list)))
+
+
+def times_called(layer: Any) -> int:
+    """How often a layer of a graph is called; once where its configuration does not say."""
+    nodes = layer.get("inbound_nodes") if isinstance(layer, dict) else None
+    return len(nodes) if isinstance(nodes, list) else 1
 
 
 def parts_of(config: Any) -> Parts:
@@ -91,6 +113,16 @@ def why_refused(value: dict[str, Any], modules: Sequence[str], *, trains: bool) 
     if not all(is_allowed(one, modules, trains=trains) for one in found):
         return f"It names {module or 'keras.layers'}.{name}, which is no part of a layer, so it is not safe to load."
     return ""
+
+
+def check_matrix(file: Path, value: dict[str, Any], limits: Limits) -> None:
+    """Raise an `Unusable` if a layer would compute too large a matrix that is neither one of its weights nor its output."""
+    options = value.get("config")
+    if value["class_name"] == "MelSpectrogram" and isinstance(options, dict):
+        sizes = options.get("fft_length", 2048), options.get("num_mel_bins", 128)
+        frequencies, bands = (size if isinstance(size, int) else 1 for size in sizes)
+        claimed = FLOAT * (abs(frequencies) // 2 + 1) * abs(bands)
+        limits.check_memory(file, claimed, f"the matrix of a MelSpectrogram with an fft_length of {frequencies}")
 
 
 def is_registered(value: dict[str, Any], name: str, *, is_function: bool) -> bool:

@@ -12,7 +12,8 @@ from zipfile import ZipFile
 from keras_adjoint_cli.errors import Unusable
 
 UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-MOST = 10**15  # bytes, beyond which nobody needs to know how many
+MOST = 10**15  # bytes or calls, beyond which nobody needs to know how many
+BEYOND = "No machine has room for it."
 ROOM, RATIO = 256 * 10**6, 100  # bytes that every file may take, and times its own size, unless the limit was given
 
 
@@ -28,12 +29,14 @@ class Limits:
     Attributes:
         memory: Bytes that what a file claims may take: its arrays or weights, and the tensors that go through a layer.
         layers: Layers of a model.
+        calls: Calls of layers, those in a model that is called twice counted twice.
         lines: Lines of a script.
         given: The names of those that the user has given.
     """
 
     memory: int = 4 * 10**9
     layers: int = 5_000
+    calls: int = 10_000
     lines: int = 20_000
     given: frozenset[str] = frozenset()
 
@@ -53,22 +56,25 @@ class Limits:
         allowed = self.memory if allowed is None else allowed
         if claimed > allowed:
             taken = memory_text(claimed) if claimed < MOST else f"more than {memory_text(MOST)}"
-            enough = f"={memory_text(rounded_up(claimed))}".replace(" ", "").replace(",", "") if claimed < MOST else ""
+            enough = memory_text(rounded_up(claimed)).replace(" ", "").replace(",", "") if claimed < MOST else ""
+            advice = f"If you trust it, raise the limit: --limit memory={enough}." if enough else BEYOND
             raise Unusable(
                 f"{file} is too large: {what} would take {taken}, and the limit is {memory_text(allowed)}"
-                f"{'' if allowed == self.memory else ' for a file of its size'}. If you trust it, raise the limit: --limit "
-                f"memory{enough}."
+                f"{'' if allowed == self.memory else ' for a file of its size'}. {advice}"
             )
 
     def check_count(self, file: Path, name: str, count: int) -> None:
-        """Raise an `Unusable` if a file has too many layers or lines."""
+        """Raise an `Unusable` if a file has too many layers, calls of them, or lines."""
         if count > getattr(self, name):
+            many = f"{count:,}" if count < MOST else f"more than {MOST:,}"
+            advice = f"If you trust it, raise the limit: --limit {name}={count}." if count < MOST else BEYOND
             raise Unusable(
-                f"{file} is too large: it has {count:,} {name}, and the limit is {getattr(self, name):,}. If you trust it, "
-                f"raise the limit: --limit {name}={count}."
+                f"{file} is too large: it has {many} {COUNTED.get(name, name)}, and the limit is {getattr(self, name):,}. "
+                f"{advice}"
             )
 
 
+COUNTED = {"calls": "calls of layers, those in a model that is called twice counted twice"}
 NAMES = tuple(field.name for field in fields(Limits) if field.name != "given")
 
 

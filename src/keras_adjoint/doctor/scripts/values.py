@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from keras_adjoint.doctor.orders import BACKWARD, FORWARD, Role
 
@@ -150,10 +150,22 @@ class Array:
 
 @dataclass(frozen=True, eq=False)
 class Several:
-    """A list or tuple of values, such as what `get_weights` returns; `layer` is whose weights they are."""
+    """A list or tuple of values, such as what `get_weights` returns; `layer` is whose weights they are.
+
+    Lists that double, as in `b = [a, a]`, would hold 2ⁿ values after n lines; of more than `MOST` none is known.
+    """
 
     items: tuple[Value, ...]
     layer: Layer | None = None
+    size: int = field(init=False, default=0)  # the values in it, those in lists in it included
+
+    MOST: ClassVar[int] = 10_000
+
+    def __post_init__(self) -> None:
+        size = sum(item.size if isinstance(item, Several) else 1 for item in self.items)
+        if size > self.MOST:
+            object.__setattr__(self, "items", (None,) * len(self.items))
+        object.__setattr__(self, "size", min(size, self.MOST))
 
 
 @dataclass(frozen=True, eq=False)
