@@ -155,8 +155,8 @@ def within_limits(number: Tensor) -> Tensor:
 
 def length_of(x: Tensor) -> Tensor:
     """‖x‖, differentiable, where the squares may overflow or vanish."""
-    scale = within_limits(ops.stop_gradient(ops.max(ops.abs(x))))
-    squared = ops.sum(ops.square(x / scale))
+    relative, scale = _scaled(x)
+    squared = ops.sum(ops.square(relative))
     is_zero = squared == 0  # where the derivative is zero
     return ops.where(is_zero, squared, scale * ops.sqrt(ops.where(is_zero, 1.0, squared)))
 
@@ -164,5 +164,12 @@ def length_of(x: Tensor) -> Tensor:
 def unit(x: Tensor) -> tuple[Tensor, Tensor]:
     """(x / ‖x‖, ‖x‖)."""
     length = length_of(x)
-    scale = within_limits(ops.max(ops.abs(x)))
-    return (x / scale) / within_limits(length / scale), length
+    relative, scale = _scaled(x)
+    return relative / within_limits(length / scale), length
+
+
+def _scaled(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(x / s, s), where s is the largest of the absolute values, within the limits."""
+    scale = within_limits(ops.stop_gradient(ops.max(ops.abs(x))))
+    # A compiler may compute x a second time, and another rounding of zero be divided by the smallest scale.
+    return ops.clip(x / scale, -1e9, 1e9), scale
