@@ -61,7 +61,7 @@ def register_rule(layer_class: type) -> Callable[[Rule], Rule]:
     """
     if not isinstance(layer_class, type) or not issubclass(layer_class, Layer):
         raise ValueError(
-            f"`register_rule` takes a subclass of `keras.layers.Layer`. Received: layer_class={layer_class!r}"
+            f"`register_rule` takes a layer class, not an instance of one. Received: layer_class={layer_class!r}"
         )
     if layer_class in RULES:
         raise ValueError(f"`{layer_class.__name__}` already has a rule. Received: layer_class={layer_class!r}")
