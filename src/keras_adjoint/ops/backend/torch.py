@@ -1,6 +1,7 @@
 """PyTorch."""
 
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import keras
@@ -73,6 +74,10 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def wait(tensor: Tensor) -> None:
     if tensor.is_cuda:
         torch.cuda.synchronize()
+
+
+def eagerly() -> AbstractContextManager[Any]:
+    return nullcontext()
 
 
 def is_concrete(tensors: Sequence[Tensor]) -> bool:
