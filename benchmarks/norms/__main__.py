@@ -37,7 +37,8 @@ be; above 1 it is a bound.
 - Singla and Feizi (2021) is the least norm of four reshaped kernels, times the root of the number of taps.
 """
 TOLERANCES = (2e-3, 1e-3)  # of `A.norm`
-FROM_BELOW = ("`norm`", "PyLops", "SciPy", "DeepInverse")  # what no estimate of these can exceed is the norm
+TOO_SLOW = ("SciPy",)  # for the large one: ARPACK takes thousands of products to tell apart values that are so close
+FROM_BELOW = ("`norm`", "PyLops", "DeepInverse")  # what no estimate of these can exceed is the norm
 
 
 def main():
@@ -99,7 +100,7 @@ def large(kernel):
     for tolerance in TOLERANCES:
         name = f"`norm`, tolerance {tolerance}"
         runs[name] = kept(name, lambda tolerance=tolerance: number(operator.norm(tolerance=tolerance)))
-    for name in LIBRARIES.keys() - {"`norm`"}:
+    for name in LIBRARIES.keys() - {"`norm`", *TOO_SLOW}:
         runs[name] = kept(name, lambda name=name: found(name, layer, operator, missing))
     times = interleaved(runs, seconds=0, fewest=1)
     highest = max(value for name, value in results.items() if name.startswith(FROM_BELOW))
