@@ -10,6 +10,7 @@ import pytest
 from keras import ops
 
 import keras_adjoint as ka
+from keras_adjoint.doctor.models.copies import largest_distance
 from keras_adjoint.doctor.models.outputs import largest_difference
 from keras_adjoint.ops.dot_test import residual_of
 from keras_adjoint.testing.diagnosis import MISTAKES, Evidence
@@ -85,6 +86,16 @@ def test_repair_is_not_proven_by_numbers_that_are_not_finite():
     assert largest_difference([one, one], [one, nan]) == largest_difference([inf], [one]) == math.inf
     assert largest_difference([nan, inf], [nan, inf]) == 0
     assert largest_difference([2 * nan], [3 * nan]) == 0.5
+
+
+def test_copies_with_weights_of_nan_are_the_same_only_if_both_have_them():
+    one, other = L.Dense(3), L.Dense(3)
+    for layer in (one, other):
+        layer.build((None, 5))
+        layer.kernel.assign(np.ones((5, 3)))
+    other.bias.assign([0, np.nan, 0])
+    assert largest_distance(one, other, with_bias=True) == largest_distance(other, one, with_bias=True) == math.inf
+    assert largest_distance(one, other, with_bias=False) == largest_distance(other, other, with_bias=True) == 0
 
 
 def product(matrix, shape):

@@ -181,7 +181,8 @@ def lost_tie(
     size = sum(int(np.prod(weight.shape)) for weight in layer.source.weights)
     distance = largest_distance(original, layer.source, with_bias=getattr(layer, "bias_mode", "none") in READS_SOURCE)
     if distance:
-        apart = f"they now differ by up to {distance:.0%} of their size"
+        by = f"by up to {distance:.0%} of their size" if np.isfinite(distance) else "where they are not finite"
+        apart = f"they now differ {by}"
         change, by_hand = None, " (by hand: only you know which of the two kernels is to stay)"
     else:
         apart = "they are still the same"
@@ -199,10 +200,19 @@ def lost_tie(
 
 
 def largest_distance(layer: keras.layers.Layer, other: keras.layers.Layer, *, with_bias: bool) -> float:
-    """The largest ‖a − b‖ / ‖a‖ of the weights of two layers; biases count only where the adjoint reads them."""
+    """The largest ‖a − b‖ / ‖a‖ of the weights of two layers; biases count only where the adjoint reads them.
+
+    It is infinite where weights that are not finite differ.
+    """
     pairs = [
         tuple(keras.ops.convert_to_numpy(weight).astype("float64") for weight in pair)
         for pair in zip(layer.weights, other.weights, strict=True)
         if with_bias or pair[0].name != "bias"
     ]
-    return max(float(np.linalg.norm(a - b) / (np.linalg.norm(a) or 1.0)) for a, b in pairs)
+    return max(0.0 if np.array_equal(a, b, equal_nan=True) else _distance(a, b) for a, b in pairs)
+
+
+def _distance(one: np.ndarray, other: np.ndarray) -> float:
+    if not np.isfinite([one, other]).all():
+        return np.inf
+    return float(np.linalg.norm(one - other) / (np.linalg.norm(one) or 1.0))
