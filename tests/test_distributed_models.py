@@ -7,7 +7,7 @@ from autodiff import gradients
 from encoders import EXACT, assert_close, values
 from helpers import RARELY_JAX, in_turn
 from keras import ops
-from layer_list import KERAS, randomize
+from layer_list import randomize
 
 import keras_adjoint as ka
 from keras_adjoint.keras_internals import layers_inside
@@ -230,7 +230,6 @@ def test_untied_of_any_number_of_steps_is_refused_with_what_to_do():
     ka.untie(ka.mirror(encoders(chain)[1]))
 
 
-@pytest.mark.skipif(KERAS < (3, 15), reason="older versions of Keras do not record masks")
 def test_a_mask_that_no_layer_of_the_model_takes_changes_nothing_at_the_steps(tmp_path):
     each = keras.Sequential([keras.Input((4,)), L.Dense(3, activation="tanh"), L.Dense(2)])
     x = keras.Input((5, 4))

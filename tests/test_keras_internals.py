@@ -26,6 +26,7 @@ from keras_adjoint.keras_internals import (
     called_aside,
     calls_of,
     computed_by,
+    computing_in,
     existing,
     layers_inside,
     mask_of,
@@ -445,3 +446,20 @@ def test_building_says_what_it_makes_before_it_is_made():
         L.Dense(10**12).build((None, 10**6))
     L.Dense(3)(keras.Input((2,)))
     assert (len(variables), len(tensors)) == known
+
+
+def test_an_object_computes_in_another_dtype_from_the_same_variables_and_leaves_nothing_behind():
+    layer = L.TimeDistributed(L.Dense(2, dtype="mixed_bfloat16", activity_regularizer="l2"), dtype="mixed_bfloat16")
+    x = np.full((1, 2, 3), 1 / 3, "float32")
+    rounded = layer(x)
+    calls, losses = len(calls_of(layer)), len(layer.losses)
+    wide = computing_in(layer, "float32")
+    found = wide(x)
+    expected = x @ ops.convert_to_numpy(layer.layer.kernel)
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=1e-5)
+    assert wide.variables[0] is layer.variables[0] and layers_inside(wide) == [wide.layer]
+    assert layer.compute_dtype == layer.layer.compute_dtype == "bfloat16" and rounded.dtype == layer(x).dtype
+    assert (len(calls_of(layer)), len(layer.losses)) == (calls, losses)
+    model = keras.Sequential([keras.Input((2, 3)), layer])
+    assert computing_in(model, "float32")(x).dtype == found.dtype and len(calls_of(layer)) == calls + 1
+    assert computing_in(L.Dense(2, dtype=keras.dtype_policies.DTypePolicyMap()), "float32") is None

@@ -67,7 +67,7 @@ def test_the_stock_layer_has_the_scaled_kernel_and_gives_the_same(name):
 
 
 @both_kinds
-@pytest.mark.parametrize(*("name", in_turn(["conv", "dense", "separable", "no kernel", "adjoint"])))
+@pytest.mark.parametrize(*("name", in_turn(["conv", "dense", "separable", "adjoint", "no kernel"])))
 def test_the_adjoint_has_the_same_factor_and_stays_tied(name, to, tmp_path):
     limited, shape, _ = case_named(name)
     encoder = keras.Sequential([keras.Input(shape), limited])

@@ -28,6 +28,12 @@ def use_proof(conv: keras.layers.Conv2D) -> None:
         print(report.diagnosis.upper())
 
 
+def use_certificates(model: keras.Model, logits: np.ndarray) -> None:
+    certificate = ka.certify(model, input_norm=2, size=(28, 28))
+    assert_type(certificate.bound, float)
+    print(certificate.unknown[0].reason.upper(), certificate.radius(logits).mean())
+
+
 def use_kernels(kernel: np.ndarray) -> None:
     ka.convert_layout(kernel, "OHWI", "HWIO")
     ka.transpose_kernel(kernel, "conv", layout="HWIO", groups=2)

@@ -1,5 +1,6 @@
 """The adjoint of one layer by its rule: tied or copied, vetted where users registered the rule, and its own source."""
 
+import math
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -181,7 +182,11 @@ def _check_user_rule(source: Layer, result: Layer) -> None:
         tolerance = derived_tolerance(dtype, x.size, forward_x.size)
         if residual <= tolerance:
             return
-        reason = f"its residual is {residual:.1e}, and rounding explains no more than {tolerance:.1e}"
+        reason = (
+            "numbers that are not finite come out"
+            if math.isinf(residual)
+            else f"its residual is {residual:.1e}, and rounding explains no more than {tolerance:.1e}"
+        )
     raise NoRuleError(
         f"The rule registered for `{type(source).__name__}` fails the adjoint test, so it is not used: {reason}. Compare "
         f"the two with `keras_adjoint.check_adjoint(source, result)`. Received: {describe(source)}"

@@ -98,7 +98,7 @@ def is_distributed_call(node: Node) -> bool:
         return False
     if node.arguments.kwargs.get("mask") is not None:
         return not any(map(takes_mask, layers_inside(node.operation)))
-    return all(mask_of(x) is None for x in node.input_tensors)  # older versions of Keras do not record masks
+    return all(mask_of(x) is None for x in node.input_tensors)  # else one was passed by position
 
 
 def takes_mask(layer: Any) -> bool:

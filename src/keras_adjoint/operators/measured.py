@@ -6,6 +6,7 @@ import keras
 
 from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.layers.registry import class_with_rule, describe
+from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.wrapped import LinearWrapper, inside
 from keras_adjoint.ops import Shape
 
@@ -62,9 +63,19 @@ class Measured(LinearWrapper):
                 f"What norm `{core.name}` has at every size is not known. Build the model for a fixed input size. "
                 f"Received: an input of shape {shape}, {describe(core)}"
             )
-        large = EVERY_SIZE[min(shape[1:].count(None), len(EVERY_SIZE)) - 1]
-        taken = tuple(large if size is None else size for size in shape[1:])
-        if taken not in operators:
-            operators[taken] = layer_operator(self.measured, taken, linear_part=True)
-        found: Operator = operators[taken]
+        is_open = None in shape[1:]
+        recorded = self.measured.recorded_shapes() if is_open and isinstance(self.measured, Tied) else []
+        large = next((one for one in recorded if None in one[1:]), None)  # which x are large, y alone does not say
+        source, taken = (self.measured, as_large(shape)) if large is None else (self.measured.source, as_large(large))
+        key = (large is None, taken)
+        if key not in operators:
+            operator = layer_operator(source, taken, linear_part=True)
+            operators[key] = operator if large is None else operator.T
+        found: Operator = operators[key]
         return found
+
+
+def as_large(shape: Shape) -> tuple[int, ...]:
+    """A shape without its batch axis, and large where a size is unknown."""
+    large = EVERY_SIZE[min(shape[1:].count(None), len(EVERY_SIZE)) - 1]
+    return tuple(large if size is None else size for size in shape[1:])

@@ -56,7 +56,7 @@ def peak_of(grid: Grid, norms: Tensor, norms_at: Callable[[Tensor], Tensor]) -> 
             squared.append(values[count] * grid.factor(level))
             places.append(points[order[count]])
         halves = ops.convert_to_tensor(_halves(grid, level), norms.dtype)
-        points = ops.reshape(points[order[:count]][:, None] + halves, (-1, len(grid.axes)))
+        points = ops.reshape(ops.take(points, order[:count], axis=0)[:, None] + halves, (-1, len(grid.axes)))
         norms = norms_at(points)
     highest = points[ops.argmax(norms, axis=0)]
     squared.append(ops.max(norms) * grid.factor(len(levels)))

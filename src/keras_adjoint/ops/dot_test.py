@@ -20,7 +20,11 @@ SAFETY = 10.0
 
 def random_probe(shape: tuple[int, ...], dtype: str, generator: np.random.Generator) -> np.ndarray:
     """Standard normal numbers that `dtype` holds exactly, as float64."""
-    numbers = generator.standard_normal(shape)
+    return rounded_to(dtype, generator.standard_normal(shape))
+
+
+def rounded_to(dtype: str, numbers: np.ndarray) -> np.ndarray:
+    """Numbers that `dtype` and single precision hold, near the given ones, as float64."""
     rounded = ops.convert_to_numpy(ops.cast(ops.convert_to_tensor(numbers.astype("float32")), dtype))
     return rounded.astype("float64")
 
@@ -34,10 +38,27 @@ def evaluate(operator: keras.layers.Layer | Callable[[Tensor], Tensor], x: np.nd
 
 
 def residual_of(forward_x: np.ndarray, y: np.ndarray, x: np.ndarray, backward_y: np.ndarray) -> float:
-    """|⟨A x, y⟩ − ⟨x, B y⟩| / (‖A x‖ ‖y‖), summed in float64."""
+    """|⟨A x, y⟩ − ⟨x, B y⟩| / (‖A x‖ ‖y‖), summed in float64; where A x is zero, |⟨x, B y⟩| / (‖x‖ ‖B y‖).
+
+    It is infinite if a number is not finite. No product over- or underflows, whatever the sizes.
+    """
+    if not all(np.isfinite(array).all() for array in (forward_x, y, x, backward_y)):
+        return math.inf
+    (forward_x, y, x, backward_y), exponents = zip(*map(_of_size_one, (forward_x, y, x, backward_y)), strict=True)
+    of_forward, of_backward = np.vdot(forward_x, y), np.vdot(x, backward_y)
     scale = np.linalg.norm(forward_x) * np.linalg.norm(y)
-    difference = abs(np.vdot(forward_x, y) - np.vdot(x, backward_y))
-    return float(difference / scale) if scale else float(difference)
+    if not scale:
+        scale = np.linalg.norm(x) * np.linalg.norm(backward_y)
+        return float(abs(of_backward) / scale) if scale else 0.0
+    with np.errstate(over="ignore"):
+        ratio = np.ldexp(1.0, exponents[2] + exponents[3] - exponents[0] - exponents[1])
+        return float(abs(of_forward - ratio * of_backward) / scale)
+
+
+def _of_size_one(array: np.ndarray) -> tuple[np.ndarray, int]:
+    """An array divided by a power of two such that its largest number is near one, and the exponent."""
+    exponent = math.frexp(np.abs(array).max(initial=0.0))[1]
+    return np.ldexp(array, -exponent), exponent
 
 
 def derived_tolerance(dtype: str, inputs: int, outputs: int) -> float:
@@ -57,7 +78,7 @@ def derived_tolerance(dtype: str, inputs: int, outputs: int) -> float:
         A float.
     """
     accumulated = min(product_epsilon(dtype), epsilon("float32"))
-    return SAFETY * (product_epsilon(dtype) + accumulated * math.sqrt(inputs)) / math.sqrt(outputs)
+    return SAFETY * (product_epsilon(dtype) + accumulated * math.sqrt(inputs)) / math.sqrt(max(outputs, 1))
 
 
 def operator_dtype(*operators: Any) -> str:

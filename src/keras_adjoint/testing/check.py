@@ -1,5 +1,6 @@
 """The adjoint test and its report: whether ⟨A x, y⟩ = ⟨x, B y⟩ on random x and y."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,10 +9,13 @@ import keras
 import numpy as np
 
 from keras_adjoint.layers.adjoint import has_activation, linear_adjoint, original_of
+from keras_adjoint.layers.options import as_integer
 from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.ops import Shape
-from keras_adjoint.ops.dot_test import derived_tolerance, operator_dtype, random_probe, residual_of
+from keras_adjoint.ops.dot_test import derived_tolerance, operator_dtype, residual_of
+from keras_adjoint.ops.precision import product_epsilon
 from keras_adjoint.testing.pairs import UNPOOLING, Operator, Packing, name_of, pair_of, shapes_in
+from keras_adjoint.testing.probes import probe_of
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,8 @@ class AdjointReport:
 
     Attributes:
         passed: Whether the residual is within the tolerance, and the shapes agree.
-        residual: The largest |⟨A x, y⟩ − ⟨x, B y⟩| / (‖A x‖ ‖y‖) over all trials; `inf` if B returns another shape.
+        residual: The largest |⟨A x, y⟩ − ⟨x, B y⟩| / (‖A x‖ ‖y‖) over all trials; `inf` if B returns another shape, or one of
+            the two numbers that are not finite.
         tolerance: What rounding explains.
         dtype: The dtype that the operators computed in.
         diagnosis: What is probably wrong, or "".
@@ -73,15 +78,16 @@ def check_adjoint(
             activation of `forward`.
         input_shape: Shape of x, batch axis included, or a list or dictionary of shapes if A takes several tensors. By default
             the shape that `forward` was built with, with a small size where it is unknown.
-        trials: Number of random pairs.
-        seed: Seed of the random numbers.
+        trials: Number of random pairs, from 1 on.
+        seed: Seed of the random numbers, from 0 on.
         tolerance: The largest residual that passes. By default what rounding explains, see `derived_tolerance`.
 
     Returns:
         An `AdjointReport`.
 
     Raises:
-        ValueError: If the input shape is not known, or an operator returns no tensor.
+        ValueError: If the input shape is not known, an operator returns no tensor or one without numbers, or an option has a
+            value that it does not take.
         KerasAdjointError: If `backward` is not given and `forward` has no adjoint.
 
     Example:
@@ -95,6 +101,7 @@ def check_adjoint(
     >>> print(ka.check_adjoint(conv, other).diagnosis)
     wrong size: B returns (1, 4, 4, 4) where x has (1, 8, 8, 4)
     """
+    trials, seed, tolerance = _at_least(1, "trials", trials), _at_least(0, "seed", seed), _tolerance(tolerance)
     if backward is None and isinstance(forward, UNPOOLING):
         forward, backward = forward.source, forward  # its switches need an input of the source
     elif backward is None:
@@ -106,21 +113,29 @@ def check_adjoint(
     inputs = None if all(isinstance(size, int) for size in given) else Packing(given, structure)
     pair = pair_of(forward, backward, given, inputs, dtype, generator)
     shape = given if inputs is None else inputs.shape
-    x = random_probe(shape, dtype, generator)
+    of_x = probe_of(forward, shape, inputs, dtype)
+    x = of_x.random(generator)
     output_shape = pair.forward(x).shape
+    if not math.prod(output_shape):
+        raise ValueError(
+            f"The output has no numbers, so there is nothing to test. Pass an `input_shape` for which it has some. "
+            f"Received: an output of shape {output_shape} for an input of shape {shape}, forward={name_of(forward)}"
+        )
+    of_y = probe_of(backward, output_shape, pair.outputs, dtype)
     if tolerance is None:
-        tolerance = derived_tolerance(dtype, x.size, int(np.prod(output_shape)))
+        coarsest = max((dtype, *of_x.floats, *of_y.floats), key=product_epsilon)
+        tolerance = derived_tolerance(coarsest, x.size, math.prod(output_shape))
     residual = 0.0
     for _ in range(trials):
-        x, y = random_probe(shape, dtype, generator), random_probe(output_shape, dtype, generator)
+        x, y = of_x.random(generator), of_y.random(generator)
         back = pair.backward(y)
-        residual = max(residual, residual_of(pair.forward(x), y, x, back) if back.shape == x.shape else float("inf"))
-    passed = bool(residual <= tolerance)
+        residual = max(residual, residual_of(pair.forward(x), y, x, back) if back.shape == x.shape else math.inf)
+    passed = residual <= tolerance
     diagnosis = ""
     if not passed:
         from keras_adjoint.testing.diagnosis import diagnose  # most tests pass
 
-        diagnosis = diagnose(pair, shape, output_shape, dtype, tolerance, generator)
+        diagnosis = diagnose(pair, of_x, of_y, dtype, tolerance, generator)
     return AdjointReport(
         passed=passed,
         residual=residual,
@@ -132,6 +147,24 @@ def check_adjoint(
         input_shape=shape if inputs is None else inputs.shapes,
         output_shape=output_shape if pair.outputs is None else pair.outputs.shapes,
     )
+
+
+def _at_least(least: int, option: str, value: Any) -> int:
+    """An option that takes integers from `least` on."""
+    number = as_integer(value)
+    if number is None or number < least:
+        raise ValueError(f"`{option}` must be an integer from {least} on. Received: {option}={value!r}")
+    return number
+
+
+def _tolerance(value: Any) -> float | None:
+    """The option of that name, which takes a number from 0 on, or `None`."""
+    if value is None:
+        return None
+    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < math.inf:
+        raise ValueError(f"`tolerance` must be a number from 0 on, or `None`. Received: tolerance={value!r}")
+    return float(value)
 
 
 def name_of_linear(operator: Operator) -> str:

@@ -1,7 +1,7 @@
 """Two operators that may be each other's adjoint, as functions of arrays, whatever they are made of."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -15,6 +15,7 @@ from keras_adjoint.layers.adjoint import original_of, probe_shape, recorded_sour
 from keras_adjoint.layers.call_pattern import one_or_list
 from keras_adjoint.layers.distributed import DistributedAdjoint, innermost
 from keras_adjoint.layers.merge import AdjointMerge
+from keras_adjoint.layers.options import as_integer
 from keras_adjoint.layers.selection import AdjointSelection
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied, call_at_inference, linear_part
@@ -156,13 +157,36 @@ def _zeros(shape: Shape, dtype: str) -> Tensor | list[Tensor]:
 
 
 def shapes_in(given: Any, forward: Operator, backward: Operator) -> tuple[Any, Any]:
-    """(shape of x, or shapes of several x; the structure that A takes these in, or `None` for a list)."""
+    """(shape of x, or shapes of several x; the structure that A takes these in, or `None` for a list).
+
+    Raises:
+        ValueError: If what is given is no shape, or none is known.
+    """
+    if given is not None and not _has_shapes(given):
+        raise ValueError(
+            f"`input_shape` must be a shape of positive sizes, batch axis included, or a list or dictionary of such shapes if "
+            f"the operator takes several tensors. Received: input_shape={given!r}"
+        )
     if isinstance(given, Mapping):
         return tuple(given[key] for key in sorted(given)), dict.fromkeys(sorted(given), 0)
     structure = getattr(forward, "input", None) if isinstance(forward, keras.Model) else None
     structure = structure if isinstance(structure, Mapping) else None
     shape = tuple(given) if given is not None else known_shape(forward, backward)
     return (shape if structure is None or given is not None or len(structure) > 1 else (shape,)), structure
+
+
+def _has_shapes(given: Any) -> bool:
+    """Whether something is a shape, or a list or dictionary of shapes."""
+    if isinstance(given, Mapping):
+        return bool(given) and all(map(_is_shape, given.values()))
+    return _is_shape(given) or (isinstance(given, (list, tuple)) and bool(given) and all(map(_is_shape, given)))
+
+
+def _is_shape(given: Any) -> bool:
+    if not isinstance(given, Iterable) or isinstance(given, (str, Mapping)):
+        return False
+    sizes = [as_integer(size) for size in given]
+    return bool(sizes) and all(size is not None and size > 0 for size in sizes)
 
 
 def known_shape(forward: Operator, backward: Operator) -> Any:

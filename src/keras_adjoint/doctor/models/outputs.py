@@ -52,12 +52,22 @@ def outputs(model: keras.Model, inputs: Any) -> list[np.ndarray]:
 
 
 def largest_difference(before: list[np.ndarray], after: list[np.ndarray]) -> float:
-    """The largest difference between lists of arrays, relative to the largest number in the first."""
+    """The largest difference between lists of arrays, relative to the largest finite number in the first.
+
+    It is infinite if a number is finite in one of them alone.
+    """
     shapes = [[y.shape for y in arrays] for arrays in (before, after)]
     if shapes[0] != shapes[1]:
         raise Refused(f"it would return {shapes[1]} where it returned {shapes[0]}")
-    scale = max(np.abs(y).max() for y in before) or 1.0
-    return float(max(np.abs(a - b).max() for a, b in zip(before, after, strict=True)) / scale)
+    scale = max((np.abs(y).max(where=np.isfinite(y), initial=0.0) for y in before), default=0.0) or 1.0
+    return float(max(map(_difference, before, after), default=0.0) / scale)
+
+
+def _difference(before: np.ndarray, after: np.ndarray) -> float:
+    same = (before == after) | (np.isnan(before) & np.isnan(after))
+    if not np.isfinite([before, after]).all(axis=0, where=~same).all():
+        return np.inf
+    return float(np.abs(np.subtract(before, after, where=~same, out=np.zeros_like(before))).max(initial=0.0))
 
 
 def random_inputs(model: keras.Model) -> Any:
