@@ -12,6 +12,7 @@ import keras_adjoint as ka
 from keras_adjoint.models.graph import trace
 from keras_adjoint.operators.call_constants import How, step_of
 from keras_adjoint.operators.model_operator import model_at
+from keras_adjoint.ops.precision import epsilon
 
 L = layers
 
@@ -327,6 +328,19 @@ def test_probabilities_that_are_lost_in_rounding_certify_no_more_than_is_known()
     x = np.array([[3.0], [-3.0], [500.0]], "float32")
     radius = ka.certify(one).radius(one(x), labels=np.array([1, 1, 1]))
     assert radius[0] == pytest.approx(3, rel=1e-2) and radius[1] == 0 and 5 < radius[2] < 500
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("link", ["softmax", "sigmoid"])
+def test_probabilities_in_half_precision_certify_no_more_than_is_known(dtype, link):
+    activation = L.Activation(link, dtype=dtype)
+    model = keras.Sequential([keras.Input((2,)), scaled_identity(2, 1.0), activation])
+    x = np.array([[9.0, -9.0], [6.0, 0.0], [0.25, 0.0]], "float32")
+    for outputs in (model(x), values(ops.cast(model(x), "float32"))):
+        radius = ka.certify(model).radius(outputs)
+        rounded = 2 * epsilon(dtype)  # of either probability, relative to it
+        assert (radius <= (x[:, 0] - x[:, 1] + rounded) / 2**0.5 * (1 + 1e-3)).all() and radius[2] > 0.15
 
 
 @pytest.mark.parametrize(*("dtype", in_turn(["mixed_bfloat16", "float64"])))

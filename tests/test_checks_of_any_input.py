@@ -124,6 +124,19 @@ def test_models_of_other_dtypes_are_tested_on_numbers_that_they_take_as_they_are
     assert re.search(r"B is (2|1\.99\d|2\.00\d) times the adjoint", wrong.diagnosis), wrong
 
 
+class Doubled(keras.Model):
+    inputs = ["no tensor"]
+
+    def call(self, x):
+        return 2 * x
+
+
+def test_subclassed_models_are_tested_and_asked_for_their_shape():
+    assert ka.check_adjoint(Doubled(), lambda y: 2 * y, input_shape=(2, 3))
+    with pytest.raises(ValueError, match="Pass it as `input_shape`"):
+        ka.check_adjoint(Doubled(), lambda y: 2 * y)
+
+
 def test_integers_among_several_inputs_are_integers():
     first, second = keras.Input((3,)), keras.Input((4,), dtype="uint8")
     model = keras.Model([first, second], ops.concatenate([2 * first, ops.cast(second, "float32")], axis=1))

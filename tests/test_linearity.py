@@ -67,6 +67,10 @@ REFUSED = {
     "samples summed": (lambda x: ops.sum(x, axis=0), "mixes samples"),
     "no sample axis": (lambda x: ops.sum(x), "mixes samples"),
     "stopped gradient": (lambda x: x + ops.stop_gradient(x), "its derivative is not the linear map"),
+    "a derivative that is not finite beyond": (
+        lambda x: x + 1e-30 * ops.sqrt(100 - ops.abs(x) + ops.abs(100 - ops.abs(x))),
+        "its derivatives at 0 and at a large random x differ",
+    ),
     "a kink beyond": (lambda x: x + 1e-3 * ops.relu(x - 5000), "·"),
 }
 
@@ -92,6 +96,21 @@ ACCEPTED = {
     "large": lambda x: 1e6 * x,
     "small": lambda x: 1e-6 * x,
 }
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_rounding_is_relative_to_the_terms_of_a_sum_and_to_a_constant(seed, monkeypatch):
+    """One number per sample is small by chance, and what is added to a constant is rounded to the constant's precision."""
+    original = np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda _: original(seed))
+    for size in (1, 2, 7, 48):
+        for function in (
+            lambda x: ops.sum(x, axis=1),
+            lambda x: ops.mean(x, axis=1) + 7,
+            lambda x: x + 100.0,
+            lambda x: (x - 0.485) / 0.229,
+        ):
+            check_linearity(one(function), [(size,)], "float32")
 
 
 OF_MIDDLE_SIZE = [name for name in ACCEPTED if name not in ("large", "small")]  # as float16 can hold

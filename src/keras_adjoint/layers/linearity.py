@@ -154,36 +154,65 @@ def check_linearity(function: Function, shapes: Sequence[Shape], dtype: str, sam
     linear = minus(at_x, constant)
     _check_factors(probe, x, linear, constant)
     other = probe.random()
-    at_other = probe(other)
+    of_other = minus(probe(other), constant)
+    sizes = Sizes(linear, of_other, constant)
     agree(
         minus(probe(plus(x, other)), constant),
-        plus(linear, minus(at_other, constant)),
+        plus(linear, of_other),
         probe.rounding,
         "of x + y it gives something else than the sum of what it gives of x and of y",
-        constant,
+        sizes.of(1.0),
     )
-    _check_samples(probe, x, at_x)
+    _check_samples(probe, x, at_x, sizes)
     _check_derivative(probe, x, other, at_x, constant)
 
 
+class Sizes:
+    """How large the numbers are that rounding is relative to: the terms of a sum, of which the sum may be much smaller.
+
+    Of random x, what a linear function gives is as large as its terms are together, but for chance, which the largest among
+    the samples of two x leaves little of.
+
+    Args:
+        linear: What the function gives of random x, without the constant.
+        other: The same of other x.
+        constant: What it gives of zeros.
+    """
+
+    def __init__(self, linear: list[Array], other: list[Array], constant: list[Array]) -> None:
+        self.linear = [max(peaks(one).max(), peaks(two).max()) for one, two in zip(linear, other, strict=True)]
+        self.constant = [peaks(each).max() for each in constant]
+
+    def of(self, factors: float | Array) -> list[float | Array]:
+        """The size of what the function gives of that many times a random x, for each tensor; one for each sample."""
+        return [factors * linear + constant for linear, constant in zip(self.linear, self.constant, strict=True)]
+
+
 def _check_factors(probe: Prober, x: list[Array], linear: list[Array], constant: list[Array]) -> None:
+    """Multiples of x give multiples, of what comes of x, or beside a constant of what comes of its largest multiple.
+
+    Beside that the constant, to which what it is added to was rounded, is smallest.
+    """
     shifted = any(c.any() for c in constant)
     bound = probe.rounding if shifted else probe.last_bits
-    for factor in (-1.0, *(sign * size for size in probe.factors for sign in (1.0, -1.0))):
+    unit = probe.factors[-1] if shifted else 1.0
+    of_unit = minus(probe(times(unit, x)), constant) if shifted else linear
+    for factor in (-1.0, 1.0, *(sign * size for size in probe.factors for sign in (1.0, -1.0))):
         agree(
             minus(probe(times(factor, x)), constant),
-            times(factor, linear),
+            times(factor / unit, of_unit),
             bound,
-            f"of {factor:.4g} · x it gives something else than {factor:.4g} times what it gives of x"
-            + (", the constant that it gives of 0 subtracted" if shifted else ""),
-            constant,
+            f"of {factor:.4g} · x it gives something else than {factor / unit:.4g} times what it gives of "
+            + (f"{unit:.4g} · x, the constant that it gives of 0 subtracted" if shifted else "x"),
+            [peaks(each) for each in constant],
         )
 
 
-def _check_samples(probe: Prober, x: list[Array], at_x: list[Array]) -> None:
+def _check_samples(probe: Prober, x: list[Array], at_x: list[Array], sizes: Sizes) -> None:
     """No sample reads another one, and each is treated alike, wherever it stands and however many there are."""
     count = probe.samples
-    large = times(probe.factors[-1], probe.random())
+    factor = probe.factors[-1]
+    large = times(factor, probe.random())
     at_large = probe(large)
     for chosen in separating(count):
         agree(
@@ -191,11 +220,13 @@ def _check_samples(probe: Prober, x: list[Array], at_x: list[Array]) -> None:
             mixed(chosen, at_large, at_x),
             probe.rounding,
             "what it gives of a sample changes with the other samples, so it mixes them",
+            sizes.of(np.where(chosen, factor, 1.0)),
         )
-    agree(probe(rolled(x)), rolled(at_x), probe.rounding, "the same samples in another order give other results")
+    size = sizes.of(1.0)
+    agree(probe(rolled(x)), rolled(at_x), probe.rounding, "the same samples in another order give other results", size)
     if probe.any_samples:
-        two = probe([each[:2] for each in x])
-        agree(two, [y[:2] for y in at_x], probe.rounding, f"2 samples give other results than they do among {count}")
+        two, of_two = probe([each[:2] for each in x]), [y[:2] for y in at_x]
+        agree(two, of_two, probe.rounding, f"2 samples give other results than they do among {count}", size)
 
 
 def _check_derivative(
@@ -216,7 +247,7 @@ def _check_derivative(
     forward, backward = dot(minus(at_x, constant), y), dot(x, expected)
     scale = (norm(at_x) + norm(constant)) * norm(y)
     bound = probe.rounding / math.sqrt(sum(each.size for each in y))
-    if abs(forward - backward) > bound * scale:
+    if not abs(forward - backward) <= bound * scale:
         raise NotLinear(
             f"its derivative is not the linear map that it computes: ⟨A x, y⟩ = {forward:.6g} for random x and y, and by "
             f"the derivative it is {backward:.6g}"
@@ -227,16 +258,19 @@ def _check_derivative(
 
 
 def agree(
-    found: list[Array], expected: list[Array], bound: float, what: str, constant: list[Array] | None = None
+    found: list[Array], expected: list[Array], bound: float, what: str, sizes: Sequence[float | Array] | None = None
 ) -> None:
-    """Raise a NotLinear unless every sample of every tensor agrees up to `bound`, relative to its largest number."""
+    """Raise a NotLinear unless every sample of every tensor agrees up to `bound`, relative to its largest number.
+
+    Or relative to `sizes`, where those are larger: of each tensor one, or one for each sample.
+    """
     for number, (one, two) in enumerate(zip(found, expected, strict=True)):
-        sizes = np.maximum(peaks(one), peaks(two))
-        if constant is not None:
-            sizes = np.maximum(sizes, peaks(constant[number]))
+        largest = np.maximum(peaks(one), peaks(two))
+        if sizes is not None:
+            largest = np.maximum(largest, sizes[number])
         errors = peaks(one - two)
-        ratio = float(np.max(errors / np.where(sizes > 0, sizes, 1.0), initial=0.0))
-        if ratio > bound:
+        ratio = float(np.max(errors / np.where(largest > 0, largest, 1.0), initial=0.0))
+        if not ratio <= bound:
             raise NotLinear(
                 f"{what}: relative to the largest number they differ by {ratio:.2g}, of which rounding explains {bound:.1g}"
             )

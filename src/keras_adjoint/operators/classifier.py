@@ -33,6 +33,7 @@ from keras_adjoint.operators.layer_operator import LayerOperator, layer_operator
 from keras_adjoint.operators.lipschitz import Lipschitz
 from keras_adjoint.operators.operator import ABOVE
 from keras_adjoint.ops import Shape
+from keras_adjoint.ops.precision import epsilon
 
 
 class Link(StrEnum):
@@ -50,6 +51,7 @@ class Classifier:
 
     Attributes:
         shapes: The shapes of the network's outputs, without the batch axis.
+        dtype: Their dtype, to which probabilities are rounded.
         constant: The Lipschitz constant of all logits together.
         link: What follows the logits.
         before: The constant of what the last `Dense` layer takes.
@@ -57,6 +59,7 @@ class Classifier:
     """
 
     shapes: tuple[Shape, ...]
+    dtype: str
     constant: float
     link: Link = Link.NONE
     before: float = math.inf
@@ -64,18 +67,20 @@ class Classifier:
 
     def radius(self, outputs: Any, labels: Any = None) -> NDArray[np.float64]:
         """See `Certificate.radius`."""
-        logits = self.logits_of(outputs)
-        predicted = np.argmax(logits, axis=1)
-        found = np.zeros(len(logits))
+        given = self.checked(outputs)
+        low, high = self.logits_of(given)
+        classes = low.shape[1]
+        predicted = np.argmax(given, axis=1) if given.shape[1] > 1 else (given[:, 0] > 0.5).astype(int)
+        found = np.zeros(len(given))
         for winner in np.unique(predicted):
             rows = predicted == winner
-            margins = logits[rows, winner, None] - logits[rows]
             with np.errstate(divide="ignore", invalid="ignore"):
-                radii = np.where(margins > 0, margins / self.constants_against(winner, logits.shape[1]), 0.0)
+                margins = low[rows, winner, None] - high[rows]
+                radii = np.where(margins > 0, margins / self.constants_against(winner, classes), 0.0)
             radii[:, winner] = math.inf
             found[rows] = radii.min(axis=1)
-        found[~np.isfinite(logits).all(axis=1)] = 0.0
-        return found if labels is None else np.where(predicted == _labels(labels, logits.shape), found, 0.0)
+        found[~np.isfinite(given).all(axis=1)] = 0.0
+        return found if labels is None else np.where(predicted == _labels(labels, low.shape), found, 0.0)
 
     def constants_against(self, winner: int, classes: int) -> NDArray[np.float64]:
         """The constant of the difference between the logit of one class and that of each other one."""
@@ -87,8 +92,8 @@ class Classifier:
         apart = np.linalg.norm(self.kernel - self.kernel[:, winner : winner + 1], axis=0)
         return np.minimum(constants, apart * self.before * ABOVE)
 
-    def logits_of(self, outputs: Any) -> NDArray[np.float64]:
-        """Logits that have the differences of the network's, or smaller ones where those are lost in rounding."""
+    def checked(self, outputs: Any) -> NDArray[np.float64]:
+        """What the model gives for a batch."""
         classes = self.shapes[0][-1] if len(self.shapes) == 1 and len(self.shapes[0]) == 1 else None
         if classes is None or (classes == 1 and self.link != Link.SIGMOID):
             raise ValueError(
@@ -97,25 +102,36 @@ class Classifier:
                 f"{' and '.join(map(str, self.shapes))} for a sample"
             )
         given = np.asarray(ops.convert_to_numpy(outputs))
-        if given.ndim != 2 or given.shape[1] != classes or given.dtype.kind not in "fiub":
+        is_real = given.dtype.kind in "fiub" or given.dtype.name == "bfloat16"
+        if given.ndim != 2 or given.shape[1] != classes or not is_real:
             raise ValueError(
                 f"`outputs` is what the model gives for a batch, real numbers of shape (batch, {classes}). Received: an array "
                 f"of shape {given.shape} and dtype {given.dtype}"
             )
         found = given.astype("float64")
-        if self.link not in (Link.SOFTMAX, Link.SIGMOID):
-            return found
-        if not ((found >= 0) & (found <= 1)).all(where=np.isfinite(found)):
+        is_probability = self.link in (Link.SOFTMAX, Link.SIGMOID)
+        if is_probability and not ((found >= 0) & (found <= 1)).all(where=np.isfinite(found)):
             raise ValueError(
                 f"`outputs` is what the model gives for a batch: probabilities, since it ends in a {self.link}. Received: "
                 f"numbers from {np.nanmin(found)} to {np.nanmax(found)}"
             )
-        limits = np.finfo(given.dtype if given.dtype.kind == "f" else "float32")
-        if self.link == Link.SOFTMAX:
-            return np.log(np.maximum(found, float(limits.tiny)))
-        found = np.clip(found, float(limits.tiny), 1 - float(limits.eps))
-        logits = np.log(found) - np.log1p(-found)
-        return np.concatenate([0 * logits, logits], axis=1) if classes == 1 else logits
+        return found
+
+    def logits_of(self, given: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(the least that the logits can be, the most), up to a number for all of them, as probabilities are rounded."""
+        if self.link not in (Link.SOFTMAX, Link.SIGMOID):
+            return given, given
+        unit, tiny = epsilon(self.dtype), float(np.finfo("float16" if self.dtype == "float16" else "float32").tiny)
+        low, high = given * (1 - unit), np.maximum(given * (1 + unit), tiny)
+        with np.errstate(divide="ignore"):
+            if self.link == Link.SOFTMAX:
+                return np.log(low), np.log(high)
+            high = np.minimum(high, 1)
+            low, high = (np.log(each) - np.log1p(-each) for each in (low, high))
+        if given.shape[1] > 1:
+            return low, high
+        low, high = (np.concatenate([0 * given, each], axis=1) for each in (low, high))  # against zero
+        return low, high
 
 
 def _labels(labels: Any, shape: Shape) -> NDArray[np.int64]:
@@ -139,9 +155,9 @@ def classifier_of(
         constants: The constant of every tensor, by its `id`.
         whole: The constant of the network.
     """
-    shapes = tuple(tuple(y.shape[1:]) for y in outputs)
+    shapes, dtype = tuple(tuple(y.shape[1:]) for y in outputs), outputs[0].dtype
     if len(shapes) != 1 or len(shapes[0]) != 1:
-        return Classifier(shapes, whole)
+        return Classifier(shapes, dtype, whole)
     producers = {id(y): call for call in steps for y in call.outputs}
     logits, link = outputs[0], Link.NONE
     call = producers.get(id(logits))
@@ -152,15 +168,15 @@ def classifier_of(
             call = producers.get(id(logits))
     constant = constants[id(logits)]
     if call is None or steps[call].linear is None or len(call.inputs) != 1:
-        return Classifier(shapes, constant, link)
+        return Classifier(shapes, dtype, constant, link)
     before, linear = constants[id(call.inputs[0])], steps[call].linear or 0.0
     layer = call.operation.layer if isinstance(call.operation, Lipschitz) else call.operation
     if has_activation(layer):
         own = link_of(activation_of(layer)) if link == Link.NONE else Link.NONE
         if own == Link.NONE:
-            return Classifier(shapes, constant, link)
+            return Classifier(shapes, dtype, constant, link)
         link, constant = own, linear * before * ABOVE if before else 0.0
-    return Classifier(shapes, constant, link, before, _kernel_in(call))
+    return Classifier(shapes, dtype, constant, link, before, _kernel_in(call))
 
 
 def link_of(activation: Any) -> Link:

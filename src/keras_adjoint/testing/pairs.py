@@ -11,6 +11,7 @@ from keras import ops, tree
 from numpy.typing import NDArray
 
 from keras_adjoint.errors import SizeError
+from keras_adjoint.keras_internals import Functional
 from keras_adjoint.layers.adjoint import original_of, probe_shape, recorded_source
 from keras_adjoint.layers.call_pattern import one_or_list
 from keras_adjoint.layers.distributed import DistributedAdjoint, innermost
@@ -196,8 +197,8 @@ def known_shape(forward: Operator, backward: Operator) -> Any:
     elif isinstance(forward, Tied):
         x = _shape_of_x(forward)
         shape = x and tuple(forward.apply_forward(_zeros(x, forward.compute_dtype)).shape)
-    elif isinstance(forward, keras.Model) and forward.inputs:
-        shape = one_or_list([probe_shape(forward, [x.shape]) for x in forward.inputs])
+    elif inputs_of(forward):
+        shape = one_or_list([probe_shape(forward, [x.shape]) for x in inputs_of(forward)])
     else:
         shape = probe_shape(forward) if isinstance(forward, keras.layers.Layer) else None
     if shape is None:
@@ -206,6 +207,11 @@ def known_shape(forward: Operator, backward: Operator) -> Any:
             f"Received: forward={name_of(forward)}, input_shape=None"
         )
     return shape
+
+
+def inputs_of(operator: Operator) -> list[keras.KerasTensor]:
+    """The symbolic inputs of a model that has some; a subclassed one has none, but may have an attribute of that name."""
+    return (isinstance(operator, (Functional, keras.Sequential)) and operator.inputs) or []
 
 
 def _shape_of_x(adjoint: Tied) -> Any:

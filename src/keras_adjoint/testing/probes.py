@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_adjoint.ops import Shape
 from keras_adjoint.ops.dot_test import random_probe, rounded_to
-from keras_adjoint.testing.pairs import Array, Packing
+from keras_adjoint.testing.pairs import Array, Packing, inputs_of
 
 LARGEST_INTEGER = 8  # every float holds it
 
@@ -58,8 +58,7 @@ def _integers(dtype: str, shape: Shape, generator: np.random.Generator) -> Array
 
 def probe_of(operator: Callable[..., Any], shape: Shape, packing: Packing | None, dtype: str) -> Probe:
     """The `Probe` of an operator whose inputs have one shape, or are packed. What a function takes is not known."""
-    inputs = operator.inputs if isinstance(operator, keras.Model) else None
-    dtypes = [keras.backend.standardize_dtype(x.dtype) for x in inputs or []]
+    dtypes = [keras.backend.standardize_dtype(x.dtype) for x in inputs_of(operator)]
     sizes = [None] if packing is None else packing.sizes
     if len(dtypes) != len(sizes):
         return Probe(shape, dtype)
