@@ -55,6 +55,7 @@ guides_run = [
     "migrate",
     "custom_rules",
     "which_transpose",
+    "norms_of_pretrained_layers",
 ]
 
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}

@@ -437,3 +437,14 @@ def test_a_functional_model_whose_call_is_its_own_knows_its_shape():
     model = Doubled(x, L.Dense(3, use_bias=False)(x))
     found = ops.convert_to_numpy(ka.adjoint(model)(np.eye(3, dtype="float32")))
     np.testing.assert_allclose(found, 2 * ops.convert_to_numpy(model.weights[0]).T, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Converting a tensor to a Python")
+@pytest.mark.only_on("torch")
+def test_a_trace_that_cannot_record_the_derivative_is_refused_with_a_way_out():
+    import torch
+
+    inputs = keras.Input((4,))
+    adjoint = ka.adjoint(keras.Model(inputs, keras.ops.roll(inputs, 1, axis=1)))
+    with pytest.raises(ka.KerasAdjointError, match="KERAS_BACKEND=tensorflow.* Received: RuntimeError"):
+        torch.jit.trace(adjoint, torch.ones((2, 4)))

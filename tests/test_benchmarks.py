@@ -1,9 +1,11 @@
 """The programs behind the figures run, and say what they measured."""
 
+import importlib
 import json
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from crashing import Named, crashes_on_sound
@@ -11,7 +13,10 @@ from helpers import BACKEND
 
 sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks are no part of the package
 
+import keras_adjoint as ka
 from benchmarks import calibrate
+from benchmarks.norms import __main__ as norms
+from benchmarks.norms import kernels as norm_kernels
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers.problems import Problem
 from benchmarks.speed import __main__ as speed
@@ -190,3 +195,35 @@ def _doubled(make):
         return forward, lambda y: 2 * adjoint(y), into, back
 
     return doubled
+
+
+def test_norms_are_compared_with_the_true_ones(tmp_path, monkeypatch):
+    assert len(norm_kernels.KERNELS) >= 20 and len({kernel.name for kernel in norm_kernels.KERNELS}) == len(
+        norm_kernels.KERNELS
+    )
+    small = norm_kernels.image("small", (6, 5, 2), 3, 3, **norm_kernels.SAME)
+    monkeypatch.setattr(
+        norms, "KERNELS", (small, *(kernel for kernel in norm_kernels.KERNELS if kernel.name == "dense"))
+    )
+    monkeypatch.setattr(norms, "LARGE", small)
+    monkeypatch.setitem(
+        norms.LIBRARIES, "a missing one", lambda layer, operator: importlib.import_module("no_such_package")
+    )
+    run(monkeypatch, norms.main, "--large", "--out", tmp_path)
+    text = (tmp_path / "norms.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    names, _, of_conv, of_dense = rows[:4]
+    layer = small.build()
+    assert float(of_conv[1]) == pytest.approx(float(np.linalg.norm(ka.operator(layer).to_matrix(), 2)), rel=1e-3)
+    for row in (of_conv, of_dense):
+        ratios = dict(zip(names[2:], row[2:], strict=True))
+        assert 0.998 <= float(ratios["`norm`"]) <= 1 <= float(ratios["`bound`"]) and ratios["a missing one"] == ""
+        assert float(ratios["SciPy"]) == pytest.approx(1, abs=2e-3)
+    kernel = keras.ops.convert_to_numpy(layer.kernel)
+    reshaped = np.linalg.norm(kernel.reshape(-1, 3), 2) / float(of_conv[1])
+    assert float(dict(zip(names, of_conv, strict=True))["Keras"]) == pytest.approx(reshaped, abs=2e-3)
+    assert "a missing one was not installed: No module named 'no_such_package'" in text
+    times = {row[0]: float(row[1]) for row in rows[6:]}
+    assert {"`norm`, tolerance 0.002", "`norm`, tolerance 0.001", "`bound`", "Keras"} <= times.keys() and min(
+        times.values()
+    ) > 0

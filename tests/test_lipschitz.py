@@ -177,3 +177,13 @@ def test_what_has_no_constant_is_refused():
             ka.Lipschitz(layers.Dense(2), constant=constant)
     with pytest.raises(ka.NoRuleError):
         ka.Lipschitz(layers.MaxPooling1D(2))(np.ones((1, 4, 2), "float32"))
+
+
+@pytest.mark.parametrize(
+    "layer", in_turn([layers.AveragePooling1D(2), layers.UpSampling1D(2)], name=lambda one: one.name)
+)
+def test_around_pools_and_upsampling_it_is_compiled(layer):
+    x = keras.Input((6, 2))
+    model = keras.Model(x, ka.Lipschitz(layer, constant=0.5)(x))
+    ones = np.ones((1, 6, 2), "float32")
+    assert np.linalg.norm(model.predict(ones, verbose=0)) == pytest.approx(0.5 * np.linalg.norm(ones), rel=1e-5)

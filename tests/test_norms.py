@@ -302,3 +302,40 @@ def test_an_adjoint_of_a_class_derived_from_ours_has_the_same_bound():
     conv = layer_of("5x4, stride 2")
     derived = type("Derived", (AdjointConv,), {})(conv)
     assert number(ka.operator(derived).bound()) == pytest.approx(number(ka.operator(conv).bound()), rel=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "columns"), in_turn([(5, 5), (20, 30), (64, 64)], always=["torch"]))
+def test_norms_of_low_rank_are_found_from_every_start_and_at_every_scale(rows, columns):
+    """What is left of the vectors behind the last one is rounding, and may not count."""
+    layer = layers.Dense(columns, use_bias=False)
+    layer.build((None, rows))
+    operator = ka.operator(layer)
+    largest = np.sqrt(rows * columns)
+    for scale in (1, 1e-22, 1e20):
+        layer.kernel.assign(np.full((rows, columns), scale, "float32"))
+        for seed in range(12):
+            assert number(operator.norm(seed=seed)) == pytest.approx(scale * largest, rel=1e-5)
+        assert 1 <= number(operator.bound()) / (scale * largest) <= 1.01
+
+
+@pytest.mark.any_backend
+def test_vectors_that_are_computed_twice_give_the_same_norm(monkeypatch):
+    from keras_adjoint.operators import lanczos
+
+    monkeypatch.setattr(lanczos, "MOST_NUMBERS", 0)
+    operator = ka.operator(layer_of("3x3"))
+    largest = np.linalg.norm(operator.to_matrix().astype("float64"), 2)
+    for seed in range(5):
+        assert (1 - 1e-3) * largest <= number(operator.norm(seed=seed)) <= (1 + 1e-6) * largest
+
+
+@pytest.mark.any_backend
+def test_what_is_no_number_has_no_norm():
+    layer = layer_of("dense")
+    operator = ka.operator(layer)
+    layer.kernel.assign(0 * layer.kernel)
+    assert number(operator.norm()) == 0
+    layer.kernel.assign(np.nan * ops.ones_like(layer.kernel))
+    assert np.isnan(number(operator.norm())) and np.isnan(number(operator.bound()))
+    with pytest.raises(ka.KerasAdjointError, match="no singular values"):
+        operator.condition()

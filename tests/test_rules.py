@@ -270,3 +270,23 @@ def test_a_name_is_one_that_keras_takes(name):
     for make in (lambda: ka.adjoint(built(L.Dense(3), 2), name=name), lambda: ka.mirror(dense_model(), name=name)):
         with pytest.raises(ValueError, match="`name` must be a string without a slash. Received: name="):
             make()
+
+
+@pytest.mark.parametrize("result", [None, L.Dense, lambda y: 2 * y], ids=["nothing", "a class", "a function"])
+def test_a_rule_that_returns_no_layer_is_refused_with_what_it_returned(result, without_rule):
+    ka.register_rule(Doubling)(lambda source: result)
+    with pytest.raises(ka.NoRuleError, match="must return the layer .* Received: "):
+        ka.adjoint(built(Doubling(), 3))
+
+
+def test_what_is_no_layer_class_has_no_rule_and_what_is_no_function_is_none():
+    for value in (int, 3):
+        with pytest.raises(ValueError, match="takes a layer class.* Received: layer_class="):
+            ka.register_rule(value)
+
+    class Doubled(L.Layer):
+        pass
+
+    with pytest.raises(ValueError, match="A rule is a function .* Received: 3"):
+        ka.register_rule(Doubled)(3)
+    assert Doubled not in RULES

@@ -102,10 +102,17 @@ def _calls_in(model: keras.Model) -> dict[Any, list[Any]]:
 
 def _refuse(layer: Any, first: Reading, second: Reading) -> None:
     models = [reading.model.name for reading in (first, second)]
+    hint = (
+        ""
+        if getattr(layer, "weights", None)
+        else (
+            "The adjoint of a model's adjoint calls the pooling layers of that model; if the model is linear, call it instead. "
+        )
+    )
     raise TieError(
         f"Keras would save this model, but could not load it: `{layer.name}` is called in `{models[0]}` and in `{models[1]}`, "
         f"and a file counts the calls of a layer within one model. Call the layer in one model, and call that model wherever "
-        f"the layer is needed; or save the weights alone with `model.save_weights`. "
+        f"the layer is needed; or save the weights alone with `model.save_weights`. {hint}"
         f"Received: {layer.name!r} of type {type(layer).__name__} in the models {models[0]!r} and {models[1]!r}"
     )
 

@@ -126,7 +126,8 @@ class PoolingAlongAxes(Pooling, Sized):
         """What is done along each spatial axis, as `(outputs, size)` matrices that y is multiplied by."""
         axes = self._axes(sizes)
         step = self.step(axes)
-        return [ops.convert_to_numpy(step(ops.eye(a.outputs, dtype=self.compute_dtype), 1, a)) for a in axes]
+        with current().eagerly():
+            return [ops.convert_to_numpy(step(ops.eye(a.outputs, dtype=self.compute_dtype), 1, a)) for a in axes]
 
     def compute_output_shape(self, input_shape: Shape, output_size: Any = None) -> Shape:
         sizes = self.resolve(spatial(tuple(input_shape), self.data_format), output_size)

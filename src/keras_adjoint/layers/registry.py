@@ -44,7 +44,7 @@ def register_rule(layer_class: type) -> Callable[[Rule], Rule]:
         The decorator.
 
     Raises:
-        ValueError: If `layer_class` is not a layer class, or already has a rule.
+        ValueError: If `layer_class` is not a layer class, or already has a rule, or what is decorated is no function.
 
     Example:
 
@@ -59,12 +59,19 @@ def register_rule(layer_class: type) -> Callable[[Rule], Rule]:
     >>> type(ka.adjoint(layer)).__name__
     'Negate'
     """
-    if not isinstance(layer_class, type):
-        raise ValueError(f"`register_rule` takes a layer class, not an instance. Received: layer_class={layer_class!r}")
+    if not isinstance(layer_class, type) or not issubclass(layer_class, Layer):
+        raise ValueError(
+            f"`register_rule` takes a layer class, not an instance of one. Received: layer_class={layer_class!r}"
+        )
     if layer_class in RULES:
         raise ValueError(f"`{layer_class.__name__}` already has a rule. Received: layer_class={layer_class!r}")
 
     def register(make: Rule) -> Rule:
+        if not callable(make):
+            raise ValueError(
+                f"A rule is a function of a layer of type `{layer_class.__name__}` that returns the layer computing its "
+                f"adjoint. Received: {make!r}"
+            )
         RULES[layer_class] = make
         REGISTERED_BY_USERS.add(layer_class)
         return make
@@ -139,6 +146,7 @@ def apply_rule(make: Callable[..., Layer], source: Layer, options: dict[str, Any
 
     Raises:
         ValueError: If the rule does not take one of the options.
+        NoRuleError: If it returns no layer.
     """
     accepted, accepts_any = _options(make), _accepts_any(make)
     options = dict(options)
@@ -151,6 +159,11 @@ def apply_rule(make: Callable[..., Layer], source: Layer, options: dict[str, Any
                 f"Received: {option}={value!r}, {describe(source)}"
             )
     result = make(source, **options)
+    if not isinstance(result, Layer):
+        raise NoRuleError(
+            f"The rule for `{type(source).__name__}` must return the layer that computes the adjoint, and returned none; a "
+            f"function becomes one by `keras.layers.Lambda`. Received: {result!r}, {describe(source)}"
+        )
     if name is not None and result is not source:
         result.name = name
     return result

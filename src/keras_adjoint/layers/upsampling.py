@@ -10,6 +10,7 @@ from keras_adjoint.layers.inputs import Expected
 from keras_adjoint.layers.registry import describe, rule
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.backend import current
 
 
 def blocks_of(y: Tensor, axis: int, factor: int) -> Tensor:
@@ -109,7 +110,8 @@ class AdjointUpSampling(Tied):
         """What is done along each spatial axis, as `(size · factor, size)` matrices that y is multiplied by."""
         collect = COLLECT[self.interpolation]
         pairs = zip(sizes, self.factors, strict=True)
-        return [ops.convert_to_numpy(collect(ops.eye(s * f, dtype=self.compute_dtype), 1, f)) for s, f in pairs]
+        with current().eagerly():
+            return [ops.convert_to_numpy(collect(ops.eye(s * f, dtype=self.compute_dtype), 1, f)) for s, f in pairs]
 
     @property
     def expected(self) -> Expected:

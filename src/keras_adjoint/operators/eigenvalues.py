@@ -47,11 +47,12 @@ def powered(
 
 
 _SMALLEST = 1e-30  # added to squares, so that zeros have a derivative
+_LARGEST = 1e36  # whose reciprocal is not taken for zero
 
 
 def scaled(kernel: Tensor) -> tuple[Tensor, Tensor]:
     """(the kernel over the largest of its absolute values, that value): what is squared may not overflow, nor vanish."""
-    scale = ops.maximum(ops.stop_gradient(ops.max(ops.abs(kernel))), _SMALLEST)
+    scale = ops.clip(ops.stop_gradient(ops.max(ops.abs(kernel))), _SMALLEST, _LARGEST)
     return kernel / scale, scale
 
 

@@ -18,6 +18,7 @@ from keras_adjoint.operators.scipy_bridge import singular_values, to_scipy
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Shape, Tensor
 
+FLOATS = ("float16", "bfloat16", "float32", "float64")
 MOST_NUMBERS = 2**27  # of a matrix: half a gigabyte in float32
 ABOVE = 1 + 1e-6  # what rounding may have taken off a bound that was computed in a few steps
 
@@ -59,6 +60,8 @@ class Operator(LinearMap):
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: Any) -> "Operator":
+        if isinstance(divisor, (int, float, np.generic, np.ndarray)) and not np.all(divisor):
+            raise ValueError(f"An operator is divided by a number that is not zero. Received: {self!r} / {divisor!r}")
         return self * (1 / divisor)
 
     def __neg__(self) -> "Operator":
@@ -100,9 +103,9 @@ class Operator(LinearMap):
         >>> round(float((3 * ka.identity((2,))).norm()), 4)
         3.0
         """
-        if not isinstance(tolerance, (int, float)) or not 1e-6 < tolerance < 1:
+        if not isinstance(tolerance, (int, float, np.floating)) or not 1e-6 < tolerance < 1:
             raise ValueError(f"`tolerance` is a relative error between 1e-6 and 1. Received: tolerance={tolerance!r}")
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
             raise ValueError(f"`seed` is an integer that is not negative. Received: seed={seed!r}")
         return norm_of(self.widened(), float(tolerance), seed)
 
@@ -194,8 +197,8 @@ class Operator(LinearMap):
 
         Example:
 
-        >>> linear = ka.identity((2, 3)).to_pylops()  # doctest: +SKIP
-        >>> (linear @ np.ones((2, 3))).shape, linear.shape  # doctest: +SKIP
+        >>> linear = ka.identity((2, 3)).to_pylops()
+        >>> (linear @ np.ones((2, 3))).shape, linear.shape
         ((2, 3), (6, 6))
         """
         return to_pylops(self)
@@ -334,7 +337,7 @@ class Sum(Operator):
             SizeError: If they are not between the same spaces.
         """
         check_dtypes(a, b)
-        if (a.in_space.shapes, a.out_space.shapes) != (b.in_space.shapes, b.out_space.shapes):
+        if (a.in_shape, a.out_shape) != (b.in_shape, b.out_shape):
             raise SizeError(f"The terms of a sum take and give the same shapes. Received: {a!r} and {b!r}")
         return cls([term for each in (a, b) for term in (each.terms if isinstance(each, Sum) else (each,))])
 
@@ -447,6 +450,7 @@ def identity(shape: Shape, *, dtype: str = "float32") -> Operator:
 
     Raises:
         SizeError: If a size is not a positive integer.
+        ValueError: If the dtype is not one of real floating-point numbers.
 
     Example:
 
@@ -454,7 +458,9 @@ def identity(shape: Shape, *, dtype: str = "float32") -> Operator:
     [2.0, 2.0, 2.0]
     """
     space = Space.of(shape)
-    return Identity(space, space, dtype)
+    if keras.backend.standardize_dtype(dtype) not in FLOATS:
+        raise ValueError(f"Operators compute in {', '.join(FLOATS)}. Received: dtype={dtype!r}")
+    return Identity(space, space, keras.backend.standardize_dtype(dtype))
 
 
 def all_in_precision(operators: Iterable[Operator]) -> list[Operator] | None:

@@ -71,6 +71,11 @@ def singular_values(operator: LinearMap, count: int, which: str, vectors: bool) 
 
 def _decomposed(operator: LinearMap) -> tuple[Array, Array, Array]:
     matrix = matrix_of(operator, math.prod(operator.shape)).astype("float64")
+    if not np.isfinite(matrix).all():
+        raise KerasAdjointError(
+            f"An operator with NaN or infinity has no singular values. Look at the weights of the layers it is made of. "
+            f"Received: {operator!r}"
+        )
     u, s, v = np.linalg.svd(matrix, full_matrices=False)
     return u, s, v
 

@@ -118,15 +118,16 @@ def grids_of(convolution: Convolution, channels: int = 1, filters: int = 1) -> t
     """
     rows = min(filters, channels * math.prod(axis.stride for axis in convolution.axes))
     forward = channels * filters * math.prod(axis.outputs * axis.taps for axis in convolution.axes)
+    budget = max(MULTIPLY_ADDS, 2 * forward) / (3 * SQUARINGS * rows**3)  # in blocks
     for density in POINTS_PER_DEGREE:
         plain = [frequencies_of(axis, density) for axis in convolution.axes]
-        blocks = math.prod(len(axis.values) for axis in plain) / 2  # half of them are conjugates
-        if blocks <= MOST_BLOCKS and 3 * SQUARINGS * blocks * rows**3 <= max(MULTIPLY_ADDS, 2 * forward):
+        count = math.prod(len(axis.values) for axis in plain)
+        if count / 2 <= min(MOST_BLOCKS, budget):  # half of them are conjugates
             break
-    count = math.prod(len(axis.values) for axis in plain)
-    shifts = product(*((False, True) if len(axis.values) > 1 else (False,) for axis in plain))
+    shifts = list(product(*((False, True) if len(axis.values) > 1 else (False,) for axis in plain)))
     is_exact = not any(axis.is_coarse for axis in plain)
-    every = list(shifts) if is_exact and count * 2 ** len(plain) <= MOST_SHIFTED else [(False,) * len(plain)]
+    is_cheap = count * len(shifts) <= min(MOST_SHIFTED, 2 * budget)
+    every = shifts if is_exact and is_cheap else [(False,) * len(plain)]
     pairs = [list(zip(convolution.axes, shifted, strict=True)) for shifted in every]
     return tuple(_grid(tuple(frequencies_of(axis, density, shifted=by) for axis, by in pair)) for pair in pairs)
 

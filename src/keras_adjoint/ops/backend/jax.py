@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import jax
@@ -67,6 +68,10 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def wait(tensor: Tensor) -> None:
     jax.block_until_ready(tensor)
+
+
+def eagerly() -> AbstractContextManager[Any]:
+    return jax.ensure_compile_time_eval()
 
 
 def is_concrete(tensors: Sequence[Tensor]) -> bool:

@@ -1,6 +1,7 @@
 """What differs between backends, as a protocol that each backend's module implements."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
 from keras_adjoint.ops import Size, Tensor
@@ -105,6 +106,9 @@ class Backend(Protocol):
 
     def wait(self, tensor: Tensor) -> None:
         """Return when the tensor has been computed."""
+
+    def eagerly(self) -> AbstractContextManager[Any]:
+        """Within this, operations are computed at once, also where a compiler traces what is around it."""
 
     def is_concrete(self, tensors: Sequence[Tensor]) -> bool:
         """Whether tensors hold numbers now, rather than being traced, compiled or transformed."""

@@ -1,6 +1,7 @@
 """TensorFlow."""
 
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
 from functools import cache, lru_cache
 from typing import Any, Literal
 
@@ -85,6 +86,10 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def wait(tensor: Tensor) -> None:
     if _gpus():  # on the CPU a call returns when it is done
         tf.reshape(tensor, (-1,))[:1].numpy()
+
+
+def eagerly() -> AbstractContextManager[Any]:
+    return tf.init_scope()
 
 
 def is_concrete(tensors: Sequence[Tensor]) -> bool:

@@ -1,11 +1,13 @@
 """PyTorch."""
 
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import keras
 import torch
 
+from keras_adjoint.errors import KerasAdjointError
 from keras_adjoint.ops import Size, Tensor
 from keras_adjoint.ops.backend import BFLOAT16, TF32, map_unrolled, sum_unrolled, torch_conv
 from keras_adjoint.ops.backend.protocol import Adjoint, Form
@@ -75,6 +77,10 @@ def wait(tensor: Tensor) -> None:
         torch.cuda.synchronize()
 
 
+def eagerly() -> AbstractContextManager[Any]:
+    return nullcontext()
+
+
 def is_concrete(tensors: Sequence[Tensor]) -> bool:
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
@@ -103,9 +109,19 @@ def differentiable(form: Form) -> Adjoint:
 
 
 def vjp(function: Callable[[Any], Any], x: Any, y: Any) -> Any:
-    with twice_differentiable():
-        _, transposed = torch.func.vjp(function, x)
-    (found,) = transposed(y)
+    is_tracing = torch.jit.is_tracing()  # an error ends the trace
+    try:
+        with twice_differentiable():
+            _, transposed = torch.func.vjp(function, x)
+        (found,) = transposed(y)
+    except RuntimeError as error:
+        if not is_tracing:
+            raise
+        raise KerasAdjointError(
+            "`torch.jit.trace`, by which Keras writes ONNX and OpenVINO files on PyTorch, cannot record derivatives, and this "
+            "adjoint is computed as one. Save the model as a `.keras` file, load it where Keras runs on TensorFlow, with the "
+            f"environment variable KERAS_BACKEND=tensorflow, and export it there. Received: {type(error).__name__}: {error}"
+        ) from error
     return found
 
 
