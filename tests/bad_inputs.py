@@ -180,6 +180,8 @@ OPTIONS = [
     ("inspect model.keras --limit layers=1", "it has 2 layers, and the limit is 1"),
     ("inspect model.keras --limit memory=10kB", "raise the limit: --limit memory="),
     ("inspect model.keras --timeout 0", "--timeout"),
+    ("inspect model.keras --timeout nan", "--timeout"),
+    ("inspect model.keras --limit calls=0", "The limit calls is a number, and at least 1"),
     ("check model.keras --surprise", "--surprise"),
     ("surprise model.keras", "surprise"),
     ("spectrum", "MODEL.keras"),
@@ -271,6 +273,7 @@ def huge_dataset(opened, group):
 
 
 HEAVY_SCRIPTS = {  # that are read in no time, and are no errors
+    "a number without end": f"c = keras.layers.Conv2DTranspose(4, 3, strides=0x{'f' * 6000})",
     "a kernel of 10⁹ taps": "c = keras.layers.Conv2DTranspose(4, kernel_size=1000000000, strides=3)",
     "a stride of 10⁹": "c = keras.layers.Conv2DTranspose(4, 3, strides=1000000007, dilation_rate=1000000000)",
     "a text of 10⁹ letters": "x = 'a' * 10**9",
@@ -306,7 +309,7 @@ def heavy(folder):
     yield ("inspect", "pipe.keras"), "is a named pipe"
     yield ("kernel", "pipe.npy", "-o", "out.npy"), "is a named pipe"
     yield ("doctor", "pipe.py"), "is a named pipe"
-    yield ("deconv", "model.keras", "pipe.png", "--layer", "conv", "-o", "out.png"), "not a picture"
+    yield ("deconv", "model.keras", "pipe.png", "--layer", "conv", "-o", "out.png"), "is a named pipe, not a picture"
     yield ("inspect", "/dev/zero"), "is a device"
     yield ("inspect", "/dev/null"), "is a device"
     yield ("deconv", "model.keras", "/dev/zero", "--layer", "conv", "-o", "out.png"), "not a picture"

@@ -226,6 +226,15 @@ ONE_LAYER = {
 }
 
 
+DENSE = ONE_LAYER | {"class_name": "Dense", "config": {"units": 3, "name": "dense"}}
+SEQUENTIAL = {
+    "module": "keras",
+    "class_name": "Sequential",
+    "config": {"name": "none", "layers": []},
+    "registered_name": None,
+}
+
+
 def many_layers(config):
     config["config"]["layers"] += [ONE_LAYER | {"name": str(number)} for number in range(20_000)]
 
@@ -359,6 +368,9 @@ def models():
     yield "a pickle", with_layer("It has a TorchModuleWrapper", "TorchModuleWrapper", {"module": "gASV"})
     yield "another file", with_layer("would read another file", "StringLookup", {"vocabulary": "/etc/passwd"})
     yield "no list of layers", with_config("cannot be loaded", lambda config: config["config"].update(layers=3))
+    yield "a layer alone", with_config("holds a Dense and no model", lambda config: DENSE)
+    yield "an empty model", with_config("a model without layers", lambda config: config | SEQUENTIAL)
+    yield "a name that leads out", with_member("assets/../../outside", b"evil", "a member whose name leads out of it")
     yield "no layers", with_config("cannot be loaded", lambda config: config["config"].update(layers=[]))
     yield "layers that are none", with_config("cannot be loaded", lambda config: config["config"].update(layers=[1, 2]))
     yield (
@@ -457,6 +469,8 @@ def models():
     for length in (8, 100, 3000, len(old) - 100):
         yield f"the first {length} bytes of HDF5", Bad("model.h5", old[:length], "cannot be loaded")
     yield "HDF5 without a configuration", hdf5("it has weights and no model", config_attribute(None))
+    words = "its configuration describes no model"
+    yield "a number as the model of HDF5", hdf5(words, config_attribute(5.0))
     for value in ("", "{", "[]", "null", "words", '{"class_name": "Nothing", "config": {}}'):
         yield f"{value} as the configuration of HDF5", hdf5("cannot be loaded", config_attribute(value))
     yield "a number as the configuration of HDF5", hdf5("cannot be loaded", config_attribute(3))

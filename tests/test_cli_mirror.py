@@ -195,6 +195,8 @@ def test_an_interruption_leaves_one_line_and_no_file(file, monkeypatch):
     out = file.with_name("out.keras")
     out.write_text("precious")
     complains(run("mirror", file, "-o", out, "--force"), "interrupted", status=130)
+    shown = run("mirror", file, "-o", out, "--force", "--debug")
+    assert shown.exit_code == 130 and "Traceback" in shown.stderr and "interrupted; no file" in shown.stderr
     assert out.read_text() == "precious"
     assert sorted(path.name for path in file.parent.iterdir()) == ["encoder.keras", "out.keras"]
 

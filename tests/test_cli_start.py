@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from command_line import SOONEST, run_in_new_process
+from command_line import SOONEST, run, run_in_new_process
 from PIL import Image
 
 pytestmark = pytest.mark.any_backend
@@ -204,7 +204,14 @@ def test_a_reader_that_stops_is_no_failure(tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
-def test_a_full_disk_is_one_line():
-    result = piped("> /dev/full", "--help")
+@pytest.mark.parametrize("command", ["--help", "doctor"])
+def test_a_full_disk_is_one_line(command, tmp_path):
+    (tmp_path / "script.py").touch()
+    result = piped("> /dev/full", command, *([tmp_path] if command == "doctor" else []))
     assert result.returncode == 2
     assert result.stderr == "keras-adjoint: standard output cannot be written to: No space left on device.\n"
+
+
+def test_a_time_limit_of_centuries_is_none(tmp_path):
+    (tmp_path / "script.py").touch()
+    assert run("doctor", tmp_path, "--timeout", "1e20").exit_code == 0

@@ -1,6 +1,7 @@
 """The doctor on several files and folders: what it examines, its exit status, silenced lines, and formats of others."""
 
 import json
+import os
 import re
 
 import keras
@@ -55,6 +56,26 @@ def test_every_model_and_script_of_a_folder_is_examined_once(tmp_path, monkeypat
 
 def test_a_folder_without_any(tmp_path):
     complains(run("doctor", tmp_path), "is a folder with neither a model nor a script")
+
+
+def test_a_link_to_itself_and_a_name_that_is_not_utf8_keep_no_other_file_from_being_examined(tmp_path, monkeypatch):
+    write(tmp_path, a=NOTE)
+    (tmp_path / "loop.py").symlink_to("loop.py")
+    with open(os.fsencode(tmp_path) + b"/\xff.py", "w") as opened:
+        opened.write(HEAD + NOTE)
+    monkeypatch.chdir(tmp_path)
+    result = run("doctor", ".", "--format", "sarif")
+    assert result.exit_code == 2 and "loop.py cannot be opened" in result.stderr
+    found = json.loads(result.stdout)["runs"][0]["results"]
+    places = [one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for one in found]
+    assert sorted(places) == ["%FF.py", "a.py"]
+
+
+def test_a_comment_that_names_no_rule_is_pointed_out(tmp_path):
+    write(tmp_path, a=f"{NOTE}  # keras-adjoint: ignore[checkerboards]")
+    result = run("doctor", tmp_path)
+    assert "a.py:2: No rule is called checkerboards, but checkerboard." in result.stderr
+    assert result.exit_code == 0
 
 
 # --- exit status

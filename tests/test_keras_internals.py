@@ -29,8 +29,10 @@ from keras_adjoint.keras_internals import (
     computing_in,
     existing,
     layers_inside,
+    legacy_layer,
     mask_of,
     masked,
+    named_object,
     nn_operations,
     nodes_of,
     numpy_operations,
@@ -41,6 +43,7 @@ from keras_adjoint.keras_internals import (
     stored_kernel,
     stored_variable,
     watched_building,
+    without_compiling,
 )
 
 SOURCES = Path(keras_adjoint.__file__).parent.parent
@@ -463,3 +466,24 @@ def test_an_object_computes_in_another_dtype_from_the_same_variables_and_leaves_
     model = keras.Sequential([keras.Input((2, 3)), layer])
     assert computing_in(model, "float32")(x).dtype == found.dtype and len(calls_of(layer)) == calls + 1
     assert computing_in(L.Dense(2, dtype=keras.dtype_policies.DTypePolicyMap()), "float32") is None
+
+
+# --- names in files
+
+
+def test_names_in_files_are_looked_up_in_modules_that_are_imported():
+    assert named_object("keras.layers", "Dense") is legacy_layer("Dense") is L.Dense
+    assert named_object("keras.ops", "tanh") is ops.tanh
+    for module, name in (("keras.layers", "Nothing"), ("keras.nothing", "Dense")):
+        assert named_object(module, name) is None
+    assert legacy_layer("Nothing") is None
+
+
+def test_models_inside_of_models_are_not_compiled_where_that_is_not_wanted(tmp_path):
+    inner = keras.Sequential([keras.Input((3,)), L.Dense(2)])
+    inner.compile("adam", loss="mse")
+    keras.Sequential([keras.Input((3,)), inner]).save(tmp_path / "model.keras")
+    with without_compiling():
+        loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    assert getattr(loaded.layers[0], "optimizer", None) is None
+    assert keras.saving.load_model(tmp_path / "model.keras", compile=False).layers[0].optimizer is not None

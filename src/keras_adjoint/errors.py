@@ -1,5 +1,6 @@
 """Every exception that the library raises on purpose, under one base class."""
 
+import re
 from typing import TYPE_CHECKING
 
 
@@ -21,3 +22,9 @@ class TieError(KerasAdjointError, ValueError):
 
 class SizeError(KerasAdjointError, ValueError):
     """The size of the adjoint's output is ambiguous, or impossible for the given source."""
+
+
+def in_short(error: BaseException) -> str:
+    """The line of an error that says what went wrong, without Keras' frame around it and without colours."""
+    lines = [re.sub(r"\x1b\[[\d;]*m", "", line).strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line and not line.startswith("Exception encountered")), type(error).__name__)

@@ -3,6 +3,7 @@
 import difflib
 import os
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -29,14 +30,18 @@ class Failed(Unusable):
     """What a command made does not pass its own test."""
 
 
+class OutputLost(Exception):
+    """Standard output cannot be written to, which is said once, at the end of the process."""
+
+
 def message_of(error: Exception) -> str:
     """What a user reads of an exception: the text of ours, and of others their type as well."""
-    from keras_adjoint.errors import KerasAdjointError
+    from keras_adjoint.errors import KerasAdjointError, in_short
 
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fspath(error.filename)}: {error.strerror}."
     speaks_for_itself = isinstance(error, (Unusable, KerasAdjointError, OSError))
-    return str(error) if speaks_for_itself else f"{type(error).__name__}: {error}"
+    return str(error) if speaks_for_itself else f"{type(error).__name__}: {in_short(error)}"
 
 
 @contextmanager
@@ -51,6 +56,11 @@ def unusable(*errors: type[Exception]) -> Iterator[None]:
 def print_error(text: str) -> None:
     """One line on standard error."""
     print(printable("keras-adjoint: " + sentence(text)), file=sys.stderr)
+
+
+def print_traceback(error: BaseException) -> None:
+    """Where an exception comes from, on standard error, without control characters."""
+    print(printable("".join(traceback.format_exception(error))), file=sys.stderr, end="")
 
 
 def sentence(text: str) -> str:

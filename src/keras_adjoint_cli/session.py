@@ -10,7 +10,17 @@ from types import FrameType
 
 import typer
 
-from keras_adjoint_cli.errors import FAILED, TIMED_OUT, UNUSABLE, Failed, Unusable, message_of, print_error
+from keras_adjoint_cli.errors import (
+    FAILED,
+    TIMED_OUT,
+    UNUSABLE,
+    Failed,
+    OutputLost,
+    Unusable,
+    message_of,
+    print_error,
+    print_traceback,
+)
 from keras_adjoint_cli.interruption import INTERRUPTED, interruptible, not_interruptible
 from keras_adjoint_cli.printable import printable_output
 from keras_adjoint_cli.progress import clear_line, progress, write_raw
@@ -38,12 +48,14 @@ def session(*, debug: bool = False, timeout: float | None = None) -> Iterator[No
         raise
     except KeyboardInterrupt as error:
         if debug:
-            raise
+            print_traceback(error)
         print_error("interrupted; no file is left half-written")
         raise typer.Exit(INTERRUPTED) from error
     except TimedOut as error:
         print_error(out_of_time(timeout))
         raise typer.Exit(TIMED_OUT) from error
+    except OutputLost as error:
+        raise typer.Exit(UNUSABLE) from error
     except Exception as error:
         if debug:
             raise
@@ -102,7 +114,7 @@ def out_of_time(timeout: float | None) -> str:
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
     """Raise `TimedOut` in what runs inside after some seconds; end the process if that does not help."""
-    if seconds is None:
+    if seconds is None or seconds > threading.TIMEOUT_MAX:  # centuries
         yield
         return
     main, ended, alarm = threading.main_thread(), threading.Event(), getattr(signal, "SIGALRM", None)

@@ -5,17 +5,26 @@ import os
 import sys
 from typing import Any
 
-from keras_adjoint_cli.errors import UNUSABLE, print_error
+from keras_adjoint_cli.errors import UNUSABLE, OutputLost, print_error
 
 
 class Pipe(io.FileIO):
-    """A file descriptor to write to; what is written after its reader has stopped is lost without an error."""
+    """A file descriptor to write to; what is written after its reader has stopped is lost without an error.
+
+    Attributes:
+        lost: Why something could not be written, or "".
+    """
+
+    lost = ""
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
             return memoryview(data).nbytes
+        except OSError as error:
+            Pipe.lost = str(error.strerror)
+            raise OutputLost(Pipe.lost) from error
 
 
 def tolerate_readers_that_stop() -> None:
@@ -29,11 +38,14 @@ def tolerate_readers_that_stop() -> None:
 
 
 def flush_output() -> None:
-    """Write what is left to write, or say in one line why that cannot be."""
+    """Write what is left to write, or say in one line why that, or what came before, could not be written."""
+    lost = Pipe.lost
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
-    except OSError as error:
+    except (OSError, OutputLost) as error:
+        lost = Pipe.lost or str(error)
+    if lost:
         sys.stdout = None  # or Python would try once more, and show a traceback
-        print_error(f"standard output cannot be written to: {error.strerror}")
+        print_error(f"standard output cannot be written to: {lost}")
         sys.exit(UNUSABLE)

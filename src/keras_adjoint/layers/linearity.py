@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from keras_adjoint.errors import in_short
 from keras_adjoint.layers.call_pattern import flat
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.backend import current
@@ -116,7 +117,7 @@ class Prober:
                 f"it takes {' or '.join(map(str, fixed))} samples and no other number of them, as something that it computes "
                 f"with has so many. Give that one sample, as in `constant[:1]`"
             )
-        return f"called on {count} samples of random numbers it fails with {type(error).__name__}: {error}"
+        return f"called on {count} samples of random numbers it fails with {type(error).__name__}: {in_short(error)}"
 
     def transposed(self, xs: list[Array], ys: list[Array]) -> list[Array]:
         """The transpose of the function's derivative at `xs`, of `ys`."""
@@ -129,7 +130,7 @@ class Prober:
             return [self._numbers(x) for x in current().vjp(function, tensors, cotangents)]
         except Exception as error:
             raise NotTested(
-                f"the backend cannot differentiate it, and fails with {type(error).__name__}: {error}"
+                f"the backend cannot differentiate it, and fails with {type(error).__name__}: {in_short(error)}"
             ) from error
 
 

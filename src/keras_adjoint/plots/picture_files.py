@@ -19,7 +19,8 @@ def open_picture(file: Path) -> Image.Image:
     if not file.exists():
         raise ValueError(f"There is no file {file}.")
     if not file.is_file():
-        raise ValueError(f"{file} is {'a folder' if file.is_dir() else 'a device'}, not a picture.")
+        kind = "a folder" if file.is_dir() else "a named pipe" if file.is_fifo() else "a device"
+        raise ValueError(f"{file} is {kind}, not a picture.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)  # of what Pillow finds too large

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_adjoint.errors import NoRuleError, TieError
+from keras_adjoint.errors import NoRuleError, TieError, in_short
 from keras_adjoint.layers.adjoint import has_activation, linear_adjoint, probe_shape
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule
 from keras_adjoint.layers.tied import Tied, call_at_inference, stand_in
@@ -85,7 +85,7 @@ def check_layer(name: str, layer: keras.layers.Layer, trials: int = 3) -> LayerC
         return replace(found, verdict=NO_RULE, reason=str(error))
     except Exception as error:
         own = runs(layer)
-        reason = f"{'' if own else 'the layer itself does not run here: '}{type(error).__name__}: {error}"
+        reason = f"{'' if own else 'the layer itself does not run here: '}{type(error).__name__}: {in_short(error)}"
         return replace(found, verdict=FAILED if own else NOT_RUN, reason=reason)
     verdict, reason = OK if report else FAILED, report.diagnosis
     if not report and quantisation(layer):

@@ -1,6 +1,7 @@
 """`keras-adjoint deconv`: a layer's strongest features in a photograph, and what they look like in pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import keras
 import numpy as np
 
 import keras_adjoint as ka
+from keras_adjoint.errors import KerasAdjointError, in_short
 from keras_adjoint.models.code import gives_back_its_shape, narrowest_cut
 from keras_adjoint.models.deconvnet import DECONVNET, channel_axis_of, data_format_of, graph_up_to
 from keras_adjoint.models.graph import Graph, trace
@@ -71,15 +73,31 @@ def project(
         picture = photographs.read(file, image.shape, data_format, size)
     low, high = limits or photographs.usual_range(graph)
     x = photographs.as_input(picture, low, high, data_format)
-    values = np.moveaxis(keras.ops.convert_to_numpy(keras.Model(image, features)(x)), channel_axis_of(graph), -1)[0]
+    with computing(layer):
+        values = keras.ops.convert_to_numpy(keras.Model(image, features)(x))
+    values = np.moveaxis(values, channel_axis_of(graph), -1)[0]
     strongest = strongest or min(USUAL, values.shape[-1] if channel is None else values[..., 0].size)
     policies = choices_from(read_settings(texts, [call.operation for call in graph.calls]), DECONVNET)
     with unusable(ValueError):
         projector = ka.deconvnet(model, layer, strongest=strongest, channel=channel, **policies)
-    projections = channels_last(projector(x)[0], data_format)
+    with computing(layer):
+        projections = channels_last(projector(x)[0], data_format)
     units = strongest_units(values, channel)[:strongest]
     features_seen = [feature(values, *pair) for pair in zip(units, projections, strict=True)]
     return Seen(picture, (low, high), layer, features_seen, hint_about(model, graph, layer))
+
+
+@contextmanager
+def computing(layer: str) -> Iterator[None]:
+    """Inside, name the layer whose features are computed in what Keras or the backend raises."""
+    try:
+        yield
+    except KerasAdjointError:
+        raise
+    except Exception as error:
+        raise Unusable(
+            f"The features of {layer} cannot be computed: {type(error).__name__}: {in_short(error)}"
+        ) from error
 
 
 def hint_about(model: keras.Model, graph: Graph, layer: str) -> str:

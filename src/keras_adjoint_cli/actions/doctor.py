@@ -41,9 +41,14 @@ def examine_all(
             except Exception as error:
                 if debug:
                     raise
-                results.append(Examined(file, problem=message_of(error)))
+                results.append(Examined(file, problem=about(file, message_of(error))))
             advance()
     return results
+
+
+def about(file: Path, message: str) -> str:
+    """A message that names the file, also where it comes from elsewhere."""
+    return message if str(file) in message else f"{file}: {message}"
 
 
 def examine(
@@ -53,7 +58,7 @@ def examine(
     target = target_for(file, output, force) if fix else None
     opened = open_file(file, modules, limits)
     outcome = None if target is None else opened.repair(target)
-    return Examined(file, opened.kind, opened.findings, opened.silenced, outcome)
+    return Examined(file, opened.kind, opened.findings, opened.silenced, outcome, remarks=opened.remarks)
 
 
 def exit_status(results: Sequence[Examined], *, strict: bool, exit_zero: bool) -> int:
@@ -68,13 +73,13 @@ def exit_status(results: Sequence[Examined], *, strict: bool, exit_zero: bool) -
 
 def files_in(paths: Sequence[Path]) -> list[Path]:
     """The files that were named, and the models and scripts in the folders that were, each once."""
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     for path in paths:
         inside = sorted(models_and_scripts(path)) if path.is_dir() else [path]
         if not inside:
             raise Unusable(f"{path} is a folder with neither a model nor a script in it.")
         for file in inside:
-            found.setdefault(file.resolve(), file)
+            found.setdefault(os.path.realpath(file), file)  # which leaves a link to itself as it is
     return list(found.values())
 
 
@@ -104,7 +109,7 @@ def open_file(file: Path, modules: list[str] | None, limits: Limits) -> "ModelFi
 
 def kind_of(file: Path) -> str:
     """`MODEL` or `SCRIPT`, by the ending of a file that exists."""
-    if not file.exists():
+    if not file.exists() and not file.is_symlink():
         raise Unusable(f"There is no file {file}.")
     if file.suffix not in KINDS:
         raise Unusable(f"{file} ends in none of {', '.join(KINDS)}, so it is neither a model nor a script.")

@@ -39,6 +39,7 @@ class Examined:
         silenced: What was found, and is silenced by comments.
         outcome: What `--fix` did; `None` without it.
         problem: Why it could not be examined, or "".
+        remarks: What else is to be said, such as that a comment names a rule that there is none of.
     """
 
     file: Path
@@ -47,6 +48,7 @@ class Examined:
     silenced: list[Finding[Any]] = field(default_factory=list)
     outcome: Outcome | None = None
     problem: str = ""
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def left(self) -> list[Finding[Any]]:

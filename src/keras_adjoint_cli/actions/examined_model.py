@@ -25,6 +25,7 @@ class ModelFile:
     def __init__(self, file: Path, modules: list[str] | None, limits: Limits) -> None:
         self.model = load(file, modules, limits)
         self.silenced: list[Finding[Any]] = []  # a model has no comments
+        self.remarks: list[str] = []
         self.findings = examine_model(self.model, origin_of(file))
 
     def repair(self, target: Path) -> Outcome:

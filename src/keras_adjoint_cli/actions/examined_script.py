@@ -5,11 +5,12 @@ from typing import Any
 
 from libcst import ParserSyntaxError
 
-from keras_adjoint.doctor.finding import Finding
-from keras_adjoint.doctor.rules import examine_script
+from keras_adjoint.doctor.finding import Finding, identifier
+from keras_adjoint.doctor.rules import RULES, examine_script
 from keras_adjoint.doctor.scripts.repair import repair_script
+from keras_adjoint.doctor.scripts.silence import unknown_rules
 from keras_adjoint_cli.actions.examined import Outcome
-from keras_adjoint_cli.errors import Unusable
+from keras_adjoint_cli.errors import Unusable, nearest
 from keras_adjoint_cli.files.destination import written
 from keras_adjoint_cli.files.limits import Limits
 from keras_adjoint_cli.files.scripts import read_script, write_script
@@ -25,6 +26,11 @@ class ScriptFile:
             raise Unusable("--import is for models: scripts are read and not run.")
         self.file = file
         self.text = read_script(file, limits)
+        names = [identifier(rule.name) for rule in RULES]
+        self.remarks = [
+            f"{file}:{line}: No rule is called {name}, but {nearest(name, names)}. The comment silences nothing by it."
+            for line, name in unknown_rules(self.text, names)
+        ]
         self.silenced: list[Finding[Any]] = []
         try:
             self.findings = examine_script(self.text, str(file), self.silenced)

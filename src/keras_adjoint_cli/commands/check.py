@@ -26,18 +26,19 @@ def check(
     """
     with session(debug=debug, timeout=timeout):
         from keras_adjoint_cli.files.inputs import check_files
+        from keras_adjoint_cli.files.limits import read_limits
 
         check_files(file)
+        allowed = read_limits(limit)
         start_keras()
         from keras_adjoint.models.graph import layers_of
         from keras_adjoint.testing.model import check_layers
         from keras_adjoint_cli.console import print_json
-        from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.check import as_data, passes, show
         from keras_adjoint_cli.progress import progress
 
-        model = load(file, modules, read_limits(limit))
+        model = load(file, modules, allowed)
         with progress("Testing adjoints", len(list(layers_of(model)))) as advance:
             findings = check_layers(model, advance)
         if as_json:

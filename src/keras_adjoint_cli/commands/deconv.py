@@ -117,21 +117,22 @@ def deconv(
         for module in ("matplotlib", "PIL"):
             if importlib.util.find_spec(module) is None:
                 raise Unusable('Pictures need matplotlib: pip install "keras-adjoint[plot]"')
-        from keras_adjoint_cli.files.inputs import check_files
+        from keras_adjoint_cli.files.inputs import about, check_files
+        from keras_adjoint_cli.files.limits import read_limits
 
         check_files(file, output, FORMATS, force=force, pictures=[photograph])
+        allowed = read_limits(limit)
         start_keras()
         from keras_adjoint.plots.figures import own_settings
         from keras_adjoint_cli.actions.deconv import project
         from keras_adjoint_cli.console import print_json
         from keras_adjoint_cli.files.destination import written
-        from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.deconv import as_data, draw, show
         from keras_adjoint_cli.progress import progress
 
-        model = load(file, modules, read_limits(limit), runs=True)
-        with progress("Projecting features"):
+        model = load(file, modules, allowed, runs=True)
+        with progress("Projecting features"), about(file):
             seen = project(
                 model,
                 photograph,

@@ -97,10 +97,10 @@ def doctor(
             raise Unusable(f"--json is --format json. Received: --json --format {form}")
         if (output or force) and not fix:
             raise Unusable("-o and --force are for the repaired copy that --fix writes.")
-        found = files_in(files)
+        limits, found = read_limits(limit), files_in(files)
         if output and len(found) != 1:
             raise Unusable(f"-o is for the repaired copy of a single file, and there are {len(found)}. Leave it out.")
-        results = examine_all(found, modules, read_limits(limit), fix=fix, output=output, force=force, debug=debug)
+        results = examine_all(found, modules, limits, fix=fix, output=output, force=force, debug=debug)
         report_problems(results)
         if as_json or form == Format.JSON:
             if len(results) > 1 or not results[0].problem:

@@ -34,8 +34,10 @@ def inspect(
     """
     with session(debug=debug, timeout=timeout):
         from keras_adjoint_cli.files.inputs import check_files
+        from keras_adjoint_cli.files.limits import read_limits
 
         check_files(file)
+        allowed = read_limits(limit)
         start_keras()
         from keras_adjoint.errors import NoRuleError
         from keras_adjoint.models.decisions import decide
@@ -43,12 +45,11 @@ def inspect(
         from keras_adjoint.models.graph import trace
         from keras_adjoint_cli.actions.encoder import advice, encoder_of
         from keras_adjoint_cli.console import print_json
-        from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.inspect import as_data, can_be_mirrored, show
         from keras_adjoint_cli.progress import progress
 
-        model, decisions, problem = encoder_of(load(file, modules, read_limits(limit)), code), None, ""
+        model, decisions, problem = encoder_of(load(file, modules, allowed), code), None, ""
         hint, cut = "", None
         try:
             graph = trace(model)

@@ -84,17 +84,18 @@ def mirror(
     """
     with session(debug=debug, timeout=timeout):
         from keras_adjoint_cli.files.inputs import check_files
+        from keras_adjoint_cli.files.limits import read_limits
 
         check_files(file, output, [".keras"], force=force)
+        allowed = read_limits(limit)
         start_keras()
         from keras_adjoint_cli.actions.encoder import encoder_of
         from keras_adjoint_cli.actions.mirror import make, write
         from keras_adjoint_cli.console import print_json
-        from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.mirror import as_data, show
 
-        encoder = encoder_of(load(file, modules, read_limits(limit)), code)
+        encoder = encoder_of(load(file, modules, allowed), code)
         mirrored = make(encoder, policy or (), autoencoder=autoencoder, untie=untie)
         figures = write(mirrored.model, output, autoencoder=autoencoder and not untie)
         if as_json:

@@ -64,18 +64,19 @@ def report(
             if importlib.util.find_spec(module) is None:
                 raise Unusable('Reports need jinja2 and Pillow: pip install "keras-adjoint[cli]"')
         from keras_adjoint_cli.files.inputs import check_files
+        from keras_adjoint_cli.files.limits import read_limits
 
         check_files(file, output, [".html", ".htm"], force=force, pictures=images or [])
+        allowed = read_limits(limit)
         start_keras()
         from keras_adjoint_cli.actions.encoder import encoder_of
         from keras_adjoint_cli.actions.report import make, write
         from keras_adjoint_cli.console import print_json
-        from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.report import as_data, show
 
         pictures = images or []
-        encoder = encoder_of(load(file, modules, read_limits(limit), runs=True), code)
+        encoder = encoder_of(load(file, modules, allowed, runs=True), code)
         facts = make(encoder, file, pictures, texts=policy or (), limits=limits)
         size = write(facts, output)
         if as_json:

@@ -49,16 +49,16 @@ def spectrum(
     """
     with session(debug=debug, timeout=timeout):
         from keras_adjoint_cli.files.inputs import check_files
+        from keras_adjoint_cli.files.limits import read_limits
 
         check_files(file)
+        limits = read_limits(limit)
         start_keras()
         from keras_adjoint_cli.actions.spectrum import spectra_in
         from keras_adjoint_cli.console import print_json
-        from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.spectrum import as_data, show
 
-        limits = read_limits(limit)
         found = spectra_in(load(file, modules, limits), file, limits, layer=layer, size=size)
         if as_json:
             print_json(as_data(file, found, layer=layer, size=size))

@@ -49,14 +49,15 @@ class Budget:
             self.held_in_file = elements_in(self.file, self.file)
             with h5py.File(self.file, "r") as opened:
                 text = opened.attrs.get("model_config", "{}")
-            return json.loads(text)
+            return json.loads(text.decode("utf-8") if isinstance(text, bytes) else text)  # as Keras reads it
         allowed = self.limits.memory_for(self.size)
         with zipfile.ZipFile(self.file) as archive:
             self.limits.check_memory(self.file, unpacked_size(archive), "what is packed into it", allowed)
             config_size = archive.getinfo("config.json").file_size
             self.limits.check_memory(self.file, PARSED * config_size, "its config.json", allowed)
-            if WEIGHTS in archive.namelist():
-                self.held_in_file = elements_in(io.BytesIO(archive.read(WEIGHTS)), self.file)
+            if WEIGHTS not in archive.namelist():  # Keras would read an archive in the archive, too, and writes none
+                raise Unusable(f"{self.file} cannot be loaded: it has no {WEIGHTS}.")
+            self.held_in_file = elements_in(io.BytesIO(archive.read(WEIGHTS)), self.file)
             return json.loads(archive.read("config.json"))
 
     @contextmanager

@@ -1,13 +1,23 @@
 """The files that a command is to read and write, looked at before Keras is imported and a model is loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from keras_adjoint_cli.errors import unusable
+from keras_adjoint_cli.errors import Unusable, unusable
 from keras_adjoint_cli.files.destination import check_output
 from keras_adjoint_cli.files.source import check_source
 
 MODEL = "a Keras model, which is one file, whose name ends in .keras or .h5"
+
+
+@contextmanager
+def about(model: Path) -> Iterator[None]:
+    """Inside, have errors that are made for users name the model."""
+    try:
+        yield
+    except Unusable as error:
+        raise Unusable(str(error) if str(model) in str(error) else f"{model}: {error}") from error
 
 
 def check_files(

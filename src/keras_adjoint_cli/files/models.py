@@ -9,9 +9,11 @@ import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
+from keras_adjoint.errors import in_short
 from keras_adjoint.keras_internals import without_code_from_files, without_compiling
 from keras_adjoint_cli.errors import Unusable
 from keras_adjoint_cli.files.budget import Budget
@@ -21,6 +23,7 @@ from keras_adjoint_cli.files.source import check_source, warnings_of_success
 from keras_adjoint_cli.progress import progress
 
 LEGACY = (".h5", ".hdf5")
+CONFIGS = {".keras": "config.json", **dict.fromkeys(LEGACY, "configuration")}  # what describes the model in a file
 START = 16  # bytes of a file that say what it is
 ZIP, HDF5 = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
 OTHERS = (  # what other files begin with
@@ -66,6 +69,7 @@ def load(
             check_config(file, budget.read_config(), budget.limits, modules or ())
             with budget.held(), without_compiling():
                 model = keras.saving.load_model(file, compile=False)
+        check_model(file, model)
         if runs:
             budget.check_run(model)
         return model
@@ -76,7 +80,18 @@ def load(
             raise budget.refusal from error
         if isinstance(error, Unusable):
             raise
-        raise Unusable(f"{file} cannot be loaded: {reason_of(error)}") from error
+        raise Unusable(f"{file} cannot be loaded: {reason_of(error, file.suffix)}") from error
+
+
+def check_model(file: Path, model: Any) -> None:
+    """Raise an `Unusable` unless what was in a file is a model with layers."""
+    if not isinstance(model, keras.Model):
+        raise Unusable(
+            f"{file} holds a {type(model).__name__} and no model. Save one around it, such as "
+            "keras.Sequential([keras.Input(shape), layer])."
+        )
+    if isinstance(model, keras.Sequential) and not model.layers:
+        raise Unusable(f"{file} holds a model without layers, of which there is nothing to say.")
 
 
 def check_file(file: Path) -> None:
@@ -105,6 +120,9 @@ def check_archive(file: Path) -> None:
     """Raise an `Unusable` unless a zip archive has what makes a Keras model."""
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
+    outside = next((name for name in names if name.startswith("/") or ".." in name.split("/")), None)
+    if outside is not None:
+        raise Unusable(f"{file} is not a Keras model: it has a member whose name leads out of it, {outside}.")
     if "config.json" not in names:
         what = next((what for pattern, what in INSIDE if any(re.fullmatch(pattern, name) for name in names)), "")
         raise Unusable(f"{file} is a zip archive{what}, but not a Keras model: it has no config.json.")
@@ -122,13 +140,15 @@ def kind_of(file: Path, start: bytes) -> str:
     return "" if b"\0" in start or not start.isascii() else "a text"
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: Exception, suffix: str) -> str:
     """What Keras says is wrong with a file, in a sentence or two."""
     plain = re.sub(r"\x1b\[[\d;]*m", "", str(error))  # Keras prints some of it in bold
     innermost = plain.rpartition("Exception encountered:")[2].strip()  # it wraps one error into the other
     lines = [line.strip() for line in innermost.splitlines() if line.strip()] or [""]
     reason = lines[1] if "encountered when calling" in lines[0] and lines[1:] else lines[0]
     reason = reason.partition(" Full object config:")[0]
+    if "instance of `KerasSaveable`" in reason:
+        return f"its {CONFIGS[suffix]} describes no model."
     if "Could not locate" in reason or "Unknown layer" in reason:
         return reason.partition(". ")[0].rstrip(".") + ". To import a module that registers it, use --import."
     if "Lambda" in reason:
@@ -139,10 +159,10 @@ def reason_of(error: Exception) -> str:
         return f"its weights are not those of its layers ({first_example(plain)})."
     if "truncated file" in reason or "Unable to synchronously" in reason or "Bad CRC-32" in reason:
         return f"a part of it is missing or damaged ({reason})."
-    if isinstance(error, json.JSONDecodeError):
-        return f"its config.json is damaged ({reason})."
+    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
+        return f"its {CONFIGS[suffix]} is damaged ({reason})."
     if isinstance(error, (LookupError, AttributeError, TypeError)) and reason == str(error):  # not said by Keras
-        return f"its config.json describes no model ({type(error).__name__}: {reason})."
+        return f"its {CONFIGS[suffix]} describes no model ({type(error).__name__}: {reason})."
     return reason or type(error).__name__
 
 
@@ -160,6 +180,6 @@ def import_modules(names: Sequence[str]) -> None:
         for name in names:
             importlib.import_module(name)
     except (Exception, SystemExit) as error:  # of a script, too, that was not made to be imported
-        raise Unusable(f"Cannot import {name}: {type(error).__name__}: {error}") from error
+        raise Unusable(f"Cannot import {name}: {type(error).__name__}: {in_short(error)}") from error
     finally:
         sys.path[:] = [one for one in sys.path if one is not here]

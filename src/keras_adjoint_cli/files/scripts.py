@@ -24,7 +24,8 @@ def read_script(file: Path, limits: Limits) -> str:
     except UnicodeDecodeError as error:
         raise Unusable(f"{file} is not UTF-8: byte {error.start} is {data[error.start]:#x}.") from error
     except SyntaxError as error:
-        raise Unusable(f"{file} is not Python: line {error.lineno}: {error.msg}.") from error
+        where = "" if error.lineno is None else f"line {error.lineno}: "
+        raise Unusable(f"{file} is not Python: {where}{error.msg}.") from error
     except (RecursionError, MemoryError) as error:  # which is how Python's parser says it
         raise Unusable(f"{file} has expressions that are nested too deeply to be read.") from error
     except ValueError as error:

@@ -132,6 +132,6 @@ def sarif_result(finding: Finding[Any], result: Examined, *, silenced: bool) -> 
 
 def uri(file: Path) -> str:
     """A file as seen from the current folder, or, if it is not below that, as a whole."""
-    resolved = file.resolve()
+    resolved = Path(os.path.realpath(file))
     below = resolved.is_relative_to(Path.cwd())
-    return quote(resolved.relative_to(Path.cwd()).as_posix()) if below else resolved.as_uri()
+    return quote(os.fsencode(resolved.relative_to(Path.cwd()).as_posix())) if below else resolved.as_uri()

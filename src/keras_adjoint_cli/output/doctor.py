@@ -61,8 +61,10 @@ def outcome_as_data(outcome: Outcome) -> dict[str, Any]:
 
 
 def report_problems(results: Iterable[Examined]) -> None:
-    """One line on standard error for each file that cannot be used."""
+    """One line on standard error for each file that cannot be used, and for each remark."""
     for result in results:
+        for remark in result.remarks:
+            print_error(remark)
         if result.problem:
             print_error(result.problem)
 

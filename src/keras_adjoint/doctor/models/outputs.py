@@ -1,6 +1,5 @@
 """What models give for random inputs, compared."""
 
-import re
 from functools import partial
 from typing import Any
 
@@ -8,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_adjoint.errors import in_short
 from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.models.graph import graph_of
 from keras_adjoint.ops import Tensor
@@ -96,9 +96,3 @@ def random_input(model: keras.Model, unknown: int, x: keras.KerasTensor) -> Tens
         return ops.convert_to_tensor(generator.standard_normal(shape), dtype=dtype)
     counts = [layer.input_dim for layer in layers_inside(model) if isinstance(layer, keras.layers.Embedding)]
     return ops.convert_to_tensor(generator.integers(0, min(counts, default=2), shape), dtype=dtype)
-
-
-def in_short(error: Exception) -> str:
-    """The line of an error that says what went wrong, without Keras' frame around it and without colours."""
-    lines = [re.sub(r"\x1b\[\d+m", "", line).strip() for line in str(error).splitlines()]
-    return next((line for line in lines if line and not line.startswith("Exception encountered")), type(error).__name__)

@@ -11,12 +11,12 @@ from keras_adjoint.doctor.finding import Finding
 from keras_adjoint.doctor.models.outputs import (
     Refused,
     compare_models,
-    in_short,
     largest_difference,
     rounding,
     rounding_of_model,
 )
 from keras_adjoint.doctor.models.replacements import Replacement, computed
+from keras_adjoint.errors import in_short
 from keras_adjoint.keras_internals import Functional
 from keras_adjoint.layers.adjoint import probe_shape
 from keras_adjoint.models.graph import graph_of

@@ -14,8 +14,8 @@ import numpy as np
 
 from keras_adjoint.doctor.finding import ERROR, NOTE, Finding
 from keras_adjoint.doctor.models.context import ModelContext
-from keras_adjoint.doctor.models.outputs import in_short
 from keras_adjoint.doctor.rules import OPERATION_DOES_NOT_RUN, SHIFTED
+from keras_adjoint.errors import in_short
 from keras_adjoint.keras_internals import nn_operations
 from keras_adjoint.models.calls import Call
 from keras_adjoint.ops.algorithms.choose import adjoint_convolution

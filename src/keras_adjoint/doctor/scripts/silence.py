@@ -35,6 +35,14 @@ def silenced_lines(text: str) -> dict[int, set[str] | None]:
     return found
 
 
+def unknown_rules(text: str, known: Iterable[str]) -> list[tuple[int, str]]:
+    """(line, name) of what comments name, as the rules that they silence, and is none."""
+    lines = silenced_lines(text) if "keras-adjoint:" in text else {}
+    return [
+        (line, name) for line, rules in sorted(lines.items()) for name in sorted((rules or set()).difference(known))
+    ]
+
+
 def add(found: dict[int, set[str] | None], line: int, rules: set[str] | None) -> None:
     before = found.get(line, set())
     found[line] = None if before is None or rules is None else before | rules

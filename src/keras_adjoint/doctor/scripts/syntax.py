@@ -23,6 +23,7 @@ from libcst.metadata.scope_provider import Scope, ScopeVisitor
 
 KERAS = ("tensorflow.keras", "tensorflow.python.keras", "tf_keras", "keras.api", "keras.src")
 LONGEST = 60  # attributes, subscripts and calls in one chain
+MOST_DIGITS = 100  # of a number that is read
 MAX_RECURSION = 10_000  # libcst takes several calls per level of nesting, where Python's own parser takes none
 
 
@@ -332,6 +333,8 @@ def literal_value(node: cst.CSTNode | None) -> Any:
         ValueError: If it is none; TypeError: If it is the negative of something else than a number.
     """
     match node:
+        case cst.Integer(value=text) if len(text) > MOST_DIGITS:
+            raise ValueError("No size is that large")
         case cst.Integer() | cst.Float() | cst.Imaginary() | cst.SimpleString() | cst.ConcatenatedString():
             return ast.literal_eval(cst.Module([]).code_for_node(node.with_changes(lpar=(), rpar=())))
         case cst.Name(value="None" | "True" | "False" as name):
