@@ -14,8 +14,10 @@ from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.ops import Shape
 from keras_adjoint.ops.dot_test import derived_tolerance, operator_dtype, residual_of
 from keras_adjoint.ops.precision import product_epsilon
-from keras_adjoint.testing.pairs import UNPOOLING, Operator, Packing, name_of, pair_of, shapes_in
+from keras_adjoint.testing.pairs import UNPOOLING, Array, Operator, Packing, Pair, name_of, pair_of, shapes_in
 from keras_adjoint.testing.probes import probe_of
+
+ATTEMPTS = 20  # at one residual, while weights change
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,7 @@ def check_adjoint(
     residual = 0.0
     for _ in range(trials):
         x, y = of_x.random(generator), of_y.random(generator)
-        back = pair.backward(y)
-        residual = max(residual, residual_of(pair.forward(x), y, x, back) if back.shape == x.shape else math.inf)
+        residual = max(residual, _residual(pair, x, y, tolerance))
     passed = residual <= tolerance
     diagnosis = ""
     if not passed:
@@ -147,6 +148,22 @@ def check_adjoint(
         input_shape=shape if inputs is None else inputs.shapes,
         output_shape=output_shape if pair.outputs is None else pair.outputs.shapes,
     )
+
+
+def _residual(pair: Pair, x: Array, y: Array, tolerance: float) -> float:
+    """The residual of one pair, of weights that stayed as they were meanwhile: those of A are the same before and after B y.
+
+    Where a model is trained in another thread they may not be, so what does not pass is computed again.
+    """
+    residual = math.inf
+    for _ in range(ATTEMPTS):
+        forward_x, backward_y = pair.forward(x), pair.backward(y)
+        if backward_y.shape != x.shape:
+            return math.inf
+        residual = residual_of(forward_x, y, x, backward_y)
+        if residual <= tolerance or np.array_equal(pair.forward(x), forward_x, equal_nan=True):
+            break
+    return residual
 
 
 def _at_least(least: int, option: str, value: Any) -> int:
