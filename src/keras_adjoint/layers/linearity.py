@@ -195,17 +195,24 @@ def _check_factors(probe: Prober, x: list[Array], linear: list[Array], constant:
     """
     shifted = any(c.any() for c in constant)
     bound = probe.rounding if shifted else probe.last_bits
-    unit = probe.factors[-1] if shifted else 1.0
-    of_unit = minus(probe(times(unit, x)), constant) if shifted else linear
-    for factor in (-1.0, 1.0, *(sign * size for size in probe.factors for sign in (1.0, -1.0))):
+
+    def check(factor: float, unit: float, of_unit: list[Array]) -> None:
         agree(
             minus(probe(times(factor, x)), constant),
             times(factor / unit, of_unit),
             bound,
             f"of {factor:.4g} · x it gives something else than {factor / unit:.4g} times what it gives of "
-            + (f"{unit:.4g} · x, the constant that it gives of 0 subtracted" if shifted else "x"),
+            + ("x" if unit == 1 else f"{unit:.4g} · x")
+            + (", the constant that it gives of 0 subtracted" if shifted else ""),
             [peaks(each) for each in constant],
         )
+
+    check(-1.0, 1.0, linear)
+    unit = probe.factors[-1] if shifted else 1.0
+    of_unit = minus(probe(times(unit, x)), constant) if shifted else linear
+    for factor in (1.0, *(sign * size for size in probe.factors for sign in (1.0, -1.0))):
+        if factor != unit:
+            check(factor, unit, of_unit)
 
 
 def _check_samples(probe: Prober, x: list[Array], at_x: list[Array], sizes: Sizes) -> None:
