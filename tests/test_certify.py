@@ -204,6 +204,7 @@ UNKNOWN = {
     "a sparse softmax": (lambda x: L.Activation("sparsemax")(x), "`sparsemax`"),  # Keras' is not the projection
     "an activation of one's own": (lambda x: L.Activation(lambda x: 3 * ops.tanh(x))(x), "no Lipschitz constant"),
     "a rectifier that jumps": (lambda x: L.ReLU(threshold=1.0)(x), "ReLU"),
+    "a slope that is no number": (lambda x: L.LeakyReLU(negative_slope=np.nan)(x), "LeakyReLU"),
     "in training": (lambda x: L.BatchNormalization()(x, training=True), "training"),
     "integers": (lambda x: ops.cast(ops.cast(x, "int32"), "float32"), "integers"),
     "a condition": (lambda x: ops.where(x > 0, x, 2.0 * x), "computes"),

@@ -46,7 +46,7 @@ CONSTANTS: dict[str, float] = {
 
 def _slope_below(slope: Any) -> float | None:
     """Of an activation that is x above zero and has this slope below."""
-    return None if slope is None else max(1.0, abs(float(slope)))
+    return None if slope is None or not math.isfinite(slope) else max(1.0, abs(float(slope)))
 
 
 def _of_rectifier(source: Any) -> float | None:

@@ -191,7 +191,7 @@ def _of_lipschitz(layer: Lipschitz, shape: Shape) -> Step:
 
 def _of_activation(activation: keras.Operation, shape: Shape) -> Step:
     if nearest_class(activation, (keras.layers.PReLU,)) if _is_layer(activation) else False:
-        return Step(How.ACTIVATION, (max(1.0, float(np.abs(_numbers(activation.alpha)).max())),))
+        return Step(How.ACTIVATION, (float(np.abs(_numbers(activation.alpha)).max(initial=1.0)),))
     return Step(How.ACTIVATION, (_constant_of(activation, shape),))
 
 
