@@ -401,3 +401,28 @@ def test_of_unknown_sizes_the_one_is_certified_that_is_asked_for():
     assert small <= large * (1 + 1e-6)
     (call,) = ka.certify(model, size=(40, 2)).calls
     assert call.inputs == ((40, 2),) and call.layer == model.layers[1].name
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda x: ops.softmax(x, axis=0),
+        lambda x: ops.flip(x, 0),
+        lambda x: ops.max(x, 0, keepdims=True),
+        lambda x: ops.reshape(x, (-1, 2)),
+        lambda x: ops.concatenate([x, x], axis=0),
+    ],
+    ids=["softmax", "flip", "max", "reshape", "concatenate"],
+)
+def test_a_model_that_mixes_samples_is_refused(mix):
+    x = keras.Input((4,))
+    with pytest.raises(ka.NoRuleError, match="along axis 0"):
+        ka.certify(keras.Model(x, mix(x)))
+
+
+@pytest.mark.any_backend
+def test_division_by_a_constant_zero_has_no_constant():
+    x = keras.Input((4,))
+    certificate = ka.certify(keras.Model(x, ops.divide(x, np.array([1.0, 0.0, 1.0, 1.0], "float32"))))
+    assert certificate.bound == float("inf") and certificate.unknown

@@ -59,7 +59,7 @@ def test_a_guide_runs_where_only_jax_is_installed(guide, tmp_path):
     file = Path(__file__).parents[1] / "guides" / f"{guide}.py"
     script = f"""
 import runpy, sys
-sys.modules["tensorflow"] = sys.modules["torch"] = None
+sys.modules.update(dict.fromkeys(["tensorflow", "torch", "sklearn"]))
 sys.argv = [{str(file)!r}, "--quick"]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -78,7 +78,9 @@ def functions(name, forward, adjoint, x, y):
     """What is timed of one library, each waiting for its end."""
 
     def wait(result):
-        if not isinstance(result, np.ndarray):
+        if hasattr(result, "block_until_ready"):  # JAX's, on whatever backend
+            result.block_until_ready()
+        elif not isinstance(result, np.ndarray):
             current().wait(result)
 
     def dot(one, other):

@@ -336,7 +336,8 @@ def _of_scale(call: Call) -> Step:
         raise NoConstant("it divides by a tensor that the model computes, which may be zero")
     scale = np.abs(_numbers(second if first is call.inputs[0] else first))
     if divides:
-        scale = 1 / np.maximum(scale, np.finfo("float64").tiny)
+        with np.errstate(divide="ignore"):
+            scale = 1 / scale
     rounding = rounding_of(call.outputs[0].dtype) * ABOVE
     return Step(How.SCALE, (float(scale.max(initial=0.0)) * math.sqrt(*_copies(call)) * rounding,))
 

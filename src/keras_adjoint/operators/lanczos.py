@@ -12,15 +12,17 @@ from keras_adjoint.ops.precision import epsilon
 STEPS_BETWEEN_TESTS = 8
 STEPS_WITH_BOUND = 4
 MOST_NUMBERS = 2**25  # of all vectors together, if they are kept
-RESTARTS = 4
+STARTS = 8  # at most
+NOISE = 32  # units that a β may be off, relative to the norm
 _SMALLEST, _LARGEST = 1e-30, 1e30  # of what is divided by: the reciprocal of a larger number may be taken for zero
 
 
 class Lanczos:
     """The iteration, as a function of the values of the operator's variables and the start.
 
-    Vectors that fit into memory are kept, and every new one is made orthogonal to them, which rounding does not undo (Simon and
-    Zha 2000). Otherwise they are computed twice, and if the second time differs, the iteration begins again with the result.
+    Where β is not larger than rounding, the vectors so far belong to a subspace that A does not leave, and a new random vector
+    begins another one. Vectors that fit into memory are kept, and every new one is made orthogonal to them, which rounding does
+    not undo (Simon and Zha 2000). Otherwise they are computed twice, and a new start is a new iteration.
 
     Args:
         operator: The operator, which takes no more numbers than it gives.
@@ -33,66 +35,73 @@ class Lanczos:
         self.operator, self.tolerance, self.steps, self.needed = operator, tolerance, steps, needed
         self.variables = operator.variables()
         self.keeps = steps * operator.in_space.size <= MOST_NUMBERS
-        self.noise = epsilon(operator.precision) * 4 * operator.in_space.size**0.5
+        self.noise = NOISE * epsilon(operator.precision)
 
-    def top_vector(self, values: list[Tensor], start: Tensor) -> Tensor:
-        """The unit vector that A makes longest, of those that the iteration meets."""
+    def top_vector(self, values: list[Tensor], start: Tensor) -> tuple[Tensor, Tensor]:
+        """(the unit vector that A makes longest, of those that the iteration meets; θ)."""
         with keras.StatelessScope(state_mapping=list(zip(self.variables, values, strict=True))):
             near = self.operator.near_maximum()
             bound = None if near is None else near[1]
-            start = start if near is None else unit(unit(near[0])[0] + start)[0]
+            first = start if near is None else unit(unit(near[0])[0] + start)[0]
             if self.keeps:
-                return self._run(start, bound)[0]
+                return self._run(first, bound)[:2]
 
-            def again(count: Tensor, vector: Tensor, is_close: Tensor) -> tuple[Tensor, ...]:
-                vector, longest = self._run(vector, bound)
-                return (
-                    count + 1,
-                    vector,
-                    length_of(self.operator.apply_to_rows(vector)) >= (1 - self.tolerance) * longest,
-                )
+            def again(count: Tensor, best: Tensor, longest: Tensor, vector: Tensor, done: Tensor) -> tuple[Tensor, ...]:
+                vector, theta, done = self._run(vector, bound)
+                best = ops.where(theta > longest, vector, best)
+                return count + 1, best, ops.maximum(theta, longest), another(start, count), done
 
-            state = (ops.convert_to_tensor(0), start, ops.convert_to_tensor(False))
-            return ops.while_loop(
-                lambda count, vector, is_close: (count < RESTARTS) & ops.logical_not(is_close), again, state
-            )[1]
+            state = (ops.convert_to_tensor(0), first, ops.zeros((), start.dtype), first, ops.convert_to_tensor(False))
+            found = ops.while_loop(lambda *now: (now[0] < STARTS) & ops.logical_not(now[-1]), again, state)
+            return found[1], found[2]
 
-    def _run(self, start: Tensor, bound: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(the vector, θ)."""
-        count, alphas, betas, basis = self._coefficients(start, bound)
+    def _run(self, start: Tensor, bound: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(the vector, θ, whether the norm is known to be near)."""
+        count, done, alphas, betas, basis = self._coefficients(start, bound)
         theta, weights = self._top(count, alphas, betas)
         vector = weights[None] @ basis if self.keeps else self._combination(start, count, alphas, betas, weights)
-        return unit(vector)[0], theta
+        return unit(vector)[0], theta, done
 
-    def _coefficients(self, start: Tensor, bound: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(steps taken, α, β, v if they are kept), with zeros for steps that were not taken."""
+    def _coefficients(self, start: Tensor, bound: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """(steps taken, whether the norm is near, α, β, v if they are kept), with zeros for steps that were not taken.
+
+        β is zero where a new start follows.
+        """
         between = STEPS_BETWEEN_TESTS if bound is None else STEPS_WITH_BOUND
 
         def step(
-            j: Tensor, done: Tensor, v: Tensor, u: Tensor, alphas: Tensor, betas: Tensor, basis: Tensor
+            j: Tensor, ended: Tensor, done: Tensor, v: Tensor, u: Tensor, alphas: Tensor, betas: Tensor, basis: Tensor
         ) -> tuple[Tensor, ...]:
             here = ops.cast(ops.arange(self.steps) == j, v.dtype)
             basis = basis + here[:, None] * v if self.keeps else basis
             before = ops.where(j > 0, ops.take(betas, ops.maximum(j - 1, 0)), 0.0)
             u, alpha = unit(self.operator.apply_to_rows(v) - before * u)
-            v = self.operator.T.apply_to_rows(u) - alpha * v
-            for _ in range(2 if self.keeps else 0):
-                v = v - (v @ ops.transpose(basis)) @ basis
-            v, beta = unit(v)
+            v, beta = unit(self._orthogonal(self.operator.T.apply_to_rows(u) - alpha * v, basis))
+            largest = ops.maximum(ops.maximum(ops.max(alphas), ops.max(betas)), alpha)
+            ends = ops.minimum(alpha, beta) <= self.noise * largest
+            beta = ops.where(ends, 0.0, beta)
+            if self.keeps:
+                v = ops.cond(ends, lambda: unit(self._orthogonal(unit(another(start, j))[0], basis))[0], lambda: v)
             alphas, betas = alphas + here * alpha, betas + here * beta
-            ends = ops.minimum(alpha, beta) <= self.noise * ops.maximum(ops.max(alphas), ops.max(betas))
             due = ((j + 1) % between == 0) | ends
-            done = ops.cond(due, lambda: ends | self._is_near(j + 1, alphas, betas, bound), lambda: done)
-            return j + 1, done, v, u, alphas, betas, basis
+            done = ops.cond(due, lambda: self._is_near(j + 1, alphas, betas, bound), lambda: done)
+            return j + 1, ended + ops.cast(ends, ended.dtype), done, v, u, alphas, betas, basis
 
-        zeros = ops.zeros((self.steps,), start.dtype)
+        def goes_on(j: Tensor, ended: Tensor, done: Tensor, *_: Tensor) -> Tensor:
+            return (j < self.steps) & (ended < (STARTS if self.keeps else 1)) & ops.logical_not(done)
+
+        zeros, zero = ops.zeros((self.steps,), start.dtype), ops.convert_to_tensor(0)
         u = ops.zeros((1, self.operator.out_space.size), start.dtype)
         basis = ops.zeros((self.steps if self.keeps else 0, start.shape[-1]), start.dtype)
-        state: Any = (ops.convert_to_tensor(0), ops.convert_to_tensor(False), start, u, zeros, zeros, basis)
-        j, _, _, _, alphas, betas, basis = ops.while_loop(
-            lambda j, done, *_: (j < self.steps) & ops.logical_not(done), step, state
-        )
-        return j, alphas, betas, basis
+        state: Any = (zero, zero, ops.convert_to_tensor(False), start, u, zeros, zeros, basis)
+        j, ended, done, _, _, alphas, betas, basis = ops.while_loop(goes_on, step, state)
+        return j, done | (ended == 0), alphas, betas, basis
+
+    def _orthogonal(self, v: Tensor, basis: Tensor) -> Tensor:
+        """`v` without its parts along the vectors that are kept; the second time takes off what rounding left."""
+        for _ in range(2 if self.keeps else 0):
+            v = v - (v @ ops.transpose(basis)) @ basis
+        return v
 
     def _tridiagonal(self, count: Tensor, alphas: Tensor, betas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(s, diagonal of T / s², what is beside it); the last of these leads to a vector that does not belong to T."""
@@ -120,14 +129,23 @@ class Lanczos:
 
         def term(j: Tensor, p: Tensor, last: Tensor, total: Tensor) -> tuple[Tensor, ...]:
             coupling = ops.where(j > 0, ops.take(off, ops.maximum(j - 1, 0)), 0.0)
-            following = ((point - ops.take(diagonal, j)) * p - coupling * last) / within_limits(ops.take(off, j))
-            return j + 1, following, p, total + ops.square(p)
+            ends = ops.take(off, j) <= 0  # or is so small that it is not known
+            divisor = ops.where(ends, self.noise, ops.take(off, j))
+            following = ((point - ops.take(diagonal, j)) * p - coupling * last) / within_limits(divisor)
+            total = total + ops.square(following)
+            starts_anew = ends & (total < needed)
+            return (
+                j + 1,
+                ops.where(starts_anew, 1.0, following),
+                ops.where(starts_anew, 0.0, p),
+                ops.where(starts_anew, 1.0, total),
+            )
 
         def goes_on(j: Tensor, p: Tensor, last: Tensor, total: Tensor) -> Tensor:
             return (j < count) & (total < needed)
 
         one = ops.ones((), alphas.dtype)
-        *_, total = ops.while_loop(goes_on, term, (ops.convert_to_tensor(0), one, 0 * one, 0 * one))
+        *_, total = ops.while_loop(goes_on, term, (ops.convert_to_tensor(0), one, 0 * one, one))
         is_known = total >= needed
         return is_known if bound is None else ops.logical_or(is_known, (1 + self.tolerance) * theta >= bound)
 
@@ -146,6 +164,12 @@ class Lanczos:
         state = (ops.convert_to_tensor(0), start, u, ops.zeros_like(start))
         *_, total = ops.while_loop(lambda j, *_: j < count, step, state)
         return total
+
+
+def another(start: Tensor, number: Tensor) -> Tensor:
+    """A further vector from a random one, as random: sines of large multiples of normal numbers are not correlated."""
+    normal = start * start.shape[-1] ** 0.5
+    return ops.sin(50 * ops.cast(number + 2, start.dtype) * normal)
 
 
 def within_limits(number: Tensor) -> Tensor:

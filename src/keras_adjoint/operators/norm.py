@@ -27,12 +27,13 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_adjoint.operators.lanczos import Lanczos, length_of
+from keras_adjoint.operators.lanczos import Lanczos, length_of, within_limits
 from keras_adjoint.operators.linear_map import LinearMap
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.backend import current
 
 FAILURE = 1e-3  # probability over the random start
+ROUNDING = 1e-4  # by which θ and ‖A v‖ may differ
 
 _COMPILED: weakref.WeakKeyDictionary[LinearMap, dict[Any, Callable[..., Any]]] = weakref.WeakKeyDictionary()
 
@@ -45,15 +46,18 @@ def norm_of(operator: LinearMap, tolerance: float, seed: int) -> Tensor:
     start = ops.convert_to_tensor(start / np.linalg.norm(start), operator.precision)
     values = [ops.stop_gradient(ops.convert_to_tensor(variable)) for variable in narrow.variables()]
     if size == 1:
-        top = start
+        top, theta = start, ops.zeros((), start.dtype)
     else:
         functions = _COMPILED.setdefault(narrow, {})
         if tolerance not in functions:
             iteration = Lanczos(narrow, tolerance, most_steps(size, tolerance), 2 * size / (math.pi * FAILURE**2))
             functions[tolerance] = current().compiled(iteration.top_vector)
-        top = ops.stop_gradient(functions[tolerance](values, start))
-    # ‖A v‖ is never above the norm, and its derivative at the top singular vector is uᵀ dA v.
-    return length_of(narrow.apply_to_rows(top))
+        top, theta = map(ops.stop_gradient, functions[tolerance](values, start))
+    # ‖A v‖ is never above the norm, and its derivative at the top singular vector is uᵀ dA v. A vector that is put together of
+    # others than the first time falls short of θ.
+    length = length_of(narrow.apply_to_rows(top))
+    fixed = ops.stop_gradient(length)
+    return length * ops.where(theta > (1 + ROUNDING) * fixed, theta / within_limits(fixed), 1.0)
 
 
 def most_steps(size: int, tolerance: float) -> int:

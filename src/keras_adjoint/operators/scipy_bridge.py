@@ -26,6 +26,10 @@ def to_scipy(operator: LinearMap) -> Any:
 
     def rows_times(part: LinearMap, x: Array) -> Array:
         """What an operator gives for the columns of a matrix, as columns."""
+        if np.iscomplexobj(x):
+            return rows_times(part, x.real) + 1j * rows_times(part, x.imag)
+        if np.iscomplexobj(x):
+            return rows_times(part, x.real) + 1j * rows_times(part, x.imag)
         rows = ops.convert_to_tensor(np.ascontiguousarray(x.T).astype(dtype))
         return np.asarray(ops.convert_to_numpy(part.apply_to_rows(rows))).T
 
