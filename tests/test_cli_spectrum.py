@@ -56,7 +56,7 @@ def test_the_table_says_it_to_people(tmp_path):
     text = run("spectrum", saved(network(), tmp_path)).stdout
     lines = text.splitlines()
     assert any("inner/conv" in line and "9×8×3 → 7×6×3" in line for line in lines)
-    assert "5 linear layers; the whole lengthens no difference by more than " in lines[-1] and "–" in text
+    assert "5 linear layers; the Lipschitz constant of the whole is at most " in lines[-1] and "–" in text
 
 
 def test_one_layer_by_its_name_with_or_without_those_around_it(tmp_path):
@@ -113,4 +113,4 @@ def test_a_model_without_a_graph_is_refused(tmp_path):
     complains(run("spectrum", saved(model, tmp_path)), "its `call` is its own")
     no_layer = keras.Sequential([keras.Input((4,)), L.ReLU(name="relu")])
     text = run("spectrum", saved(no_layer, tmp_path)).stdout
-    assert "0 linear layers; the whole lengthens no difference by more than 1" in text
+    assert "0 linear layers; the Lipschitz constant of the whole is at most 1" in text

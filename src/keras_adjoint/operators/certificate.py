@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Context
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,13 @@ from keras_adjoint.errors import NoRuleError
 from keras_adjoint.operators.call_constants import How
 from keras_adjoint.operators.classifier import Classifier
 from keras_adjoint.ops import Shape
+
+
+def at_most(bound: float) -> str:
+    """A number that may not be understated, rounded up to four significant digits."""
+    if math.isinf(bound):
+        return "∞"
+    return f"{float(Context(prec=4, rounding=ROUND_CEILING).create_decimal(bound)):.4g}"
 
 
 @dataclass(frozen=True)
@@ -87,4 +95,4 @@ class Certificate:
 
     def __str__(self) -> str:
         unknown = [f"{call.layer}: no constant, because {call.reason}" for call in self.unknown]
-        return "\n".join([f"{self.model}: Lipschitz constant at most {self.bound:.4g} in the 2-norm", *unknown])
+        return "\n".join([f"{self.model}: Lipschitz constant at most {at_most(self.bound)} in the 2-norm", *unknown])

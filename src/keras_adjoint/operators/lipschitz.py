@@ -57,7 +57,7 @@ class Lipschitz(Measured):
         super().__init__(layer, **kwargs)
         if heeds_training(layer):
             raise NoRuleError(
-                f"`{layer.name}` computes something else in training, whose constant the kernel does not tell. Leave it "
+                f"`{layer.name}` computes something else in training, and the kernel does not bound that. Leave it "
                 f"outside, and wrap the linear layers alone. Received: {describe(layer)}"
             )
         self.constant = float(constant)

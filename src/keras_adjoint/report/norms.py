@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_adjoint.models.text import size_text
+from keras_adjoint.operators.certificate import at_most
 from keras_adjoint.operators.eigenvalues import SQUARINGS
 from keras_adjoint.operators.layer_convolutions import layer_convolution
 from keras_adjoint.operators.layer_operator import LayerOperator
@@ -49,7 +50,7 @@ class Norms:
             return
         if norm is not None:
             yield "norm", f"{norm:.4g}"
-        yield "norm at most", f"{bound:.4g}, for inputs of {' and '.join(map(size_text, found.in_space.shapes))}"
+        yield "norm at most", f"{at_most(bound)}, for inputs of {' and '.join(map(size_text, found.in_space.shapes))}"
 
 
 def norm_of_small(found: Operator) -> float | None:

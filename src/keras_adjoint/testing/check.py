@@ -14,6 +14,7 @@ from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.ops import Shape
 from keras_adjoint.ops.dot_test import derived_tolerance, operator_dtype, residual_of
 from keras_adjoint.ops.precision import product_epsilon
+from keras_adjoint.testing.linear_models import linear_part_of_model
 from keras_adjoint.testing.pairs import UNPOOLING, Array, Operator, Packing, Pair, name_of, pair_of, shapes_in
 from keras_adjoint.testing.probes import probe_of
 
@@ -74,10 +75,9 @@ def check_adjoint(
     between it and any other operator, unless the other one is so close that rounding could explain it.
 
     Args:
-        forward: A layer, a model, or a function, of one tensor or of a list of tensors. Of a layer, and of a model of which
-            `adjoint` makes the adjoint, only the linear part A counts, without biases and activation.
-        backward: The operator B to test: a layer, a model, or a function. By default `adjoint(forward)`, whatever the
-            activation of `forward`.
+        forward: A layer, a model, or a function, of one tensor or of a list of tensors. Of a layer, and of a Functional or
+            Sequential model, only the linear part A counts, without biases and activations.
+        backward: The operator B to test: a layer, a model, or a function. By default the adjoint of that linear part.
         input_shape: Shape of x, batch axis included, or a list or dictionary of shapes if A takes several tensors. By default
             the shape that `forward` was built with, with a small size where it is unknown.
         trials: Number of random pairs, from 1 on.
@@ -104,8 +104,12 @@ def check_adjoint(
     wrong size: B returns (1, 4, 4, 4) where x has (1, 8, 8, 4)
     """
     trials, seed, tolerance = _at_least(1, "trials", trials), _at_least(0, "seed", seed), _tolerance(tolerance)
-    if backward is None and isinstance(forward, UNPOOLING):
+    name, linear = name_of_linear(forward), linear_part_of_model(forward)
+    if linear is not None:
+        name, forward, backward = f"the linear part of {name}", linear[0], linear[1] if backward is None else backward
+    elif backward is None and isinstance(forward, UNPOOLING):
         forward, backward = forward.source, forward  # its switches need an input of the source
+        name = name_of_linear(forward)
     elif backward is None:
         whole = isinstance(forward, keras.Model)
         backward = original_of(forward) or (adjoint(forward) if whole else linear_adjoint(forward))
@@ -143,7 +147,7 @@ def check_adjoint(
         tolerance=float(tolerance),
         dtype=dtype,
         diagnosis=diagnosis,
-        forward=name_of_linear(forward),
+        forward=name,
         backward=(name_of_linear if backward is getattr(forward, "source", None) else name_of)(backward),
         input_shape=shape if inputs is None else inputs.shapes,
         output_shape=output_shape if pair.outputs is None else pair.outputs.shapes,

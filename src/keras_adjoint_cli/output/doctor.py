@@ -111,7 +111,7 @@ def summary(result: Examined) -> str:
     said = f"{name}: {counted(findings)}.{silenced}"
     fixable = sum(finding.fixable for finding in findings)
     if not fixable:
-        return f"{said} All to be repaired by hand."
+        return f"{said} All have to be repaired by hand."
     if outcome is None:
         return f"{said} --fix repairs {fixable} of {len(findings)} in a copy."
     if outcome.file is None:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_adjoint.models.text import shapes_text
-from keras_adjoint.operators.certificate import Certificate
+from keras_adjoint.operators.certificate import Certificate, at_most
 from keras_adjoint.operators.spectrum import LayerSpectrum
 from keras_adjoint_cli.actions.spectrum import Spectra
 from keras_adjoint_cli.console import first_sentence, make_console, plural, print_table
@@ -52,7 +52,9 @@ def row(layer: LayerSpectrum) -> tuple[str, ...]:
         escape(layer.layer),
         escape(layer.type),
         before if before == after else f"{before} → {after}",
-        *map(number, (layer.norm, layer.bound, layer.condition, layer.reshaped_norm)),
+        number(layer.norm),
+        NONE if layer.bound is None else at_most(layer.bound),
+        *map(number, (layer.condition, layer.reshaped_norm)),
     )
 
 
@@ -87,6 +89,6 @@ def of_the_whole(certificate: Certificate | None, count: int) -> Iterator[str]:
         + (
             "the whole has no bound"
             if math.isinf(certificate.bound)
-            else f"the whole lengthens no difference by more than {number(certificate.bound)}"
+            else f"the Lipschitz constant of the whole is at most {at_most(certificate.bound)}"
         )
     )
