@@ -49,8 +49,8 @@ print(type(automatic).__name__, "-", ka.check_adjoint(padding, automatic))
 assert ka.check_adjoint(padding, automatic)
 
 # %% [markdown]
-# This works without a rule. What does the derivative compute? The layer copies each of the last two values to two positions: their own, and one in front. The adjoint
-# adds up the values at these two positions. In general:
+# This works without a rule. What does the derivative compute? The layer copies each of the last two values to two positions:
+# their own, and one in front. The adjoint adds up the values at these two positions. In general:
 #
 # | the layer | its adjoint |
 # | --- | --- |
