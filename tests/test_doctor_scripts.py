@@ -7,8 +7,8 @@ import pytest
 from keras import layers
 
 import keras_adjoint as ka
+from keras_adjoint.doctor.repair import repair_script
 from keras_adjoint.doctor.rules import RULES, examine_script
-from keras_adjoint.doctor.scripts.repair import repair_script
 
 pytestmark = pytest.mark.any_backend
 

@@ -211,8 +211,8 @@ def examine_script(
         silenced: A list to which the findings are appended that comments silence.
     """
     from keras_adjoint.doctor.scripts.flow import Script
-    from keras_adjoint.doctor.scripts.silence import split
     from keras_adjoint.doctor.scripts.syntax import MAX_RECURSION
+    from keras_adjoint.doctor.silence import split
     from keras_adjoint.recursion import deep_recursion
 
     with deep_recursion(MAX_RECURSION):

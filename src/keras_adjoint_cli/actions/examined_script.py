@@ -6,9 +6,9 @@ from typing import Any
 from libcst import ParserSyntaxError
 
 from keras_adjoint.doctor.finding import Finding, identifier
+from keras_adjoint.doctor.repair import repair_script
 from keras_adjoint.doctor.rules import RULES, examine_script
-from keras_adjoint.doctor.scripts.repair import repair_script
-from keras_adjoint.doctor.scripts.silence import unknown_rules
+from keras_adjoint.doctor.silence import unknown_rules
 from keras_adjoint_cli.actions.examined import Outcome
 from keras_adjoint_cli.errors import Unusable, nearest
 from keras_adjoint_cli.files.destination import written
