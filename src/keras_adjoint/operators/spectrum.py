@@ -137,11 +137,7 @@ def _condition_of(operator: Any) -> dict[str, Any]:
 
 def _of_reshaped_kernel(operator: Any, factor: float) -> float | None:
     """The norm of the kernel as Keras' `SpectralNormalization` reshapes it, where there is one and it is no huge matrix."""
-    made = (
-        (operator.forward if operator.is_adjoint else operator.backward)
-        if isinstance(operator, LayerOperator)
-        else None
-    )
+    made = operator.adjoint_first()[0][0] if isinstance(operator, LayerOperator) else None
     if not isinstance(made, WITH_KERNEL) or isinstance(made, AdjointSeparableConv):
         return None
     kernel = np.asarray(ops.convert_to_numpy(kernel_of(made)), "float64")

@@ -64,10 +64,7 @@ def work_of_bound(found: Operator) -> float:
     """About how many multiplications the bound of a layer costs."""
     if not isinstance(found, LayerOperator):
         return math.prod(found.shape)
-    made, taken, given = found.backward, found.in_space, found.out_space
-    if found.is_adjoint:
-        made, taken, given = found.forward, given, taken
-    convolution = layer_convolution(made, taken, given)
+    convolution = layer_convolution(*found.adjoint_first()[0])
     if convolution is None:
         weights = [math.prod(weight.shape) for weight in found.source.weights]
         side = min(max(weights, default=1) ** 0.5, *found.shape)
