@@ -71,3 +71,35 @@ def test_structures_may_be_nested_and_of_one_entry():
         assert shapes(ka.mirror(model).input) == shapes(model.output)
         assert shapes(ka.mirror(model).output) == shapes(model.input)
         ka.assert_adjoint(model)
+
+
+class Weighted(L.Layer):
+    """The sum of what it is called with, in whatever structure, each with a weight by the path to it."""
+
+    def call(self, structure):
+        return sum((1 + sum(map(weight, path))) * x for path, x in tree.flatten_with_path(structure))
+
+
+def weight(key):
+    return 3 + (key if isinstance(key, int) else ord(key) - ord("a"))
+
+
+STRUCTURES = {
+    "a dictionary": lambda x, z: {"c": x, "b": z},
+    "a list in a list": lambda x, z: [x, [z]],
+    "a tuple of dictionaries": lambda x, z: ({"u": x}, {"u": z}),
+    "a list of one": lambda x, z: [x],
+    "a dictionary of one": lambda x, z: {"u": x},
+}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("structure", STRUCTURES.values(), ids=STRUCTURES)
+def test_the_adjoint_of_an_adjoint_calls_the_source_with_the_structure_that_it_takes(structure, tied):
+    x = keras.Input((3,))
+    taken = structure(x, L.Dense(3, bias_initializer="ones")(x))  # with the bias the model itself does not come back
+    model = keras.Model(x, L.Dense(2, bias_initializer="ones")(Weighted()(taken)))
+    again = ka.adjoint(ka.adjoint(model, tied=tied), tied=tied)
+    assert again is not model
+    rows, shift = (ops.convert_to_numpy(model(rows)) for rows in (np.eye(3, dtype="float32"), np.zeros((1, 3))))
+    np.testing.assert_allclose(ops.convert_to_numpy(again(np.eye(3, dtype="float32"))), rows - shift, rtol=1e-5, atol=1e-5)

@@ -12,7 +12,14 @@ from keras.layers import Layer
 
 from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.keras_internals import in_stateless_scope
-from keras_adjoint.layers.call_pattern import CallPattern, flat, recorded_patterns, shapes_agree, single_input
+from keras_adjoint.layers.call_pattern import (
+    CallPattern,
+    flat,
+    one_or_list,
+    recorded_patterns,
+    shapes_agree,
+    single_input,
+)
 from keras_adjoint.layers.copying import copying
 from keras_adjoint.layers.inputs import check_real, name_of_dtype
 from keras_adjoint.layers.linear_source import check_calls, prober
@@ -123,6 +130,11 @@ class AutomaticAdjoint(Tied):
     def forward_spec(self, x: Any) -> Any:
         """What A gives for symbolic tensors."""
         return self._pattern_like(x).spec(self.source, flat(x))
+
+    def packed_as_given(self, xs: Sequence[Tensor]) -> Any:
+        """Tensors of the shapes that this layer gives, in the structure that it gives them in and the source takes."""
+        pattern = self._of_ranks([len(x.shape) for x in xs])
+        return one_or_list(xs) if pattern is None else pattern.packed(xs)
 
     def _pattern_like(self, x: Any) -> CallPattern:
         return self._of_ranks([len(each.shape) for each in flat(x)]) or single_input(tuple(x.shape), self.compute_dtype)

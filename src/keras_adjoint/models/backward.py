@@ -13,10 +13,11 @@ from keras_adjoint.layers.activations import ActivationGradient
 from keras_adjoint.layers.adjoint import check_linear, linear_adjoint
 from keras_adjoint.layers.adjoint_of_adjoint import second_adjoint
 from keras_adjoint.layers.arguments import is_symbolic
-from keras_adjoint.layers.automatic import copied_as_it_is
+from keras_adjoint.layers.automatic import AutomaticAdjoint, copied_as_it_is
 from keras_adjoint.layers.call_pattern import one_or_list
 from keras_adjoint.layers.derivative import CallGradient
 from keras_adjoint.layers.registry import describe
+from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.automatic import adjoint_of_call, adjoint_of_operation, is_automatic, operator_of
 from keras_adjoint.models.batch_axis import check_batch_axis
 from keras_adjoint.models.calls import Call
@@ -249,6 +250,8 @@ class BackwardPass:
     def apply(self, layer: keras.layers.Layer, call: Call, ys: list[keras.KerasTensor]) -> Cotangents:
         """What a layer gives for the cotangents of a call's outputs, at the size of the call's input."""
         y = one_or_list(ys)
+        if isinstance(call.operation, AutomaticAdjoint) and not isinstance(layer, Tied):
+            y = call.operation.packed_as_given(ys)  # its source, which takes them in a structure of its own
         result = layer(y, **self._size(layer, call, y))
         options = share_by_mask(call, layer, records=self.records)
         if options is not None:
