@@ -189,6 +189,19 @@ def test_spreading_of_overlapping_windows_repeats_over_the_stride():
 
 
 @pytest.mark.any_backend
+@pytest.mark.parametrize("size", range(1, 5))
+@pytest.mark.parametrize("taps, stride", [(3, 1), (5, 1), (5, 2), (8, 1), (8, 3)])
+def test_windows_larger_than_the_input_are_spread_as_the_formula_says(taps, stride, size):
+    layer = L.MaxPooling1D(taps, stride, padding="same")
+    encoder = chain(layer, shape=(size, 1))
+    outputs = -(-size // stride)
+    code = np.arange(1.0, outputs + 1, dtype="float32")
+    before = max((outputs - 1) * stride + taps - size, 0) // 2 if stride > 1 else (taps - 1) // 2
+    expected = [code[min((position + before) // stride, outputs - 1)] for position in range(size)]
+    assert back(encoder, code[None, :, None])[0, :, 0].tolist() == expected
+
+
+@pytest.mark.any_backend
 def test_pooling_average_is_the_adjoint_of_average_pooling():
     encoder, averaging = chain(L.MaxPooling2D(3, 2, padding="same")), chain(L.AveragePooling2D(3, 2, padding="same"))
     code = features(7, 6, 3)

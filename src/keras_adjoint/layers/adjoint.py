@@ -18,7 +18,7 @@ from keras_adjoint.layers.call_pattern import recorded_patterns
 from keras_adjoint.layers.copying import copying
 from keras_adjoint.layers.kernel import check_readable
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, RULES, apply_rule, class_with_rule, describe
-from keras_adjoint.layers.sharing import copy_values, owning_everything
+from keras_adjoint.layers.sharing import copy_state, owning_everything
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.tied import Tied, linear_part
 from keras_adjoint.layers.wrapped import activation_of, inside
@@ -122,9 +122,7 @@ def copied(source: Layer, *, keep_bias: bool) -> Layer:
             config.update({option: value for option, value in WITHOUT_BIAS.items() if option in config})
         copy = type(source).from_config(config)
     copy.build_from_config(source.get_build_config())
-    copy_values(copy.weights, source.weights, by="name")
-    if hasattr(copy, "finalize_state"):
-        copy.finalize_state()
+    copy_state(copy, source, by="name")
     return copy
 
 

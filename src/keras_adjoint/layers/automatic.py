@@ -25,7 +25,7 @@ from keras_adjoint.layers.inputs import check_real, name_of_dtype
 from keras_adjoint.layers.linear_source import check_calls, prober
 from keras_adjoint.layers.linearity import NotLinear
 from keras_adjoint.layers.registry import apply_rule, describe, why_no_rule
-from keras_adjoint.layers.sharing import copy_values, owning_everything, read_config
+from keras_adjoint.layers.sharing import copy_state, owning_everything, read_config
 from keras_adjoint.layers.sizes import holds_sizes, sizes_of
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape, Tensor
@@ -343,5 +343,5 @@ def copied_as_it_is(source: Layer) -> Layer:
         config = keras.saving.serialize_keras_object(source)
         config["config"]["name"] = f"{source.name}_copy"  # in PyTorch parameters of equal paths would be one
         copy: Layer = read_config(config)
-    copy_values(copy.weights, source.weights, by="name")
+    copy_state(copy, source, by="name")
     return copy

@@ -197,12 +197,12 @@ class SpreadPooling(PoolingAlongAxes):
 def spread(y: Tensor, axis: int, along: Axis) -> Tensor:
     """Every element of one axis repeated over the stride, from the first position inside to the last."""
     y = ops.repeat(y, along.stride, axis=axis) if along.stride > 1 else y
-    filled = along.outputs * along.stride - along.pad_before
+    last = y[(slice(None),) * axis + (slice(-1, None),)]
+    filled = positive_part(along.outputs * along.stride - along.pad_before)  # none, if all windows start in the padding
     y = y[(slice(None),) * axis + (slice(along.pad_before, along.pad_before + along.size),)]
     short = positive_part(along.size - filled)
     if is_known(short) and not short:
         return y
-    last = y[(slice(None),) * axis + (slice(-1, None),)]
     shape = list(ops.shape(last))
     shape[axis] = short
     return ops.concatenate([y, ops.broadcast_to(last, shape)], axis=axis)

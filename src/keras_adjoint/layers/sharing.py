@@ -8,6 +8,7 @@ layer is announced to Keras from the start as one that it has met before, every 
 
 import functools
 import re
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import keras
 from keras.layers import Layer
 
 from keras_adjoint.errors import TieError
+from keras_adjoint.keras_internals import layers_inside, own_variables
 from keras_adjoint.layers.files import announce, is_announced
 
 
@@ -63,6 +65,51 @@ def copy_values(new: Sequence[keras.Variable], old: Sequence[keras.Variable], *,
         pairs = [(variable, named[getattr(variable, by)].pop(0)) for variable in new]
     for variable, value in pairs:
         copy_value(variable, value)
+
+
+def copy_state(new: Layer, old: Layer, *, by: str) -> None:
+    """Give a layer or model the state of another of the same config, as a file would: its variables and what depends on them.
+
+    Args:
+        new: The one that gets the state.
+        old: The one that has it.
+        by: What variables are matched by, see `copy_values`.
+    """
+    for one, other in _same_layers(new, old):
+        load_what_is_derived(one, other)
+    copy_values(new.variables, old.variables, by=by)  # to the bit: what is loaded may be merged and rounded before
+
+
+def load_what_is_derived(new: Layer, old: Layer) -> None:
+    """Have a layer load the state of another, if its class has a way of its own to load it.
+
+    `Normalization` computes its mean from its variables then, and vocabularies are in no variable at all.
+    """
+    if type(new).load_own_variables is not Layer.load_own_variables and _shapes(new) == _shapes(old):
+        store: dict[str, Any] = {}
+        old.save_own_variables(store)
+        new.load_own_variables({key: keras.ops.convert_to_numpy(value) for key, value in store.items()})
+    if hasattr(new, "load_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            old.save_assets(folder)
+            new.load_assets(folder)
+
+
+def _shapes(layer: Layer) -> list[tuple[int, ...]]:
+    """The shapes of a layer's own variables: a copy may be without the bias."""
+    return sorted(tuple(variable.shape) for variable in own_variables(layer))
+
+
+def _same_layers(new: Layer, old: Layer) -> Iterator[tuple[Layer, Layer]]:
+    """The two, and the layers in them that are of one class and name, in their order."""
+    yield new, old
+    named: defaultdict[tuple[type, str], list[Layer]] = defaultdict(list)
+    for layer in layers_inside(old):
+        named[type(layer), layer.name].append(layer)
+    for layer in layers_inside(new):
+        partners = named[type(layer), layer.name]
+        if partners:
+            yield layer, partners.pop(0)
 
 
 # --- layers made anew from their configs

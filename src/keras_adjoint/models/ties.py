@@ -7,7 +7,7 @@ import keras
 from keras_adjoint.keras_internals import layers_inside, own_variables, shared_while_saving
 from keras_adjoint.layers.copying import copying
 from keras_adjoint.layers.distributed import innermost
-from keras_adjoint.layers.sharing import copy_values, read_config
+from keras_adjoint.layers.sharing import copy_state, read_config
 from keras_adjoint.layers.tied import Tied
 
 
@@ -98,7 +98,7 @@ def clone_tied(model: keras.layers.Layer, *, copy_weights: bool = True) -> keras
         raise ValueError(f"`clone_tied` takes a built Keras model or layer. Received: model={model!r}")
     clone = copy_with_ties(model)
     if copy_weights:
-        copy_values(clone.variables, model.variables, by="path")
+        copy_state(clone, model, by="path")
     return clone
 
 

@@ -15,7 +15,7 @@ from keras_adjoint.layers.adjoint import recorded_source
 from keras_adjoint.layers.adjoint_of_adjoint import AdjointOfAdjoint
 from keras_adjoint.layers.copying import copying
 from keras_adjoint.layers.distributed import DistributedAdjoint
-from keras_adjoint.layers.sharing import copy_value
+from keras_adjoint.layers.sharing import copy_state
 from keras_adjoint.layers.sizes import recorded_shapes, without_steps
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.wrapped import LinearWrapper, axes_of_steps, wrappers_of
@@ -182,11 +182,7 @@ class Converter:
         """Give the new layers their values, now that all of them are built."""
         for old, new in self.copies.values():
             if isinstance(old, keras.layers.Layer) and not isinstance(old, keras.Model):
-                for new_variable, old_variable in zip(new.variables, old.variables, strict=True):
-                    # By way of NumPy, since in JAX an assigned variable shares its buffer, which training then deletes.
-                    copy_value(new_variable, old_variable)
-                if hasattr(new, "finalize_state"):
-                    new.finalize_state()
+                copy_state(new, old, by="name")
         for (_, factor), (old, new) in self.scaled.items():
             weights = old.get_weights()
             place = kernel_index(old)
