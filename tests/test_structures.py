@@ -102,4 +102,6 @@ def test_the_adjoint_of_an_adjoint_calls_the_source_with_the_structure_that_it_t
     again = ka.adjoint(ka.adjoint(model, tied=tied), tied=tied)
     assert again is not model
     rows, shift = (ops.convert_to_numpy(model(rows)) for rows in (np.eye(3, dtype="float32"), np.zeros((1, 3))))
-    np.testing.assert_allclose(ops.convert_to_numpy(again(np.eye(3, dtype="float32"))), rows - shift, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(again(np.eye(3, dtype="float32"))), rows - shift, rtol=1e-5, atol=1e-5
+    )

@@ -310,16 +310,19 @@ def test_the_adjoint_of_the_adjoint_of_an_embedding_is_untied():
     assert_same([(second, ka.untie(second))], random_input((2, 5)))
 
 
-class Twice(L.Layer):
+class Scaled(L.Layer):
+    def build(self, input_shape):
+        self.scale = self.add_weight(shape=input_shape[-1:], initializer="ones")
+
     def call(self, x):
-        return 2 * x + 1
+        return x * self.scale + 1.0
 
 
 def test_the_adjoint_of_an_adjoint_is_refused_where_stock_layers_cannot_be_it():
-    automatic, pool = Twice(), L.MaxPooling1D()
+    automatic, pool = Scaled(), L.MaxPooling1D()
     automatic(keras.Input((3,)))
     pool(keras.Input((4, 3)))
-    for source, reason in ((automatic, "no arrangement of them is known"), (pool, "finds the switches")):
+    for source, reason in ((automatic, "call of `scaled`, whose weights would be one"), (pool, "finds the switches")):
         second = ka.adjoint(ka.adjoint(source))
         with pytest.raises(ka.NoRuleError, match=rf"cannot be converted .*{reason}.* Received: "):
             ka.untie(second)

@@ -13,17 +13,18 @@ from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.keras_internals import Functional, calls_of, layers_inside
 from keras_adjoint.layers.adjoint import recorded_source
 from keras_adjoint.layers.adjoint_of_adjoint import AdjointOfAdjoint
+from keras_adjoint.layers.call_pattern import flat
 from keras_adjoint.layers.copying import copying
 from keras_adjoint.layers.distributed import DistributedAdjoint
 from keras_adjoint.layers.sharing import copy_state
 from keras_adjoint.layers.sizes import recorded_shapes, without_steps
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.wrapped import LinearWrapper, axes_of_steps, wrappers_of
-from keras_adjoint.models.steps import Steps, StepsToSamples
 from keras_adjoint.operators.lipschitz import Lipschitz
 from keras_adjoint.ops import Shape
 from keras_adjoint.recursion import deep_recursion
-from keras_adjoint.stock.converters import NOT_CONVERTED, converter_for
+from keras_adjoint.stock.converters import NOT_STOCK, converter_for
+from keras_adjoint.stock.operations import OPERATIONS, joined
 from keras_adjoint.stock.pieces import scaled
 from keras_adjoint.stock.steps import UNKNOWN, AdjointCall, Branches, Step, received, refuse
 from keras_adjoint.stock.wrapped import kernel_index, number, times, times_factor
@@ -79,8 +80,8 @@ class Converter:
         core = inside_steps(layer)
         if isinstance(core, Tied):
             return partial(self.convert, layer, core, converter_for(core))
-        if isinstance(layer, Steps):
-            return partial(reshaped, layer)
+        if type(layer) in OPERATIONS:
+            return partial(OPERATIONS[type(layer)], layer)
         if isinstance(core, Lipschitz):
             return partial(self.limit, layer, core)
         is_plain = any(isinstance(each, LinearWrapper) for each in wrappers_of(layer))
@@ -95,8 +96,8 @@ class Converter:
             return self.model(layer)
         if not isinstance(layer, keras.layers.Layer):
             return layer  # an operation of `keras.ops`, which holds nothing
-        if type(layer) in NOT_CONVERTED:
-            refuse(layer, UNKNOWN)
+        if type(layer).__module__.partition(".")[0] == __name__.partition(".")[0]:
+            refuse(layer, NOT_STOCK.get(type(layer), UNKNOWN))
         inner = next((inner for inner in layers_inside(layer) if isinstance(inner, (Tied, LinearWrapper))), None)
         if inner is not None:
             raise NoRuleError(
@@ -121,8 +122,11 @@ class Converter:
         options = {} if output_size is None else {"output_size": output_size}
         axes = axes_of_steps(layer)
         spec = layer.compute_output_spec(y, **options)
-        output_shape = keras.tree.map_structure(lambda x: without_steps(tuple(x.shape), axes), spec)
-        steps = converter(AdjointCall(tied, without_steps(tuple(y.shape), axes), output_shape, self.to))
+        input_shape, output_shape = (
+            keras.tree.map_structure(lambda x: without_steps(tuple(x.shape), axes), each) for each in (y, spec)
+        )
+        steps = converter(AdjointCall(tied, input_shape, output_shape, self.to))
+        y = joined(flat(y))
         if isinstance(steps, Branches):
             return [self.follow(layer, tied, change(chain), y) for chain in steps.chains]
         return self.follow(layer, tied, change(steps), y)
@@ -198,16 +202,6 @@ def inside_steps(layer: Any) -> Any:
     ):
         layer = layer.layer
     return layer
-
-
-def reshaped(layer: Steps, x: keras.KerasTensor, recorded: keras.KerasTensor | None = None) -> keras.KerasTensor:
-    """What a layer that makes steps samples, or samples steps, gives for a tensor, by an operation of Keras."""
-    splits = isinstance(layer, StepsToSamples)
-    shape = x.shape[2:] if splits or recorded is None else (recorded.shape[1], *x.shape[1:])
-    if None in shape:
-        refuse(layer, f"the sizes must be known, and they are {tuple(shape)}; build the model for a fixed input size")
-    result: keras.KerasTensor = keras.ops.reshape(x, (-1, *shape))
-    return result
 
 
 def shape_of_input(layer: Layer) -> Shape | None:

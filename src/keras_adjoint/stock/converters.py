@@ -5,15 +5,12 @@ from functools import partial
 
 from keras.layers import Layer
 
-from keras_adjoint.layers.activations import ActivationGradient, PreActivation
 from keras_adjoint.layers.adjoint_of_adjoint import AdjointOfAdjoint
 from keras_adjoint.layers.automatic import AutomaticAdjoint
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.conv_transpose import AdjointConvTranspose
-from keras_adjoint.layers.deconvnet import SelectedFeatures
 from keras_adjoint.layers.dense import AdjointDense, AdjointEinsumDense, AdjointEmbedding
 from keras_adjoint.layers.depthwise import AdjointDepthwiseConv, AdjointSeparableConv
-from keras_adjoint.layers.derivative import CallGradient
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
 from keras_adjoint.layers.merge import AdjointConcatenate, AdjointSum
 from keras_adjoint.layers.norm import (
@@ -28,6 +25,7 @@ from keras_adjoint.layers.shape import AdjointRepeatVector, AdjointReshape, Adjo
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.upsampling import AdjointUpSampling
 from keras_adjoint.operators.adjoint_lipschitz import AdjointLipschitz
+from keras_adjoint.operators.from_scipy import FromSciPy
 from keras_adjoint.stock import conv, others, wrapped
 from keras_adjoint.stock.steps import UNKNOWN, AdjointCall, Branches, Step, refuse
 
@@ -65,13 +63,7 @@ REFUSED: dict[type, str] = {
     for unpooling in (AdjointMaxPooling, AdjointGlobalMaxPooling)
 }
 
-
-NOT_CONVERTED = (
-    ActivationGradient,
-    CallGradient,
-    PreActivation,
-    SelectedFeatures,
-)  # layers of ours that are no adjoints
+NOT_STOCK: dict[type, str] = {FromSciPy: "it calls an operator of SciPy on the host, which no layer of Keras does"}
 
 
 def converter_for(tied: Layer) -> Callable[[AdjointCall], list[Step] | Branches]:

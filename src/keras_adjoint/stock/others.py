@@ -7,7 +7,8 @@ import numpy as np
 
 from keras_adjoint.layers.adjoint import copied
 from keras_adjoint.layers.adjoint_of_adjoint import first_source
-from keras_adjoint.layers.automatic import AutomaticAdjoint
+from keras_adjoint.layers.automatic import AutomaticAdjoint, flat_shapes
+from keras_adjoint.layers.call_pattern import flat, one_or_list
 from keras_adjoint.layers.dense import AdjointEmbedding
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
 from keras_adjoint.layers.kernel import read_kernel
@@ -15,6 +16,7 @@ from keras_adjoint.layers.merge import weights_of
 from keras_adjoint.layers.norm import AdjointScaling, pseudo_inverse
 from keras_adjoint.layers.pooling import PoolingAlongAxes
 from keras_adjoint.layers.sizes import spatial
+from keras_adjoint.layers.tied import Tied
 from keras_adjoint.stock.pieces import (
     L,
     among_channels_last,
@@ -32,6 +34,7 @@ from keras_adjoint.stock.steps import UNKNOWN, AdjointCall, Branches, Step, step
 
 AVERAGE_POOLING = {1: L.AveragePooling1D, 2: L.AveragePooling2D, 3: L.AveragePooling3D}
 GLOBAL_AVERAGE = {1: L.GlobalAveragePooling1D, 2: L.GlobalAveragePooling2D, 3: L.GlobalAveragePooling3D}
+LARGEST_MATRIX = 2**20  # numbers
 UP_SAMPLING = {1: L.UpSampling1D, 2: L.UpSampling2D, 3: L.UpSampling3D}
 
 
@@ -170,14 +173,16 @@ def repeated(sizes: tuple[int, ...]) -> Step:
 # --- the adjoints of adjoints, and of what policies put in place of layers without one
 
 
-def forward(call: AdjointCall) -> list[Step]:
+def forward(call: AdjointCall) -> list[Step] | Branches:
     """The layer behind an adjoint, without its bias and its activation."""
     adjoint, source = call.tied.source, first_source(call.tied)
     if isinstance(adjoint, AdjointScaling):
         return [scaled(adjoint.scale_and_shift(len(call.input_shape))[0])]
     if isinstance(adjoint, AdjointEmbedding):
         return [multiplied(kernel_of(adjoint), len(call.input_shape) - 2)]
-    if isinstance(adjoint, AutomaticAdjoint) or not type(source).__module__.startswith("keras."):
+    if isinstance(adjoint, AutomaticAdjoint):
+        return whole_matrix(call)
+    if not type(source).__module__.startswith("keras."):
         call.refuse(UNKNOWN)
     bare = copied(source, keep_bias=False)
     own = ("name", "dtype", "trainable", "activation")
@@ -186,8 +191,11 @@ def forward(call: AdjointCall) -> list[Step]:
     return [Step(type(bare), options, tuple(kernels))]
 
 
-def automatic(call: AdjointCall) -> list[Step]:
-    """The transposes of what policies put in place: sums where they repeat, the same scale where they divide."""
+def automatic(call: AdjointCall) -> list[Step] | Branches:
+    """The transposes of what policies put in place: sums where they repeat, the same scale where they divide.
+
+    Of layers that are not of this package, a product with the whole matrix.
+    """
     layer = call.tied.source
     if isinstance(layer, AdjointScaling):
         scale, _ = layer.scale_and_shift(len(call.input_shape))
@@ -201,7 +209,36 @@ def automatic(call: AdjointCall) -> list[Step]:
         pool = Step(GLOBAL_AVERAGE[len(sizes)], {"keepdims": keepdims, "data_format": layer.data_format}, ())
         share = 1.0 if isinstance(layer, AdjointGlobalAveragePooling) else float(math.prod(sizes))
         return [pool, scaled(share)] if share != 1.0 else [pool]
-    call.refuse(UNKNOWN)
+    return whole_matrix(call)
+
+
+def whole_matrix(call: AdjointCall) -> list[Step] | Branches:
+    """A product with the matrix between all numbers of a sample, of what computes without weights and is not too large."""
+    tied = call.tied
+    source = first_source(tied.source) if isinstance(tied.source, Tied) else tied.source
+    if source.weights:
+        call.refuse(
+            f"it is derived from the call of `{source.name}`, whose weights would be one constant matrix with it. Teach the "
+            f"adjoint of that layer with `@keras_adjoint.register_rule`, as stock layers"
+        )
+    shapes, wanted = (
+        [call.known(shape[1:]) for shape in flat_shapes(found)] for found in (call.input_shape, call.output_shape)
+    )
+    sizes, results = ([math.prod(shape) for shape in each] for each in (shapes, wanted))
+    rows, columns = sum(sizes), sum(results)
+    if rows * columns > LARGEST_MATRIX:
+        call.refuse(
+            f"it would be a product with a matrix of {rows:,} × {columns:,} numbers, and at most {LARGEST_MATRIX:,} are written"
+        )
+    parts = np.split(np.eye(rows, dtype="float32"), np.cumsum(sizes)[:-1], axis=1)
+    given = [part.reshape(rows, *shape) for part, shape in zip(parts, shapes, strict=True)]
+    size = {"output_size": one_or_list(wanted)} if isinstance(tied, AutomaticAdjoint) else {}
+    matrices = [array(each).reshape(rows, -1) for each in flat(tied(one_or_list(given), **size))]
+    chains = [
+        [step(L.Reshape, target_shape=(rows,)), multiplied(matrix), step(L.Reshape, target_shape=shape)]
+        for matrix, shape in zip(matrices, wanted, strict=True)
+    ]
+    return chains[0] if len(chains) == 1 else Branches(chains)
 
 
 # --- merging layers: one chain of steps for each tensor that their adjoints return

@@ -21,8 +21,8 @@ class AdjointCall:
 
     Args:
         tied: The layer, built.
-        input_shape: Shape of its input, batch axis included.
-        output_shape: Shape of its output, or a list of shapes.
+        input_shape: Shape of its input, batch axis included, or a structure of shapes.
+        output_shape: Shape of its output, or a structure of shapes.
         to: "conv_transpose" or "conv".
     """
 

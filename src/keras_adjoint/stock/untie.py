@@ -7,7 +7,8 @@ def untie(layer_or_model: keras.layers.Layer, *, to: str = "conv_transpose") -> 
     """A model of stock Keras layers that computes the same to rounding, with copies of all weights.
 
     The file that it saves loads without this package. Kernels and biases train on their own from then on, unless they were
-    frozen; scales, and biases that are subtracted, become constants. A `Lipschitz` layer becomes the layer inside with the
+    frozen; scales, and biases that are subtracted, become constants. An automatic adjoint of what has no weights becomes a
+    product with its matrix, of up to 2²⁰ numbers. A `Lipschitz` layer becomes the layer inside with the
     scaled kernel, under the name of the wrapper, or with a `Rescaling` before it where no kernel is known to scale.
 
     Args:
@@ -24,7 +25,8 @@ def untie(layer_or_model: keras.layers.Layer, *, to: str = "conv_transpose") -> 
 
     Raises:
         NoRuleError: If stock layers cannot express a layer: max pooling, which reads its switches from elsewhere; an
-            adjoint inside of a subclassed model; a size that is not known, where it must be.
+            automatic adjoint of a layer with weights, or of a larger matrix; an adjoint inside of a subclassed model; a size
+            that is not known, where it must be.
         SizeError: If a size is ambiguous, or nothing says what a layer takes that has not been called.
         ValueError: If `to` is unknown, or the argument is neither a layer nor such a model.
 
