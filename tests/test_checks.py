@@ -226,6 +226,42 @@ def test_residual_of_right_operators_stays_well_below_the_tolerance(dtype):
         assert report.residual < report.tolerance / 2
 
 
+def cast_inside(x):
+    return ops.cast(L.Dense(5)(ops.cast(x, "bfloat16")), "float32")
+
+
+def half_inside_of_a_model(x):
+    inner = keras.Sequential([keras.Input((6,)), L.Dense(5, dtype="float16")])
+    return L.Dense(4, dtype="float32")(inner(x))
+
+
+COARSER_INSIDE = {
+    "a cast": cast_inside,
+    "a nested model": half_inside_of_a_model,
+    "a mixed policy": lambda x: L.Dense(4, dtype="float32")(L.Dense(5, dtype="mixed_bfloat16")(x)),
+    "of every step": lambda x: L.Flatten()(L.TimeDistributed(L.Dense(4, dtype="bfloat16"))(L.Reshape((2, 3))(x))),
+}
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("outputs_of", COARSER_INSIDE.values(), ids=COARSER_INSIDE)
+def test_tolerance_is_that_of_the_coarsest_dtype_inside(outputs_of):
+    x = keras.Input((6,))
+    model = keras.Model(x, outputs_of(x))
+    adjoint = ka.adjoint(model)
+    report = ka.check_adjoint(model, adjoint, input_shape=(64, 6))
+    finest = derived_tolerance("float32", 64 * 6, 64 * model.output_shape[1])
+    assert finest < report.residual <= report.tolerance
+    assert not ka.check_adjoint(model, lambda y: -adjoint(y), input_shape=(64, 6))
+
+
+@pytest.mark.every_backend
+def test_what_keras_computes_in_single_precision_is_tested_so():
+    dense = L.Dense(5, dtype="float64")  # of whose products Keras makes float32 on some backends
+    dense.build((None, 6))
+    assert ka.check_adjoint(dense)
+
+
 @pytest.mark.only_on("torch")  # whose CPU alone has a setting for the precision of products
 @pytest.mark.parametrize("setting, epsilon", [("highest", 2.0**-23), ("high", 2.0**-10), ("medium", 2.0**-7)])
 def test_tolerance_follows_the_precision_that_the_backend_is_set_to(setting, epsilon):

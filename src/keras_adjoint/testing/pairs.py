@@ -82,13 +82,14 @@ def packed(operator: Operator, inputs: Packing | None, outputs: Packing | None) 
 
 @dataclass(frozen=True)
 class Pair:
-    """A and B as functions of float64 arrays, the layers behind them, if they are layers, and how y is packed."""
+    """A and B as functions of float64 arrays, the layers behind them, if they are layers, how y is packed, and its dtypes."""
 
     forward: Callable[[Array], Array]
     backward: Callable[[Array], Array]
     forward_layer: keras.layers.Layer | None = None
     backward_layer: keras.layers.Layer | None = None
     outputs: Packing | None = None
+    floats: frozenset[str] = frozenset()
 
 
 def pair_of(
@@ -130,7 +131,14 @@ def pair_of(
         forward_layer=forward if isinstance(forward, keras.layers.Layer) else None,
         backward_layer=backward if isinstance(backward, keras.layers.Layer) else None,
         outputs=outputs,
+        floats=frozenset(floats_of(result)),
     )
+
+
+def floats_of(tensors: Any) -> Iterable[str]:
+    """The dtypes of floats among those of some tensors."""
+    dtypes = (keras.backend.standardize_dtype(y.dtype) for y in tree.flatten(tensors) if hasattr(y, "dtype"))
+    return (dtype for dtype in dtypes if "float" in dtype)
 
 
 def source_of(adjoint: Tied | DistributedAdjoint) -> keras.layers.Layer | None:

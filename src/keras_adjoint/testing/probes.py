@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_adjoint.keras_internals import Functional, layers_inside, nodes_of
 from keras_adjoint.ops import Shape
 from keras_adjoint.ops.dot_test import random_probe, rounded_to
 from keras_adjoint.testing.pairs import Array, Packing, inputs_of
@@ -69,3 +70,20 @@ def probe_of(operator: Callable[..., Any], shape: Shape, packing: Packing | None
         if own != dtype:
             narrower.append((index, own))
     return Probe(shape, dtype, tuple(narrower))
+
+
+def floats_inside(operator: Callable[..., Any]) -> set[str]:
+    """The dtypes of floats that the layers in a layer or model compute in, and those of the tensors between them.
+
+    What the code of a function, or of one layer, casts to inside is not known.
+    """
+    if not isinstance(operator, keras.layers.Layer):
+        return set()
+    found: set[str] = set()
+    for layer in (operator, *layers_inside(operator)):
+        if isinstance(layer, (Functional, keras.Sequential)):  # it computes by its layers alone
+            found |= {y.dtype for node in nodes_of(layer) for y in node.output_tensors}
+        elif not isinstance(layer, keras.layers.InputLayer) and layer.compute_dtype:
+            found.add(layer.compute_dtype)
+    return {dtype for dtype in found if "float" in dtype}
+
