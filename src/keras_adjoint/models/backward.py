@@ -21,6 +21,7 @@ from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.automatic import adjoint_of_call, adjoint_of_operation, is_automatic, operator_of
 from keras_adjoint.models.batch_axis import check_batch_axis
 from keras_adjoint.models.calls import Call
+from keras_adjoint.models.complex_numbers import check_real_numbers
 from keras_adjoint.models.deep import CALLS, DeepModel
 from keras_adjoint.models.graph import Cotangents, Graph, transpose_graph
 from keras_adjoint.models.integers import Integers
@@ -65,6 +66,8 @@ class BackwardPass:
 
     def run(self, output_cotangents: list[keras.KerasTensor]) -> list[keras.KerasTensor]:
         """The cotangents of the graph's inputs; zeros for inputs that none arrives at."""
+        for call in self.graph.calls:
+            check_real_numbers(call)
         self.names.stop_at(output_cotangents)
         found = transpose_graph(self.graph, output_cotangents, self.transpose_call, self.add)
         self.unreached = [x for x, cotangent in zip(self.graph.inputs, found, strict=True) if cotangent is None]

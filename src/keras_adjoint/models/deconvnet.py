@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -10,6 +10,7 @@ import keras
 from keras_adjoint.keras_internals import numpy_operations
 from keras_adjoint.layers.call_pattern import one_or_list
 from keras_adjoint.layers.deconvnet import SelectedFeatures
+from keras_adjoint.layers.options import as_integer
 from keras_adjoint.layers.wrapped import axes_of_steps, inside
 from keras_adjoint.models.backward import packed_as
 from keras_adjoint.models.calls import Call
@@ -195,6 +196,15 @@ def _channels_of(operation: keras.Operation) -> str | None:
     return "channels_last" if isinstance(layer, CHANNELS_LAST) else getattr(layer, "data_format", None)
 
 
+def _integer(option: str, value: Any, given: Any) -> int:
+    """An integer that was given for an option, alone or among others."""
+    number = as_integer(value)
+    if number is None:
+        what = "an integer" if value is given else "a sequence of integers"
+        raise ValueError(f"`{option}` must be {what}. Received: {option}={given!r}")
+    return number
+
+
 def _selections(
     features: keras.KerasTensor,
     axis: int,
@@ -205,6 +215,12 @@ def _selections(
     """Options of `SelectedFeatures`, one for each projection; checked against the shape of the features."""
     shape = tuple(features.shape[1:])
     channels = shape[axis - 1]
+    channel, strongest = (
+        None if value is None else _integer(option, value, value)
+        for option, value in (("channel", channel), ("strongest", strongest))
+    )
+    if unit is not None:
+        unit = [_integer("unit", index, unit) for index in (unit if isinstance(unit, Iterable) else [None])]
     if unit is not None and (channel is not None or strongest is not None):
         raise ValueError(
             f"`unit` names one unit, so `channel` and `strongest` make no sense beside it. Received: unit={unit}, "

@@ -86,4 +86,3 @@ def floats_inside(operator: Callable[..., Any]) -> set[str]:
         elif not isinstance(layer, keras.layers.InputLayer) and layer.compute_dtype:
             found.add(layer.compute_dtype)
     return {dtype for dtype in found if "float" in dtype}
-
