@@ -4,6 +4,7 @@ import threading
 from dataclasses import dataclass
 from typing import Self
 
+from keras_adjoint.errors import one_of
 from keras_adjoint.ops import Tensor
 
 
@@ -71,9 +72,7 @@ class exporting:
     """
 
     def __init__(self, format: str) -> None:
-        if format not in FORMATS:
-            raise ValueError(f"`format` must be one of {', '.join(FORMATS)}. Received: format={format!r}")
-        self.format = format
+        self.format = one_of("format", format, FORMATS)
 
     def __enter__(self) -> Self:
         self._outer, TRACING.format = TRACING.format, FORMATS[self.format]

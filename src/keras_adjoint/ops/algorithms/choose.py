@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_adjoint.errors import one_of
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.algorithms import columns, native, phases, shifts, subpixel
 from keras_adjoint.ops.algorithms.bilinear import BilinearForm
@@ -106,8 +107,7 @@ def named(name: str, problem: Problem) -> Algorithm:
 
 def check_name(name: str) -> None:
     """Raise a ValueError if no algorithm is called `name`."""
-    if name not in BY_NAME:
-        raise ValueError(f"`algorithm` must be one of {', '.join(map(repr, BY_NAME))}. Received: algorithm={name!r}")
+    one_of("algorithm", name, BY_NAME)
 
 
 def problem_of(y: Tensor, kernel: Tensor, convolution: Convolution) -> Problem:
