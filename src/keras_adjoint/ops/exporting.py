@@ -6,6 +6,7 @@ from typing import Self
 
 from keras_adjoint.errors import one_of
 from keras_adjoint.ops import Tensor
+from keras_adjoint.ops.backend import current
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def is_exporting() -> bool:
 
 def may_share(kernel: Tensor) -> bool:
     """Whether a convolution and its adjoint may read one kernel in the file that is being written."""
-    *_, channels, filters = map(int, kernel.shape)
+    *_, channels, filters = current().fixed_shape(kernel)
     target = TRACING.format
     return target is not None and not (target.tells_kernels_apart_by_shape and channels == filters)
 

@@ -113,6 +113,6 @@ def check_name(name: str) -> None:
 def problem_of(y: Tensor, kernel: Tensor, convolution: Convolution) -> Problem:
     """The `Problem` of tensors."""
     batch = y.shape[0] if is_known(y.shape[0]) else None
-    *_, channels, filters = map(int, kernel.shape)
+    *_, channels, filters = current().fixed_shape(kernel)
     dtype = keras.backend.standardize_dtype(y.dtype)
     return Problem(convolution, batch, channels * convolution.groups, filters, current().device_of(y), dtype)

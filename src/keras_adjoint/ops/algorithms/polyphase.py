@@ -145,7 +145,7 @@ def interleaving(
 
     def interleaved(x: Tensor) -> Tensor:
         if is_strided:
-            channels = int(x.shape[-1]) // phases
+            channels = current().known_size(x.shape[-1]) // phases
             # The first axis of blocks follows the batch before and after, so that the two move as one.
             x = ops.reshape(x, (-1, *counts[1:], groups, *present, channels // groups))
             x = ops.transpose(x, order)

@@ -69,7 +69,7 @@ def prepare(convolution: Convolution) -> Adjoint:
     reverses = max(taps) > 1
 
     def apply(y: Tensor, kernel: Tensor) -> Tensor:
-        *_, channels, filters = map(int, kernel.shape)
+        *_, channels, filters = current().fixed_shape(kernel)
         batch = y.shape[0]
         if reverses and known and isinstance(batch, int):
             # Rather reverse x and y than the taps of the kernel, if they have fewer numbers.
@@ -98,7 +98,7 @@ def arranging(convolution: Convolution) -> Callable[[Tensor, bool], Tensor]:
     order = (*range(0, 2 * rank, 2), 2 * rank + 2, 2 * rank + 1, *range(1, 2 * rank, 2), 2 * rank)
 
     def arranged(kernel: Tensor, reverse: bool) -> Tensor:
-        *_, channels, filters = map(int, kernel.shape)
+        *_, channels, filters = current().fixed_shape(kernel)
         if not is_whole:
             kernel = ops.pad(kernel, [*missing, (0, 0), (0, 0)])
         if reverse:
@@ -111,7 +111,7 @@ def arranging(convolution: Convolution) -> Callable[[Tensor, bool], Tensor]:
 
 def with_taps_reversed(kernel: Tensor, counts: Sequence[int]) -> Tensor:
     """Reverse the `counts` taps of every phase, but not the phases. OpenVINO does not reverse several axes at once."""
-    shape = tuple(map(int, kernel.shape))
+    shape = current().fixed_shape(kernel)
     for axis, taps in enumerate(counts):
         if taps == 1:
             continue
