@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from typing import Self
 
 from keras_adjoint.errors import one_of
-from keras_adjoint.ops import Tensor
-from keras_adjoint.ops.backend import current
 
 
 @dataclass(frozen=True)
@@ -44,9 +42,8 @@ def is_exporting() -> bool:
     return TRACING.format is not None
 
 
-def may_share(kernel: Tensor) -> bool:
-    """Whether a convolution and its adjoint may read one kernel in the file that is being written."""
-    *_, channels, filters = current().fixed_shape(kernel)
+def may_share(channels: int, filters: int) -> bool:
+    """Whether a convolution and its adjoint may read one kernel, of these channels, in the file that is being written."""
     target = TRACING.format
     return target is not None and not (target.tells_kernels_apart_by_shape and channels == filters)
 

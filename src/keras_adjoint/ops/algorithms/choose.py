@@ -87,7 +87,7 @@ def prepared_adjoint(problem: Problem, algorithm: str | None) -> Adjoint:
 
 def _algorithm_for_export(problem: Problem, kernel: Tensor) -> Algorithm:
     """What every converter knows: the plain transposed convolution where the kernel is shared, else plain convolutions."""
-    plain = problem.is_plain and may_share(kernel)
+    plain = problem.is_plain and may_share(*current().fixed_shape(kernel)[-2:])
     names = ("native", "subpixel", "phases") if plain else ("subpixel", "phases")
     return next(BY_NAME[name] for name in names if BY_NAME[name].fits(problem))
 
