@@ -128,8 +128,8 @@ def _operator_of(found: LinearLayer) -> tuple[Any, float]:
 def _condition_of(operator: Any) -> dict[str, Any]:
     rows, columns = operator.shape
     if min(rows, columns) > SMALL_SIDE or rows * columns > SMALL:
-        reason = f"not computed, as the matrix is too large: its smaller side may be {SMALL_SIDE}, and it may have {SMALL:,} numbers"
-        return {"condition_reason": reason}
+        most = f"its smaller side may be {SMALL_SIDE}, and it may have {SMALL:,} numbers"
+        return {"condition_reason": f"not computed, as the matrix is too large: {most}"}
     condition = operator.condition()
     lost = "" if math.isfinite(condition) else "infinite, as the smallest singular value is zero up to rounding"
     return {"condition": condition, "condition_reason": lost}
