@@ -1,5 +1,6 @@
 """Rules of users that return a layer which reads the source: it is tied like any other adjoint, however it holds the source."""
 
+import copy
 import warnings
 
 import keras
@@ -22,6 +23,9 @@ class Matrix(L.Layer):
 
     def call(self, x):
         return ops.matmul(x, self.kernel)
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], 4)
 
 
 class HoldsSource(L.Layer):
@@ -114,6 +118,21 @@ def test_a_copy_by_keras_warns_and_one_by_clone_tied_is_tied(rule, encoder):
         keras.models.clone_model(model)
     with warnings.catch_warnings(action="error", category=UserWarning):
         assert ka.is_tied(ka.clone_tied(model))
+
+
+@each_rule
+@pytest.mark.any_backend
+def test_it_is_saved_before_it_is_called_and_called_at_every_step(rule, encoder, tmp_path):
+    adjoint = ka.adjoint(encoder.layers[0])
+    assert adjoint.count_params() == OWN[rule] and copy.deepcopy(adjoint).count_params() == 6 * 4 + OWN[rule]
+    x = keras.Input((5, 6))
+    distributed = L.TimeDistributed(Matrix())
+    y = distributed(x)
+    model = keras.Model(x, ka.adjoint(distributed)(y))
+    model.save(tmp_path / "distributed.keras")
+    loaded = keras.saving.load_model(tmp_path / "distributed.keras")
+    assert ka.is_tied(loaded) and loaded.count_params() == 6 * 4 + OWN[rule]
+    assert loaded.output_shape == (None, 5, 6)
 
 
 @each_rule

@@ -181,7 +181,11 @@ def _by_user_rule(make: Callable[..., Layer], source: Layer, options: dict[str, 
         return result
     name = options.get("name")
     for_rule = {k: v for k, v in for_rule.items() if k != "name"}
-    return RegisteredAdjoint(source, inner=result, rule_options=for_rule, tied=tied, name=name)
+    made = RegisteredAdjoint(source, inner=result, rule_options=for_rule, tied=tied, name=name)
+    made.build(
+        (None, *y.shape[1:])
+    )  # as the test has built what the rule returned, so that its weights are found in a file
+    return made
 
 
 def _check_user_rule(source: Layer, result: Layer) -> tuple[np.ndarray, str]:
