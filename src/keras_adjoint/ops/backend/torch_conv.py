@@ -55,7 +55,8 @@ def convolve(x: Tensor, kernel: Tensor, pads: Pads, strides: Sequence[int], dila
     # A compiler and a tracer may keep sizes free, which are no key of a cache.
     is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
     padding_of = _padding if is_traced else _cached_padding
-    padding = padding_of(tuple(x.shape[1:]), tuple(pads), strides, dilation, fixed_shape(kernel))
+    shape = fixed_shape(kernel) if is_traced else tuple(kernel.shape)
+    padding = padding_of(tuple(x.shape[1:]), tuple(pads), strides, dilation, shape)
     if padding.for_gradients is not None and _is_differentiated(kernel):
         padding = padding.for_gradients
     x = x.permute(CHANNELS_FIRST[rank])
@@ -184,7 +185,8 @@ def _zeros(pads: Pads) -> list[int] | None:
 def _weight(kernel: Tensor) -> Tensor:
     """The kernel with filters and channels in front, as PyTorch has it."""
     rank = kernel.ndim - 2
-    if math.prod(fixed_shape(kernel)) >= LARGE_KERNEL and _is_moved_by_blocks(kernel):
+    size = math.prod(fixed_shape(kernel)) if torch.jit.is_tracing() else kernel.numel()
+    if size >= LARGE_KERNEL and _is_moved_by_blocks(kernel):
         *taps, channels, filters = fixed_shape(kernel)
         kernel = kernel.reshape(-1, BLOCK, filters).transpose(1, 2).contiguous().transpose(0, 1).contiguous()
         weight = kernel.view(filters, *taps, channels).permute(0, rank + 1, *range(1, rank + 1))
