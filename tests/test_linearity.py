@@ -37,7 +37,8 @@ REFUSED = {
     "square": (ops.square, "of -1 · x"),
     "sign": (ops.sign, "·"),
     "sort": (lambda x: ops.sort(x, axis=-1), "of -1 · x"),
-    "median": (lambda x: ops.median(x, axis=-1), "the sum of what it gives"),
+    # Of an even number of entries Keras 3.10 takes the lower of the two in the middle, on PyTorch.
+    "median": (lambda x: ops.median(x[..., :5], axis=-1), "the sum of what it gives"),
     "largest in size": (
         lambda x: ops.where(ops.abs(x) == ops.amax(ops.abs(x), axis=-1, keepdims=True), x, 0),
         "the sum",

@@ -11,7 +11,7 @@ import re
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -86,9 +86,10 @@ def load_what_is_derived(new: Layer, old: Layer) -> None:
     `Normalization` computes its mean from its variables then, and vocabularies are in no variable at all.
     """
     if type(new).load_own_variables is not Layer.load_own_variables and _shapes(new) == _shapes(old):
-        store: dict[str, Any] = {}
-        old.save_own_variables(store)
-        new.load_own_variables({key: keras.ops.convert_to_numpy(value) for key, value in store.items()})
+        with suppress(Exception):  # subclasses that cannot be saved fail in whatever way; their variables are copied
+            store: dict[str, Any] = {}
+            old.save_own_variables(store)
+            new.load_own_variables({key: keras.ops.convert_to_numpy(value) for key, value in store.items()})
     if hasattr(new, "load_assets"):
         with tempfile.TemporaryDirectory() as folder:
             old.save_assets(folder)
