@@ -90,7 +90,7 @@ def assert_same(found, expected):
 
 
 def test_clones(model):
-    tied = keras.Model(model.inputs, ka.adjoint(model)(model.outputs[0]))
+    tied = keras.Model(model.inputs[0], ka.adjoint(model)(model.outputs[0]))
     clone = ka.clone_tied(tied)
     assert ka.is_tied(clone)
     assert_same(clone(X), tied(X))
