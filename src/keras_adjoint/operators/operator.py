@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_adjoint.errors import SizeError
 from keras_adjoint.operators.bridges import to_deepinv, to_lineax, to_pylops
-from keras_adjoint.operators.linear_map import LinearMap
+from keras_adjoint.operators.linear_map import LinearMap, current_scalar
 from keras_adjoint.operators.matrix import matrix_of
 from keras_adjoint.operators.norm import norm_of
 from keras_adjoint.operators.scipy_bridge import singular_values, to_scipy
@@ -393,7 +393,7 @@ class Scaled(Operator):
         return operator if isinstance(factor, float) and factor == 1 else cls(operator, factor)
 
     def apply(self, leaves: list[Tensor]) -> list[Tensor]:
-        factor = self.factor if isinstance(self.factor, float) else ops.cast(self.factor, self.dtype)
+        factor = self.factor if isinstance(self.factor, float) else ops.cast(current_scalar(self.factor), self.dtype)
         return [ops.multiply(leaf, factor) for leaf in self.operator.apply(leaves)]
 
     def transposed(self) -> Operator:
@@ -412,6 +412,10 @@ class Scaled(Operator):
     def variables(self) -> list[keras.Variable]:
         own = [self.factor] if isinstance(self.factor, keras.Variable) else []
         return [*own, *super().variables()]
+
+    def scalars(self) -> list[Tensor]:
+        own = [] if isinstance(self.factor, (float, keras.Variable)) else [self.factor]
+        return [*own, *super().scalars()]
 
     def describe(self) -> str:
         inner = self.operator.describe()
