@@ -398,6 +398,14 @@ def test_scripts_that_do_nothing_break_no_rule(text):
     assert lines_found(text) == []
 
 
+@pytest.mark.parametrize("start", ["\f", "\f\f", "\f# a page\n\f", "if w is b:\n    pass\n\f    "])
+def test_columns_are_counted_in_lines_that_begin_with_a_form_feed(start):
+    text = f"{START}{start}back.set_weights([np.transpose(w, (1, 0, 2, 3)), b])\n"
+    (finding,) = examine_script(text, "script.py")
+    assert finding.code.strip() == "back.set_weights([w, b])"
+    assert "back.set_weights([w, b])" in repair_script(text, "script.py", [finding])[0]
+
+
 def test_edits_touch_nothing_but_the_expression():
     text = "def f(w):\n\tback.set_weights( [(  # wrong\n\t\tnp.zeros((2, 3, 3, 8))\n\t), b ] ) ;x=1\n"
     text = f"{START}back = layers.Conv2DTranspose(2, 3)\r\n{text}"

@@ -73,4 +73,4 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """The known names closest to one that is unknown, else the first few, in one line."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
-    return ", ".join(near or [*names[:5], *(["..."] if len(names) > 5 else [])])
+    return ", ".join(near or names[:5]) + (" and others" if not near and len(names) > 5 else "")

@@ -127,7 +127,8 @@ def rearrange(contents: Contents, plan: Plan, keys: Sequence[str] = ()) -> tuple
             try:
                 values[path] = plan.apply(array)
             except ValueError as error:
-                raise Unusable(f"{name_of(path)}: {error} To take other arrays, name them by --key.") from error
+                why = f"{name_of(path)}: {str(error).rstrip('.')}."
+                raise Unusable(f"{why} To take other arrays, name them by --key.") from error
         change = Change(
             name=name_of(path),
             dtype=str(array.dtype).removeprefix("torch."),

@@ -33,7 +33,7 @@ def inspect(
     the file cannot be used.
     """
     with session(debug=debug, timeout=timeout):
-        from keras_adjoint_cli.files.inputs import check_files
+        from keras_adjoint_cli.files.inputs import about, check_files
         from keras_adjoint_cli.files.limits import read_limits
 
         check_files(file)
@@ -49,7 +49,9 @@ def inspect(
         from keras_adjoint_cli.output.inspect import as_data, can_be_mirrored, show
         from keras_adjoint_cli.progress import progress
 
-        model, decisions, problem = encoder_of(load(file, modules, allowed), code), None, ""
+        whole, decisions, problem = load(file, modules, allowed), None, ""
+        with about(file):
+            model = encoder_of(whole, code)
         hint, cut = "", None
         try:
             graph = trace(model)

@@ -127,6 +127,6 @@ def conclusions(file: Path, figures: Figures, *, autoencoder: bool, untied: bool
         )
     if not untied:
         yield (
-            f"To load it, import keras_adjoint, then keras.saving.load_model({escape(repr(file.name))}). "
+            f"To load it, import keras_adjoint, then keras.saving.load_model({escape(repr(str(file)))}). "
             "With --untie it is made of stock layers, which Keras loads alone."
         )
