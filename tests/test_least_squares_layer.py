@@ -124,7 +124,8 @@ def test_exported_layer_takes_its_steps_in_the_file(of_dense, tmp_path):
 def tensorflow_run(path, y):
     import tensorflow as tf
 
-    return tf.saved_model.load(str(path)).serve(tf.convert_to_tensor(numpy(y)))
+    loaded = tf.saved_model.load(str(path))
+    return loaded.serve(tf.convert_to_tensor(numpy(y)))
 
 
 def test_too_many_steps_for_a_file_of_pytorch_are_refused(of_dense, tmp_path):
