@@ -1,6 +1,7 @@
 """What the doctor finds in scripts: every recipe that goes wrong, at its place, and scripts like these that are correct."""
 
 import inspect
+import re
 
 import keras
 import pytest
@@ -330,6 +331,32 @@ def test_findings_have_the_severities_of_their_rule():
     for text in BROKEN.values():
         for finding in examine_script(START + text, "script.py"):
             assert finding.severity in severities[finding.rule]
+
+
+def suggested(start):
+    """Every line of code that a finding suggests and that names this package, with the imports suggested above it."""
+    for text in BROKEN.values():
+        for finding in examine_script(start + text, "script.py"):
+            if re.search(r"\b(ka|keras_adjoint)\b", finding.code):
+                yield finding.code
+
+
+def test_suggested_code_has_the_name_or_the_import_of_this_package():
+    assert all("ka." in code and "import" not in code for code in suggested(START))
+    without = START.replace("import keras_adjoint as ka\n", "")
+    found = [code for code in suggested(without) if re.search(r"\bkeras_adjoint\.", code)]
+    assert len(found) > 9 and all(code.startswith("import keras_adjoint\n") for code in found)
+
+
+@pytest.mark.parametrize(
+    "activation, has_one",
+    [(', activation="relu"', True), (", activation=keras.activations.relu", True), (', activation="linear"', False)],
+)
+def test_suggested_adjoints_are_of_the_linear_part_where_there_is_an_activation(activation, has_one):
+    start = re.sub(r"(conv = layers.Conv2D\(.*)\)", rf"\1{activation})", START)
+    findings = (finding for text in BROKEN.values() for finding in examine_script(start + text, "script.py"))
+    calls = [call for one in findings for call in re.findall(r"ka\.adjoint\(conv.*?\)", f"{one.fix} {one.code}")]
+    assert len(calls) > 9 and set(calls) == {"ka.adjoint(conv, linear_part=True)" if has_one else "ka.adjoint(conv)"}
 
 
 def test_places_have_columns_in_characters():

@@ -143,7 +143,7 @@ def test_too_many_steps_for_a_file_of_pytorch_are_refused(of_dense, tmp_path):
         ({"ridge": -1.0}, "not negative"),
         ({"ridge": 0.0, "learn_ridge": True}, "positive number where it is learned"),
         ({"learn_ridge": 1}, "`True` or `False`"),
-        ({"method": "qr"}, "'cgls', 'lsmr'"),
+        ({"method": "qr"}, "one of"),
         ({"max_steps": 0}, "positive integer"),
     ],
     ids=str,

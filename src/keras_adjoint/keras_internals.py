@@ -8,7 +8,7 @@ the versions it was seen on.
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache, wraps
 from types import FrameType, ModuleType
@@ -119,14 +119,15 @@ def own_variables(layer: keras.layers.Layer) -> tuple[keras.Variable, ...]:
     return (*layer._trainable_variables, *layer._non_trainable_variables)
 
 
-def set_own_trainable(layer: keras.layers.Layer, trainable: bool) -> None:
-    """Set whether a layer trains its own variables, and leave the layers inside it as they are.
+def set_own_trainable(layer: keras.layers.Layer, trainable: bool, *, but: Container[int] = ()) -> None:
+    """Set whether a layer trains its own variables, but those of these `id`s, and leave the layers inside it as they are.
 
     The public setter, `layer.trainable = ...`, sets all of them.
     """
     layer._trainable = trainable
     for variable in layer._trainable_variables:
-        variable.trainable = trainable
+        if id(variable) not in but:
+            variable.trainable = trainable
 
 
 def computing_in(layer: keras.layers.Layer, dtype: str, *, part_of_model: bool = False) -> keras.layers.Layer | None:

@@ -1,6 +1,5 @@
 """The arguments of the solvers, checked alike wherever they are taken."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -27,13 +26,6 @@ def check_operator(operator: Any, asked_for: str) -> None:
             f"`{asked_for}` solves equations of an operator of this library.{hint} Received: {operator!r} of type "
             f"{type(operator).__name__}"
         )
-
-
-def chosen(option: str, value: Any, choices: Sequence[str]) -> str:
-    """One of some strings."""
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"`{option}` is one of {', '.join(map(repr, choices))}. Received: {option}={value!r}")
-    return value
 
 
 def tolerance_for(value: Any, dtype: str) -> float:

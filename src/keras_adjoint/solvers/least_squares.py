@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_adjoint.errors import KerasAdjointError
+from keras_adjoint.errors import KerasAdjointError, one_of
 from keras_adjoint.layers.inputs import Expected
 from keras_adjoint.layers.options import boolean
 from keras_adjoint.layers.registry import rule
@@ -87,10 +87,10 @@ class LeastSquares(Tied):
         self.__dict__["A"] = found  # past Keras' tracking: its layers are no parts of this one
         self.ridge_at_first = _ridge(ridge, boolean("learn_ridge", learn_ridge))
         self.learn_ridge, self.linear_part = bool(learn_ridge), linear_part
-        self.method = arguments.chosen("method", method, tuple(arguments.METHODS))
+        self.method = one_of("method", method, tuple(arguments.METHODS))
         self.tolerance = arguments.tolerance_for(tolerance, found.precision)
         self.max_steps = arguments.steps_from(max_steps)
-        self.gradient = arguments.chosen("gradient", gradient, arguments.GRADIENTS)
+        self.gradient = one_of("gradient", gradient, arguments.GRADIENTS)
         self.log_ridge = None
         if learn_ridge:
             start = keras.initializers.Constant(math.log(self.ridge_at_first))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from keras import ops
 
+from keras_adjoint.errors import one_of
 from keras_adjoint.operators.operator import Operator
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.backend import current
@@ -92,10 +93,10 @@ def lstsq(
     """
     arguments.check_operator(A, "lstsq")
     options = Method(
-        name=arguments.chosen("method", method, arguments.METHODS),
+        name=one_of("method", method, arguments.METHODS),
         tolerance=arguments.tolerance_for(tolerance, A.precision),
         max_steps=arguments.steps_from(max_steps),
-        gradient=arguments.chosen("gradient", gradient, arguments.GRADIENTS),
+        gradient=one_of("gradient", gradient, arguments.GRADIENTS),
     )
     strength = arguments.ridge_from(ridge, A.precision)
     found = _solve(
