@@ -212,7 +212,11 @@ def lookup():
         (lambda a, d: 10**400 * a, ValueError, "finite number"),
         (lambda a, d: a.to_matrix(most_numbers="10"), ValueError, "most_numbers='10'"),
         (lambda a, d: ka.identity(2, dtype="float31"), ValueError, "dtype='float31'"),
-        (lambda a, d: ka.operator(built(layers.Conv1D(2, 3), None, 2), size=2), ka.SizeError, "negative.*Received: size=2"),
+        (
+            lambda a, d: ka.operator(built(layers.Conv1D(2, 3), None, 2), size=2),
+            ka.SizeError,
+            "negative.*Received: size=2",
+        ),
         (lambda a, d: ka.operator(lookup()), ka.NoRuleError, "one-hot vectors"),
         (lambda a, d: ka.identity(-1), ka.SizeError, "positive sizes"),
         (lambda a, d: a * True, ValueError, "one real number"),

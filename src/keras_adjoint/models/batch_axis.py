@@ -97,7 +97,9 @@ def _check_broadcast(call: Call) -> None:
     for x in call.inputs:
         shape = tuple(x.shape)
         if len(shape) < len(wide) or shape[0] != wide[0]:
-            raise mixes_samples(call, f"broadcasts the samples of a tensor of shape {shape} to shape {wide}", ONE_SAMPLE)
+            raise mixes_samples(
+                call, f"broadcasts the samples of a tensor of shape {shape} to shape {wide}", ONE_SAMPLE
+            )
     for constant in call.constants:
         sizes = np.shape(constant)
         if len(sizes) == len(wide) and sizes[0] not in (1, wide[0]):

@@ -87,8 +87,8 @@ class ModelOperator(LayerOperator):
         backward = adjoint(fixed, linear_part=linear_part)
         if [tuple(x.shape[1:]) for x in backward.outputs] != [tuple(x.shape[1:]) for x in fixed.inputs]:
             raise NoRuleError(
-                f"`{source.name}` looks up indices in an embedding, which is linear in one-hot vectors alone. Take the operator "
-                f"of the embedding and that of a model of what follows, and multiply the two. Received: {describe(source)}"
+                f"`{source.name}` looks up indices in an embedding, which is linear in one-hot vectors. Take the operators "
+                f"of the embedding and of a model of what follows, and multiply the two. Received: {describe(source)}"
             )
         ends = packed_as(taken_by(fixed), fixed.inputs), packed_as(given_by(fixed), fixed.outputs)
         found = cls(source, adjoint(backward), backward, *map(Space.like, ends), linear_part=linear_part)
