@@ -42,6 +42,7 @@ extensions = [
     "sphinxcontrib.typer",
     "docstrings",
     "drawings",
+    "repository",
 ]
 exclude_patterns = ["build", "conf.py", "drawings", "extensions"]
 

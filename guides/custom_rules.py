@@ -138,9 +138,46 @@ assert ka.is_tied(loaded)
 # %% [markdown]
 # ## A layer made of layers
 #
-# For a layer with weights of its own, the automatic adjoint is usually the right one: it reads them at every call, and freezing
-# it does not freeze them. A layer of yours that held the source would share the source's `trainable` switch.
-#
+# For a layer with weights of its own, the automatic adjoint is usually the right one: it reads them at every call. A rule may
+# also return a layer that holds the source, as an attribute or in a function, and reads its weights. `ka.adjoint` puts that
+# layer into a tied one, as for the layers of Keras: freezing the one side does not freeze the other, the weights are counted
+# and stored once, and where a file is loaded, the rule makes the layer anew.
+
+
+# %%
+@keras.saving.register_keras_serializable(package="guide")
+class Mixing(layers.Layer):
+    """Multiplies by a square matrix."""
+
+    def build(self, shape):
+        self.matrix = self.add_weight(shape=(shape[-1], shape[-1]))
+
+    def call(self, x):
+        return x @ self.matrix
+
+
+class Unmixing(layers.Layer):
+    def __init__(self, mixing, name=None):
+        super().__init__(name=name)
+        self.mixing = mixing
+
+    def call(self, y):
+        return y @ ops.transpose(self.mixing.matrix)
+
+
+@ka.register_rule(Mixing)
+def unmixing(source, name=None):
+    return Unmixing(source, name=name)
+
+
+mixing = Mixing()
+mixing.build((None, 5))
+backward = ka.adjoint(mixing)
+backward.trainable = False
+print(ka.check_adjoint(mixing, backward), "  tied:", ka.is_tied(backward, mixing), "  trained:", mixing.trainable)
+assert ka.check_adjoint(mixing, backward) and ka.is_tied(backward, mixing) and mixing.trainable
+
+# %% [markdown]
 # A rule may also combine existing adjoints, which are tied as always, so there is no layer to write. This one is a dense layer
 # with a matrix of low rank, a product of two thin matrices. Its adjoint applies their adjoints in reverse order,
 # (U V)ᵀ = Vᵀ Uᵀ.

@@ -9,11 +9,13 @@ import json
 import os
 import pickle
 import struct
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
+import torch
 from bad_models import EVIL, TOO_LARGE, Bad, archive_of, good, hdf5, members, npy, pixels, replaced, with_weights
 from PIL import Image
 
@@ -33,6 +35,23 @@ def safetensors(header, data=bytes(144)):
 class Runs:
     def __reduce__(self):
         return exec, (EVIL,)
+
+
+def state_dict(values):
+    made = io.BytesIO()
+    torch.save(values, made)
+    return made.getvalue()
+
+
+def odd_tensors():
+    """(name, tensor, words) of tensors whose numbers are not in their file, or in another order."""
+    kernel = torch.zeros((3, 3, 2, 2))
+    yield "one number, repeated", torch.zeros(1).expand(100, 1000, 100, 10), TOO_LARGE
+    yield "no numbers", torch.zeros((3, 3, 2, 2), device="meta"), "w is a tensor on the device meta"
+    yield "zeros left out", kernel.to_sparse(), "w is a sparse tensor"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield "bytes", torch.quantize_per_tensor(kernel, 0.1, 0, torch.qint8), "w is a quantised tensor"
 
 
 def arrays():
@@ -83,6 +102,12 @@ def arrays():
         "a state dict that runs code",
         Bad("a.pth", archive_of({"a/data.pkl": pickle.dumps(Runs(), 2), "a/version": b"3\n"}), "could run code"),
     )
+    for name, tensor, words in odd_tensors():
+        yield f"a state dict of {name}", Bad("a.pt", state_dict({"w": tensor}), words)
+    nested = {}
+    for _ in range(40):
+        nested = {"a": nested, "b": nested}
+    yield "dictionaries that hold one another", Bad("a.pt", state_dict(nested), "values without end")
     yield "a state dict of words", Bad("a.bin", b"kernels", unreadable)
     yield (
         "a state dict that is an archive of words",
@@ -130,6 +155,8 @@ def pictures():
     yield "no pixels", Bad("photo.png", png_of(0, 0), none)
     yield "NaN", Bad("photo.tif", tiff(np.full((9, 8), np.nan, "float32")), "some of its numbers are not finite")
     yield "numbers of no range", Bad("photo.tif", tiff(np.full((9, 8), 300, "float32")), "go from 300 to 300")
+    colours = tiff(np.zeros((9, 8, 3), "uint8")).replace(b"\2\1\3\0\3\0\0\0", b"\2\1\3\0\1\0\0\0")
+    yield "a TIFF of another kind", Bad("photo.tif", colours, "Pillow does not read this kind of TIFF")
     yield "32 bits", Bad("photo.tif", tiff(np.zeros((9, 8), "int32")), "none of them says what is white")
     yield "a folder", Bad("photo.png", None, "is a folder, not a picture", Path.mkdir)
     yield "missing", Bad("photo.png", None, "There is no file")
@@ -155,7 +182,15 @@ def scripts():
     yield "a sum without end", Bad("script.py", b"x = 1" + b" + 1" * 50_000 + b"\n", "nested too deeply")
     yield "signs without end", Bad("script.py", b"x = " + b"-" * 50_000 + b"1\n", "nested too deeply")
     yield "30,000 lines", Bad("script.py", b"x = 1\n" * 30_000, "it has 30,000 lines, and the limit is 20,000")
-    yield "one line without end", Bad("script.py", b"x = '" + b"a" * 5_000_000 + b"'\n", "lines, and the limit is")
+    yield (
+        "one line without end",
+        Bad(
+            "script.py",
+            b"x = '" + b"a" * 5_000_000 + b"'\n",
+            "it has as many bytes as 25,001 lines of 200, and the limit is 20,000. If you trust it, raise the limit: "
+            "--limit lines=25001.",
+        ),
+    )
     yield "another ending", Bad("script.txt", b"import keras\n", "so it is neither a model nor a script")
     yield "missing", Bad("script.py", None, "There is no file")
 
@@ -184,6 +219,9 @@ OPTIONS = [
     ("inspect model.keras --limit calls=0", "The limit calls is a number, and at least 1"),
     ("check model.keras --surprise", "--surprise"),
     ("surprise model.keras", "surprise"),
+    ("inspekt model.keras", "Did you mean 'inspect'? See keras-adjoint --help."),
+    ("inspect model.keras --code nothing", "model.keras: "),
+    ("mirror model.keras -o out.keras --code nothing", "model.keras: "),
     ("spectrum", "MODEL.keras"),
     ("spectrum model.keras --layer nothing", "The model has no layer of the name nothing"),
     ("spectrum model.keras --layer", "--layer"),
@@ -228,8 +266,11 @@ OPTIONS = [
     ("kernel good.npy -o out.npy --to HWIO", "Say which layout the kernels have now"),
     ("kernel good.npy -o out.npy --kind surprise", "surprise"),
     ("kernel good.npy -o out.npy --groups 2", "--groups are those of a --kind"),
-    ("kernel good.npy -o out.npy --kind conv --groups 7", "7"),
-    ("kernel good.npy -o out.npy --kind flip --key nothing", "There is no array of the name nothing"),
+    ("kernel good.npy -o out.npy --kind conv --groups 7", "good.npy: array: "),
+    (
+        "kernel good.npy -o out.npy --kind flip --key nothing",
+        "good.npy: There is no array of the name nothing, but array.",
+    ),
     ("kernel good.npy -o out.npy --in-channels 0", "--in-channels"),
     ("kernel good.npy -o out.npy --method surprise --in-channels 1", "surprise"),
     ("doctor script.py --import os", "--import is for models"),

@@ -434,6 +434,8 @@ def models():
     yield "frequencies without end", with_layer(TOO_LARGE, "MelSpectrogram", {"fft_length": 10**9})
     yield "bands without end", with_layer(TOO_LARGE, "MelSpectrogram", {"num_mel_bins": 10**6})
     yield "padding without end", with_layer(TOO_LARGE, "ZeroPadding2D", {"padding": 10**7})
+    for kind in ("AveragePooling2D", "MaxPooling2D"):
+        yield f"{kind} of a pool without end", with_layer(TOO_LARGE, kind, {"pool_size": 20_000, "padding": "same"})
     yield "cropping without end", with_layer("cropping", "Cropping2D", {"cropping": 10**18})
     yield "a stack of wrappers", with_layer("cannot be loaded", "TimeDistributed", nested(300))
     # --- weights

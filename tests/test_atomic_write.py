@@ -5,6 +5,7 @@ import stat
 
 import numpy as np
 import pytest
+from bad_models import good, pixels
 from command_line import complains, run, run_in_new_process
 
 from keras_adjoint.atomic_write import atomic_write
@@ -122,13 +123,16 @@ def array_file(file, channels=2):
 
 FULL = """
 import resource, signal, sys
+from pathlib import Path
+from keras_adjoint_cli.files.arrays import SUFFIXES as ARRAYS
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))  # as a full disk, but for the number of the error
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # as a full disk, but for the number of the error
 from keras_adjoint_cli.app import app
-source, *outputs = sys.argv[1:]
+source, model, picture, *outputs = sys.argv[1:]
 for output in outputs:
+    command = ["kernel", source] if Path(output).suffix in ARRAYS else ["deconv", model, picture, "--layer", "conv"]
     try:
-        app(["kernel", source, "-o", output])
+        app([*command, "-o", output])
     except SystemExit as error:
         assert error.code == 2, error
 """
@@ -136,10 +140,13 @@ for output in outputs:
 
 def test_a_disk_that_is_full_is_named_by_the_file(tmp_path):
     array_file(tmp_path / "kernel.npy", 64)
-    outputs = [tmp_path / f"out{suffix}" for suffix in (".npy", ".npz", ".safetensors", ".pt")]
-    ran = run_in_new_process("-c", FULL, tmp_path / "kernel.npy", *outputs)
-    lines = ran.stderr.splitlines()
+    (tmp_path / "model.keras").write_bytes(good(".keras"))
+    (tmp_path / "photo.png").write_bytes(pixels())
+    inputs = [tmp_path / name for name in ("kernel.npy", "model.keras", "photo.png")]
+    outputs = [tmp_path / f"out{suffix}" for suffix in (".npy", ".npz", ".safetensors", ".pt", ".pdf", ".svg")]
+    ran = run_in_new_process("-c", FULL, *inputs, *outputs)
+    lines = [line for line in ran.stderr.splitlines() if line.startswith("keras-adjoint")]  # else Matplotlib's cache
     assert ran.returncode == 0 and len(lines) == len(outputs), ran.stderr
     for line, output in zip(lines, outputs, strict=True):
         assert line.startswith(f"keras-adjoint: {output} cannot be written: ") and line.endswith(".")
-    assert [one.name for one in tmp_path.iterdir()] == ["kernel.npy"]
+    assert sorted(tmp_path.iterdir()) == sorted(inputs)

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import re
 import resource
 import time
 import unicodedata
@@ -68,6 +69,7 @@ def check_refused(status, stdout, stderr, words):
     line = stderr[:-1]
     assert words in line
     assert all(unicodedata.category(one) not in ("Cc", "Cf", "Zl", "Zp") for one in line), stderr
+    assert not re.search(r"[\w)'\"][.?!]\.( |$)", line), line
     assert line.endswith((".", "?", '"')) or "Received: " in line or line.endswith("--help"), line
     assert "Traceback" not in line and len(line) < 1500, line
 

@@ -166,7 +166,7 @@ def test_the_table_for_people(tmp_path):
 @pytest.mark.parametrize(
     ("options", "answer"),
     [
-        (["--layer", "conv3"], "Its layers are called 'conv2', 'conv1'"),
+        (["--layer", "conv3"], "no layer of the name conv3, but conv2, conv1"),
         (["--layer", "conv2", "--channel", "12"], "The features have 12 channels"),
         (["--layer", "conv2", "--strongest", "13"], "There are 12 channels to choose from"),
         (["--layer", "conv2", "--size", "40"], "The model takes pictures of 32×40 pixels"),

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -39,6 +40,17 @@ WRITING = ["mirror", "deconv", "report", "doctor --fix"]
 def model():
     image = keras.Input((9, 8, 1))
     return keras.Model(image, layers.Conv2D(3, 3, activation="relu", name="conv")(image))
+
+
+def replace_in_config(file, pattern, replacement):
+    """Write a model file again with another text in its configuration."""
+    with zipfile.ZipFile(file) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    config, count = re.subn(pattern, replacement, contents["config.json"].decode())
+    assert count
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in (contents | {"config.json": config}).items():
+            archive.writestr(name, data)
 
 
 def truncated(folder):
@@ -319,3 +331,25 @@ def test_what_layers_are_made_of_is_loaded(tmp_path):
     for file in (saved(whole, tmp_path), saved(around, tmp_path, "around.keras")):
         result = run("inspect", file)
         assert result.exit_code in (0, 1) and result.stderr == "", result.stderr
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_how_a_model_was_trained_is_not_read(suffix, tmp_path):
+    """What a file says of it may be unknown here: functions of the user, or the optimizers of another backend."""
+
+    def unregistered(truth, output):
+        return keras.ops.mean((truth - output) ** 2)
+
+    inner = model()
+    inner.compile("adam", loss=unregistered, metrics=[unregistered])
+    image = keras.Input(inner.input_shape[1:])
+    around = keras.Model(image, inner(image))
+    around.compile(keras.optimizers.SGD(), loss=unregistered)
+    for trained in (inner, around):
+        file = saved(trained, tmp_path, f"trained{suffix}")
+        if suffix == ".keras":
+            foreign = '"module": "keras.src.backend.nothing.optimizers.adam", "class_name": "Adam"'
+            replace_in_config(file, r'"module": "[\w.]+", "class_name": "Adam"', foreign)
+        for command in (["inspect", file], ["mirror", file, "-o", tmp_path / "out.keras", "--force"]):
+            result = run(*command)
+            assert result.exit_code == 0 and result.stderr == "", result.stderr

@@ -109,6 +109,15 @@ def test_bfloat16_stays_bfloat16(source, target, tmp_path):
         np.testing.assert_array_equal(found, expected)
 
 
+def test_numbers_may_have_another_order_of_bytes(tmp_path):
+    np.save(tmp_path / "in.npy", KERNEL.astype(KERNEL.dtype.newbyteorder()))
+    for suffix in (".npy", ".safetensors", ".pt"):
+        assert run("kernel", tmp_path / "in.npy", "-o", tmp_path / f"out{suffix}", *LAYOUTS).exit_code == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), EXPECTED)
+    np.testing.assert_array_equal(load_file(tmp_path / "out.safetensors")["array"], EXPECTED)
+    np.testing.assert_array_equal(torch.load(tmp_path / "out.pt", weights_only=True), EXPECTED)
+
+
 def test_a_dtype_that_numpy_files_forget_is_refused(tmp_path):
     file = tmp_path / "in.safetensors"
     save_file({"kernel": KERNEL.astype(ml_dtypes.bfloat16)}, file)

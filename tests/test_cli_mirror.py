@@ -54,6 +54,11 @@ def test_the_decoder_is_that_of_the_library(file):
 
 
 @pytest.mark.every_backend
+def test_the_way_to_load_the_file_has_its_path(file):
+    out = file.with_name("out.keras")
+    assert f"keras.saving.load_model({str(out)!r})" in run("mirror", file, "-o", out).stdout
+
+
 def test_the_autoencoder_in_the_file_is_tied(file):
     data, model = mirrored(file, "--autoencoder", "--policy", "pooling=switches")
     assert ka.is_tied(model)

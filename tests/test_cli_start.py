@@ -212,6 +212,13 @@ def test_a_full_disk_is_one_line(command, tmp_path):
     assert result.stderr == "keras-adjoint: standard output cannot be written to: No space left on device.\n"
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_is_no_failure(closed, tmp_path):
+    (tmp_path / "script.py").touch()
+    result = piped(closed, "doctor", tmp_path)
+    assert result.returncode == 0 and "keras-adjoint" not in result.stdout + result.stderr
+
+
 def test_a_time_limit_of_centuries_is_none(tmp_path):
     (tmp_path / "script.py").touch()
     assert run("doctor", tmp_path, "--timeout", "1e20").exit_code == 0

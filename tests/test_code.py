@@ -144,9 +144,10 @@ def test_deconv_says_that_a_layer_comes_after_the_code(layer, told, file):
 @pytest.mark.parametrize(
     "model, code, words",
     [
-        (halves, "cod", "'code'"),
+        (halves, "cod", "no layer of the name cod, but code"),
+        (halves, "foo", "keras-adjoint inspect lists all of them. Received: --code foo"),
         (skipping, "narrowest", "Name the layer whose output is the code"),
-        (lambda: dense(2), "x", "no such layer"),
+        (lambda: dense(2), "x", "no layer of the name x, but"),
     ],
 )
 def test_a_code_that_is_not_there(model, code, words, tmp_path):

@@ -185,7 +185,7 @@ def test_a_model_of_unknown_size_projects_every_size():
 @pytest.mark.parametrize(
     "layer, options, message",
     [
-        ("conv3", {}, r"calls no such layer.*'conv\d'.*Received: layer='conv3'"),
+        ("conv3", {}, r"calls no such layer.*.conv\d.*summary.*has all of them. Received: layer='conv3'"),
         ("conv2", {"channel": 5}, "have 5 channels, counted from 0. Received: channel=5"),
         ("conv2", {"unit": (1, 2)}, r"one index, counted from 0, for each of the features' sizes.*\(3, 3, 5\)"),
         ("conv2", {"unit": (1, 3, 0)}, "one index"),

@@ -54,7 +54,7 @@ def by_name(decisions):
 def test_there_is_a_decision_about_every_call():
     decisions = by_name(decide(plain()))
     assert {name: (one.kind, one.left_out, one.sharing) for name, one in decisions.items()} == {
-        "conv": (Kind.EXACT, False, Sharing.TIED),
+        "conv": (Kind.LINEAR_PART, False, Sharing.TIED),
         "norm": (Kind.POLICY, False, None),
         "pool": (Kind.POLICY, False, None),
         "drop": (Kind.POLICY, True, None),
@@ -112,8 +112,8 @@ def test_labels_name_layers_sizes_and_decisions():
     labels = labels_of(by_name(decide(plain()))["conv"])
     assert (labels.kernel, labels.into, labels.out) == ("3×3×3×4", "13×11×3", "6×5×4")
     assert labels.sentence == (
-        "conv, Conv2D, with a kernel of 3×3×3×4, from 13×11×3 to 6×5×4; in the mirror AdjointConv, exact, tied; activation "
-        "same, bias own"
+        "conv, Conv2D, with a kernel of 3×3×3×4, from 13×11×3 to 6×5×4; in the mirror AdjointConv, of the linear part, tied; "
+        "activation same, bias own"
     )
 
 

@@ -1,6 +1,7 @@
 """What the doctor finds in scripts: every recipe that goes wrong, at its place, and scripts like these that are correct."""
 
 import inspect
+import re
 
 import keras
 import pytest
@@ -332,6 +333,32 @@ def test_findings_have_the_severities_of_their_rule():
             assert finding.severity in severities[finding.rule]
 
 
+def suggested(start):
+    """Every line of code that a finding suggests and that names this package, with the imports suggested above it."""
+    for text in BROKEN.values():
+        for finding in examine_script(start + text, "script.py"):
+            if re.search(r"\b(ka|keras_adjoint)\b", finding.code):
+                yield finding.code
+
+
+def test_suggested_code_has_the_name_or_the_import_of_this_package():
+    assert all("ka." in code and "import" not in code for code in suggested(START))
+    without = START.replace("import keras_adjoint as ka\n", "")
+    found = [code for code in suggested(without) if re.search(r"\bkeras_adjoint\.", code)]
+    assert len(found) > 9 and all(code.startswith("import keras_adjoint\n") for code in found)
+
+
+@pytest.mark.parametrize(
+    "activation, has_one",
+    [(', activation="relu"', True), (", activation=keras.activations.relu", True), (', activation="linear"', False)],
+)
+def test_suggested_adjoints_are_of_the_linear_part_where_there_is_an_activation(activation, has_one):
+    start = re.sub(r"(conv = layers.Conv2D\(.*)\)", rf"\1{activation})", START)
+    findings = (finding for text in BROKEN.values() for finding in examine_script(start + text, "script.py"))
+    calls = [call for one in findings for call in re.findall(r"ka\.adjoint\(conv.*?\)", f"{one.fix} {one.code}")]
+    assert len(calls) > 9 and set(calls) == {"ka.adjoint(conv, linear_part=True)" if has_one else "ka.adjoint(conv)"}
+
+
 def test_places_have_columns_in_characters():
     text = START + 'print("Öl", back.set_weights([w[::-1, ::-1], b]))\n'
     (finding,) = examine_script(text, "folder/script.py")
@@ -396,6 +423,14 @@ def test_scripts_are_never_run(tmp_path):
 @pytest.mark.parametrize("text", ["", "# nothing\n", "pass", "\n\n", "x = 1\r\ny = 2\r\n", "def f(): ...\n"])
 def test_scripts_that_do_nothing_break_no_rule(text):
     assert lines_found(text) == []
+
+
+@pytest.mark.parametrize("start", ["\f", "\f\f", "\f# a page\n\f", "if w is b:\n    pass\n\f    "])
+def test_columns_are_counted_in_lines_that_begin_with_a_form_feed(start):
+    text = f"{START}{start}back.set_weights([np.transpose(w, (1, 0, 2, 3)), b])\n"
+    (finding,) = examine_script(text, "script.py")
+    assert finding.code.strip() == "back.set_weights([w, b])"
+    assert "back.set_weights([w, b])" in repair_script(text, "script.py", [finding])[0]
 
 
 def test_edits_touch_nothing_but_the_expression():

@@ -1,5 +1,7 @@
 """What the README, the pages and the guides say runs, links to something, and is drawn by the programs beside it."""
 
+import importlib
+import inspect
 import re
 import runpy
 import sys
@@ -18,6 +20,8 @@ ROOT = Path(__file__).parents[1]
 DOCS, GUIDES = ROOT / "docs", sorted((ROOT / "guides").glob("*.py"))
 MADE = {"build", "guides"}  # folders of docs/ that `make docs` writes
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if page.relative_to(DOCS).parts[0] not in MADE]
+ELSEWHERE = [file for folder in (".github", "benchmarks") for file in sorted((ROOT / folder).rglob("*.md"))]
+MARKDOWN = [*sorted(ROOT.glob("*.md")), *ELSEWHERE, *PAGES]
 NAMES = {"TensorFlow": "tensorflow", "JAX": "jax", "PyTorch": "torch"}
 
 
@@ -91,11 +95,49 @@ def test_names_of_the_package_exist(page):
 
 
 @pytest.mark.any_backend
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES, *GUIDES], ids=name)
-def test_links_lead_to_files(page):
-    for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)\s]*)?\)", text(page)):
-        made = re.sub(r"^(\.\./)?guides/(\w+\.py)$", r"\1../guides/\2", link)  # the site has them in docs/guides/
-        assert any((page.parent / one).exists() for one in (link, made)), link
+@pytest.mark.parametrize("page", [*MARKDOWN, *GUIDES], ids=name)
+def test_links_lead_to_files_and_headings_as_read_in_the_repository(page):
+    for path, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([^)\s]*))?\)", text(page)):
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists() and file.is_relative_to(ROOT), path
+        assert file.relative_to(ROOT).parts[:2] not in {("docs", folder) for folder in MADE}, path
+        assert not anchor or anchor in anchors(file), f"{path}#{anchor}"
+
+
+def anchors(page):
+    """Those of the headings of a page, as GitHub and the site make them."""
+    headings = re.findall(r"^#+ (.+)$", text(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_pages_show_no_directives_in_the_repository(page):
+    shown = re.sub(r"^<!--.*?-->$", "", text(page), flags=re.DOTALL | re.MULTILINE)
+
+    # One that includes a file names it, which is all there is to say of it.
+    assert not re.findall(r"^(?:`{3,}|:{3,}){(?!include}).*$|^:{3,}$|{[\w:]+}`.*?`|{{.*}}", shown, re.MULTILINE)
+
+
+@pytest.mark.any_backend
+def test_the_reference_says_of_each_name_what_its_docstring_says_and_links_to_its_source():
+    rows = re.findall(r"^\| \[`(\w+)`\]\((.+?)\) \| (.+) \|$", text(DOCS / "reference.md"), re.MULTILINE)
+    assert sorted(found for found, _, _ in rows) == sorted(ka.__all__)
+    for found, link, words in rows:
+        first, _, _ = inspect.getdoc(getattr(ka, found)).partition("\n\n")
+        assert words == " ".join(first.split()), found
+        assert re.search(rf"^(def|class) {found}\b", text(DOCS / link), re.MULTILINE), link
+
+
+@pytest.mark.any_backend
+def test_a_page_of_the_site_is_that_of_the_repository_with_directives_and_links_to_its_own_guides(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS / "extensions"))
+    for_site = importlib.import_module("repository").for_site
+    assert for_site("<!--\n```{toctree}\nties\n```\n-->", "how") == "\n```{toctree}\nties\n```\n"
+    assert for_site("<!-- :::: -->\n<!-- a remark -->", "") == " :::: \n<!-- a remark -->"
+    assert for_site("[a](../guides/export.py) [b](ties.md)", "") == "[a](guides/export.py) [b](ties.md)"
+    assert for_site("[a](../../guides/export.py) [b](ties.md)", "how") == "[a](../guides/export.py) [b](ties.md)"
+    assert for_site("[`adjoint`](../src/keras_adjoint/models/adjoint.py)", "") == "{py:obj}`~keras_adjoint.adjoint`"
 
 
 @pytest.mark.any_backend

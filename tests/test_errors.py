@@ -1,5 +1,8 @@
 """Errors name what was received and what to do next."""
 
+import dataclasses
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +10,8 @@ from layer_list import KERAS
 
 import keras_adjoint as ka
 from keras_adjoint.layers.automatic import AutomaticAdjoint
+from keras_adjoint.models.policies import Policies
+from keras_adjoint.operators.operator import Operator
 
 L = keras.layers
 
@@ -54,7 +59,7 @@ def test_what_is_no_layer_is_refused():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"bias": "borrow"}, "`bias` must be one of none, own, .*Received: bias='borrow'"),
+        ({"bias": "borrow"}, '`bias` must be one of "none", "own", .*Received: bias=.borrow.'),
         ({"channel_method": "guess"}, "`channel_method` must be one of .*Received: channel_method='guess'"),
         ({"channels": 0}, "positive integer. Received: channels=0"),
         ({"channels": 1.5}, "positive integer. Received: channels=1.5"),
@@ -67,6 +72,90 @@ def test_what_is_no_layer_is_refused():
 def test_unknown_options_are_refused_at_once(options, message):
     with pytest.raises(ValueError, match=message):
         ka.adjoint(built(L.Conv2D(4, 3), 5, 5, 3), **options)
+
+
+# --- names that are misspelled: (how to pass the name, a misspelt one, the nearest that there is), by function and option
+
+
+def conv():
+    return built(L.Conv2D(4, 3), 5, 5, 3)
+
+
+def model():
+    return keras.Sequential([keras.Input((5, 5, 3)), L.Conv2D(4, 3, activation="relu", name="conv")])
+
+
+def square():
+    return ka.identity((3,))
+
+
+KERNEL = np.ones((3, 3, 4, 5), "float32")
+MISSPELT = {
+    "adjoint(bias)": (lambda name: ka.adjoint(conv(), bias=name), "onw", "own"),
+    "adjoint(channel_method)": (lambda name: ka.adjoint(conv(), channel_method=name), "lerned", "learned"),
+    "adjoint(algorithm)": (lambda name: ka.adjoint(conv(), algorithm=name), "nativ", "native"),
+    "mirror(bias)": (lambda name: ka.mirror(model(), bias=name), "subtact", "subtract"),
+    "mirror(activation)": (lambda name: ka.mirror(model(), activation=name), "deconvnt", "deconvnet"),
+    "mirror(activation), a dictionary": (lambda name: ka.mirror(model(), activation={"conv": name}), "rleu", "relu"),
+    "mirror(activation), a key": (lambda name: ka.mirror(model(), activation={name: "relu"}), "cnov", "conv"),
+    "mirror(output_activation)": (lambda name: ka.mirror(model(), output_activation=name), "sigmod", "sigmoid"),
+    "mirror(norm)": (lambda name: ka.mirror(model(), norm=name), "invrese", "inverse"),
+    "mirror(pooling)": (lambda name: ka.mirror(model(), pooling=name), "Switch", "switches"),
+    "mirror(gates)": (lambda name: ka.mirror(model(), gates=name), "recored", "recorded"),
+    "mirror(dropout)": (lambda name: ka.mirror(model(), dropout=name), "keeep", "keep"),
+    "mirror(preprocessing)": (lambda name: ka.mirror(model(), preprocessing=name), "unod", "undo"),
+    "autoencoder": (lambda name: ka.autoencoder(model(), **{name: "spread"}), "poolling", "pooling"),
+    "plot_mirror": (lambda name: ka.plot_mirror(model(), pooling=name), "spred", "spread"),
+    "deconvnet": (lambda name: ka.deconvnet(model(), "conv", activation=name), "gided", "guided"),
+    "untie(to)": (lambda name: ka.untie(ka.adjoint(conv()), to=name), "conv_transposed", "conv_transpose"),
+    "exporting(format)": (lambda name: ka.exporting(name), "ONX", "onnx"),
+    "transpose_kernel(kind)": (lambda name: ka.transpose_kernel(KERNEL, name), "flipped", "flip"),
+    "adapt_channels(method)": (lambda name: ka.adapt_channels(KERNEL, in_channels=2, method=name), "averge", "average"),
+    "adapt_bias(method)": (lambda name: ka.adapt_bias(np.ones(4), 3, method=name), "zeroes", "zeros"),
+    "plot_kernels(kind)": (lambda name: ka.plot_kernels(conv(), kind=name), "swap_spatail", "swap_spatial"),
+    "identity(dtype)": (lambda name: ka.identity((3,), dtype=name), "flaot32", "float32"),
+    "from_scipy(dtype)": (
+        lambda name: ka.from_scipy(np.eye(3), (3,), (3,), dtype=name),
+        "mixed_flaot16",
+        "mixed_float16",
+    ),
+    "Lipschitz(dtype)": (lambda name: ka.Lipschitz(L.Dense(3), dtype=name), "flaot32", "float32"),
+    "Regularized(dtype)": (lambda name: ka.Regularized(L.Dense(3), dtype=name), "bfloat", "bfloat16"),
+    "Operator.gram(side)": (lambda name: square().gram(name), "output", "outputs"),
+    "Operator.singular_values(which)": (lambda name: square().singular_values(which=name), "small", "smallest"),
+    "Operator.to_deepinv(data_format)": (
+        lambda name: square().to_deepinv(data_format=name),
+        "channel_first",
+        "channels_first",
+    ),
+}
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("option", MISSPELT)
+def test_the_error_about_a_name_has_the_nearest_one_and_what_was_received(option):
+    call, wrong, nearest = MISSPELT[option]
+    with pytest.raises(ValueError) as found:
+        call(wrong)
+    assert f'Did you mean "{nearest}"? Received: ' in str(found.value)
+    assert wrong in str(found.value).rpartition("Received: ")[2]
+
+
+@pytest.mark.any_backend
+def test_every_option_that_takes_a_name_is_among_them():
+    any_text = {"name", "source", "target", "layout"}  # a layout is no name from a list
+    public = {name: getattr(ka, name) for name in ka.__all__} | {
+        f"Operator.{name}": one for name, one in vars(Operator).items() if inspect.isfunction(one) and name[0] != "_"
+    }
+    options = {
+        f"{name}({parameter.name})"
+        for name, one in public.items()
+        if not (isinstance(one, type) and issubclass(one, (Exception, ka.AdjointReport)))
+        for parameter in inspect.signature(one).parameters.values()
+        if parameter.annotation in (str, str | None) and parameter.name not in any_text
+    }
+    policies = {f"mirror({field.name})" for field in dataclasses.fields(Policies)}
+    assert len(options) > 9 and options | policies <= MISSPELT.keys()
 
 
 @pytest.mark.parametrize("mode", ["repeat", "average", "learned"])

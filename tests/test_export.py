@@ -4,10 +4,12 @@
 """
 
 import sys
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 from extent import EXHAUSTIVE
 from helpers import BACKEND, in_turn
@@ -113,5 +115,40 @@ def test_a_square_kernel_computes_the_same(kind):
 
 
 def test_exporting_to_an_unknown_format_is_refused():
-    with pytest.raises(ValueError, match="must be one of tf_saved_model, onnx.*Received: format='onxn'"):
+    with pytest.raises(ValueError, match=r"must be one of .*, .onnx.*Did you mean .onnx.\? Received: format='onxn'"):
         ka.exporting("onxn")
+
+
+@pytest.mark.only_on("torch")
+@pytest.mark.parametrize("policies", [{}, {"pooling": "switches", "norm": "adjoint"}], ids=["defaults", "switches"])
+def test_a_trace_of_fixed_sizes_has_no_warning_from_here(policies):
+    """A tracer makes tensors of sizes; what is fixed becomes an integer, and PyTorch need not say that it may not be."""
+    import torch
+
+    model = ka.autoencoder(of_many_layers(), **policies)
+    x = torch.ones(2, 16, 15, 3)
+    model(x)
+    with ka.exporting("onnx"), warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        traced = torch.jit.trace(model.eval(), x, check_trace=False)
+    ours = Path(ka.__file__).parent
+    assert found and not [f"{one.filename}:{one.lineno}" for one in found if Path(one.filename).is_relative_to(ours)]
+    np.testing.assert_allclose(traced(x).detach().numpy(), model(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def of_many_layers():
+    return keras.Sequential(
+        [
+            keras.Input((16, 15, 3)),
+            keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.MaxPooling2D(),
+            keras.layers.DepthwiseConv2D(3, padding="same"),
+            keras.layers.SeparableConv2D(6, (3, 2), dilation_rate=2, padding="same"),
+            keras.layers.Conv2D(4, 3, groups=2),
+            keras.layers.UpSampling2D(2),
+            keras.layers.AveragePooling2D(2),
+            keras.layers.Flatten(),
+            keras.layers.Dense(5),
+        ]
+    )

@@ -1,8 +1,10 @@
 """What this package takes from Keras' way to write and read files: identities of layers, and who asks for a config."""
 
 import copy
+import json
 import pickle
 
+import h5py
 import keras
 import pytest
 from keras import layers as L
@@ -18,6 +20,8 @@ from keras_adjoint.keras_internals import (
     shared_while_saving,
     with_code_from_memory,
     without_code_from_files,
+    without_compiling,
+    without_training,
 )
 
 
@@ -137,3 +141,28 @@ def test_the_models_that_are_written_are_known_from_the_innermost_on_and_one_fil
     assert [each for each, _ in Asked.found] == 3 * names
     kept = [value for _, value in Asked.found]
     assert kept[0] is kept[1] and kept[2] is kept[3] and kept[0] is not kept[2] and kept[4] is kept[5] is None
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_models_inside_of_models_are_not_compiled_where_that_is_not_wanted(suffix, tmp_path):
+    inner, file = keras.Sequential([keras.Input((3,)), L.Dense(2)]), tmp_path / f"model{suffix}"
+    inner.compile("adam", loss="mse")
+    keras.Sequential([keras.Input((3,)), inner]).save(file)
+    if suffix == ".h5":  # Keras writes it into other files alone, and reads it there as well
+        with h5py.File(file, "a") as opened:
+            config = json.loads(opened.attrs["model_config"])
+            config["config"]["layers"][1] = keras.saving.serialize_keras_object(inner)
+            opened.attrs["model_config"] = json.dumps(config)
+    with without_compiling():
+        loaded = keras.saving.load_model(file, compile=False)
+    assert getattr(loaded.layers[0], "optimizer", None) is None
+    assert keras.saving.load_model(file, compile=False).layers[0].optimizer is not None
+
+
+def test_what_says_how_a_model_was_trained_is_taken_out_wherever_it_stands():
+    trained = {"class_name": "A", "config": {"layers": []}, "compile_config": {"loss": "mse"}}
+    nested = trained | {"config": {"layers": [[trained], {"layer": trained}], "compile_config": 3}}
+    plain = {"class_name": "A", "config": {"layers": []}}
+    expected = plain | {"config": {"layers": [[plain], {"layer": plain}], "compile_config": 3}}
+    assert without_training(copy.deepcopy(nested)) == expected
+    assert without_training(None) is None

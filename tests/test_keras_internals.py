@@ -43,7 +43,6 @@ from keras_adjoint.keras_internals import (
     stored_kernel,
     stored_variable,
     watched_building,
-    without_compiling,
 )
 
 SOURCES = Path(keras_adjoint.__file__).parent.parent
@@ -477,13 +476,3 @@ def test_names_in_files_are_looked_up_in_modules_that_are_imported():
     for module, name in (("keras.layers", "Nothing"), ("keras.nothing", "Dense")):
         assert named_object(module, name) is None
     assert legacy_layer("Nothing") is None
-
-
-def test_models_inside_of_models_are_not_compiled_where_that_is_not_wanted(tmp_path):
-    inner = keras.Sequential([keras.Input((3,)), L.Dense(2)])
-    inner.compile("adam", loss="mse")
-    keras.Sequential([keras.Input((3,)), inner]).save(tmp_path / "model.keras")
-    with without_compiling():
-        loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
-    assert getattr(loaded.layers[0], "optimizer", None) is None
-    assert keras.saving.load_model(tmp_path / "model.keras", compile=False).layers[0].optimizer is not None

@@ -254,7 +254,7 @@ def test_malformed_layouts_are_refused_by_every_function(layout):
         (
             lambda: transpose_kernel(KERNEL, "transpose"),
             '`kind` must be one of "conv_transpose", "conv", "flip", "swap_spatial", "swap_channels". '
-            "Received: kind='transpose'",
+            "Did you mean \"conv_transpose\"? Received: kind='transpose'",
         ),
         (
             lambda: transpose_kernel(KERNEL, groups=4),

@@ -231,8 +231,11 @@ def test_several_inputs_and_outputs():
 @pytest.mark.parametrize(
     "policies, message",
     [
-        ({"norm": "own_"}, '`norm` must be one of "own", "inverse", "adjoint", "scale", "skip". Received: norm=.own_.'),
-        ({"activation": "foo"}, "or any activation of Keras. Received: activation='foo'"),
+        (
+            {"norm": "own_"},
+            'must be one of "own", "inverse", "adjoint", "scale", "skip". Did you mean "own".*norm=.own_.',
+        ),
+        ({"activation": "foo"}, "or any activation of Keras, such as .sigmoid.. Received: activation='foo'"),
         ({"bias": "zero"}, '`bias` must be one of "none", "own"'),
         ({"pooling": {"conv": "max"}}, "`pooling` must be one of"),
         ({"norm": {"nrm": "own"}}, "has no layer of the name 'nrm'"),

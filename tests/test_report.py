@@ -98,7 +98,7 @@ def evil_text():
 def test_it_shows_the_mirror_the_policies_and_the_kernels(good):
     text = good.text
     for words in (
-        "exact, tied; activation same, bias own",
+        "of the linear part, tied; activation same, bias own",
         "pooling: spread",
         "3×3×3×4",
         "the default",
@@ -120,7 +120,7 @@ def test_figures_are_those_of_the_model(good):
     figures = dict(zip(words, words[1:], strict=False))  # what is counted, then the number
     assert figures["parameters shared, not copied"] == str(kernels)
     assert figures["parameters of the mirror's own"] == str(whole.count_params() - model.count_params())
-    assert figures["layers mirrored by their exact adjoints"] == "4 of 5"
+    assert figures["layers whose linear part is mirrored by its exact adjoint"] == "4 of 5"
     assert figures["adjoint tests passed"] == "5 of 5"
 
 

@@ -1,7 +1,9 @@
-"""Every exception that the library raises on purpose, under one base class."""
+"""Every exception that the library raises on purpose, under one base class, and the one message about unknown names."""
 
+import difflib
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
 
 
 class KerasAdjointError(Exception):
@@ -22,6 +24,34 @@ class TieError(KerasAdjointError, ValueError):
 
 class SizeError(KerasAdjointError, ValueError):
     """The size of the adjoint's output is ambiguous, or impossible for the given source."""
+
+
+def one_of(option: str, value: Any, names: Collection[str]) -> str:
+    """`value`, if it is among the names that an option takes.
+
+    Raises:
+        ValueError: If it is not. The message has all of them, and the nearest one.
+    """
+    if not isinstance(value, str) or value not in names:
+        raise unknown_name(option, value, f"must be one of {quoted(names)}", names)
+    return value
+
+
+def unknown_name(option: str, value: Any, takes: str, names: Collection[str]) -> ValueError:
+    """The error about a name that an option does not know: what it takes, in words, and the nearest of some names."""
+    return ValueError(f"`{option}` {takes}.{did_you_mean(value, names)} Received: {option}={value!r}")
+
+
+def did_you_mean(value: Any, names: Collection[str]) -> str:
+    """A question, after a space, with the nearest of some names; "" if none is near."""
+    lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(value.lower(), lower, n=1) if isinstance(value, str) else []
+    return f' Did you mean "{lower[near[0]]}"?' if near else ""
+
+
+def quoted(names: Collection[str]) -> str:
+    """Names in quotation marks, in a line."""
+    return ", ".join(f'"{name}"' for name in names)
 
 
 def in_short(error: BaseException) -> str:

@@ -5,9 +5,10 @@ No other module imports from `keras.src` or reads an attribute of Keras' that be
 the versions it was seen on.
 """
 
+import json
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache, wraps
 from types import FrameType, ModuleType
@@ -24,13 +25,14 @@ from keras.src.backend.common import variables as common_variables
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 from keras.src.layers.layer import CallContext
+from keras.src.legacy.saving import saving_utils as legacy_saving
 from keras.src.models.functional import Functional
 from keras.src.ops import core as core_operations
 from keras.src.ops import nn as nn_operations
 from keras.src.ops import numpy as numpy_operations
+from keras.src.saving import saving_lib
 from keras.src.saving.keras_saveable import KerasSaveable
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
-from keras.src.trainers.trainer import Trainer
 
 __all__ = [
     "CustomScaleLayer",  # InceptionResNetV2's weighted sum of two tensors
@@ -117,14 +119,15 @@ def own_variables(layer: keras.layers.Layer) -> tuple[keras.Variable, ...]:
     return (*layer._trainable_variables, *layer._non_trainable_variables)
 
 
-def set_own_trainable(layer: keras.layers.Layer, trainable: bool) -> None:
-    """Set whether a layer trains its own variables, and leave the layers inside it as they are.
+def set_own_trainable(layer: keras.layers.Layer, trainable: bool, *, but: Container[int] = ()) -> None:
+    """Set whether a layer trains its own variables, but those of these `id`s, and leave the layers inside it as they are.
 
     The public setter, `layer.trainable = ...`, sets all of them.
     """
     layer._trainable = trainable
     for variable in layer._trainable_variables:
-        variable.trainable = trainable
+        if id(variable) not in but:
+            variable.trainable = trainable
 
 
 def computing_in(layer: keras.layers.Layer, dtype: str, *, part_of_model: bool = False) -> keras.layers.Layer | None:
@@ -327,15 +330,39 @@ def legacy_layer(name: str) -> Any:
     return vars(layers_package).get(name)
 
 
+def without_training(config: Any) -> Any:
+    """A model's configuration, of JSON's types, from which what says how models were trained is taken away in place.
+
+    Keras keeps it beside the configuration of a model, and of each model inside of that.
+    """
+    waiting = [config]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if "class_name" in value:
+                value.pop("compile_config", None)
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+    return config
+
+
 @contextmanager
 def without_compiling() -> Iterator[None]:
-    """Inside, nested models in files are not compiled, so that no loss, metric or optimizer is made."""
-    compile_from_config = Trainer.compile_from_config
-    Trainer.compile_from_config = lambda self, config: None
+    """Inside, Keras reads `without_training` what is in a file, so that no loss, metric or optimizer is looked for or made."""
+    from_json, from_config = saving_lib._model_from_config, legacy_saving.model_from_config
+
+    def model_from_json(text: Any, *args: Any, **options: Any) -> Any:
+        return from_json(json.dumps(without_training(json.loads(text))), *args, **options)
+
+    def model_from_config(config: Any, *args: Any, **options: Any) -> Any:
+        return from_config(without_training(config), *args, **options)
+
+    saving_lib._model_from_config, legacy_saving.model_from_config = model_from_json, model_from_config
     try:
         yield
     finally:
-        Trainer.compile_from_config = compile_from_config
+        saving_lib._model_from_config, legacy_saving.model_from_config = from_json, from_config
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from keras_adjoint_cli.commands import check, deconv, demo, doctor, inspect, kernel, mirror, report, spectrum
-from keras_adjoint_cli.errors import STATUSES, UNUSABLE, print_error
+from keras_adjoint_cli.errors import STATUSES, UNUSABLE, print_error, sentence
 from keras_adjoint_cli.options import examples
 
 UsageError: Any = typer.BadParameter.__base__  # of wrong arguments; typer does not name it
@@ -25,7 +25,7 @@ class Command(TyperGroup):
             status = super().main(*arguments, **options)
         except UsageError as error:
             if error.format_message():  # without any arguments it is empty, for the help has been printed
-                print_error(f"{error.format_message().rstrip('.')}. {where_to_look(error)}")
+                print_error(f"{sentence(error.format_message())} {where_to_look(error)}")
             status = UNUSABLE
         sys.exit(status)
 

@@ -69,8 +69,16 @@ def sentence(text: str) -> str:
     return line if line.endswith((".", "!", "?")) or "Received: " in line else f"{line}."
 
 
+def no_such_layer(option: str, layer: str, names: Iterable[str]) -> Unusable:
+    """The error about the name of a layer that a model does not have: the nearest ones, and where all of them are."""
+    return Unusable(
+        f"The model has no layer of the name {layer}, but {nearest(layer, names)}; keras-adjoint inspect lists all of them. "
+        f"Received: {option} {layer}"
+    )
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The known names closest to one that is unknown, else the first few, in one line."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
-    return ", ".join(near or [*names[:5], *(["..."] if len(names) > 5 else [])])
+    return ", ".join(near or names[:5]) + (" and others" if not near and len(names) > 5 else "")

@@ -69,7 +69,6 @@ def policies_from(settings: Sequence[Setting], operations: Sequence[Any]) -> Pol
     with unusable(ValueError):
         policies = Policies.named(choices_from(settings))
         policies.check(operations)
-        keras.activations.get(policies.output_activation)
     return policies
 
 

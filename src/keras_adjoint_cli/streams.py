@@ -31,6 +31,8 @@ def tolerate_readers_that_stop() -> None:
     """Let the command go on to its end, with the exit status of its work, when nobody reads what it prints."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
+        if stream is None:  # it was closed before the process began
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  for as long as the process lives
         if isinstance(stream, io.TextIOWrapper) and not stream.isatty():
             stream.flush()
             raw = io.BufferedWriter(Pipe(os.dup(stream.fileno()), "w"))

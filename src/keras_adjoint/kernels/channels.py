@@ -3,11 +3,11 @@
 A row of features x with `size` channels becomes x M with `target` channels. Every adapter says only what its M is.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from keras_adjoint.errors import one_of
 from keras_adjoint.kernels.arrays import open_array
 
 
@@ -61,7 +61,7 @@ def adapter_matrix(size: int, target: int, method: str, *, argument: str = "meth
            [0. , 1. ],
            [0.5, 0. ]])
     """
-    build, fits, opposite = METHODS[known(method, METHODS, argument)]
+    build, fits, opposite = METHODS[one_of(argument, method, METHODS)]
     size, target = positive(size, "size"), positive(target, "target")
     if not fits(size, target):
         direction = "more" if target > size else "fewer"
@@ -117,14 +117,6 @@ def mix(array: Any, matrix: np.ndarray, axis: int) -> Any:
 def holds_integers(array: Any) -> bool:
     """Whether the array's dtype is one of integers; true alike for `int8`, `torch.int8` and `<dtype: 'uint8'>`."""
     return "int" in str(array.dtype)
-
-
-def known(name: str, table: Iterable[str], argument: str = "method") -> str:
-    """Returns `name` if the table has it; raises and lists the names otherwise."""
-    if name not in table:
-        names = ", ".join(f'"{each}"' for each in table)
-        raise ValueError(f"`{argument}` must be one of {names}. Received: {argument}={name!r}")
-    return name
 
 
 def positive(value: Any, argument: str) -> int:

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_adjoint.errors import one_of
 from keras_adjoint.kernels.arrays import ArrayFunctions, open_array
-from keras_adjoint.kernels.channels import METHODS, adapter_matrix, inverse_matrix, known, mix, positive
+from keras_adjoint.kernels.channels import METHODS, adapter_matrix, inverse_matrix, mix, positive
 
 
 def convert_layout(kernel: Any, source: str = "OHWI", target: str = "HWIO") -> Any:
@@ -89,7 +90,7 @@ def transpose_kernel(kernel: Any, kind: str = "conv_transpose", *, layout: str =
     >>> ka.transpose_kernel(kernel, "conv", groups=2).shape
     (5, 3, 16, 128)
     """
-    rearrange = KINDS[known(kind, KINDS, "kind")]
+    rearrange = KINDS[one_of("kind", kind, KINDS)]
     functions, kernel = open_array(kernel)
     check_layout(layout, kernel)
     filters = kernel.shape[layout.index("O")]
@@ -188,7 +189,7 @@ def adapt_channels(
     >>> ka.adapt_channels(kernel, in_channels=128)[0, 0, :2, 0]
     array([0.5, 0.5])
     """
-    known(method, METHODS)
+    one_of("method", method, METHODS)
     kernel = open_array(kernel)[1]
     check_layout(layout, kernel)
     inputs, filters = layout.index("I"), layout.index("O")
@@ -220,7 +221,7 @@ def adapt_bias(bias: Any, size: int, method: str = "repeat") -> Any:
     >>> ka.adapt_bias(np.array([1.0, 2.0, 3.0]), 2, "average")
     array([2., 2.])
     """
-    known(method, (*METHODS, "zeros"))
+    one_of("method", method, (*METHODS, "zeros"))
     functions, bias = open_array(bias)
     if len(bias.shape) != 1:
         raise ValueError(f"A bias has one axis. Received: bias.shape={tuple(bias.shape)}")

@@ -2,7 +2,7 @@
 
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -17,7 +17,15 @@ from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.call_pattern import recorded_patterns
 from keras_adjoint.layers.copying import copying
 from keras_adjoint.layers.kernel import check_readable
-from keras_adjoint.layers.registry import REGISTERED_BY_USERS, RULES, apply_rule, class_with_rule, describe
+from keras_adjoint.layers.registered import RegisteredAdjoint, reads_source, ties_by_itself
+from keras_adjoint.layers.registry import (
+    REGISTERED_BY_USERS,
+    RULES,
+    apply_rule,
+    class_with_rule,
+    describe,
+    names_option,
+)
 from keras_adjoint.layers.sharing import copy_values, owning_everything
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.tied import Tied, linear_part
@@ -48,11 +56,12 @@ def linear_adjoint(source: Layer, **options: Any) -> Layer:
             source = copied(source, keep_bias=options.get("bias", "none") in READS_SOURCE)
         else:
             del options["tied"]  # nothing there that could be shared
-    result = apply_rule(RULES[layer_class], source, options)
+    if layer_class in REGISTERED_BY_USERS:
+        result = _by_user_rule(RULES[layer_class], source, options)
+    else:
+        result = apply_rule(RULES[layer_class], source, options)
     if not isinstance(result, Tied):
         record_source(result, source)
-    if layer_class in REGISTERED_BY_USERS:
-        _check_user_rule(source, result)
     return result
 
 
@@ -161,8 +170,26 @@ def probe_shape(source: Layer, recorded: Sequence[Shape] | None = None) -> tuple
     return (batch or 2, *(size or _UNKNOWN_SIZE for size in rest))
 
 
-def _check_user_rule(source: Layer, result: Layer) -> None:
-    """Refuse a registered rule whose result is not the adjoint of `source`."""
+def _by_user_rule(make: Callable[..., Layer], source: Layer, options: dict[str, Any]) -> Layer:
+    """What a registered rule returns, once tested, and tied to the source if it reads that, or owning it if it is a copy."""
+    tied = options.get("tied", True)
+    for_rule = options if tied or names_option(make, "tied") else {k: v for k, v in options.items() if k != "tied"}
+    result = apply_rule(make, source, for_rule)
+    y, dtype = _check_user_rule(source, result)
+    owns_ties = not tied and bool(source.weights) and ties_by_itself(result)
+    if not reads_source(result, source, y, dtype) and not owns_ties:
+        return result
+    name = options.get("name")
+    for_rule = {k: v for k, v in for_rule.items() if k != "name"}
+    made = RegisteredAdjoint(source, inner=result, rule_options=for_rule, tied=tied, name=name)
+    made.build(
+        (None, *y.shape[1:])
+    )  # as the test has built what the rule returned, so that its weights are found in a file
+    return made
+
+
+def _check_user_rule(source: Layer, result: Layer) -> tuple[np.ndarray, str]:
+    """Refuse a registered rule whose result is not the adjoint of `source`; what the result was called with, and its dtype."""
     shape = probe_shape(source)
     if shape is None:
         raise NoRuleError(
@@ -181,7 +208,7 @@ def _check_user_rule(source: Layer, result: Layer) -> None:
         residual = residual_of(forward_x, y, x, backward_y)
         tolerance = derived_tolerance(dtype, x.size, forward_x.size)
         if residual <= tolerance:
-            return
+            return y, dtype
         reason = (
             "numbers that are not finite come out"
             if math.isinf(residual)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_adjoint.errors import one_of
 from keras_adjoint.kernels import BIAS_MODES
 from keras_adjoint.kernels.channels import adapter_matrix
 from keras_adjoint.kernels.layouts import adapt_bias
@@ -18,8 +19,7 @@ ADD_NOTHING = ("none", "subtract")
 
 def check_mode(mode: str, source: keras.layers.Layer) -> None:
     """Raise a ValueError unless `mode` exists and the source has the bias that it starts from."""
-    if mode not in BIAS_MODES:
-        raise ValueError(f"`bias` must be one of {', '.join(BIAS_MODES)}. Received: bias={mode!r}")
+    one_of("bias", mode, BIAS_MODES)
     if mode in ("repeat", "average", "learned") and getattr(source, "bias", None) is None:
         raise ValueError(
             f'The source has no bias that another could start from; use `bias="own"`. Received: bias={mode!r}, '

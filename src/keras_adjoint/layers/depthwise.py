@@ -11,6 +11,7 @@ from keras_adjoint.layers.registry import rule
 from keras_adjoint.ops import Size, Tensor
 from keras_adjoint.ops.algorithms.choose import adjoint_convolution, choose
 from keras_adjoint.ops.algorithms.problem import Problem
+from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.backend.protocol import Adjoint
 from keras_adjoint.ops.geometry import Convolution, Window
 
@@ -56,7 +57,7 @@ class AdjointDepthwiseConv(AdjointConv):
 
 def depthwise_adjoint(y: Tensor, kernel: Tensor, transpose: Adjoint) -> Tensor:
     """The transpose of the depthwise convolution with `kernel`, by that of the grouped convolution with the same taps."""
-    *taps, channels, multiplier = kernel.shape
+    *taps, channels, multiplier = current().fixed_shape(kernel)
     x = transpose(y, ops.reshape(kernel, (*taps, 1, channels * multiplier)))
     if multiplier == 1:
         return x
@@ -90,7 +91,7 @@ class AdjointSeparableConv(AdjointDepthwiseConv):
         return int(self.source.filters)
 
     def apply_transpose(self, y: Tensor, transpose: Adjoint) -> Tensor:
-        y = adjoint_convolution(y, self.read("pointwise_kernel"), pointwise(ops.shape(y)[1:-1]))
+        y = adjoint_convolution(y, self.read("pointwise_kernel"), pointwise(self.where_fixed(ops.shape(y)[1:-1])))
         return depthwise_adjoint(y, self.read(), transpose)
 
     def algorithms(self, sizes: Sequence[Size], batch: int | None, device: str) -> list[str]:

@@ -32,8 +32,10 @@ def register_rule(layer_class: type) -> Callable[[Rule], Rule]:
 
     The decorated function takes a built layer and returns the layer that computes its adjoint. It may declare any of
     the options of `adjoint` (`output_size`, `bias`, `channels`, `channel_method`, `algorithm`, `tied`, `name`) as keyword
-    arguments, or take all of them as `**kwargs`; options that it does not take are refused when given, except `name`, which
-    the layer that it returns then gets. Every time the rule is used, its result must pass the adjoint test on random
+    arguments, or take all but `tied` as `**kwargs`; options that it does not take are refused when given, except `name`, which
+    the layer that it returns then gets, and `tied`: with `tied=False` the rule gets a copy of the layer. What it returns may
+    read the layer's variables, however it holds them; it is then tied like any other adjoint, and made by the rule anew
+    where a file is loaded. Every time the rule is used, its result must pass the adjoint test on random
     inputs, or `adjoint` raises.
 
     Args:
@@ -173,6 +175,11 @@ def options_of(source: Layer) -> tuple[Collection[str], Sequence[str] | None]:
     """(names of the options that the rule for `source` declares, its modes of `bias` or `None` for all of them)."""
     _, make = rule_for(source)
     return _options(make), getattr(make, "bias_modes", None)
+
+
+def names_option(make: Callable[..., Layer], option: str) -> bool:
+    """Whether a rule declares an option, rather than take it with all others."""
+    return option in _options(make)
 
 
 def _options(make: Callable[..., Layer]) -> Collection[str]:

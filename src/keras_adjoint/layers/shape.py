@@ -12,7 +12,7 @@ from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.keras_internals import StochasticDepth
 from keras_adjoint.layers.inputs import Expected, accept
 from keras_adjoint.layers.registry import describe, rule
-from keras_adjoint.layers.sizes import is_shaped_like, standardize_shape
+from keras_adjoint.layers.sizes import is_shaped_like, recorded_shapes, standardize_shape, where_fixed
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.geometry import is_known
@@ -173,7 +173,8 @@ class AdjointReshape(Tied):
         wanted = standardize_shape(output_size)
         most = len(wanted or ()) if is_shaped_like(output_size) else 1  # a tensor knows its sizes when it runs
         wanted = self.output_size if wanted is None else wanted
-        elements = None if any(size is None for size in received[1:]) else math.prod(received[1:])
+        sizes = where_fixed(received[1:], lambda: [shape[1:] for shape in recorded_shapes(self)])
+        elements = None if any(size is None for size in sizes) else math.prod(sizes)
         candidates = [wanted] if wanted is not None else [shape[1:] for shape in self.recorded_shapes()]
         fitting = list(dict.fromkeys(shape for shape in candidates if self._fits(shape, elements, most)))
         if len(fitting) == 1:

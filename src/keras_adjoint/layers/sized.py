@@ -6,10 +6,9 @@ from typing import Any
 import keras
 
 from keras_adjoint.errors import TieError
-from keras_adjoint.layers.sizes import recorded_shapes, resolve, spatial, standardize_output_size
+from keras_adjoint.layers.sizes import recorded_shapes, resolve, spatial, standardize_output_size, where_fixed
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape
-from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.geometry import CACHE_SIZE, Window, is_known
 
 PADDINGS = ("valid", "same", "causal")
@@ -86,24 +85,15 @@ class Sized(Tied):
         return sizes
 
     def _resolve(self, outputs: Shape, output_size: Any) -> Shape:
-        outputs = self._known(outputs)
+        outputs = self.where_fixed(outputs)
         asked = standardize_output_size(output_size, self.rank, self.data_format) or self.output_size
         recorded = tuple(spatial(shape, self.data_format) for shape in self.recorded_shapes())
         known = all(map(is_known, (*outputs, *(asked or ()))))
         return (resolve if known else resolve.__wrapped__)(outputs, self.windows, asked, recorded, self.source.name)
 
-    def _known(self, outputs: Shape) -> Shape:
-        """`outputs` as integers along axes that this layer was never called with an unknown size of.
-
-        PyTorch's tracer makes tensors of known sizes too. They become integers again only where the model says that they
-        are fixed, so that the others stay free in the file.
-        """
-        if all(size is None or is_known(size) for size in outputs):
-            return outputs
-        calls = [spatial(shape, self.data_format) for shape in recorded_shapes(self)]
-        fixed = [bool(sizes) and None not in sizes for sizes in zip(*calls, strict=True)] or [False] * self.rank
-        known = current().known_size
-        return tuple(known(size) if is_fixed else size for size, is_fixed in zip(outputs, fixed, strict=True))
+    def where_fixed(self, outputs: Shape) -> Shape:
+        """The spatial size of `y`, as integers where it is the same in every call, see `sizes`."""
+        return where_fixed(outputs, lambda: [spatial(shape, self.data_format) for shape in recorded_shapes(self)])
 
     @property
     def needs_output_size(self) -> bool:

@@ -1,6 +1,6 @@
 """Which size an adjoint's output has: asked for, recorded by the source, or the only one possible."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,6 +13,7 @@ from keras_adjoint.errors import SizeError
 from keras_adjoint.keras_internals import calls_of
 from keras_adjoint.layers.options import as_integer
 from keras_adjoint.ops import Shape, Size, Tensor
+from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.geometry import CACHE_SIZE, Window, is_known
 
 
@@ -45,6 +46,19 @@ class Records:
             if found:
                 return found
         return []
+
+
+def where_fixed(sizes: Sequence[Any], calls: Callable[[], Sequence[Shape]]) -> Shape:
+    """Sizes, of which those are integers, in traces as well, that are never unknown in some calls.
+
+    PyTorch's tracer makes tensors of known sizes too. They become integers again only where the model says that they are
+    fixed, so that the others stay free in the file.
+    """
+    if all(size is None or is_known(size) for size in sizes):
+        return tuple(sizes)
+    fixed = [bool(known) and None not in known for known in zip(*calls(), strict=True)] or [False] * len(sizes)
+    known_size = current().known_size
+    return tuple(known_size(size) if is_fixed else size for size, is_fixed in zip(sizes, fixed, strict=True))
 
 
 def without_steps(shape: Shape, axes: int = 1) -> Shape:

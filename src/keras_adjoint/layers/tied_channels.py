@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_adjoint.errors import one_of
 from keras_adjoint.kernels.channels import adapter_matrix
 from keras_adjoint.layers import bias as biases
 from keras_adjoint.layers.inputs import Expected, accept
@@ -76,9 +77,7 @@ class TiedChannels(Tied):
         **kwargs: Any,
     ) -> None:
         biases.check_mode(bias, source)
-        if channel_method not in CHANNEL_METHODS:
-            names = ", ".join(CHANNEL_METHODS)
-            raise ValueError(f"`channel_method` must be one of {names}. Received: channel_method={channel_method!r}")
+        one_of("channel_method", channel_method, CHANNEL_METHODS)
         channels = positive_integer_or_none("channels", channels)
         super().__init__(source, **kwargs)
         self.bias_mode = bias

@@ -8,6 +8,7 @@ from keras.layers import Layer
 from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.layers.inputs import Expected
 from keras_adjoint.layers.registry import describe, rule
+from keras_adjoint.layers.sizes import recorded_shapes, where_fixed
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.backend import current
@@ -118,7 +119,9 @@ class AdjointUpSampling(Tied):
         return Expected(len(self.factors) + 2)
 
     def apply_adjoint(self, y: Tensor) -> Tensor:
-        self.compute_output_shape(tuple(y.shape))  # raises for sizes that are no multiples
+        self.compute_output_shape(
+            where_fixed(y.shape, lambda: recorded_shapes(self))
+        )  # raises for sizes that are no multiples
         for axis, factor in enumerate(self.factors, self.first_axis):
             y = COLLECT[self.interpolation](y, axis, factor)
         return y

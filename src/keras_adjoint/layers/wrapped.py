@@ -6,6 +6,7 @@ import keras
 
 from keras_adjoint.layers.kernel import float_policy
 from keras_adjoint.ops import Shape
+from keras_adjoint.ops.precision import check_policy
 
 
 class LinearWrapper(keras.layers.Wrapper):
@@ -21,6 +22,7 @@ class LinearWrapper(keras.layers.Wrapper):
     def __init__(self, layer: keras.layers.Layer, **kwargs: Any) -> None:
         if isinstance(layer, keras.layers.Layer):
             kwargs.setdefault("dtype", float_policy(layer))
+        check_policy(kwargs.get("dtype"))
         super().__init__(layer, **kwargs)
         self.supports_masking = layer.supports_masking
 

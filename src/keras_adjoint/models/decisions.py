@@ -1,4 +1,4 @@
-"""What becomes of each call of an encoder in its mirror: exact, by policy, neither, or not reached.
+"""What becomes of each call of an encoder in its mirror: exact, its linear part, by policy, neither, or not reached.
 
 This is the one place that says so. The commands, the diagram, the report and the doctor show what stands here.
 """
@@ -18,16 +18,24 @@ from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Cotangents, Graph
 from keras_adjoint.models.mirror import with_decoder
 from keras_adjoint.models.mirror_backward import MirrorBackwardPass, graph_of_encoder
-from keras_adjoint.models.policies import Policies
+from keras_adjoint.models.policies import Policies, ends_in_activation
 
 
 class Kind(StrEnum):
     """How a mirror undoes a call."""
 
     EXACT = "exact"  # by its adjoint
+    LINEAR_PART = (
+        "linear_part"  # by the adjoint of its linear part; a policy decides about the activation that it ends in
+    )
     POLICY = "policy"  # by what a policy puts in its place, or by leaving it out
     NEITHER = "neither"  # not at all: it has neither an adjoint nor a policy
     UNREACHED = "unreached"  # not at all: no cotangent arrives, as at what computes a gate
+
+    @property
+    def words(self) -> str:
+        """The kind for people."""
+        return self.value.replace("_", " ")
 
 
 class Sharing(StrEnum):
@@ -204,7 +212,7 @@ class DecidingBackwardPass(MirrorBackwardPass):
         used = [variables_used(layer, operation) for layer in layers.values()]
         return Decision(
             call,
-            Kind.POLICY if by_policy else Kind.EXACT,
+            Kind.POLICY if by_policy else Kind.LINEAR_PART if ends_in_activation(operation) else Kind.EXACT,
             layers=layers,
             policies=choices,
             settings={policy: getattr(key, "__name__", key) for policy, key in keys.items()},

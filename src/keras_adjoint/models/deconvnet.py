@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_adjoint.errors import quoted
 from keras_adjoint.keras_internals import numpy_operations
 from keras_adjoint.layers.call_pattern import one_or_list
 from keras_adjoint.layers.deconvnet import SelectedFeatures
@@ -116,6 +117,25 @@ def without(structure: Any, left_out: set[int]) -> Any:
     return one_or_list([y for _, y in kept])
 
 
+class NoSuchLayerError(ValueError):
+    """A model calls no layer of a name.
+
+    Args:
+        model: The name of the model.
+        layer: The name that was asked for.
+        names: Those of the layers that it calls.
+    """
+
+    def __init__(self, model: str, layer: str, names: list[str]) -> None:
+        self.layer, self.names = layer, names
+        near = difflib.get_close_matches(layer, names, n=5, cutoff=0.5)
+        called = f"The nearest are called {quoted(near)}" if near else f"The last ones are called {quoted(names[-3:])}"
+        super().__init__(
+            f"`{model}` calls no such layer. {called}; `model.summary(expand_nested=True)` has all of them. "
+            f"Received: layer={layer!r}"
+        )
+
+
 def graph_up_to(model: keras.Model, layer: keras.layers.Layer | str) -> Graph:
     """The part of a model's graph that leads to the output of the first call of a layer."""
     if not isinstance(model, keras.Model):
@@ -130,13 +150,8 @@ def graph_up_to(model: keras.Model, layer: keras.layers.Layer | str) -> Graph:
                     f"that model: `keras_adjoint.deconvnet(distributed.layer, ...)`. Received: layer={call.operation.name!r}"
                 )
             return Graph(graph.inputs, [call.outputs[0]], calls, graph.input_structure)
-    names = [call.operation.name for call in graph.calls]
-    wanted = getattr(layer, "name", layer)
-    near = difflib.get_close_matches(str(wanted), names) or names[-3:]
-    raise ValueError(
-        f"`{model.name}` calls no such layer. Its layers are called {', '.join(map(repr, near))} and the like. "
-        f"Received: layer={wanted!r}"
-    )
+    names = list(dict.fromkeys(name for call in graph.calls for name in (call.path, call.operation.name)))
+    raise NoSuchLayerError(model.name, str(getattr(layer, "name", layer)), names)
 
 
 def is_call_of(call: Call, layer: keras.layers.Layer | str) -> bool:

@@ -11,6 +11,7 @@ from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.kernels import VARIABLES
 from keras_adjoint.layers.adjoint import linear_adjoint
 from keras_adjoint.layers.conv import AdjointConv
+from keras_adjoint.layers.registered import RegisteredAdjoint
 from keras_adjoint.layers.sizes import recorded_shapes, spatial
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.wrapped import WRAPPERS
@@ -166,6 +167,8 @@ def type_of_adjoint(layer: keras.Operation, adjoint: keras.layers.Layer | None) 
             adjoint = linear_adjoint(layer)
         except Exception:
             return ""
+    if isinstance(adjoint, RegisteredAdjoint):
+        adjoint = adjoint.inner  # what the user's rule returned
     return "" if adjoint is None else type(adjoint).__name__
 
 

@@ -1,11 +1,13 @@
 """The policies: which choices each has, which layers it decides about, and what it chooses for a layer."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import keras
 
+from keras_adjoint.errors import did_you_mean, one_of, quoted, unknown_name
 from keras_adjoint.keras_internals import StochasticDepth, activation_operations, nn_operations, numpy_operations
 from keras_adjoint.layers.adjoint import has_activation
 from keras_adjoint.layers.registry import class_with_rule, nearest_class
@@ -99,6 +101,12 @@ ACTIVATION_OPERATIONS = (
     nn_operations.Threshold,
 )
 
+# The names of Keras' activations.
+NO_ACTIVATIONS = ("get", "serialize", "deserialize")
+ACTIVATIONS = sorted(
+    name for name, one in vars(keras.activations).items() if inspect.isfunction(one) and name not in NO_ACTIVATIONS
+)
+
 # Of two tensors.
 EXTREMAL_OPERATIONS = (numpy_operations.Maximum, numpy_operations.Minimum)
 
@@ -128,7 +136,8 @@ class Policies:
         strange = given.keys() - set(names)
         if strange:
             received = ", ".join(f"{name}={given[name]!r}" for name in sorted(strange))
-            raise ValueError(f"The policies are called {', '.join(names)}. Received: {received}")
+            near = did_you_mean(min(strange), names)
+            raise ValueError(f"The policies are called {', '.join(names)}.{near} Received: {received}")
         return cls(**given)
 
     def check(self, layers: Sequence[keras.Operation]) -> None:
@@ -141,12 +150,15 @@ class Policies:
                 if strange:
                     raise ValueError(
                         f'The keys of a policy are layer names, layer classes, predicates and "default", and the encoder has '
-                        f"no layer of the name {', '.join(map(repr, strange))}. Received: {policy}={value!r}"
+                        f"no layer of the name {', '.join(map(repr, strange))}.{did_you_mean(strange[0], known)} "
+                        f"Received: {policy}={value!r}"
                     )
                 for choice in value.values():
                     _check_choice(policy, choice)
             elif policy == "activation" or not callable(value):
                 _check_choice(policy, value)
+        if self.output_activation is not None:
+            _check_activation("output_activation", self.output_activation, ())
 
     def about(self, call: Call) -> str | None:
         """The name of the policy that decides about a call; `None` if an adjoint does.
@@ -228,17 +240,22 @@ def _keys(choices: Mapping[Any, Any], layer: keras.Operation, *, predicates: boo
 
 
 def _check_choice(policy: str, choice: Any) -> None:
-    if choice in NAMES[policy]:
-        return
     if policy == "activation":
-        try:
-            keras.activations.get(choice)
-            return
-        except (ValueError, TypeError):
-            pass
-    others = ", or any activation of Keras" if policy == "activation" else ""
-    names = ", ".join(f'"{name}"' for name in NAMES[policy])
-    raise ValueError(f"`{policy}` must be one of {names}{others}. Received: {policy}={choice!r}")
+        _check_activation(policy, choice, NAMES[policy])
+    else:
+        one_of(policy, choice, NAMES[policy])
+
+
+def _check_activation(option: str, choice: Any, names: Sequence[str]) -> None:
+    """Refuse what is neither one of some names nor an activation."""
+    if isinstance(choice, str) and choice in names:
+        return
+    try:
+        keras.activations.get(choice)
+    except (ValueError, TypeError):
+        first = f"one of {quoted(names)}, or " if names else ""
+        takes = f'must be {first}any activation of Keras, such as "sigmoid"'
+        raise unknown_name(option, choice, takes, [*names, *ACTIVATIONS]) from None
 
 
 # What can be chosen where no activations are recorded.

@@ -1,12 +1,11 @@
 """Ties of whole models: whether they hold, and copies that keep them."""
 
-from collections.abc import Iterator
-
 import keras
 
 from keras_adjoint.keras_internals import layers_inside, own_variables, shared_while_saving
 from keras_adjoint.layers.copying import copying
 from keras_adjoint.layers.distributed import innermost
+from keras_adjoint.layers.registered import layers_besides
 from keras_adjoint.layers.sharing import copy_values, read_config
 from keras_adjoint.layers.tied import Tied
 
@@ -40,7 +39,7 @@ def is_tied(a: keras.layers.Layer, b: keras.layers.Layer | None = None) -> bool:
 
 
 def _reads(reader: keras.layers.Layer, variables: set[int]) -> bool:
-    adjoints = [layer for layer in _layers(reader) if isinstance(layer, Tied) and _first_source(layer).weights]
+    adjoints = [layer for layer in layers_besides(reader) if isinstance(layer, Tied) and _first_source(layer).weights]
     return bool(adjoints) and all(
         layer.tied and all(id(variable) in variables for variable in _first_source(layer).weights) for layer in adjoints
     )
@@ -52,18 +51,10 @@ def _first_source(layer: Tied) -> keras.layers.Layer:
     return _first_source(source) if isinstance(source, Tied) else source
 
 
-def _layers(root: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
-    """All layers in `root`, but not the sources that adjoint layers hold."""
-    yield root
-    if not isinstance(root, Tied):
-        for layer in layers_inside(root, recursive=False):
-            yield from _layers(layer)
-
-
 def _own_variables(root: keras.layers.Layer) -> set[int]:
     """Identities of all variables in `root` that do not only belong to the source of an adjoint layer."""
     owned: set[int] = set()
-    for layer in _layers(root):
+    for layer in layers_besides(root):
         owned.update(id(variable) for variable in own_variables(layer))
     return owned
 

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import tree
 
-from keras_adjoint.errors import KerasAdjointError
+from keras_adjoint.errors import KerasAdjointError, one_of
 from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.operators.linear_map import LinearMap
 from keras_adjoint.operators.optional import check_backend, imported
@@ -91,9 +91,7 @@ def _leaves(space: Space, tensors: list[Tensor], operator: LinearMap) -> list[Te
 def _data_format(operator: LinearMap, data_format: str | None) -> str:
     """Where the operator has its channels: as asked for, as its layers say, or as Keras is set."""
     if data_format is not None:
-        if data_format not in FORMATS:
-            raise ValueError(f"`data_format` is one of {', '.join(FORMATS)}. Received: data_format={data_format!r}")
-        return data_format
+        return one_of("data_format", data_format, FORMATS)
     layers = [inner for layer in operator.layers() for inner in (layer, *layers_inside(layer))]
     found = {layer.data_format for layer in layers if getattr(layer, "data_format", None) in FORMATS}
     if len(found) > 1:

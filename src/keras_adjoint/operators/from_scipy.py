@@ -13,6 +13,7 @@ from keras_adjoint.operators.host_operator import HostMatrix, HostOperator, host
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.backend import current
+from keras_adjoint.ops.precision import check_policy
 
 
 def from_scipy(
@@ -53,6 +54,7 @@ def from_scipy(
     [[[-1.0, 1.0], [0.0, 0.0]]]
     """
     spaces = Space.of(out_shape), Space.of(in_shape)
+    check_policy(dtype)
     policy = keras.dtype_policies.get(dtype)
     found = host_operator(operator, policy.compute_dtype)
     if any(len(space.shapes) != 1 for space in spaces) or tuple(space.size for space in spaces) != found.shape:

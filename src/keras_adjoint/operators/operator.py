@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_adjoint.errors import SizeError
+from keras_adjoint.errors import SizeError, one_of
 from keras_adjoint.operators.bridges import to_deepinv, to_lineax, to_pylops
 from keras_adjoint.operators.linear_map import LinearMap
 from keras_adjoint.operators.matrix import matrix_of
@@ -17,8 +17,8 @@ from keras_adjoint.operators.norm import norm_of
 from keras_adjoint.operators.scipy_bridge import singular_values, to_scipy
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.precision import float_dtype
 
-FLOATS = ("float16", "bfloat16", "float32", "float64")
 MOST_NUMBERS = 2**27  # of a matrix: half a gigabyte in float32
 ABOVE = 1 + 1e-6  # what rounding may have taken off a bound that was computed in a few steps
 
@@ -73,10 +73,7 @@ class Operator(LinearMap):
         Raises:
             ValueError: If `side` is neither.
         """
-        if side not in ("inputs", "outputs"):
-            raise ValueError(
-                f'`gram` makes AᵀA for `side="inputs"` and AAᵀ for `side="outputs"`. Received: side={side!r}'
-            )
+        one_of("side", side, ("inputs", "outputs"))
         return Composition.of(self.T, self) if side == "inputs" else Composition.of(self, self.T)
 
     # --- spectra
@@ -467,13 +464,7 @@ def identity(shape: Shape, *, dtype: str = "float32") -> Operator:
     [2.0, 2.0, 2.0]
     """
     space = Space.of(shape)
-    try:
-        found = keras.backend.standardize_dtype(dtype)
-    except ValueError:
-        found = ""
-    if found not in FLOATS:
-        raise ValueError(f"Operators compute in {', '.join(FLOATS)}. Received: dtype={dtype!r}")
-    return Identity(space, space, found)
+    return Identity(space, space, float_dtype(dtype))
 
 
 def all_in_precision(operators: Iterable[Operator]) -> list[Operator] | None:

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from keras_adjoint.errors import KerasAdjointError
+from keras_adjoint.errors import KerasAdjointError, one_of
 from keras_adjoint.operators.linear_map import LinearMap
 from keras_adjoint.operators.matrix import matrix_of
 from keras_adjoint.operators.optional import imported
@@ -49,8 +49,7 @@ def to_scipy(operator: LinearMap) -> Any:
 def singular_values(operator: LinearMap, count: int, which: str, vectors: bool) -> Any:
     """See `Operator.singular_values`."""
     side = min(operator.shape)
-    if which not in ("largest", "smallest"):
-        raise ValueError(f'`which` is "largest" or "smallest". Received: which={which!r}')
+    one_of("which", which, ("largest", "smallest"))
     if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or not 0 < count <= side:
         raise ValueError(
             f"The number of singular values is an integer from 1 to {side}, the smaller side of the matrix. Received: {count!r}"

@@ -128,10 +128,10 @@ def _operator_of(found: LinearLayer) -> tuple[Any, float]:
 def _condition_of(operator: Any) -> dict[str, Any]:
     rows, columns = operator.shape
     if min(rows, columns) > SMALL_SIDE or rows * columns > SMALL:
-        reason = f"the matrix has more than {SMALL_SIDE} rows and columns, or more than {SMALL:,} numbers"
-        return {"condition_reason": reason}
+        most = f"its smaller side may be {SMALL_SIDE}, and it may have {SMALL:,} numbers"
+        return {"condition_reason": f"not computed, as the matrix is too large: {most}"}
     condition = operator.condition()
-    lost = "" if math.isfinite(condition) else "the smallest singular value is zero, up to rounding"
+    lost = "" if math.isfinite(condition) else "infinite, as the smallest singular value is zero up to rounding"
     return {"condition": condition, "condition_reason": lost}
 
 

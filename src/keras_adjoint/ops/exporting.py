@@ -4,7 +4,7 @@ import threading
 from dataclasses import dataclass
 from typing import Self
 
-from keras_adjoint.ops import Tensor
+from keras_adjoint.errors import one_of
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,8 @@ def is_exporting() -> bool:
     return TRACING.format is not None
 
 
-def may_share(kernel: Tensor) -> bool:
-    """Whether a convolution and its adjoint may read one kernel in the file that is being written."""
-    *_, channels, filters = map(int, kernel.shape)
+def may_share(channels: int, filters: int) -> bool:
+    """Whether a convolution and its adjoint may read one kernel, of these channels, in the file that is being written."""
     target = TRACING.format
     return target is not None and not (target.tells_kernels_apart_by_shape and channels == filters)
 
@@ -71,9 +70,7 @@ class exporting:
     """
 
     def __init__(self, format: str) -> None:
-        if format not in FORMATS:
-            raise ValueError(f"`format` must be one of {', '.join(FORMATS)}. Received: format={format!r}")
-        self.format = format
+        self.format = one_of("format", format, FORMATS)
 
     def __enter__(self) -> Self:
         self._outer, TRACING.format = TRACING.format, FORMATS[self.format]

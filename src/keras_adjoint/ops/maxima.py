@@ -94,7 +94,7 @@ def _selected(switches: Tensor, axes: Sequence[Axis], first_axis: int) -> Tensor
         return ops.zeros(shape, "bool")
     taps = math.prod([along.taps for along in axes])
     flat = ops.reshape(frames, (*shape[: -len(axes)], taps))
-    if any(not is_known(along.pad_before) or along.pad_before or along.pad_after > 0 for along in axes):
+    if any(not is_known(pad) or pad > 0 for along in axes for pad in (along.pad_before, along.pad_after)):
         sizes = [1] * len(switches.shape)
         sizes[first_axis : first_axis + len(axes)] = [along.size for along in axes]
         inside = _frames(ops.ones(sizes, "bool"), axes, first_axis, False)

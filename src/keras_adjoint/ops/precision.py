@@ -1,16 +1,45 @@
-"""How coarsely numbers are rounded: machine epsilons, those of products, and sums of numbers in half precision."""
+"""Dtypes and how coarsely they round: names, machine epsilons, those of products, and sums of numbers in half precision."""
 
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
+import keras
 import ml_dtypes
 from keras import ops
 
+from keras_adjoint.errors import quoted, unknown_name
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.geometry import Convolution
 
 HALF = {"float16", "bfloat16"}
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+MIXED = ("mixed_float16", "mixed_bfloat16")
+
+
+def float_dtype(dtype: Any) -> str:
+    """The name of a dtype of real numbers in floating point.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        name = keras.backend.standardize_dtype(dtype)
+    except (ValueError, TypeError):
+        name = dtype
+    if name not in FLOATS:
+        raise unknown_name("dtype", dtype, f"must be one of {quoted(FLOATS)}", FLOATS)
+    return str(name)
+
+
+def check_policy(dtype: Any) -> None:
+    """Raise a ValueError if the name of a dtype policy is not one of Keras'."""
+    try:
+        keras.dtype_policies.get(dtype)
+    except (ValueError, TypeError):
+        names = (*FLOATS, *MIXED)
+        raise unknown_name("dtype", dtype, f"must be a dtype policy, such as {quoted(names)}", names) from None
 
 
 def epsilon(dtype: str) -> float:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from keras_adjoint.kernels.channels import known
+from keras_adjoint.errors import one_of
 from keras_adjoint.kernels.layouts import KINDS
 from keras_adjoint.layers.registry import describe
 from keras_adjoint.models.text import size_text
@@ -63,7 +63,7 @@ def plot_kernels(
     ['kernel, 5×5×3×16']
     """
     if kind is not None:
-        known(kind, KINDS, "kind")
+        one_of("kind", kind, KINDS)
     kernels = kernels_of(layer, filters=filters, channels=channels)
     if not kernels:
         raise ValueError(

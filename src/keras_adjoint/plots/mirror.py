@@ -53,8 +53,8 @@ def plot_mirror(encoder: keras.Model, **policies: Any) -> "Figure":
     The mirror is on the right, with its layers in the rows of those that they mirror. The edges of both graphs run beside
     them. A thick line with round ends connects two layers that share a kernel, and is labelled with the kernel's shape. A
     thin line and a solid frame mark an exact adjoint without a kernel, dashes the choice of a policy, a dotted frame a layer
-    without a counterpart in the mirror, and a heavy frame a layer that has neither an adjoint nor a policy. Sizes are shown
-    where they change.
+    without a counterpart in the mirror, and a heavy frame a layer that has neither an adjoint nor a policy. Of a layer that
+    ends in an activation, the adjoint is that of its linear part, and the box says so. Sizes are shown where they change.
 
     Args:
         encoder: A Functional or built Sequential model, nested ones included. It may contain layers that cannot be mirrored.
@@ -75,7 +75,7 @@ def plot_mirror(encoder: keras.Model, **policies: Any) -> "Figure":
     >>> encoder = keras.Model(image, keras.layers.MaxPooling2D()(features))
     >>> figure = ka.plot_mirror(encoder, pooling="switches")
     >>> [text.get_text() for text in figure.axes[0].texts if "tied" in text.get_text()]
-    ['exact, tied; bias own']
+    ['of the linear part, tied; bias own']
     """
     drawing = draw(decide(encoder, policies), WIDE)
     width, height = drawing.width + 2 * MARGIN, drawing.height + 2 * MARGIN

@@ -8,6 +8,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 # Of the many that Pillow has, some of which start other programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+UNKNOWN_TIFF = "Pillow does not read this kind of TIFF, such as colours of 32 bits; store it as PNG, in 8 or 16 bits"
 
 
 def open_picture(file: Path) -> Image.Image:
@@ -28,7 +29,14 @@ def open_picture(file: Path) -> Image.Image:
                 picture = ImageOps.exif_transpose(opened)
         return with_white(picture, opened.format)
     except Exception as error:
-        raise ValueError(f"{file} cannot be read as a picture: {reason_of(error)}.") from error
+        reason = UNKNOWN_TIFF if isinstance(error, UnidentifiedImageError) and is_tiff(file) else reason_of(error)
+        raise ValueError(f"{file} cannot be read as a picture: {reason}.") from error
+
+
+def is_tiff(file: Path) -> bool:
+    """Whether a file begins as a TIFF, of which Pillow reads some kinds only."""
+    with file.open("rb") as opened:
+        return opened.read(4) in (b"II*\0", b"MM\0*")
 
 
 def reason_of(error: Exception) -> str:

@@ -43,7 +43,7 @@ class Figures:
 
     Attributes:
         calls: Calls of layers and operations.
-        exact_calls: Those of them that are mirrored by their exact adjoints.
+        exact_calls: Those of them whose linear part is mirrored by its exact adjoint.
         tied_parameters: Parameters that the mirror shares with the model.
         own_parameters: Parameters that it adds; `None` as well if it cannot be built.
         adjoint_tests: Adjoint tests that were run.
@@ -60,7 +60,7 @@ class Figures:
     def in_words(self) -> Iterator[tuple[str, str]]:
         """(number, what it counts) of each figure that there is."""
         if self.exact_calls is not None:
-            yield f"{self.exact_calls} of {self.calls}", "layers mirrored by their exact adjoints"
+            yield f"{self.exact_calls} of {self.calls}", "layers whose linear part is mirrored by its exact adjoint"
         if self.tied_parameters is not None:
             yield short(self.tied_parameters), "parameters shared, not copied"
         if self.own_parameters is not None:
@@ -197,7 +197,9 @@ def figures_of(model: keras.Model, decisions: Decisions | None, checked: Sequenc
     counts = totals(model, decisions) if decisions else None
     return Figures(
         calls=len(decisions) if decisions else None,
-        exact_calls=sum(decision.kind == Kind.EXACT for decision in decisions) if decisions else None,
+        exact_calls=sum(decision.kind in (Kind.EXACT, Kind.LINEAR_PART) for decision in decisions)
+        if decisions
+        else None,
         tied_parameters=counts.tied_parameters if counts else None,
         own_parameters=counts.own_parameters if counts and built else None,
         adjoint_tests=len(tested),

@@ -56,7 +56,11 @@ def spectrum_of_finite(layer: keras.layers.Layer) -> Spectrum:
     if not isinstance(layer, CONVOLUTIONS):
         return not_computed("this report computes singular values of Dense layers and of convolutions")
     if max(layer.kernel_size) > 1 and max(layer.strides) > 1:
-        return not_computed("a stride above 1 mixes frequencies")
+        return not_computed(
+            "the Fourier transform, by which this report computes them, takes a convolution of stride 1 apart into one "
+            "small matrix for each frequency, and a stride above 1 mixes frequencies. keras-adjoint spectrum computes the "
+            "norm, which is the largest of them"
+        )
     return of_convolution(layer)
 
 

@@ -24,6 +24,7 @@ from keras_adjoint.layers.norm import (
     AdjointRescaling,
 )
 from keras_adjoint.layers.pooling import AdjointAveragePooling, SpreadPooling
+from keras_adjoint.layers.registered import RegisteredAdjoint
 from keras_adjoint.layers.shape import AdjointRepeatVector, AdjointReshape, AdjointZeroPadding1D
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.upsampling import AdjointUpSampling
@@ -60,11 +61,14 @@ CONVERTERS: dict[type, Callable[[AdjointCall], list[Step] | Branches]] = {
     AutomaticAdjoint: others.automatic,
 }
 
-REFUSED: dict[type, str] = {
-    unpooling: "no stock layer finds the switches. Use average pooling or a stride in a model that you will untie"
-    for unpooling in (AdjointMaxPooling, AdjointGlobalMaxPooling)
-}
+_NO_SWITCHES = "no stock layer finds the switches. Use average pooling or a stride in a model that you will untie"
 
+REFUSED: dict[type, str] = {
+    AdjointMaxPooling: _NO_SWITCHES,
+    AdjointGlobalMaxPooling: _NO_SWITCHES,
+    RegisteredAdjoint: "its registered rule returned a layer that reads the variables of the source, of which no stock layer "
+    "is known. Have the rule return stock layers, or adjoints of parts of the source",
+}
 
 NOT_CONVERTED = (
     ActivationGradient,

@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_adjoint.errors import one_of
+
 
 def untie(layer_or_model: keras.layers.Layer, *, to: str = "conv_transpose") -> keras.Model:
     """A model of stock Keras layers that computes the same to rounding, with copies of all weights.
@@ -40,8 +42,7 @@ def untie(layer_or_model: keras.layers.Layer, *, to: str = "conv_transpose") -> 
     from keras_adjoint.stock.convert import Converter  # imported lazily
     from keras_adjoint.stock.converters import KINDS
 
-    if to not in KINDS:
-        raise ValueError(f"`to` must be one of {', '.join(KINDS)}. Received: to={to!r}")
+    one_of("to", to, KINDS)
     if not isinstance(layer_or_model, keras.layers.Layer):
         raise ValueError(f"`untie` takes a Keras layer or model. Received: layer_or_model={layer_or_model!r}")
     converter = Converter(to)

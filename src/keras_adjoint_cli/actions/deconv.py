@@ -11,11 +11,11 @@ import numpy as np
 import keras_adjoint as ka
 from keras_adjoint.errors import KerasAdjointError, in_short
 from keras_adjoint.models.code import gives_back_its_shape, narrowest_cut
-from keras_adjoint.models.deconvnet import DECONVNET, channel_axis_of, data_format_of, graph_up_to
+from keras_adjoint.models.deconvnet import DECONVNET, NoSuchLayerError, channel_axis_of, data_format_of, graph_up_to
 from keras_adjoint.models.graph import Graph, trace
 from keras_adjoint.ops import Tensor
 from keras_adjoint.plots import photographs
-from keras_adjoint_cli.errors import Unusable, unusable
+from keras_adjoint_cli.errors import Unusable, no_such_layer, unusable
 from keras_adjoint_cli.policy_options import choices_from, read_settings
 
 USUAL = 9  # features, if the layer has as many
@@ -65,7 +65,10 @@ def project(
 ) -> Seen:
     """What the strongest features of a layer respond to in a photograph."""
     with unusable(ValueError):
-        graph = graph_up_to(model, layer)
+        try:
+            graph = graph_up_to(model, layer)
+        except NoSuchLayerError as error:
+            raise no_such_layer("--layer", layer, error.names) from error
     if len(graph.inputs) != 1:
         raise Unusable(f"deconv shows what is in one picture, and the model takes {len(graph.inputs)} inputs.")
     (image,), (features,), data_format = graph.inputs, graph.outputs, data_format_of(graph)

@@ -4,8 +4,9 @@ import keras
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.models.code import Cut, autoencoder_hint, encoder_up_to, narrowest_cut
+from keras_adjoint.models.deconvnet import NoSuchLayerError
 from keras_adjoint.models.graph import Graph, trace
-from keras_adjoint_cli.errors import Unusable, unusable
+from keras_adjoint_cli.errors import Unusable, no_such_layer, unusable
 
 NARROWEST = "narrowest"
 
@@ -24,7 +25,10 @@ def encoder_of(model: keras.Model, code: str | None) -> keras.Model:
                     f"whose output is the code. Received: --code {NARROWEST}"
                 )
             code = cut.layer
-        return encoder_up_to(model, code)
+        try:
+            return encoder_up_to(model, code)
+        except NoSuchLayerError as error:
+            raise no_such_layer("--code", code, error.names) from error
 
 
 def advice(model: keras.Model, graph: Graph | None = None) -> tuple[str, Cut | None]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_adjoint.kernels.channels import METHODS, known
+from keras_adjoint.errors import one_of
+from keras_adjoint.kernels.channels import METHODS
 from keras_adjoint.kernels.layouts import KINDS, adapt_channels, convert_layout, transpose_kernel
 from keras_adjoint_cli.errors import Unusable, nearest, unusable
 from keras_adjoint_cli.files.arrays import Contents, Place, is_array, name_of
@@ -45,8 +46,8 @@ class Plan:
         if self.groups != 1 and not self.kind:
             raise Unusable(f"--groups are those of a --kind. Received: --groups {self.groups}")
         with unusable(ValueError):
-            known(self.kind or "flip", KINDS, "kind")
-            known(self.method, METHODS)
+            one_of("kind", self.kind or "flip", KINDS)
+            one_of("method", self.method, METHODS)
             if self.source:
                 convert_layout(np.zeros([1] * len(self.source)), self.source, self.target or self.source)
 
@@ -127,7 +128,8 @@ def rearrange(contents: Contents, plan: Plan, keys: Sequence[str] = ()) -> tuple
             try:
                 values[path] = plan.apply(array)
             except ValueError as error:
-                raise Unusable(f"{name_of(path)}: {error} To take other arrays, name them by --key.") from error
+                why = f"{name_of(path)}: {str(error).rstrip('.')}."
+                raise Unusable(f"{why} To take other arrays, name them by --key.") from error
         change = Change(
             name=name_of(path),
             dtype=str(array.dtype).removeprefix("torch."),

@@ -14,7 +14,7 @@ from keras_adjoint.operators.certificate import Certificate
 from keras_adjoint.operators.certify import certified
 from keras_adjoint.operators.model_operator import graph_at as at_size
 from keras_adjoint.operators.spectrum import LayerSpectrum, LinearLayer, linear_layers, spectrum_of
-from keras_adjoint_cli.errors import Unusable, nearest
+from keras_adjoint_cli.errors import Unusable, no_such_layer
 from keras_adjoint_cli.files.budget import Budget
 from keras_adjoint_cli.files.limits import Limits
 from keras_adjoint_cli.progress import progress
@@ -55,8 +55,7 @@ def steps_of(graph: Graph, layer: str) -> dict[Call, Step]:
     whole = [call for call in graph.calls if call.path == layer]
     calls = whole or [call for call in graph.calls if call.operation.name == layer]
     if not calls:
-        names = nearest(layer, dict.fromkeys(call.path for call in graph.calls))
-        raise Unusable(f"The model has no layer of the name {layer}, but {names}. Received: --layer {layer}")
+        raise no_such_layer("--layer", layer, dict.fromkeys(call.path for call in graph.calls))
     steps = {call: step_of(call) for call in calls}
     for call, step in steps.items():
         if step.linear is None:

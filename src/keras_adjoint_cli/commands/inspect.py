@@ -24,16 +24,17 @@ def inspect(
 ) -> None:
     """List every layer of a model: its kernel and sizes, its adjoint, and what a mirror does about it.
 
-    "exact" is undone by its adjoint; "policy" by what a policy puts there, shown with its default, such as norm=own;
-    "neither" has neither an adjoint nor a policy; "unreached" has no part in the mirror, such as a layer that computes a
-    gate. "tied" counts the parameters that a mirror shares with the layer, "own" those that it adds. The sums count a
-    variable once, however many layers read it.
+    "exact" is undone by its adjoint; "linear part" ends in an activation, about which a policy decides, and what comes before
+    that is undone by its adjoint; "policy" by what a policy puts there, shown with its default, such as norm=own; "neither"
+    has neither an adjoint nor a policy; "unreached" has no part in the mirror, such as a layer that computes a gate. "tied"
+    counts the parameters that a mirror shares with the layer, "own" those that it adds. The sums count a variable once,
+    however many layers read it.
 
     Exit status: 0 if the model can be mirrored; 1 if it cannot, because a layer has neither an adjoint nor a policy; 2 if
     the file cannot be used.
     """
     with session(debug=debug, timeout=timeout):
-        from keras_adjoint_cli.files.inputs import check_files
+        from keras_adjoint_cli.files.inputs import about, check_files
         from keras_adjoint_cli.files.limits import read_limits
 
         check_files(file)
@@ -49,7 +50,9 @@ def inspect(
         from keras_adjoint_cli.output.inspect import as_data, can_be_mirrored, show
         from keras_adjoint_cli.progress import progress
 
-        model, decisions, problem = encoder_of(load(file, modules, allowed), code), None, ""
+        whole, decisions, problem = load(file, modules, allowed), None, ""
+        with about(file):
+            model = encoder_of(whole, code)
         hint, cut = "", None
         try:
             graph = trace(model)

@@ -101,14 +101,17 @@ def kernel(
         from keras_adjoint_cli.console import print_json
         from keras_adjoint_cli.files.arrays import SUFFIXES, check_suffix, read, write
         from keras_adjoint_cli.files.destination import check_output
+        from keras_adjoint_cli.files.inputs import about
         from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.output.kernel import as_data, show
 
         check_suffix(output)
         check_output(output, inputs=[file], suffixes=SUFFIXES, force=force)
         plan = Plan(source, target, kind, groups, in_channels, out_channels, method)
-        contents, changes = rearrange(read(file, read_limits(limit)), plan, key or ())
-        left_out = write(contents, output)
+        contents = read(file, read_limits(limit))
+        with about(file, output):
+            contents, changes = rearrange(contents, plan, key or ())
+            left_out = write(contents, output)
         summary = (file, output, plan, changes, left_out)
         if as_json:
             print_json(as_data(*summary))

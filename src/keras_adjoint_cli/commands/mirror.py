@@ -83,7 +83,7 @@ def mirror(
     mirrored. After 1 and 2 nothing is written.
     """
     with session(debug=debug, timeout=timeout):
-        from keras_adjoint_cli.files.inputs import check_files
+        from keras_adjoint_cli.files.inputs import about, check_files
         from keras_adjoint_cli.files.limits import read_limits
 
         check_files(file, output, [".keras"], force=force)
@@ -95,9 +95,10 @@ def mirror(
         from keras_adjoint_cli.files.models import load
         from keras_adjoint_cli.output.mirror import as_data, show
 
-        encoder = encoder_of(load(file, modules, allowed), code)
-        mirrored = make(encoder, policy or (), autoencoder=autoencoder, untie=untie)
-        figures = write(mirrored.model, output, autoencoder=autoencoder and not untie)
+        model = load(file, modules, allowed)
+        with about(file, output):
+            mirrored = make(encoder_of(model, code), policy or (), autoencoder=autoencoder, untie=untie)
+            figures = write(mirrored.model, output, autoencoder=autoencoder and not untie)
         if as_json:
             print_json(as_data(file, output, mirrored, figures, code=code, autoencoder=autoencoder, untied=untie))
         else:

@@ -42,8 +42,10 @@ def spectrum(
 
     The norm is the largest factor by which the layer lengthens its input, without its bias and its activation; "bound" is
     never below it. "reshaped" is the norm of the kernel written as a matrix, which spectral normalization is often applied
-    to; it is that of the layer for Dense layers alone. The condition is computed where the layer's matrix is small. Layers
-    that only move numbers are left out. The bound of the whole is its Lipschitz constant at most, see keras_adjoint.certify.
+    to; it is that of the layer for Dense layers alone. The condition is the largest such factor over the smallest one: at
+    least 1, and infinite where the layer loses more than its shapes say. It is computed where the layer's matrix is small.
+    Layers that only move numbers are left out. The bound of the whole is its Lipschitz constant at most, see
+    keras_adjoint.certify.
 
     Exit status: 0 if the norms were computed; 2 if the file or an option cannot be used.
     """

@@ -24,12 +24,6 @@ PARTS = (  # the classes that layers are, and are made of
     keras.random.SeedGenerator,
     *(getattr(keras.quantizers, name) for name in ("QuantizationConfig",) if hasattr(keras.quantizers, name)),
 )
-TRAINING = (  # and those that train them, which a model file may name where nothing is made of it
-    keras.losses.Loss,
-    keras.metrics.Metric,
-    keras.optimizers.Optimizer,
-    keras.optimizers.schedules.LearningRateSchedule,
-)
 
 
 def registered(name: Any) -> Any:
@@ -62,19 +56,18 @@ def candidates(module: str, name: str, *, is_function: bool, modules: Sequence[s
     return [one for one in found if one is not None]
 
 
-def is_allowed(candidate: Any, modules: Sequence[str], *, trains: bool) -> bool:
+def is_allowed(candidate: Any, modules: Sequence[str]) -> bool:
     """Whether a file may name a class or function.
 
     Args:
         candidate: The class or function.
         modules: Those that the user has imported.
-        trains: Whether it is named where Keras keeps how the model was trained.
     """
     package = getattr(candidate, "__module__", "").partition(".")[0]
     if package not in ("keras", "keras_adjoint"):
         return package in {module.partition(".")[0] for module in modules}
     if isinstance(candidate, type):
-        return issubclass(candidate, (*PARTS, *TRAINING) if trains else PARTS)
+        return issubclass(candidate, PARTS)
     return any(candidate is function for function in functions_in_tables()) or keeps_the_shape(candidate)
 
 

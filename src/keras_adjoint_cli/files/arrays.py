@@ -20,6 +20,7 @@ Notes: TypeAlias = dict[str, str] | None
 
 TORCH = (".pt", ".pth", ".bin")
 SUFFIXES = (".npy", ".npz", ".safetensors", *TORCH)
+SMALLEST = 8  # bytes of a value with its key in a pickle, at least
 NEEDS = {".safetensors": "safetensors", **dict.fromkeys(TORCH, "torch")}  # packages, which pip calls so too
 
 
@@ -64,9 +65,14 @@ def read(file: Path, limits: Limits) -> Contents:
     limits.check_memory(file, size, "what is in it")
     try:
         with warnings_of_success():
-            return READ.get(file.suffix, read_torch)(file)
+            contents = READ.get(file.suffix, read_torch)(file)
+    except Unusable:
+        raise
     except Exception as error:
         raise Unusable(f"{file} cannot be read as a {file.suffix} file: {reason_of(error)}") from error
+    claimed = sum(value.nbytes for value in contents.values.values() if is_array(value))  # PyTorch's may overlap
+    limits.check_memory(file, claimed, "its arrays", limits.memory_for(size))
+    return contents
 
 
 def reason_of(error: Exception) -> str:
@@ -99,7 +105,18 @@ def read_safetensors(file: Path) -> Contents:
 def read_torch(file: Path) -> Contents:
     from keras_adjoint_cli.files import torch_files
 
-    return Contents(dict(leaves(torch_files.load(file))))
+    values: dict[Place, Any] = {}
+    most = file.stat().st_size // SMALLEST
+    for path, value in leaves(torch_files.load(file)):
+        reason = torch_files.why_no_array(value) if torch_files.is_tensor(value) else ""
+        if reason:
+            raise Unusable(f"{file} cannot be read: {name_of(path)} is {reason}.")
+        values[path] = value
+        if len(values) > most:
+            raise Unusable(
+                f"{file} cannot be read: its dictionaries hold one another, so that it has values without end."
+            )
+    return Contents(values)
 
 
 def leaves(value: Any, path: Place = ()) -> Iterator[tuple[Place, Any]]:
@@ -147,7 +164,7 @@ def write_npz(arrays: dict[str, np.ndarray], notes: Notes, file: Path) -> None:
 def storable(arrays: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
     """(name, array) of arrays whose dtype NumPy's own files can store."""
     for name, array in arrays.items():
-        if array.dtype.isbuiltin != 1:
+        if array.dtype.type.__module__ != "numpy":
             raise Unusable(
                 f"NumPy's files do not store the dtype {array.dtype} of {name}. Write a .safetensors or .pt file."
             )

@@ -87,12 +87,41 @@ class Budget:
         taken = sum(bytes_of(tensor.shape[1:], tensor.dtype) for tensor in tensors)
         self.limits.check_memory(self.file, taken, "the tensors of all its layers")
 
+    def check_windows(self, model: keras.Model) -> None:
+        """Raise an `Unusable` if a layer pads its input to more than fits, so that its window has room in it.
+
+        Such an input is neither a weight nor a tensor between layers.
+        """
+        try:
+            calls = trace(model).calls
+        except Exception:  # it has no graph, which whoever runs it says better
+            return
+        for call in calls:
+            layer = call.operation
+            while isinstance(layer, keras.layers.Wrapper):
+                layer = layer.layer
+            if getattr(layer, "padding", "valid") == "same":
+                for tensor in call.inputs:
+                    padded = AT_ONCE * bytes_of(padded_shape(layer, tensor.shape), tensor.dtype)
+                    self.limits.check_memory(self.file, padded, f"the padded input of {layer.name}")
+
     def check(self, claimed: int, what: str, allowed: int) -> None:
         try:
             self.limits.check_memory(self.file, claimed, what, allowed)
         except Unusable as refusal:
             self.refusal = refusal
             raise
+
+
+def padded_shape(layer: Any, shape: Sequence[int | None]) -> list[int | None]:
+    """The shape of a layer's input with the padding that a window needs at most, the layer's kernel or its pool."""
+    window: Sequence[int] = getattr(layer, "pool_size", getattr(layer, "kernel_size", ()))
+    dilation: Sequence[int] = getattr(layer, "dilation_rate", (1,) * len(window))
+    first = len(shape) - len(window) - (getattr(layer, "data_format", None) != "channels_first")
+    padded = list(shape)
+    for axis, (taps, step) in enumerate(zip(window, dilation, strict=True), first):
+        padded[axis] = (padded[axis] or 1) + (taps - 1) * step
+    return padded
 
 
 def bytes_of(shape: Sequence[Any], dtype: str) -> int:

@@ -3,13 +3,11 @@
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from keras_adjoint_cli.errors import Unusable
 from keras_adjoint_cli.files.allowed import candidates, is_allowed, registered, registered_last
 from keras_adjoint_cli.files.limits import Limits
-
-Parts: TypeAlias = Iterator[tuple[dict[str, Any], bool]]
 
 OUTSIDE = {  # classes whose layers are in other files, or in pickles
     "TFSMLayer": "runs the program in another folder",
@@ -32,17 +30,17 @@ def check_config(file: Path, config: Any, limits: Limits, modules: Sequence[str]
 
     Args:
         file: The model file.
-        config: Its configuration.
+        config: Its configuration, without what says how it was trained, which is not read.
         limits: The `Limits`.
         modules: Those that the user has imported.
     """
     objects = layers = 0
-    for value, trains in parts_of(config):
+    for value in parts_of(config):
         if isinstance(value.get("layers"), list):
             layers += len(value["layers"])
         if "class_name" in value:
             objects += 1
-            reason = why_refused(value, modules, trains=trains)
+            reason = why_refused(value, modules)
             if reason:
                 raise Unusable(f"{file} cannot be loaded: {reason}")
             check_matrix(file, value, limits)
@@ -69,21 +67,18 @@ def times_called(layer: Any) -> int:
     return len(nodes) if isinstance(nodes, list) else 1
 
 
-def parts_of(config: Any) -> Parts:
-    """(a dictionary, whether it says how a model was trained) of every dictionary in a value of JSON's types."""
-    waiting = [(config, False)]
+def parts_of(config: Any) -> Iterator[dict[str, Any]]:
+    """Every dictionary in a value of JSON's types."""
+    waiting = [config]
     while waiting:
-        value, trains = waiting.pop()
+        value = waiting.pop()
         if isinstance(value, dict):
-            yield value, trains
-            is_object = "class_name" in value and "config" in value
-            inner = [(one, trains or is_object and key == "compile_config") for key, one in value.items()]
-        else:
-            inner = [(one, trains) for one in value] if isinstance(value, list) else []
-        waiting.extend((one, trains) for one, trains in inner if isinstance(one, (dict, list)))
+            yield value
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        waiting.extend(one for one in inner if isinstance(one, (dict, list)))
 
 
-def why_refused(value: dict[str, Any], modules: Sequence[str], *, trains: bool) -> str:
+def why_refused(value: dict[str, Any], modules: Sequence[str]) -> str:
     """Why an object in a configuration is not made, for it would run, read or allocate what is not in the file; or ""."""
     kind, config = value["class_name"], value.get("config")
     is_function = kind == "function"
@@ -110,7 +105,7 @@ def why_refused(value: dict[str, Any], modules: Sequence[str], *, trains: bool) 
     elif module and not found and kind not in VALUES:
         what = "function" if is_function else "class"
         return f"Could not locate {what} '{name}'. To import a module that registers it, use --import."
-    if not all(is_allowed(one, modules, trains=trains) for one in found):
+    if not all(is_allowed(one, modules) for one in found):
         return f"It names {module or 'keras.layers'}.{name}, which is no part of a layer, so it is not safe to load."
     return ""
 
@@ -142,6 +137,6 @@ def is_users_function(function: Any) -> bool:
 def calls_without_tensors(nodes: Any) -> bool:
     """Whether one of a layer's calls takes numbers alone, so that it would be computed while the model is made."""
     return isinstance(nodes, list) and any(
-        isinstance(node, dict) and not any(part.get("class_name") == "__keras_tensor__" for part, _ in parts_of(node))
+        isinstance(node, dict) and not any(part.get("class_name") == "__keras_tensor__" for part in parts_of(node))
         for node in nodes
     )

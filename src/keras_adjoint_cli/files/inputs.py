@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from keras_adjoint_cli.errors import Unusable, unusable
+from keras_adjoint_cli.errors import Failed, OutputLost, Unusable, message_of, unusable
 from keras_adjoint_cli.files.destination import check_output
 from keras_adjoint_cli.files.source import check_source
 
@@ -12,12 +12,16 @@ MODEL = "a Keras model, which is one file, whose name ends in .keras or .h5"
 
 
 @contextmanager
-def about(model: Path) -> Iterator[None]:
-    """Inside, have errors that are made for users name the model."""
+def about(file: Path, *others: Path) -> Iterator[None]:
+    """Inside, have errors name the file that the work is about, unless they name it or another one."""
     try:
         yield
-    except Unusable as error:
-        raise Unusable(str(error) if str(model) in str(error) else f"{model}: {error}") from error
+    except (Failed, OutputLost):
+        raise
+    except Exception as error:
+        message = message_of(error)
+        named = any(str(one) in message for one in (file, *others))
+        raise Unusable(message if named else f"{file}: {message}") from error
 
 
 def check_files(

@@ -63,15 +63,20 @@ class Limits:
                 f"{'' if allowed == self.memory else ' for a file of its size'}. {advice}"
             )
 
-    def check_count(self, file: Path, name: str, count: int) -> None:
-        """Raise an `Unusable` if a file has too many layers, calls of them, or lines."""
+    def check_count(self, file: Path, name: str, count: int, counted: str = "") -> None:
+        """Raise an `Unusable` if a file has too many layers, calls of them, or lines.
+
+        Args:
+            file: The file.
+            name: The name of the limit.
+            count: How many the file has.
+            counted: What it has, if that is not so many of them.
+        """
         if count > getattr(self, name):
             many = f"{count:,}" if count < MOST else f"more than {MOST:,}"
+            has = counted or f"{many} {COUNTED.get(name, name)}"
             advice = f"If you trust it, raise the limit: --limit {name}={count}." if count < MOST else BEYOND
-            raise Unusable(
-                f"{file} is too large: it has {many} {COUNTED.get(name, name)}, and the limit is {getattr(self, name):,}. "
-                f"{advice}"
-            )
+            raise Unusable(f"{file} is too large: it has {has}, and the limit is {getattr(self, name):,}. {advice}")
 
 
 COUNTED = {"calls": "calls of layers, those in a model that is called twice counted twice"}

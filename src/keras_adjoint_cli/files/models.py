@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from keras_adjoint.errors import in_short
-from keras_adjoint.keras_internals import without_code_from_files, without_compiling
+from keras_adjoint.keras_internals import without_code_from_files, without_compiling, without_training
 from keras_adjoint_cli.errors import Unusable
 from keras_adjoint_cli.files.budget import Budget
 from keras_adjoint_cli.files.configs import LAMBDA, check_config
@@ -66,10 +66,11 @@ def load(
             warnings_of_success(),
         ):
             import_modules(modules or ())
-            check_config(file, budget.read_config(), budget.limits, modules or ())
+            check_config(file, without_training(budget.read_config()), budget.limits, modules or ())
             with budget.held(), without_compiling():
                 model = keras.saving.load_model(file, compile=False)
         check_model(file, model)
+        budget.check_windows(model)
         if runs:
             budget.check_run(model)
         return model
@@ -146,7 +147,7 @@ def reason_of(error: Exception, suffix: str) -> str:
     innermost = plain.rpartition("Exception encountered:")[2].strip()  # it wraps one error into the other
     lines = [line.strip() for line in innermost.splitlines() if line.strip()] or [""]
     reason = lines[1] if "encountered when calling" in lines[0] and lines[1:] else lines[0]
-    reason = reason.partition(" Full object config:")[0]
+    reason = reason.partition(" Full object config:")[0].partition("; use sys.set_int")[0]
     if "instance of `KerasSaveable`" in reason:
         return f"its {CONFIGS[suffix]} describes no model."
     if "Could not locate" in reason or "Unknown layer" in reason:

@@ -4,7 +4,7 @@ import ast
 import codecs
 from pathlib import Path
 
-from keras_adjoint_cli.errors import Unusable
+from keras_adjoint_cli.errors import Unusable, sentence
 from keras_adjoint_cli.files.limits import Limits
 from keras_adjoint_cli.files.source import check_source
 
@@ -14,10 +14,12 @@ DEEPEST = 1_000  # levels
 
 def read_script(file: Path, limits: Limits) -> str:
     """The text of a script with its line ends as they are, or an `Unusable` that says what is wrong with the file."""
-    check_source(file, "a script", empty=True)
+    size = check_source(file, "a script", empty=True)
+    as_long = -(-size // LINE)
+    limits.check_count(file, "lines", as_long, f"as many bytes as {as_long:,} lines of {LINE}")
     with file.open("rb") as opened:
-        data = opened.read(LINE * (limits.lines + 1))
-    limits.check_count(file, "lines", max(data.count(b"\n"), len(data) // LINE))
+        data = opened.read(size)
+    limits.check_count(file, "lines", data.count(b"\n"))
     try:
         text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
         tree = ast.parse(text)
@@ -25,14 +27,19 @@ def read_script(file: Path, limits: Limits) -> str:
         raise Unusable(f"{file} is not UTF-8: byte {error.start} is {data[error.start]:#x}.") from error
     except SyntaxError as error:
         where = "" if error.lineno is None else f"line {error.lineno}: "
-        raise Unusable(f"{file} is not Python: {where}{error.msg}.") from error
+        raise Unusable(f"{file} is not Python: {sentence(where + in_python(error.msg))}") from error
     except (RecursionError, MemoryError) as error:  # which is how Python's parser says it
         raise Unusable(f"{file} has expressions that are nested too deeply to be read.") from error
     except ValueError as error:
-        raise Unusable(f"{file} is not Python that can be read: {error}.") from error
+        raise Unusable(f"{file} is not Python that can be read: {sentence(str(error))}") from error
     if depth_of(tree) > DEEPEST:
         raise Unusable(f"{file} has expressions that are nested too deeply to be read, in more than {DEEPEST} levels.")
     return text
+
+
+def in_python(message: str) -> str:
+    """What Python's parser says, without the advice for programs that convert texts to numbers."""
+    return message.partition("; use sys.")[0]
 
 
 def depth_of(tree: ast.AST) -> int:

@@ -21,6 +21,17 @@ def is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
+def why_no_array(tensor: Any) -> str:
+    """What a tensor is that has no numbers of its own in order, such as "a sparse tensor"; "" for every other one."""
+    if tensor.is_meta:
+        return "a tensor on the device meta, which has no numbers"
+    if tensor.layout != torch.strided:
+        return "a sparse tensor; store `tensor.to_dense()`"
+    if tensor.is_quantized:
+        return "a quantised tensor; store `tensor.dequantize()`"
+    return ""
+
+
 def to_numpy(tensor: Any) -> np.ndarray:
     """A tensor as an array of the same dtype."""
     tensor, dtype = tensor.detach().contiguous(), np.dtype(str(tensor.dtype).removeprefix("torch."))

@@ -1,5 +1,6 @@
 """What `keras-adjoint deconv` has seen: a line for each feature, and a picture of the photograph beside its projections."""
 
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,9 @@ def draw(file: Path, seen: Seen, model_name: str) -> None:
             axes = page.axes(start + column * cell, HEADER + row * cell, 0.97 * cell, 0.97 * cell)
             show_picture(axes, picture[top:bottom, left:right])
             label(axes, number, f"channel {feature.channel}" if picture is not seen.photograph else "")
-    figure.savefig(file, format=file.suffix[1:].replace("jpg", "jpeg"), dpi=DOTS)
+    drawn = io.BytesIO()  # Matplotlib's writer of PDF says another thing than the system where the disk is full
+    figure.savefig(drawn, format=file.suffix[1:].replace("jpg", "jpeg"), dpi=DOTS)
+    file.write_bytes(drawn.getbuffer())
 
 
 class Page:

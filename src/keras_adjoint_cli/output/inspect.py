@@ -14,7 +14,13 @@ from keras_adjoint.models.text import shapes_text, size_text
 from keras_adjoint_cli.console import first_sentence, make_console, plural, print_table
 from keras_adjoint_cli.printable import escape
 
-COLOURS = {Kind.EXACT: "green", Kind.POLICY: "cyan", Kind.NEITHER: "bold red", Kind.UNREACHED: "dim"}
+COLOURS = {
+    Kind.EXACT: "green",
+    Kind.LINEAR_PART: "green",
+    Kind.POLICY: "cyan",
+    Kind.NEITHER: "bold red",
+    Kind.UNREACHED: "dim",
+}
 COLUMNS = ("layer", "type", "kernel", "stride, padding", "input → output", "undone", "by", "tied", "own", "algorithm")
 WRAP = ("input → output", "by", "stride, padding", "algorithm", "kernel")
 SPARE = ("type", "algorithm", "stride, padding", "tied", "own", "kernel")
@@ -61,7 +67,7 @@ def row(layer: LayerFacts) -> tuple[str, ...]:
         ", ".join(size_text(shape) for shape in layer.kernels.values()),
         steps(layer),
         change_of_size(layer),
-        f"[{COLOURS[layer.kind]}]{layer.kind}[/]",
+        f"[{COLOURS[layer.kind]}]{layer.kind.words}[/]",
         escape(undone_by(layer)),
         tied(layer),
         f"{layer.own_parameters:,}" if layer.own_parameters else "",
@@ -123,7 +129,7 @@ def explanations(layers: list[LayerFacts], problem: str) -> Iterator[str]:
 def sums(layers: list[LayerFacts], totals: Totals) -> Iterator[str]:
     """How many layers are undone by what, and how many parameters a mirror shares and adds."""
     counts = Counter(layer.kind for layer in layers)
-    yield f"{plural(len(layers), 'layer')}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    yield f"{plural(len(layers), 'layer')}: " + ", ".join(f"{count} {kind.words}" for kind, count in counts.items())
     yield (
         f"{totals.parameters:,} parameters, of which a mirror shares {totals.tied_parameters:,}, and it adds "
         f"{totals.own_parameters:,} of its own"

@@ -16,7 +16,7 @@ COLUMNS = ("layers", "type", "which", "undone by", "because", "tied", "own")
 WRAP = ("because", "undone by", "which")
 SPARE = ("tied", "own", "type", "which")
 NAMED = 3  # names of layers in a line of the summary
-LINEAR = "its adjoint"
+ADJOINTS = {Kind.EXACT: "its adjoint", Kind.LINEAR_PART: "the adjoint of its linear part"}
 
 
 def as_data(
@@ -88,9 +88,9 @@ def groups(mirrored: Mirrored, every_layer: bool) -> Iterable[list[Decision]]:
 
 def row(same: list[Decision], settings: list[Setting]) -> tuple[str, ...]:
     """One line of the table for decisions that are the same."""
-    one, exact = same[0], same[0].kind == Kind.EXACT
+    one, adjoint = same[0], ADJOINTS.get(same[0].kind)
     names = [decision.call.path for decision in same[:NAMED]] + (["…"] if len(same) > NAMED else [])
-    reasons = "; ".join([*([LINEAR] if exact else []), *because(one, settings)])
+    reasons = "; ".join([*([adjoint] if adjoint else []), *because(one, settings)])
     tied = count_parameters(one for decision in same for one in decision.tied_variables)
     own = count_parameters(one for decision in same for one in decision.own_variables)
     by = " + ".join(mirror_layers(one)) or "nothing"
@@ -100,7 +100,7 @@ def row(same: list[Decision], settings: list[Setting]) -> tuple[str, ...]:
         str(len(same)),
         escape(one.type),
         escape(", ".join(names)),
-        f"[{'green' if exact else 'cyan'}]{escape(by)}[/]",
+        f"[{'green' if adjoint else 'cyan'}]{escape(by)}[/]",
         escape(reasons),
         f"{tied:,}" if tied else "",
         f"{own:,}" if own else "",
@@ -127,6 +127,6 @@ def conclusions(file: Path, figures: Figures, *, autoencoder: bool, untied: bool
         )
     if not untied:
         yield (
-            f"To load it, import keras_adjoint, then keras.saving.load_model({escape(repr(file.name))}). "
+            f"To load it, import keras_adjoint, then keras.saving.load_model({escape(repr(str(file)))}). "
             "With --untie it is made of stock layers, which Keras loads alone."
         )

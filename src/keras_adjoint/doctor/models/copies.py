@@ -13,6 +13,7 @@ import numpy as np
 from keras_adjoint.doctor.finding import ERROR, NOTE, WARNING, Finding
 from keras_adjoint.doctor.models.context import ModelContext
 from keras_adjoint.doctor.models.duplicates import Duplicate
+from keras_adjoint.doctor.models.kernels import Kernel
 from keras_adjoint.doctor.models.orders import deviation, has_channels_of_adjoint
 from keras_adjoint.doctor.models.replacements import (
     ByHand,
@@ -24,6 +25,7 @@ from keras_adjoint.doctor.models.replacements import (
 from keras_adjoint.doctor.orders import ADJOINT, ADJOINT_ORDER, BACKWARD, UNCHANGED, WRONG, in_words
 from keras_adjoint.doctor.rules import GROUPS_LOST, STORED_TWICE, TIE_LOST, WRONG_TRANSPOSE
 from keras_adjoint.keras_internals import own_variables
+from keras_adjoint.layers.adjoint import has_activation
 from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.tied import Tied
 
@@ -38,6 +40,12 @@ def attempt(replace: Callable[[], Replacement]) -> tuple[Replacement | None, str
 
 def holder_of(duplicate: Duplicate) -> str:
     return "a constant in the graph" if duplicate.second.is_constant else f"`{duplicate.second.name}`"
+
+
+def adjoint_of(kernel: Kernel) -> str:
+    """What to put in the place of a duplicate, in words: the adjoint of the layer that has the kernel."""
+    part = " (`linear_part=True`)" if has_activation(kernel.owner) else ""
+    return f"`keras_adjoint.adjoint` of `{kernel.place}`{part}"
 
 
 # --- kernel stored twice
@@ -56,7 +64,7 @@ def stored_twice(context: ModelContext, duplicate: Duplicate) -> Finding[Replace
     separate = "the constant is never trained" if second.is_constant else "each is trained on its own"
     effect = f"{second.parameters} parameters ({second.bytes} bytes) are stored twice, and {separate}"
     if duplicate.meaning == ADJOINT:
-        fix = f"put `keras_adjoint.adjoint` of `{first.place}` there, which reads the one kernel at every call"
+        fix = f"put {adjoint_of(first)} there, which reads the one kernel at every call"
     else:
         fix = f"call `{first.place}` there instead of a second layer"
     never_trained = context.was_trained is False
@@ -102,7 +110,7 @@ def wrong_transpose(context: ModelContext, duplicate: Duplicate) -> Finding[Repl
         severity=ERROR,
         what=f"{holder_of(duplicate)} is the `{first.name}` of `{first.place}`, {in_words(duplicate.order)}",
         effect=f"it is not the adjoint of that layer: {found}",
-        fix=f"put `keras_adjoint.adjoint` of `{first.place}` there; the right kernel would be the same one {right}{by_hand}",
+        fix=f"put {adjoint_of(first)} there; the right kernel would be the same one {right}{by_hand}",
         figures=found.figures(),
         change=change,
     )
@@ -137,7 +145,7 @@ def find_lost_groups(context: ModelContext) -> Iterator[Finding[Replacement]]:
                     f"{channels * first.groups}; given to every group, {found}"
                 ),
                 fix=(
-                    f"put `keras_adjoint.adjoint` of `{first.place}` there (by hand: it has {first.groups} times the "
+                    f"put {adjoint_of(first)} there (by hand: it has {first.groups} times the "
                     f"channels, so what follows has to change as well)"
                 ),
                 figures={

@@ -141,10 +141,22 @@ class Evaluation:
         )
 
     def closure_of(self, body: cst.BaseExpression, own: set[str]) -> Closure | None:
-        """What a lambda keeps of a kernel: the first name from outside, among those in its body, that stands for one."""
-        read = (node.value for node in [body, *descendants(body)] if isinstance(node, cst.Name))
-        kernels = ((name, self.names.get(name)) for name in read if name not in own)
-        return next((Closure(value, name) for name, value in kernels if isinstance(value, KernelExpression)), None)
+        """What a lambda keeps of a kernel: the first name from outside, among those in its body, that stands for one.
+
+        If there is none, the first attribute that is the kernel of a layer.
+        """
+        nodes = [body, *descendants(body)]
+        names = [node.value for node in nodes if isinstance(node, cst.Name) and node.value not in own]
+        for name in names:
+            value = self.names.get(name)
+            if isinstance(value, KernelExpression):
+                return Closure(value, name)
+        for node in nodes:
+            if isinstance(node, cst.Attribute) and reads_kernel(node):
+                layer = self.names.get(text_of(node.value))
+                if isinstance(layer, Layer):
+                    return Closure(kernel_of(layer, node, is_array=False), text_of(node))
+        return None
 
     def value_of_attribute(self, node: cst.Attribute) -> Value:
         known = self.names.get(text_of(node))
@@ -245,7 +257,9 @@ class Evaluation:
         if kind == "Input" or path == "keras.Input":
             return Built()
         if kind is not None:
-            return Layer(kind, literal_options(kind, arguments, keywords), text=text_of(node.func), scope=self.scope)
+            options = literal_options(kind, arguments, keywords)
+            ends_in_one = has_activation(kind, arguments, keywords)
+            return Layer(kind, options, text=text_of(node.func), scope=self.scope, has_activation=ends_in_one)
         if path in (*MODELS, *ADJOINTS, *TIED_MODELS):
             whole = joined(values)
             return Built((whole,), whole.tied or path not in MODELS, is_model=path not in ADJOINTS)
@@ -299,9 +313,20 @@ def result_of_function(node: cst.Call, path: str, arguments: list[Argument], key
 
 def literal_options(kind: str, arguments: list[Argument], keywords: dict[str, Argument]) -> dict[str, object]:
     """The options of a new layer by name, as far as they are literals."""
+    return {name: literal(node) for name, node in given_options(kind, arguments, keywords).items()}
+
+
+def given_options(kind: str, arguments: list[Argument], keywords: dict[str, Argument]) -> dict[str, cst.BaseExpression]:
+    """The expressions of the options of a new layer by name."""
     names = POSITIONAL.get(Layer(kind).family, ())
-    options = {name: literal(node) for name, (node, _) in zip(names, arguments, strict=False)}
-    return {**options, **{name: literal(node) for name, (node, _) in keywords.items()}}
+    positional = {name: node for name, (node, _) in zip(names, arguments, strict=False)}
+    return positional | {name: node for name, (node, _) in keywords.items()}
+
+
+def has_activation(kind: str, arguments: list[Argument], keywords: dict[str, Argument]) -> bool:
+    """Whether a new layer is given an activation other than the identity."""
+    node = given_options(kind, arguments, keywords).get("activation")
+    return node is not None and text_of(node) != "None" and literal(node) != "linear"
 
 
 def unchanged_at(node: cst.BaseExpression, value: Value) -> Value:
@@ -313,6 +338,11 @@ def kernel_of(layer: Layer, node: cst.BaseExpression, *, is_array: bool) -> Kern
     rank = layer.rank
     axes = None if rank is None else tuple(range(rank + 2))
     return KernelExpression(layer, axes, (False,) * len(axes or ()), node, node, is_array)
+
+
+def reads_kernel(node: cst.Attribute) -> bool:
+    """Whether an attribute, of a layer, is its kernel or what holds it."""
+    return node.attr.value in (*KERNEL_ATTRIBUTES, *WEIGHTS, "get_weights")
 
 
 def index_of(node: cst.Subscript) -> object:

@@ -80,10 +80,10 @@ class Source:
     """
 
     def __init__(self, text: str, path: str) -> None:
-        self.text = text
+        self.module = cst.parse_module(text)
+        self.text = self.module.code  # where libcst counts columns: it drops a form feed in front of a statement
         self.path = path
         self.stars: list[str] = []
-        self.module = cst.parse_module(text)
         self._metadata = MetadataWrapper(self.module, unsafe_skip_copy=True)  # a tree just parsed has no node twice
         self._paths: dict[tuple[Scope, str], str | None] = {}
 

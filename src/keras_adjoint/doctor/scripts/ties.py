@@ -15,8 +15,9 @@ from keras_adjoint.doctor.rules import (
     TIE_LOST,
     TIE_NOT_SAVED,
 )
-from keras_adjoint.doctor.scripts.evaluation import KERNEL_ATTRIBUTES, WEIGHTS
+from keras_adjoint.doctor.scripts.evaluation import KERNEL_ATTRIBUTES, reads_kernel
 from keras_adjoint.doctor.scripts.flow import Script
+from keras_adjoint.doctor.scripts.suggestion import PACKAGE, adjoint_of, with_import
 from keras_adjoint.doctor.scripts.syntax import ScriptChange, descendants, literal, text_of
 from keras_adjoint.doctor.scripts.values import (
     AssignmentEvent,
@@ -33,7 +34,6 @@ from keras_adjoint.doctor.scripts.values import (
 CLONE = ("keras.models.clone_model",)
 FROM_CONFIG = ("keras.models.model_from_json", "keras.models.model_from_config")
 LOAD = ("keras.models.load_model", "keras.saving.load_model")
-PACKAGE = "keras_adjoint"
 
 
 def find_copied_models(script: Script) -> Iterator[Finding[ScriptChange]]:
@@ -54,7 +54,7 @@ def find_copied_models(script: Script) -> Iterator[Finding[ScriptChange]]:
             what=f"`{script.code(model)}` has tied layers, and this copies it layer by layer",
             effect="every tied layer of the copy gets a kernel of its own: stored twice, and trained separately",
             fix=f"`{call}` keeps the ties" + ("" if edit else " (by hand)"),
-            code=script.lines_after(edit) if edit else call,
+            code=script.lines_after(edit) if edit else with_import(script, call),
             change=edit,
         )
 
@@ -83,6 +83,7 @@ def find_shared_variables(script: Script) -> Iterator[Finding[ScriptChange]]:
         in_class = owner == "self" and event.in_layer in ("__init__", "build") and not is_variable
         outside = owner != "self" and event.target.attr.value in KERNEL_ATTRIBUTES and event.owner is not kernel.layer
         if in_class or outside:
+            tied = adjoint_of(script, kernel.layer)
             yield Finding(
                 place=script.place(event.target),
                 rule=SHARED_VARIABLE.name,
@@ -95,8 +96,8 @@ def find_shared_variables(script: Script) -> Iterator[Finding[ScriptChange]]:
                     if outside
                     else "it is computed once, and does not follow the kernel while that is trained"
                 ),
-                fix=f"`keras_adjoint.adjoint({kernel.layer.text})` holds the layer and reads its kernel at each call (by hand)",
-                code=f"{owner} = keras_adjoint.adjoint({kernel.layer.text})" if outside else "",
+                fix=f"`{tied}` holds the layer and reads its kernel at each call (by hand)",
+                code=with_import(script, f"{owner} = {tied}") if outside else "",
             )
 
 
@@ -121,7 +122,7 @@ def find_frozen_sources(script: Script) -> Iterator[Finding[ScriptChange]]:
                     "freeze the other layers one by one; the adjoint layers of `keras_adjoint` can be frozen without "
                     "freezing their source (by hand)"
                 ),
-                code="\n".join(f"{layer.text} = keras_adjoint.adjoint({source.text})" for layer in layers),
+                code=with_import(script, "\n".join(f"{layer.text} = {adjoint_of(script, source)}" for layer in layers)),
             )
 
 
@@ -136,14 +137,15 @@ def find_unsaved_ties(script: Script) -> Iterator[Finding[ScriptChange]]:
         methods = {one.name.value: one for one in event.definition.body.body if isinstance(one, cst.FunctionDef)}
         if "get_config" not in methods and "__init__" in methods:
             name, held = event.definition.name.value, event.held
+            tied = adjoint_of(script, None, held)
             yield Finding(
                 place=script.place(event.definition.name),
                 rule=TIE_NOT_SAVED.name,
                 severity=WARNING,
                 what=f"`{name}` is made from another layer, `self.{held}`, and has no `get_config`",
                 effect="Keras raises a NotImplementedError when a model with it is saved or cloned",
-                fix=f"`keras_adjoint.adjoint({held})` in its place is saved with its tie (by hand)",
-                code=f"keras_adjoint.adjoint({held})",
+                fix=f"`{tied}` in its place is saved with its tie (by hand)",
+                code=with_import(script, tied),
             )
 
 
@@ -199,6 +201,8 @@ def find_lambdas(script: Script) -> Iterator[Finding[ScriptChange]]:
         kept = closure if isinstance(closure, Closure) and not owner else None
         owner = kept.kernel.layer.text if kept else owner
         if owner:
+            layer = closure.kernel.layer if isinstance(closure, Closure) else None
+            tied = adjoint_of(script, layer, owner)
             what = f"a `Lambda` reads the kernel of `{owner}`"
             effect = (
                 "Keras does not see the variable in there: a model that has it nowhere else neither trains nor saves "
@@ -213,10 +217,6 @@ def find_lambdas(script: Script) -> Iterator[Finding[ScriptChange]]:
                 severity=WARNING,
                 what=what,
                 effect=effect,
-                fix=f"use `keras_adjoint.adjoint({owner})`, which holds the layer (by hand)",
-                code=f"keras_adjoint.adjoint({owner})",
+                fix=f"use `{tied}`, which holds the layer (by hand)",
+                code=with_import(script, tied),
             )
-
-
-def reads_kernel(node: cst.Attribute) -> bool:
-    return node.attr.value in (*KERNEL_ATTRIBUTES, *WEIGHTS, "get_weights")

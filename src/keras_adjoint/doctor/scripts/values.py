@@ -42,6 +42,7 @@ class Layer:
         scope: The function that it was made in.
         used: Whether it was called, built, or passed to code that may do that.
         shares: The layer whose variable it was given, or holds as a part of itself.
+        has_activation: Whether it was made with an activation, as far as that is known.
     """
 
     kind: str | None
@@ -50,6 +51,7 @@ class Layer:
     scope: cst.FunctionDef | None = None
     used: bool = False
     shares: Layer | None = None
+    has_activation: bool = False
 
     @property
     def family(self) -> str:
@@ -205,11 +207,11 @@ class Config:
 
 @dataclass(frozen=True, eq=False)
 class Closure:
-    """A lambda that reads a name which stands for a kernel, or for what was computed from one.
+    """A lambda that reads a name, or an attribute of a layer, which stands for a kernel, or for what was computed from one.
 
     Attributes:
-        kernel: What the name stands for.
-        name: The name.
+        kernel: What it stands for.
+        name: The name, or the attribute.
     """
 
     kernel: KernelExpression

@@ -9,6 +9,7 @@ from keras_adjoint.doctor.finding import ERROR, Finding
 from keras_adjoint.doctor.orders import ADJOINT_ORDER, BACKWARD, FORWARD, UNCHANGED, Order, in_words
 from keras_adjoint.doctor.rules import FILTERS_FIRST, GROUPS_LOST, LAYER_NOT_BUILT, WRONG_TRANSPOSE
 from keras_adjoint.doctor.scripts.flow import Script
+from keras_adjoint.doctor.scripts.suggestion import adjoint_of, with_import
 from keras_adjoint.doctor.scripts.syntax import Edit, ScriptChange, descendants, text_of
 from keras_adjoint.doctor.scripts.values import Argument, Array, CallEvent, Event, KernelExpression, Layer, Several
 
@@ -140,7 +141,7 @@ def wrong_transpose(
     right = right_order(kernel.layer, assignment.target)
     edit = correction(script, assignment, kernel, right)
     rank = kernel.rank or 0
-    origin, tied = text_of(kernel.origin), f"keras_adjoint.adjoint({kernel.layer.text})"
+    origin, tied = text_of(kernel.origin), adjoint_of(script, kernel.layer)
     if right is None:
         plain = template(ADJOINT_ORDER, rank).format(kernel=origin)
         fix = f"a `Conv{rank}DTranspose` takes `{origin}` unchanged, a plain convolution `{plain}`"
@@ -154,7 +155,7 @@ def wrong_transpose(
         what=what,
         effect=effect,
         fix=fix if edit else f"{fix} (by hand)",
-        code=script.lines_after(edit) if edit else f"{assignment.target_text} = {tied}",
+        code=script.lines_after(edit) if edit else with_import(script, f"{assignment.target_text} = {tied}"),
         change=edit,
     )
 
@@ -248,7 +249,7 @@ def find_lost_groups(script: Script) -> Iterator[Finding[ScriptChange]]:
                     "too few channels"
                 ),
                 fix="the adjoint has groups; its output has all channels, so what follows may have to change (by hand)",
-                code=f"keras_adjoint.adjoint({kernel.layer.text})(y)",
+                code=with_import(script, f"{adjoint_of(script, kernel.layer)}(y)"),
             )
 
 

@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_adjoint.errors import one_of
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.algorithms import columns, native, phases, shifts, subpixel
 from keras_adjoint.ops.algorithms.bilinear import BilinearForm
@@ -86,7 +87,7 @@ def prepared_adjoint(problem: Problem, algorithm: str | None) -> Adjoint:
 
 def _algorithm_for_export(problem: Problem, kernel: Tensor) -> Algorithm:
     """What every converter knows: the plain transposed convolution where the kernel is shared, else plain convolutions."""
-    plain = problem.is_plain and may_share(kernel)
+    plain = problem.is_plain and may_share(*current().fixed_shape(kernel)[-2:])
     names = ("native", "subpixel", "phases") if plain else ("subpixel", "phases")
     return next(BY_NAME[name] for name in names if BY_NAME[name].fits(problem))
 
@@ -106,13 +107,12 @@ def named(name: str, problem: Problem) -> Algorithm:
 
 def check_name(name: str) -> None:
     """Raise a ValueError if no algorithm is called `name`."""
-    if name not in BY_NAME:
-        raise ValueError(f"`algorithm` must be one of {', '.join(map(repr, BY_NAME))}. Received: algorithm={name!r}")
+    one_of("algorithm", name, BY_NAME)
 
 
 def problem_of(y: Tensor, kernel: Tensor, convolution: Convolution) -> Problem:
     """The `Problem` of tensors."""
     batch = y.shape[0] if is_known(y.shape[0]) else None
-    *_, channels, filters = map(int, kernel.shape)
+    *_, channels, filters = current().fixed_shape(kernel)
     dtype = keras.backend.standardize_dtype(y.dtype)
     return Problem(convolution, batch, channels * convolution.groups, filters, current().device_of(y), dtype)

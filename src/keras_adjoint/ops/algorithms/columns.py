@@ -44,7 +44,7 @@ def prepare(convolution: Convolution) -> Adjoint:
 def apply(y: Tensor, kernel: Tensor, convolution: Convolution) -> Tensor:
     """Aᵀ y for `y` of shape `(batch, *outputs, filters)` and `kernel` of shape `(*taps, channels, filters)`."""
     axes = convolution.axes
-    channels, filters = map(int, kernel.shape[-2:])
+    channels, filters = current().fixed_shape(kernel)[-2:]
     blocks = [blocks_of(axis) for axis in axes]
     counts = [block.count for block in blocks]
     shifts, present = shifts_of(convolution), phases_present(convolution)
@@ -71,7 +71,7 @@ def phases_present(convolution: Convolution) -> tuple[int, ...]:
 
 def matrix_of(kernel: Tensor, shifts: Sequence[int], present: Sequence[int]) -> Tensor:
     """The kernel with rows in the order (shifts, phases, channels), so that the part of one shift is contiguous."""
-    *taps, channels, filters = map(int, kernel.shape)
+    *taps, channels, filters = current().fixed_shape(kernel)
     rank = len(taps)
     missing = [u * phases - size for u, phases, size in zip(shifts, present, taps, strict=True)]
     if any(missing):
@@ -105,7 +105,7 @@ def prepare_fold(convolution: Convolution) -> Adjoint:
 @accumulate_in_float32
 def apply_fold(y: Tensor, kernel: Tensor, convolution: Convolution) -> Tensor:
     """The same as `apply`, with the backend's own `fold`."""
-    *taps, _, filters = map(int, kernel.shape)
+    *taps, _, filters = current().fixed_shape(kernel)
     rank = len(taps)
     matrix = ops.reshape(ops.transpose(kernel, (rank, *range(rank), rank + 1)), (-1, filters))
     batch, *outputs, _ = ops.shape(y)

@@ -12,6 +12,7 @@ from keras import ops
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.algorithms.polyphase import Blocks, Phase, blocks_of, correlate, join, phases_of
 from keras_adjoint.ops.algorithms.problem import Problem, Work
+from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.backend.protocol import Adjoint
 from keras_adjoint.ops.geometry import Convolution
 
@@ -46,7 +47,7 @@ def one_phase(
 
 def flipped_kernel(kernel: Tensor, groups: int) -> Tensor:
     """Taps in reverse order and channels exchanged within each group: `(*taps, filters / groups, channels)`."""
-    *taps, channels, filters = map(int, kernel.shape)
+    *taps, channels, filters = current().fixed_shape(kernel)
     rank = len(taps)
     for axis in range(rank):  # one at a time, see `subpixel`
         kernel = ops.flip(kernel, axis=axis) if taps[axis] > 1 else kernel

@@ -145,7 +145,8 @@ def interleaving(
 
     def interleaved(x: Tensor) -> Tensor:
         if is_strided:
-            channels = int(x.shape[-1]) // phases
+            size = x.shape[-1]
+            channels = (size if type(size) is int else current().known_size(size)) // phases
             # The first axis of blocks follows the batch before and after, so that the two move as one.
             x = ops.reshape(x, (-1, *counts[1:], groups, *present, channels // groups))
             x = ops.transpose(x, order)

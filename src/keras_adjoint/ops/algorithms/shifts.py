@@ -45,7 +45,7 @@ def apply(y: Tensor, kernel: Tensor, convolution: Convolution) -> Tensor:
     groups = convolution.groups
     if groups == 1:
         return sum_over_taps(y, times_dense(kernel), current().sum_sequential, convolution)
-    if tuple(map(int, kernel.shape[-2:])) == (1, groups):
+    if current().fixed_shape(kernel)[-2:] == (1, groups):
         return sum_over_taps(y, times_numbers(kernel), sum_unrolled, convolution)  # which a compiler fuses
     y = groups_to_samples(y, groups)
     x = sum_over_taps(y, times_matrices(kernel, groups), current().sum_sequential, convolution)
@@ -127,7 +127,7 @@ def times_numbers(kernel: Tensor) -> Multiply:
 
 def times_matrices(kernel: Tensor, groups: int) -> Multiply:
     """The same for a grouped kernel, where the groups of y are samples of their own."""
-    *_, channels, filters = map(int, kernel.shape)
+    *_, channels, filters = current().fixed_shape(kernel)
     taps = ops.reshape(kernel, (-1, channels, groups, filters // groups))
 
     def multiply(y: Tensor, tap: Any) -> Tensor:

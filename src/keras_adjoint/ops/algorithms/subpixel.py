@@ -69,22 +69,23 @@ def prepare(convolution: Convolution) -> Adjoint:
     reverses = max(taps) > 1
 
     def apply(y: Tensor, kernel: Tensor) -> Tensor:
-        *_, channels, filters = map(int, kernel.shape)
+        shape = kernel.shape if type(kernel.shape[-1]) is int else current().fixed_shape(kernel)
+        *_, channels, filters = shape
         batch = y.shape[0]
         if reverses and known and isinstance(batch, int):
             # Rather reverse x and y than the taps of the kernel, if they have fewer numbers.
             images = batch * (positions[1] * filters + positions[2] * channels * groups)
             if positions[0] * channels * filters > images:
-                y = convolve(ops.flip(y, axes), arrange(kernel, False), flipped_pads, strides, dilation)
+                y = convolve(ops.flip(y, axes), arrange(kernel, shape, False), flipped_pads, strides, dilation)
                 return interleave(ops.flip(y, axes))
         found = pads if known else pads_of(starts, lengths, ops.shape(y)[1:-1])
-        return interleave(convolve(y, arrange(kernel, True), found, strides, dilation))
+        return interleave(convolve(y, arrange(kernel, shape, True), found, strides, dilation))
 
     return apply
 
 
-def arranging(convolution: Convolution) -> Callable[[Tensor, bool], Tensor]:
-    """The function from the kernel to that of the convolution to all phases, with its taps reversed or not.
+def arranging(convolution: Convolution) -> Callable[[Tensor, Sequence[int], bool], Tensor]:
+    """The function from the kernel, and its shape, to that of the convolution to all phases, with its taps reversed or not.
 
     It has the shape `(*taps of a phase, filters / groups, groups·∏s·channels)`: Keras numbers the filters of a grouped
     convolution group by group, so that the group leads in both channel axes.
@@ -94,24 +95,24 @@ def arranging(convolution: Convolution) -> Callable[[Tensor, bool], Tensor]:
     missing = [(0, -axis.taps % axis.stride) for axis in axes]
     is_whole = all(zeros == 0 for _, zeros in missing)
     counts = [-(-axis.taps // axis.stride) for axis in axes]
+    whole = [count * axis.stride for count, axis in zip(counts, axes, strict=True)]  # taps
     split = list(chain(*((count, axis.stride) for count, axis in zip(counts, axes, strict=True))))
     order = (*range(0, 2 * rank, 2), 2 * rank + 2, 2 * rank + 1, *range(1, 2 * rank, 2), 2 * rank)
 
-    def arranged(kernel: Tensor, reverse: bool) -> Tensor:
-        *_, channels, filters = map(int, kernel.shape)
+    def arranged(kernel: Tensor, shape: Sequence[int], reverse: bool) -> Tensor:
+        *_, channels, filters = shape
         if not is_whole:
             kernel = ops.pad(kernel, [*missing, (0, 0), (0, 0)])
         if reverse:
-            kernel = with_taps_reversed(kernel, counts)
+            kernel = with_taps_reversed(kernel, (*whole, channels, filters), counts)
         kernel = ops.transpose(ops.reshape(kernel, (*split, channels, groups, filters // groups)), order)
         return ops.reshape(kernel, (*counts, filters // groups, -1))
 
     return arranged
 
 
-def with_taps_reversed(kernel: Tensor, counts: Sequence[int]) -> Tensor:
+def with_taps_reversed(kernel: Tensor, shape: Sequence[int], counts: Sequence[int]) -> Tensor:
     """Reverse the `counts` taps of every phase, but not the phases. OpenVINO does not reverse several axes at once."""
-    shape = tuple(map(int, kernel.shape))
     for axis, taps in enumerate(counts):
         if taps == 1:
             continue

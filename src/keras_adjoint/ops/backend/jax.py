@@ -78,6 +78,10 @@ def is_concrete(tensors: Sequence[Tensor]) -> bool:
     return not any(isinstance(tensor, jax.core.Tracer) for tensor in tensors)
 
 
+def fixed_shape(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(map(int, tensor.shape))
+
+
 def known_size(size: Size) -> Size:
     return size
 

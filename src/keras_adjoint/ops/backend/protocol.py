@@ -113,6 +113,9 @@ class Backend(Protocol):
     def is_concrete(self, tensors: Sequence[Tensor]) -> bool:
         """Whether tensors hold numbers now, rather than being traced, compiled or transformed."""
 
+    def fixed_shape(self, tensor: Tensor) -> tuple[int, ...]:
+        """The shape of a tensor whose sizes are the same in every call, such as a kernel, as integers in traces as well."""
+
     def known_size(self, size: Size) -> Size:
         """The integer behind a size that tracing has made a tensor of."""
 

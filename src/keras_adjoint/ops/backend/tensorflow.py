@@ -96,6 +96,10 @@ def is_concrete(tensors: Sequence[Tensor]) -> bool:
     return bool(tf.executing_eagerly())
 
 
+def fixed_shape(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(map(int, tensor.shape))
+
+
 def known_size(size: Size) -> Size:
     return size
 

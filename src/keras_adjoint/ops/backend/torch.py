@@ -13,6 +13,8 @@ from keras_adjoint.ops.backend import BFLOAT16, TF32, map_unrolled, sum_unrolled
 from keras_adjoint.ops.backend.protocol import Adjoint, Form
 from keras_adjoint.ops.backend.torch_derivatives import twice_differentiable
 from keras_adjoint.ops.backend.torch_host import linear_on_host as linear_on_host
+from keras_adjoint.ops.backend.torch_trace import fixed_shape as fixed_shape
+from keras_adjoint.ops.backend.torch_trace import known_size as known_size
 from keras_adjoint.ops.geometry import Convolution
 
 NAME = "torch"
@@ -88,11 +90,6 @@ def is_concrete(tensors: Sequence[Tensor]) -> bool:
         return all(tensor.data_ptr() or not tensor.numel() for tensor in tensors)
     except RuntimeError:  # what a transformation works on has no storage
         return False
-
-
-def known_size(size: Size) -> Size:
-    # `torch.jit.trace` makes a tensor of every size, whose integer is the size of the example.
-    return int(size) if isinstance(size, torch.Tensor) else size
 
 
 def static(sizes: Any) -> Any:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.backend.protocol import Adjoint, Pads
+from keras_adjoint.ops.backend.torch_trace import fixed_shape
 from keras_adjoint.ops.geometry import CACHE_SIZE, Convolution, is_known
 
 COPY = 100  # about how many multiply-adds take as long as to copy a number
@@ -54,7 +55,8 @@ def convolve(x: Tensor, kernel: Tensor, pads: Pads, strides: Sequence[int], dila
     # A compiler and a tracer may keep sizes free, which are no key of a cache.
     is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
     padding_of = _padding if is_traced else _cached_padding
-    padding = padding_of(tuple(x.shape[1:]), tuple(pads), strides, dilation, tuple(kernel.shape))
+    shape = fixed_shape(kernel) if is_traced else tuple(kernel.shape)
+    padding = padding_of(tuple(x.shape[1:]), tuple(pads), strides, dilation, shape)
     if padding.for_gradients is not None and _is_differentiated(kernel):
         padding = padding.for_gradients
     x = x.permute(CHANNELS_FIRST[rank])
@@ -183,8 +185,9 @@ def _zeros(pads: Pads) -> list[int] | None:
 def _weight(kernel: Tensor) -> Tensor:
     """The kernel with filters and channels in front, as PyTorch has it."""
     rank = kernel.ndim - 2
-    if kernel.numel() >= LARGE_KERNEL and _is_moved_by_blocks(kernel):
-        *taps, channels, filters = kernel.shape
+    size = math.prod(fixed_shape(kernel)) if torch.jit.is_tracing() else kernel.numel()
+    if size >= LARGE_KERNEL and _is_moved_by_blocks(kernel):
+        *taps, channels, filters = fixed_shape(kernel)
         kernel = kernel.reshape(-1, BLOCK, filters).transpose(1, 2).contiguous().transpose(0, 1).contiguous()
         weight = kernel.view(filters, *taps, channels).permute(0, rank + 1, *range(1, rank + 1))
         # Along one axis the adjoint is faster with channels last, but its gradients are not.
@@ -201,5 +204,5 @@ def _is_moved_by_blocks(kernel: Tensor) -> bool:
     filter. A file is to have the one permutation that Keras writes too.
     """
     is_exporting = torch.compiler.is_exporting() or torch.jit.is_tracing()
-    fits = kernel.shape[-2] % BLOCK == 0 and kernel.dtype != torch.float64
+    fits = fixed_shape(kernel)[-2] % BLOCK == 0 and kernel.dtype != torch.float64
     return fits and kernel.device.type == "cpu" and kernel.is_contiguous() and not is_exporting

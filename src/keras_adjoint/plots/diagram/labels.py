@@ -12,6 +12,7 @@ from keras_adjoint.models.text import choice_text, shapes_text, size_text
 
 LEFT_OUT = "nothing"
 WITHOUT_COUNTERPART = {Kind.UNREACHED: "not reached", Kind.NEITHER: "no adjoint, no policy"}
+ADJOINTS = {Kind.EXACT: "exact", Kind.LINEAR_PART: "of the linear part"}
 SHARED = {Sharing.TIED: "tied", Sharing.COPIED: "a copy"}
 
 
@@ -26,7 +27,7 @@ class Labels:
         out: The sizes of its outputs.
         kernel: The shape of the shared kernel, or "".
         mirror: The type of its counterpart, or "".
-        how: Whether that is exact, and what the policies chose.
+        how: Whether that is exact, or of the linear part, and what the policies chose.
         changes_size: Whether the sizes of inputs and outputs differ.
     """
 
@@ -73,8 +74,8 @@ def has_no_counterpart(decision: Decision) -> bool:
 
 
 def role_of(decision: Decision) -> str:
-    """The role of the box beside a call."""
-    return LEFT_OUT if decision.left_out else str(decision.kind)
+    """The role of the box beside a call. The adjoint of a linear part is as exact as any."""
+    return LEFT_OUT if decision.left_out else str(Kind.EXACT if decision.kind in ADJOINTS else decision.kind)
 
 
 def how(decision: Decision) -> str:
@@ -85,8 +86,8 @@ def how(decision: Decision) -> str:
     if has_no_counterpart(decision):
         return WITHOUT_COUNTERPART.get(decision.kind, LEFT_OUT) + (f" ({listed(chosen, ': ')})" if chosen else "")
     shared = [SHARED[decision.sharing]] if decision.sharing else []
-    if decision.kind == Kind.EXACT:
-        return ", ".join(["exact", *shared]) + (f"; {listed(chosen, ' ')}" if chosen else "")
+    if decision.kind in ADJOINTS:
+        return ", ".join([ADJOINTS[decision.kind], *shared]) + (f"; {listed(chosen, ' ')}" if chosen else "")
     return ", ".join([listed(chosen, ": "), *shared])
 
 

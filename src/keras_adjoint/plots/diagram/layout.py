@@ -120,7 +120,7 @@ class Layout:
         fmt, middle = self.fmt, self.middles[row]
         shapes = [*self.nodes(row), *self.boxes(row, "encoder", role_of(decision))]
         if role_of(decision) in (Kind.EXACT, Kind.POLICY):
-            shapes += self.connection(row, Sharing.TIED if decision.sharing else decision.kind)
+            shapes += self.connection(row, Sharing.TIED if decision.sharing else role_of(decision))
         for x, lines in zip((self.outer, self.width - self.outer - fmt.box), contents, strict=True):
             shapes += self.texts(x + fmt.inset, middle, lines)
         if fmt.labels_kernels and labels.kernel:
