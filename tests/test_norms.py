@@ -11,6 +11,7 @@ from helpers import BACKEND, in_turn
 from keras import layers, ops
 
 import keras_adjoint as ka
+from keras_adjoint.operators import symbol_blocks
 from keras_adjoint.operators.symbol import grids_of
 from keras_adjoint.ops.geometry import Convolution, Window
 
@@ -286,6 +287,22 @@ def test_a_call_without_a_rule_whose_matrix_is_large_has_no_bound():
     x = keras.Input((3000,))
     with pytest.raises(ka.NoRuleError, match="too large.*Received: a call of type Lambda"):
         ka.operator(keras.Model(x, layers.Lambda(lambda x: -x)(x))).bound()
+
+
+@pytest.mark.any_backend
+def test_a_strided_convolution_is_bounded_by_the_phases_that_it_reads(monkeypatch):
+    sizes = []
+    measure = symbol_blocks.largest_eigenvalue_bound
+    monkeypatch.setattr(
+        symbol_blocks,
+        "largest_eigenvalue_bound",
+        lambda real, *imaginary: (sizes.append((real.shape, *imaginary)), measure(real, *imaginary))[1],
+    )
+    layer = layers.Conv2D(7, 1, strides=3)
+    layer.build((None, 9, 9, 2))
+    kernel = ops.convert_to_numpy(layer.kernel)[0, 0]
+    assert number(ka.operator(layer).bound()) == pytest.approx(np.linalg.norm(kernel, 2), rel=5e-3)
+    assert sizes == [((1, 1, 2, 2), None)]  # not 18 by 18, and real
 
 
 @pytest.mark.any_backend
