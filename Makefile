@@ -3,7 +3,9 @@
 PYTHON ?= python3
 DEVICE ?= cpu
 PIP_FLAGS = -q --disable-pip-version-check -c requirements/constraints.txt
-CHECKS = 'ruff check' 'ruff format --check' mypy
+LINT = failed=; \
+	for check in 'ruff check' 'ruff format --check' mypy; do .venv-test/bin/$$check || failed="$$failed, $$check"; done; \
+	if [ -n "$$failed" ]; then echo "Failed: $${failed\#, }" >&2; exit 1; fi
 SOURCES := $(shell find src -name __pycache__ -prune -o -name '*.py' -print -o -path '*/templates/*' -print -o -name py.typed -print -o -type d -print)
 
 .PHONY: help demo test test-exhaustive core-tests test-keras-versions coverage docs docs-links bench lint clean
@@ -21,14 +23,16 @@ PYTEST = .venv-test/bin/pytest -q -n 2
 WHOLE = $(if $(ARGS)$(filter-out $(BACKEND),$(ALL_BACKENDS)),,yes)
 
 test: .venv-test/.installed ## Check style and types, then run the tests on TensorFlow, JAX and PyTorch (BACKEND=jax ARGS="-k name": some of them).
-	@failed=; \
-	if [ -n "$(WHOLE)" ]; then \
-		for check in $(CHECKS); do .venv-test/bin/$$check || failed="$$failed, $$check"; done; \
-	fi; \
+	@failed=; lint=; \
+	if [ -n "$(WHOLE)" ]; then ($(LINT)) >.venv-test/lint.txt 2>&1 & lint=$$!; fi; \
 	for backend in $(BACKEND); do \
 		echo "=== tests on $$backend"; \
 		KERAS_BACKEND=$$backend $(PYTEST) $(if $(filter-out $(BACKEND),$(ALL_BACKENDS)),,--share) $(ARGS); \
 		status=$$?; test $$status = 0 -o "$(if $(ARGS),$$status)" = 5 || failed="$$failed, tests on $$backend"; \
+		if [ -n "$$lint" ]; then \
+			echo "=== style and types"; \
+			wait $$lint || failed="$$failed, style and types"; cat .venv-test/lint.txt; lint=; \
+		fi; \
 	done; \
 	if [ -n "$$failed" ]; then echo "Failed: $${failed#, }" >&2; exit 1; fi
 
@@ -72,9 +76,7 @@ bench: .venv-test/.installed ## Measure the speed on all backends and write docs
 	for backend in jax tensorflow torch; do KERAS_BACKEND=$$backend .venv-test/bin/python -m benchmarks.speed --device $(DEVICE) || exit 1; done
 
 lint: .venv-test/.installed ## Check style and types.
-	@failed=; \
-	for check in $(CHECKS); do .venv-test/bin/$$check || failed="$$failed, $$check"; done; \
-	if [ -n "$$failed" ]; then echo "Failed: $${failed#, }" >&2; exit 1; fi
+	@$(LINT)
 
 clean: ## Remove the environments and everything that was made.
 	rm -rf .coverage .venv .venv-test build dist out docs/build docs/guides .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -31,6 +31,7 @@ PARTS = [
     "models",
     "testing",
     "operators",
+    "solvers",
     "stock",
     "plots",
     "__init__",
@@ -68,6 +69,7 @@ API = {
     "convert_layout", "transpose_kernel", "adapt_channels", "adapt_bias", "check_adjoint", "assert_adjoint",
     "plot_kernels", "plot_mirror", "plot_reconstruction", "AdjointReport", "register_rule",
     "Lipschitz", "Regularized", "certify", "operator", "identity", "vstack", "hstack", "block", "from_scipy",
+    "lstsq", "nnls", "pinv", "LeastSquares",
     "KerasAdjointError", "NoRuleError", "TieError", "SizeError",
 }  # fmt: skip
 
@@ -179,6 +181,19 @@ def test_only_the_backends_import_frameworks(theirs):
 
 @pytest.mark.every_backend
 @pytest.mark.in_turn("jax")  # which starts soonest
+def test_what_runs_in_compiled_functions_can_be_read_by_autograph():
+    """TensorFlow's AutoGraph cannot read `:=`: it leaves the function as it is, and says so to the user."""
+    compiled = [module for module in SOURCES if part_of(module) in ("ops", "layers", "operators")]
+    compiled.remove("keras_adjoint.ops.backend.jax_primitive")
+    found = [
+        f"{module}:{node.lineno}"
+        for module in compiled
+        for node in ast.walk(ast.parse(SOURCES[module].read_text("utf-8")))
+        if isinstance(node, ast.NamedExpr)
+    ]
+    assert not found
+
+
 def test_importing_the_package_imports_nothing_heavy():
     heavy = FRAMEWORKS - {keras.backend.backend()} | {"matplotlib", "PIL", "jinja2", "typer", "rich", "skimage"}
     script = f"""

@@ -292,36 +292,36 @@ def test_training_is_at_inference_and_adds_no_loss():
 
 
 @pytest.mark.any_backend
-@pytest.mark.parametrize("code", ["registered", "lambda"])
-def test_another_process_loads_it(code, tmp_path):
+def test_another_process_loads_it(tmp_path):
     inputs = keras.Input((4,))
-    layer = L.Lambda(lambda x: 2 * x + 1) if code == "lambda" else L.Reshape((2, 2))
-    if code == "registered":
-        layer = L.Dense(3)
-        layer = type("Same", (L.Dense,), {"call": lambda self, x: L.Dense.call(self, x)})(3)
-    outputs = layer(inputs)
-    model = keras.Model(inputs, ka.adjoint(layer)(outputs))
-    path = tmp_path / "m.keras"
-    model.save(path)
-    x = np.ones((1, 4), "float32")
+    registered = type("Same", (L.Dense,), {"call": lambda self, x: L.Dense.call(self, x)})(3)
+    models = {}
+    for code, layer in (("registered", registered), ("lambda", L.Lambda(lambda x: 2 * x + 1))):
+        outputs = layer(inputs)
+        models[code] = keras.Model(inputs, ka.adjoint(layer)(outputs))
+        models[code].save(tmp_path / f"{code}.keras")
     script = f"""
         import torch, keras, numpy as np, keras_adjoint as ka
         class Same(keras.layers.Dense):
             def call(self, x): return keras.layers.Dense.call(self, x)
-        try:
-            keras.saving.load_model({str(path)!r}, custom_objects=dict(Same=Same))
-            print("loaded")
-        except ValueError as error:
-            print("safe" if "safe_mode" in str(error) or "unsafe" in str(error) else error)
-        model = keras.saving.load_model({str(path)!r}, custom_objects=dict(Same=Same), safe_mode=False)
-        print(*np.ravel(model.predict(np.ones((1, 4), "float32"), verbose=0)), ka.is_tied(model))
+        for code in "registered", "lambda":
+            path = f"{tmp_path}/{{code}}.keras"
+            try:
+                keras.saving.load_model(path, custom_objects=dict(Same=Same))
+                print("loaded")
+            except ValueError as error:
+                print("safe" if "safe_mode" in str(error) or "unsafe" in str(error) else error)
+            model = keras.saving.load_model(path, custom_objects=dict(Same=Same), safe_mode=False)
+            print(*np.ravel(model.predict(np.ones((1, 4), "float32"), verbose=0)), ka.is_tied(model))
     """
     run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
-    first, last = run.stdout.strip().splitlines()[-2:]
-    assert first == ("safe" if code == "lambda" else "loaded")
-    *values, tied = last.split()
-    np.testing.assert_allclose(np.array(values, float), np.ravel(model.predict(x, verbose=0)), rtol=1e-5)
-    assert tied == str(code == "registered")
+    lines = run.stdout.strip().splitlines()[-4:]
+    assert lines[::2] == ["loaded", "safe"]
+    for (code, model), line in zip(models.items(), lines[1::2], strict=True):
+        *values, tied = line.split()
+        expected = model.predict(np.ones((1, 4), "float32"), verbose=0)
+        np.testing.assert_allclose(np.array(values, float), np.ravel(expected), rtol=1e-5)
+        assert tied == str(code == "registered")
 
 
 # --- sizes

@@ -44,6 +44,60 @@ def test_what_touches_the_batch_axis_is_refused_with_its_place(function):
             make(model)
 
 
+# What is no part of an adjoint anyway, but of a network that is certified.
+MIXING_NONLINEAR = {
+    "softmax": lambda x: ops.softmax(x, axis=0),
+    "log_softmax": lambda x: ops.log_softmax(x, axis=0),
+    "softmax layer": lambda x: L.Softmax(axis=0)(x),
+    "softmax at every step": lambda x: L.TimeDistributed(L.Softmax(axis=0))(x),
+    "max": lambda x: ops.max(x, axis=0, keepdims=True),
+    "min of all": lambda x: ops.min(x, keepdims=True),
+    "amax": lambda x: ops.amax(x, axis=-3),
+    "maximum with one number of all": lambda x: ops.maximum(x, ops.max(x)),
+    "minimum of several samples": lambda x: ops.minimum(x, np.ones((5, 4, 6), "float32")),
+}
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("function", (MIXING | MIXING_NONLINEAR).values(), ids=MIXING | MIXING_NONLINEAR)
+def test_what_touches_the_batch_axis_has_no_lipschitz_constant(function):
+    x = keras.Input((4, 6))
+    certificate = ka.certify(keras.Model(x, function(L.Dense(6)(x)), name="net"))
+    assert certificate.bound == float("inf")
+    assert any("sample by sample" in call.reason for call in certificate.unknown)
+
+
+FIXED = {
+    "flip": ((2, 3), lambda x: ops.flip(x, 0)),
+    "samples in one": ((4, 3), lambda x: ops.reshape(x, (1, 12))),
+    "one in samples": ((1, 6), lambda x: ops.reshape(x, (3, 2))),
+    "one squeezed": ((1, 3), ops.squeeze),
+    "expanded": ((2, 3), lambda x: ops.expand_dims(x, 0)),
+}
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(("shape", "function"), FIXED.values(), ids=FIXED)
+def test_samples_of_known_number_are_kept_apart_as_well(shape, function):
+    x = keras.Input(batch_shape=shape)
+    model = keras.Model(x, function(x))
+    assert ka.certify(model).bound == float("inf")
+    with pytest.raises(ka.NoRuleError, match="sample by sample"):
+        ka.operator(model)
+
+
+@pytest.mark.any_backend
+def test_samples_that_are_reshaped_one_by_one_are_not_mixed():
+    x = keras.Input(batch_shape=(3, 4))
+    assert ka.certify(keras.Model(x, ops.transpose(ops.reshape(x, (3, 2, 2)), (0, 2, 1)))).bound == 1
+
+
+def test_what_gives_one_number_for_all_samples_has_no_adjoint():
+    x = keras.Input((3,))
+    with pytest.raises(ka.NoRuleError, match="sample by sample"):
+        ka.operator(keras.Model(x, ops.maximum(x, ops.max(x))))
+
+
 def test_one_sample_that_is_broadcast_is_refused():
     x = keras.Input(batch_shape=(1, 3))
     with pytest.raises(ka.NoRuleError, match=r"broadcasts the samples of a tensor of shape \(1, 3\) to shape \(5, 3\)"):

@@ -116,4 +116,15 @@ def test_a_model_without_a_graph_is_refused(tmp_path):
     complains(run("spectrum", saved(model, tmp_path)), "its `call` is its own")
     no_layer = keras.Sequential([keras.Input((4,)), L.ReLU(name="relu")])
     text = run("spectrum", saved(no_layer, tmp_path)).stdout
-    assert "0 linear layers; the Lipschitz constant of the whole is at most 1" in text
+    assert text.strip() == "0 linear layers; the Lipschitz constant of the whole is at most 1"
+
+
+def test_what_has_no_constant_is_named_beside_the_norms(tmp_path):
+    words = keras.Input((4,), name="words")  # floats, of which the embedding makes integers
+    vectors = L.Embedding(5, 2, name="embedding")(words)
+    mixed = L.Dense(2, name="mixed")(keras.ops.flip(L.Flatten()(vectors), 0))
+    data, found = spectra(saved(keras.Model(words, mixed, name="lookup"), tmp_path))
+    assert list(found) == [("embedding", 4), ("mixed", 8)] and data["bound"] is None
+    assert found["embedding", 4]["norm"] <= found["embedding", 4]["bound"]
+    reasons = {one["layer"]: one["reason"] for one in data["without_constant"]}
+    assert "looks up" in reasons.pop("embedding") and "axis 0" in reasons.pop("flip") and not reasons

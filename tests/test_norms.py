@@ -1,12 +1,17 @@
 """Norms and bounds of operators, against the singular values of their matrices."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
+from autodiff import gradients
 from helpers import BACKEND, in_turn
 from keras import layers, ops
 
 import keras_adjoint as ka
+from keras_adjoint.operators import symbol_blocks
 from keras_adjoint.operators.symbol import grids_of
 from keras_adjoint.ops.geometry import Convolution, Window
 
@@ -152,15 +157,14 @@ def test_norms_are_those_of_the_matrix(name):
 
 
 def test_a_norm_follows_the_kernel_without_being_compiled_again():
-    from keras_adjoint.operators import norm
-
     layer = layer_of("dense")
     operator = ka.operator(layer)
     before = number(operator.norm(tolerance=0.01))
-    compiled = dict(norm._COMPILED[operator.T])
+    compiled = dict(operator.T.functions)
+    assert compiled
     layer.kernel.assign(3 * layer.kernel)
     assert number(operator.norm(tolerance=0.01)) == pytest.approx(3 * before, rel=1e-5)
-    assert norm._COMPILED[operator.T] == compiled
+    assert operator.T.functions == compiled
 
 
 @pytest.mark.parametrize("measure", ["norm", "bound"])
@@ -286,6 +290,22 @@ def test_a_call_without_a_rule_whose_matrix_is_large_has_no_bound():
 
 
 @pytest.mark.any_backend
+def test_a_strided_convolution_is_bounded_by_the_phases_that_it_reads(monkeypatch):
+    sizes = []
+    measure = symbol_blocks.largest_eigenvalue_bound
+    monkeypatch.setattr(
+        symbol_blocks,
+        "largest_eigenvalue_bound",
+        lambda real, *imaginary: (sizes.append((real.shape, *imaginary)), measure(real, *imaginary))[1],
+    )
+    layer = layers.Conv2D(7, 1, strides=3)
+    layer.build((None, 9, 9, 2))
+    kernel = ops.convert_to_numpy(layer.kernel)[0, 0]
+    assert number(ka.operator(layer).bound()) == pytest.approx(np.linalg.norm(kernel, 2), rel=5e-3)
+    assert sizes == [((1, 1, 2, 2), None)]  # not 18 by 18, and real
+
+
+@pytest.mark.any_backend
 @pytest.mark.parametrize("scale", [1e-18, 1e18])
 def test_bounds_neither_overflow_nor_vanish(scale):
     for name in ("causal", "dense"):
@@ -353,3 +373,23 @@ def test_what_is_no_number_has_no_norm():
     assert np.isnan(number(operator.norm())) and np.isnan(number(operator.bound()))
     with pytest.raises(ka.KerasAdjointError, match="no singular values"):
         operator.condition()
+
+
+def test_norm_of_a_multiple_is_differentiable_by_the_scalar():
+    dense = layers.Dense(3)
+    dense.build((None, 4))
+    operator = ka.operator(dense)
+    (slope,) = gradients(lambda c: (c * operator).norm(), [ops.convert_to_tensor(2.0)])
+    np.testing.assert_allclose(slope, ops.convert_to_numpy(operator.norm()), rtol=1e-3)
+
+
+@pytest.mark.in_turn("torch", "jax")  # TensorFlow keeps what it traced a bound method for
+def test_operator_is_freed_with_what_was_compiled_for_it():
+    dense = layers.Dense(3)
+    dense.build((None, 4))
+    operator = ka.operator(dense)
+    operator.norm()
+    freed = weakref.ref(operator)
+    del operator
+    gc.collect()
+    assert freed() is None

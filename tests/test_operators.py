@@ -133,6 +133,43 @@ def test_models_keep_their_structure():
     assert np.linalg.norm(matrix, 2) <= float(operator.bound())
 
 
+@pytest.mark.any_backend
+@pytest.mark.filterwarnings("error:.*structure of `inputs`")
+@pytest.mark.parametrize(("takes", "gives"), [(True, True), (True, False), (False, True)])
+def test_a_list_of_one_tensor_is_that_tensor(takes, gives):
+    x = keras.Input((4,))
+    y = layers.Dense(2)(x)
+    operator = ka.operator(keras.Model([x] if takes else x, [y] if gives else y))
+    assert operator.in_shape == (4,) and operator.out_shape == (2,)
+    x = np.ones((3, 4), "float32")
+    for result in (operator @ x, operator @ [x], operator.layer()(x)):
+        assert result.shape == (3, 2)
+        assert (operator.T @ result).shape == operator.T.layer()(result).shape == (3, 4)
+    check(operator, dense_matrix(operator))
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float64"])
+def test_a_model_computes_in_the_dtype_of_its_layers(dtype):
+    policy = keras.DTypePolicy(dtype)
+    x = keras.Input((6, 2), dtype=policy.compute_dtype)
+    hidden = layers.Conv1D(3, 3, dtype=policy)(x)
+    operator = ka.operator(keras.Model(x, layers.Conv1D(3, 3, dtype=policy)(hidden)))
+    assert operator.dtype == operator.T.dtype == operator.gram().dtype == policy.compute_dtype
+    assert operator.T.T is operator
+
+
+@pytest.mark.any_backend
+def test_a_number_is_not_rounded_in_double_precision(tmp_path):
+    operator = 0.3 * ka.identity((4,), dtype="float64")
+    x = np.random.default_rng(0).standard_normal((2, 4))
+    operator.layer().save(tmp_path / "scaled.keras")
+    loaded = keras.saving.load_model(tmp_path / "scaled.keras")
+    for y in (operator @ x, operator.layer()(x), loaded(x), operator.T @ x):
+        np.testing.assert_array_equal(ops.convert_to_numpy(y), 0.3 * x)
+    assert float(operator.bound()) == pytest.approx(0.3, rel=2e-6) and float(operator.bound()) >= 0.3
+
+
 def test_a_model_of_unknown_size_is_an_operator_at_each_size():
     model = keras.Sequential([keras.Input((None, 2)), layers.Conv1D(3, 3, strides=2), layers.Conv1D(2, 2, strides=2)])
     for size in (11, 12):
@@ -161,6 +198,10 @@ def test_an_adjoint_is_the_transposed_operator():
     np.testing.assert_allclose(dense_matrix(backward), dense_matrix(forward).T, atol=1e-6)
 
 
+def lookup():
+    return keras.Sequential([keras.Input((4,)), layers.Embedding(5, 3), layers.Flatten()])
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
@@ -168,6 +209,15 @@ def test_an_adjoint_is_the_transposed_operator():
         (lambda a, d: a + a.T, ka.SizeError, "terms of a sum"),
         (lambda a, d: a * [1, 2], ValueError, "one real number"),
         (lambda a, d: a * float("nan"), ValueError, "finite number"),
+        (lambda a, d: 10**400 * a, ValueError, "finite number"),
+        (lambda a, d: a.to_matrix(most_numbers="10"), ValueError, "most_numbers='10'"),
+        (lambda a, d: ka.identity(2, dtype="float31"), ValueError, "dtype='float31'"),
+        (
+            lambda a, d: ka.operator(built(layers.Conv1D(2, 3), None, 2), size=2),
+            ka.SizeError,
+            "negative.*Received: size=2",
+        ),
+        (lambda a, d: ka.operator(lookup()), ka.NoRuleError, "one-hot vectors"),
         (lambda a, d: ka.identity(-1), ka.SizeError, "positive sizes"),
         (lambda a, d: a * True, ValueError, "one real number"),
         (lambda a, d: a @ np.ones((2, 3)), ka.SizeError, r"takes batches of \(5, 2\)"),

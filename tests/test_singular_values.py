@@ -23,6 +23,23 @@ def dense_with(values, monkeypatch):
     return ka.operator(layer)
 
 
+def test_zero_has_the_singular_value_zero(monkeypatch):
+    operator = dense_with(np.zeros(8), monkeypatch)
+    left, values, right = operator.singular_values(3, vectors=True)
+    np.testing.assert_array_equal(values, np.zeros(3))
+    for vectors in (left, right):
+        np.testing.assert_allclose(vectors @ vectors.T, np.eye(3), atol=1e-6)
+    assert float(operator.bound()) == float(operator.norm()) == 0
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_what_is_no_number_has_no_singular_values(monkeypatch, number):
+    operator = dense_with(np.ones(8), monkeypatch)
+    operator.source.kernel.assign(np.full((8, 8), number))
+    with pytest.raises(ka.KerasAdjointError, match="NaN or infinity"):
+        operator.singular_values(3)
+
+
 def test_values_that_are_lost_in_rounding_are_refused(monkeypatch):
     values = np.array([1.0, 0.5, 0.25, *np.full(27, 1e-9)])
     operator = dense_with(values, monkeypatch)

@@ -11,12 +11,10 @@ from keras import ops
 
 from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.layers.arguments import is_symbolic
-from keras_adjoint.models.batch_axis import check_axes, mixes_samples
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Cotangents
 
 Tensors = list[keras.KerasTensor]
-ONE_SAMPLE = "Use tensors of as many axes, and a constant of one sample, as in `constant[:1]`"
 
 
 def signs(*of_operands: int) -> Any:
@@ -56,13 +54,6 @@ def operands(call: Call) -> tuple[Any, ...]:
 def unbroadcast(call: Call, x: keras.KerasTensor, y: keras.KerasTensor) -> keras.KerasTensor:
     """The transpose of broadcasting `x` to the output of a call, as NumPy does, applied to a cotangent `y` of that shape."""
     shape, wide = tuple(x.shape), tuple(call.outputs[0].shape)
-    if len(shape) < len(wide) or shape[0] != wide[0]:
-        what = f"broadcasts the samples of a tensor of shape {shape} to shape {wide}"
-        raise mixes_samples(call, what, ONE_SAMPLE)
-    for constant in call.constants:
-        sizes = np.shape(constant)
-        if len(sizes) == len(wide) and sizes[0] not in (1, shape[0]):
-            raise mixes_samples(call, f"takes a constant of {sizes[0]} samples, shape {sizes}", ONE_SAMPLE)
     spread = tuple(axis for axis, size in enumerate(shape) if size == 1 and wide[axis] != 1)
     return ops.sum(y, axis=spread, keepdims=True) if spread else y
 
@@ -77,7 +68,6 @@ def over_axes(*, mean: bool) -> Any:
         (x,), (y,) = call.inputs, ys
         rank, axes = len(x.shape), call.operation.axis
         axes = sorted({int(axis) % rank for axis in (range(rank) if axes is None else axes)})
-        check_axes(call, axes, rank)
         sizes = [x.shape[axis] for axis in axes]
         if None in sizes:
             raise SizeError(

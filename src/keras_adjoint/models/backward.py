@@ -133,6 +133,7 @@ class BackwardPass:
                 self.zeros(output, like) if y is None else y for output, y in zip(call.outputs, cotangents, strict=True)
             ]
             self.integers.check(call)
+            check_batch_axis(call)
             if not isinstance(call.operation, keras.layers.Layer):
                 if has_rule(call.operation):
                     return transpose_operation(call, ys)
@@ -141,7 +142,6 @@ class BackwardPass:
             if isinstance(call.operation, (StepsToSamples, SamplesToSteps)):
                 return self.transpose_steps(call, ys)
             check_training(call)
-            check_batch_axis(call)
             if is_linear_at_recorded(call.operation):
                 return self.transpose_at_recorded(call, ys)
             if isinstance(call.operation, ActivationGradient):

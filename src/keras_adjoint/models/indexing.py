@@ -9,7 +9,6 @@ from keras import ops, tree
 
 from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.layers.arguments import is_symbolic
-from keras_adjoint.models.batch_axis import mixes_samples
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Cotangents
 from keras_adjoint.models.rearrangements import KNOWN_SIZE
@@ -28,12 +27,8 @@ def indexed(call: Call, ys: Tensors) -> Cotangents:
     axis = 0  # of x
     for entry in entries(call, len(x.shape)):
         if entry is None:
-            if axis == 0:
-                raise mixes_samples(call, "puts a new axis before the first one")
             y = ops.squeeze(y, axis)
             continue
-        if axis == 0 and not (isinstance(entry, slice) and entry == slice(None)):
-            raise mixes_samples(call, f"selects samples by {entry!r}")
         if isinstance(entry, slice):
             y, width = spread(call, y, entry, axis, x.shape[axis])
         else:
@@ -49,9 +44,8 @@ def entries(call: Call, rank: int) -> Iterator[Any]:
     Raises:
         NoRuleError: If the index is more than slices, integers, `None` and `...`.
     """
-    key = call.parameters["key"]
-    key = tuple(key) if isinstance(key, (tuple, list)) else (key,)
-    if not all(entry is None or entry is Ellipsis or isinstance(entry, slice) or is_integer(entry) for entry in key):
+    key = _key(call)
+    if not is_basic(call):
         raise NoRuleError(
             f"The adjoint of an index is known for slices, integers, `None` and `...`. Use `keras.ops.take`, or a layer. "
             f"Received: index {key!r} at `{call.place}`"
@@ -61,6 +55,18 @@ def entries(call: Call, rank: int) -> Iterator[Any]:
         key = (*key, Ellipsis)
     for entry in key:
         yield from rest if entry is Ellipsis else [entry]
+
+
+def is_basic(call: Call) -> bool:
+    """Whether an index has no more than slices, integers, `None` and `...`."""
+    return all(
+        entry is None or entry is Ellipsis or isinstance(entry, slice) or is_integer(entry) for entry in _key(call)
+    )
+
+
+def _key(call: Call) -> tuple[Any, ...]:
+    key = call.parameters["key"]
+    return tuple(key) if isinstance(key, (tuple, list)) else (key,)
 
 
 def is_integer(entry: Any) -> bool:
@@ -117,11 +123,14 @@ def padded_by(y: keras.KerasTensor, widths: list[Widths]) -> keras.KerasTensor:
 
 def padded(call: Call, ys: Tensors) -> Cotangents:
     """Padding writes a window and leaves constants around it; its adjoint reads the window."""
-    widths = [tuple(map(int, width)) for width in call.operation.pad_width]
-    widths = widths * len(ys[0].shape) if len(widths) == 1 else widths
-    if any(widths[0]):
-        raise mixes_samples(call, f"pads the first axis by {widths[0]}")
-    return [ys[0][tuple(slice(before or None, -after if after else None) for before, after in widths)]]
+    cuts = [slice(before or None, -after if after else None) for before, after in widths_of(call)]
+    return [ys[0][tuple(cuts)]]
+
+
+def widths_of(call: Call) -> list[Widths]:
+    """How much a padding writes before and after what there is, along each axis."""
+    widths = [(int(before), int(after)) for before, after in call.operation.pad_width]
+    return widths * len(call.inputs[0].shape) if len(widths) == 1 else widths
 
 
 def slice_updated(call: Call, ys: Tensors) -> Cotangents:
@@ -133,8 +142,6 @@ def slice_updated(call: Call, ys: Tensors) -> Cotangents:
             f"`{call.place}` replaces a part of a tensor, whose place and size must be known when the model is made. Received: "
             f"tensors of shape {tuple(x.shape)} and {tuple(new.shape)}"
         )
-    if start[0] != 0 or new.shape[0] != x.shape[0]:
-        raise mixes_samples(call, f"replaces {new.shape[0]} samples from sample {start[0]} on")
     part = tuple(slice(first, first + size) for first, size in zip(start[1:], new.shape[1:], strict=True))
     kept = np.ones((1, *x.shape[1:]), "float64" if ys[0].dtype == "float64" else "float32")
     kept[(slice(None), *part)] = 0

@@ -20,13 +20,11 @@ from keras_adjoint.models.rearrangements import (
     cumulated,
     expanded,
     flipped,
-    moved,
+    permuted,
     reshaped,
     split,
     squeezed,
     stacked,
-    swapped,
-    transposed,
     unstacked,
 )
 
@@ -55,9 +53,9 @@ OPERATIONS: dict[type, Transpose] = {
     numpy_operations.Reshape: reshaped,
     numpy_operations.ExpandDims: expanded,
     numpy_operations.Squeeze: squeezed,
-    numpy_operations.Transpose: transposed,
-    numpy_operations.Swapaxes: swapped,
-    numpy_operations.Moveaxis: moved,
+    numpy_operations.Transpose: permuted,
+    numpy_operations.Swapaxes: permuted,
+    numpy_operations.Moveaxis: permuted,
     # parts
     numpy_operations.Concatenate: concatenated,
     **dict.fromkeys(existing(numpy_operations, "Split", "ArraySplit"), split),

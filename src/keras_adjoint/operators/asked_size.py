@@ -1,12 +1,13 @@
 """Which shapes a user means by `size`, for a layer or model that recorded some."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_adjoint.errors import SizeError
+from keras_adjoint.errors import KerasAdjointError, SizeError, in_short
 from keras_adjoint.layers.call_pattern import CallPattern
 from keras_adjoint.layers.options import as_integer
 from keras_adjoint.layers.registry import describe
@@ -54,6 +55,20 @@ def sizes_meant(source: keras.layers.Layer, templates: Sequence[Shape], size: An
                 f"axis as `size`. Received: size={size!r}, {describe(source)}"
             )
     return [tuple(axis for axis in shape if axis) for shape in shapes]
+
+
+@contextmanager
+def taking(source: keras.layers.Layer, size: Any) -> Iterator[None]:
+    """A layer is called on tensors of a size that was asked for; if it does not take them, the error says so."""
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError) as error:
+        if size is None or isinstance(error, KerasAdjointError):
+            raise
+        raise SizeError(
+            f"`{source.name}` does not take tensors of the `size` that is asked for: {in_short(error).rstrip('. ')}. Pass "
+            f"another one. Received: size={size!r}, {describe(source)}"
+        ) from error
 
 
 def _one_for_each(templates: Sequence[Shape], size: Any) -> list[Any] | None:

@@ -56,7 +56,16 @@ class How(StrEnum):
 
 
 class NoConstant(Exception):
-    """Why a call has no Lipschitz constant, or none is known."""
+    """Why a call has no Lipschitz constant, or none is known.
+
+    Args:
+        reason: Why.
+        linear: The constant of what is linear about the layer, see `Step`.
+    """
+
+    def __init__(self, reason: str, linear: float | None = None) -> None:
+        super().__init__(reason)
+        self.linear = linear
 
 
 @dataclass(frozen=True)
@@ -67,7 +76,7 @@ class Step:
         how: How that is known.
         factors: For each tensor that it takes, by how much it lengthens a difference of that tensor alone, at most.
         adds: Whether differences of several tensors may add up in the result; else they stand side by side.
-        linear: Of a layer with an activation, the constant of its linear part.
+        linear: Of a linear layer, the constant of its linear part, without its activation.
         reason: Why there is no constant, or "".
     """
 
@@ -95,7 +104,7 @@ def step_of(call: Call) -> Step:
         return found
     except Exception as error:  # of whatever kind a layer's own code raises
         reason = str(error) or type(error).__name__
-        return Step(How.NONE, (math.inf,) * len(call.inputs), reason=reason)
+        return Step(How.NONE, (math.inf,) * len(call.inputs), linear=getattr(error, "linear", None), reason=reason)
 
 
 # --- what has no constant whatever it computes
@@ -207,8 +216,6 @@ def _constant_of(activation: Any, shape: Shape) -> float:
 def _of_linear(call: Call, shapes: Sequence[Shape]) -> Step:
     """By the bound of the linear part, whose rule or test says that it is linear."""
     layer = call.operation
-    if not all(_is_float(x.dtype) for x in call.inputs) and isinstance(layer, keras.layers.Embedding):
-        raise NoConstant("it looks up integers, and a lookup has no slope")
     automatic = not isinstance(layer, Tied) and is_automatic(call)
     if automatic:
         adjoint_of_call(call)  # raises for what is not linear
@@ -270,6 +277,12 @@ def _of_statistics(call: Call, layer: Any, shapes: Sequence[Shape]) -> Step:
     raise NoConstant("it divides by a statistic of what it takes, so that its `epsilon` alone limits how steep it is")
 
 
+def _of_lookup(call: Call, layer: Any, shapes: Sequence[Shape]) -> Step:
+    """An embedding is linear in one-hot vectors, but it is called with indices."""
+    reason = "it looks up integers, which it makes of floats as well, and a lookup has no slope"
+    raise NoConstant(reason, linear=_float(bound_of_call(call)) * ABOVE)
+
+
 def _of_product(call: Call, layer: Any, shapes: Sequence[Shape]) -> Step:
     if len(call.inputs) < 2:
         return _of_linear(call, shapes)
@@ -284,6 +297,7 @@ NONLINEAR: dict[tuple[type, ...], Find] = {
     ADAPTIVE_MAX_POOLS: _of_adaptive_max_pooling,
     EXTREMA: _of_extremum,
     (L.LayerNormalization, L.GroupNormalization, L.RMSNormalization, L.UnitNormalization): _of_statistics,
+    (L.Embedding,): _of_lookup,
     (L.Multiply, L.Dot): _of_product,
 }
 
@@ -356,8 +370,6 @@ def _of_total(call: Call) -> Step:
     (x,), axes = call.inputs, call.operation.axis
     rank = len(x.shape)
     axes = range(rank) if axes is None else [axis % rank for axis in axes]
-    if 0 in axes:
-        raise NoConstant("it adds samples up")
     norm = math.sqrt(math.prod(x.shape[axis] for axis in axes))
     rounding = rounding_of(call.outputs[0].dtype) * ABOVE
     return Step(How.BOUND, ((1 / norm if isinstance(call.operation, numpy_operations.Mean) else norm) * rounding,))

@@ -12,16 +12,13 @@ from typing import Any
 
 import keras
 
-from keras_adjoint.errors import NoRuleError
-from keras_adjoint.layers.registry import describe
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Graph, trace
 from keras_adjoint.operators.call_constants import How, Step, step_of
 from keras_adjoint.operators.certificate import CallConstant, Certificate
 from keras_adjoint.operators.classifier import classifier_of
-from keras_adjoint.operators.model_operator import graph_at, model_at
+from keras_adjoint.operators.model_operator import graph_at
 from keras_adjoint.operators.operator import ABOVE
-from keras_adjoint.operators.samples import mixes_samples
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ def certify(model: keras.Model, input_norm: int = 2, *, size: Any = None) -> Cer
         A `Certificate`: `bound`, the `calls` with their constants, those that have none as `unknown`, and `radius(outputs)`.
 
     Raises:
-        NoRuleError: If the model is subclassed, not built, or mixes the samples of a batch.
+        NoRuleError: If the model is subclassed, or not built.
         SizeError: If a size is not known.
         ValueError: If `model` is no model, or the norm another one.
 
@@ -79,13 +76,7 @@ def certify(model: keras.Model, input_norm: int = 2, *, size: Any = None) -> Cer
             f"The constants are known in the 2-norm. Pass `input_norm=2`, or leave it out. Received: input_norm={input_norm!r}"
         )
     trace(model)  # raises for what cannot be walked
-    found = certified(graph_at(model, size), model.name)[0]
-    if not found.unknown and mixes_samples(model_at(model, size)):
-        raise NoRuleError(
-            f"What this model gives for one sample of a batch depends on the others, so nothing can be said about single "
-            f"samples. Look for an operation along axis 0. Received: {describe(model)}"
-        )
-    return found
+    return certified(graph_at(model, size), model.name)[0]
 
 
 def certified(

@@ -37,8 +37,11 @@ def _by_symbol(kernel: Tensor, convolution: Convolution) -> Tensor:
 
     # The derivative is that of the one value which is the largest.
     there = waves_at(grids[0], peak.deciding[None])
-    group = ops.argmax(largest_eigenvalue_bound(*gram_at(ops.stop_gradient(kernel), there))[0], axis=0)
-    block = largest_eigenvalue_bound(*gram_at(kernel[:, :, group][:, :, None], there))[0, 0]
+    alone = kernel
+    if convolution.groups > 1:
+        group = ops.argmax(largest_eigenvalue_bound(*gram_at(ops.stop_gradient(kernel), there))[0], axis=0)
+        alone = kernel[:, :, group][:, :, None]
+    block = largest_eigenvalue_bound(*gram_at(alone, there))[0, 0]
     squared = block * ops.stop_gradient(peak.squared / ops.maximum(block, _TINY))
 
     # A sum of n products errs by n units of the sum of their absolute values, and the angle of a wave by as many as it has

@@ -52,8 +52,9 @@ _LARGEST = 1e36  # whose reciprocal is not taken for zero
 
 def scaled(kernel: Tensor) -> tuple[Tensor, Tensor]:
     """(the kernel over the largest of its absolute values, that value): what is squared may not overflow, nor vanish."""
-    scale = ops.clip(ops.stop_gradient(ops.max(ops.abs(kernel))), _SMALLEST, _LARGEST)
-    return kernel / scale, scale
+    largest = ops.stop_gradient(ops.max(ops.abs(kernel)))
+    scale = ops.clip(largest, _SMALLEST, _LARGEST)
+    return kernel / scale, ops.where(largest == 0, ops.zeros_like(scale), scale)  # of zeros, exactly zero
 
 
 def matrix_bound(matrix: Tensor) -> Tensor:

@@ -61,14 +61,16 @@ def _of_conv_transpose(layer: AdjointConvTranspose, taken: Space, given: Space) 
 
 def depthwise_part(layer: AdjointDepthwiseConv | AdjointSeparableConv, taken: Space, given: Space) -> LayerConvolution:
     """A depthwise convolution has a group for each channel."""
-    *taps, channels, multiplier = (kernel := kernel_of(layer)).shape
+    kernel = kernel_of(layer)
+    *taps, channels, multiplier = kernel.shape
     convolution = replace(layer.convolution(sizes_of(layer, taken)), groups=int(channels))
     return LayerConvolution(ops.reshape(kernel, (*taps, 1, channels * multiplier)), convolution)
 
 
 def _of_separable_conv(layer: AdjointSeparableConv, taken: Space, given: Space) -> LayerConvolution:
     """The two are one convolution with the product of their kernels."""
-    *_, channels, multiplier = (depthwise := kernel_of(layer)).shape
+    depthwise = kernel_of(layer)
+    *_, channels, multiplier = depthwise.shape
     pointwise = ops.reshape(kernel_of(layer, "pointwise_kernel"), (channels, multiplier, -1))
     kernel = ops.sum(ops.expand_dims(depthwise, -1) * pointwise, axis=-2)
     return LayerConvolution(kernel, replace(layer.convolution(sizes_of(layer, taken)), groups=1))

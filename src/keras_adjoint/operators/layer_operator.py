@@ -19,7 +19,7 @@ from keras_adjoint.layers.registry import class_with_rule, describe, options_of
 from keras_adjoint.layers.tied import Tied, call_at_inference
 from keras_adjoint.layers.wrapped import inside_linear_wrappers
 from keras_adjoint.models.adjoint import adjoint
-from keras_adjoint.operators.asked_size import recorded_templates, sizes_meant
+from keras_adjoint.operators.asked_size import recorded_templates, sizes_meant, taking
 from keras_adjoint.operators.eigenvalues import matrix_bound
 from keras_adjoint.operators.layer_bounds import rounding_of, rule_of
 from keras_adjoint.operators.layer_convolutions import layer_convolution, near_maximum
@@ -156,10 +156,11 @@ def layer_operator(source: keras.layers.Layer, size: Any = None, *, linear_part:
     options: dict[str, Any] = {"linear_part": True} if linear_part and not is_adjoint else {}
     core = inside_linear_wrappers(source)
     may_ask = not isinstance(core, Tied) and (class_with_rule(core) is None or "output_size" in options_of(core)[0])
-    if not is_adjoint and may_ask:
-        like = [np.broadcast_to(np.float32(0), (1, *shape)) for shape in shapes]
-        options["output_size"] = like[0] if len(like) == 1 else like
-    backward = adjoint(source, **options)
+    with taking(source, size):
+        if not is_adjoint and may_ask:
+            like = [np.broadcast_to(np.float32(0), (1, *shape)) for shape in shapes]
+            options["output_size"] = like[0] if len(like) == 1 else like
+        backward = adjoint(source, **options)
     if getattr(backward, "needs_switches", False):
         raise NoRuleError(
             f"`{source.name}` is not linear: its inputs decide which of them it passes on. Received: {describe(source)}"
@@ -167,7 +168,9 @@ def layer_operator(source: keras.layers.Layer, size: Any = None, *, linear_part:
     forward = adjoint(backward)
     if isinstance(backward, AdjointEmbedding):  # which is linear in one-hot vectors
         taken = Space((backward.shape_of_x(shapes[0]),))
-    return LayerOperator(source, forward, backward, taken, _given_by(forward, taken), linear_part=linear_part)
+    with taking(source, size):
+        given = _given_by(forward, taken)
+    return LayerOperator(source, forward, backward, taken, given, linear_part=linear_part)
 
 
 def _given_by(forward: keras.layers.Layer, taken: Space) -> Space:

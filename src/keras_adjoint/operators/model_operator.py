@@ -10,23 +10,25 @@ import keras
 from keras import ops, tree
 
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.keras_internals import numpy_operations
+from keras_adjoint.keras_internals import layers_inside, numpy_operations
 from keras_adjoint.layers.applied_operation import AppliedOperation
 from keras_adjoint.layers.options import boolean
-from keras_adjoint.layers.registry import class_with_rule
-from keras_adjoint.layers.tied import Tied
+from keras_adjoint.layers.registry import class_with_rule, describe
+from keras_adjoint.layers.tied import Tied, call_at_inference
 from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.models.automatic import is_automatic, pattern_of
+from keras_adjoint.models.backward import packed_as
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Graph, trace
 from keras_adjoint.models.policies import calls_activation
 from keras_adjoint.models.steps import SamplesToSteps, StepsToSamples
-from keras_adjoint.operators.asked_size import sizes_meant
+from keras_adjoint.operators.asked_size import sizes_meant, taking
 from keras_adjoint.operators.eigenvalues import matrix_bound
 from keras_adjoint.operators.layer_operator import MOST_NUMBERS, LayerOperator, layer_operator
 from keras_adjoint.operators.operator import ABOVE, Operator
-from keras_adjoint.operators.space import Space
+from keras_adjoint.operators.space import LEAF, Space
 from keras_adjoint.ops import Tensor
+from keras_adjoint.ops.precision import epsilon
 
 Bound = Tensor | float
 
@@ -83,17 +85,29 @@ class ModelOperator(LayerOperator):
     def of(cls, source: Any, size: Any, linear_part: bool) -> Operator:
         fixed = model_at(source, size)
         backward = adjoint(fixed, linear_part=linear_part)
-        is_chain = isinstance(fixed, keras.Sequential)
-        ends = (fixed.inputs[0], fixed.outputs[0]) if is_chain else (fixed.input, fixed.output)
+        if [tuple(x.shape[1:]) for x in backward.outputs] != [tuple(x.shape[1:]) for x in fixed.inputs]:
+            raise NoRuleError(
+                f"`{source.name}` looks up indices in an embedding, which is linear in one-hot vectors. Take the operators "
+                f"of the embedding and of a model of what follows, and multiply the two. Received: {describe(source)}"
+            )
+        ends = packed_as(taken_by(fixed), fixed.inputs), packed_as(given_by(fixed), fixed.outputs)
         found = cls(source, adjoint(backward), backward, *map(Space.like, ends), linear_part=linear_part)
-        found.fixed = fixed
+        found.fixed, found.dtype = fixed, coarsest_dtype(fixed)
         return found
 
     def transposed(self) -> "ModelOperator":
         found = super().transposed()
         assert isinstance(found, ModelOperator)
-        found.fixed = self.fixed
+        found.fixed, found.dtype = self.fixed, self.dtype
         return found
+
+    def apply(self, leaves: list[Tensor]) -> list[Tensor]:
+        given = tree.pack_sequence_as(taken_by(self.forward), leaves)
+        return list(tree.flatten(call_at_inference(self.forward, given)))
+
+    def layer(self, name: str | None = None) -> keras.layers.Layer:
+        is_alike = tree.map_structure(lambda _: LEAF, taken_by(self.forward)) == self.in_space.structure
+        return super().layer(name) if is_alike else Operator.layer(self, name)
 
     def bounded(self) -> Bound:
         """The bound of every tensor as a function of the model's inputs."""
@@ -115,6 +129,23 @@ class ModelOperator(LayerOperator):
         return bound_of_call(call) * _length(given) * ABOVE
 
 
+def taken_by(model: Any) -> Any:
+    """The inputs of a model in the structure that it takes them in, which may be a list of one."""
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
+def given_by(model: Any) -> Any:
+    """The outputs of a model in the structure of its making; of a list of one, Keras gives the one."""
+    return model.outputs[0] if isinstance(model, keras.Sequential) else model.output
+
+
+def coarsest_dtype(model: keras.Model) -> str:
+    """What a model computes in, of the dtypes of its layers the one that rounds most: its own policy may be another one."""
+    layers = [layer for layer in layers_inside(model) if not isinstance(layer, (keras.Model, keras.layers.InputLayer))]
+    dtypes = [layer.compute_dtype for layer in layers if "float" in layer.compute_dtype]
+    return str(max(dtypes, key=epsilon, default=model.compute_dtype))
+
+
 def model_at(source: keras.Model, size: Any) -> keras.Model:
     """A model as it is where its sizes are known, else one that calls it on inputs of the size that is meant."""
     templates = [tuple(x.shape[1:]) for x in source.inputs]
@@ -122,8 +153,10 @@ def model_at(source: keras.Model, size: Any) -> keras.Model:
     if shapes == templates:
         return source
     inputs = [keras.Input(shape, dtype=x.dtype) for shape, x in zip(shapes, source.inputs, strict=True)]
-    x = inputs[0] if isinstance(source, keras.Sequential) else tree.pack_sequence_as(source.input, inputs)
-    return keras.Model(x, source(x), name=source.name)
+    x = tree.pack_sequence_as(taken_by(source), inputs)
+    with taking(source, size):
+        y = source(x)
+    return keras.Model(x, y, name=source.name)
 
 
 def graph_at(source: keras.Model, size: Any) -> Graph:

@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_adjoint.errors import SizeError, one_of
 from keras_adjoint.operators.bridges import to_deepinv, to_lineax, to_pylops
-from keras_adjoint.operators.linear_map import LinearMap
+from keras_adjoint.operators.linear_map import LinearMap, current_scalar
 from keras_adjoint.operators.matrix import matrix_of
 from keras_adjoint.operators.norm import norm_of
 from keras_adjoint.operators.scipy_bridge import singular_values, to_scipy
@@ -263,12 +263,15 @@ class Operator(LinearMap):
 
         Raises:
             SizeError: If the matrix has more numbers.
+            ValueError: If `most_numbers` is no number.
 
         Example:
 
         >>> ka.identity((2,)).to_matrix().tolist()
         [[1.0, 0.0], [0.0, 1.0]]
         """
+        if isinstance(most_numbers, bool) or not isinstance(most_numbers, (int, float, np.number)):
+            raise ValueError(f"`most_numbers` is a number. Received: most_numbers={most_numbers!r}")
         return matrix_of(self, most_numbers)
 
 
@@ -382,7 +385,10 @@ class Scaled(Operator):
                 f"Received: {factor!r} of type {type(factor).__name__}"
             )
         if isinstance(factor, (int, float, np.generic, np.ndarray)):
-            factor = float(factor)
+            try:
+                factor = float(factor)
+            except OverflowError:  # of an integer
+                factor = math.inf
             if not math.isfinite(factor):
                 raise ValueError(f"An operator is multiplied by a finite number. Received: {factor}")
             if isinstance(operator, Scaled) and isinstance(operator.factor, float):
@@ -390,7 +396,9 @@ class Scaled(Operator):
         return operator if isinstance(factor, float) and factor == 1 else cls(operator, factor)
 
     def apply(self, leaves: list[Tensor]) -> list[Tensor]:
-        factor = self.factor if isinstance(self.factor, float) else ops.cast(self.factor, self.dtype)
+        factor = self.factor if isinstance(self.factor, float) else ops.cast(current_scalar(self.factor), self.dtype)
+        if isinstance(factor, float) and self.dtype == "float64":
+            factor = np.full(1, factor)  # of a Python number, Keras makes float32
         return [ops.multiply(leaf, factor) for leaf in self.operator.apply(leaves)]
 
     def transposed(self) -> Operator:
@@ -401,7 +409,8 @@ class Scaled(Operator):
         return None if wide is None else Scaled(wide[0], self.factor)
 
     def bounded(self) -> Tensor | float:
-        return ops.abs(ops.cast(self.factor, self.precision)) * self.operator.bounded() * ABOVE
+        factor = np.asarray(self.factor) if isinstance(self.factor, float) else self.factor
+        return ops.abs(ops.cast(factor, self.precision)) * self.operator.bounded() * ABOVE
 
     def parts(self) -> Sequence[Operator]:
         return (self.operator,)
@@ -409,6 +418,10 @@ class Scaled(Operator):
     def variables(self) -> list[keras.Variable]:
         own = [self.factor] if isinstance(self.factor, keras.Variable) else []
         return [*own, *super().variables()]
+
+    def scalars(self) -> list[Tensor]:
+        own = [] if isinstance(self.factor, (float, keras.Variable)) else [self.factor]
+        return [*own, *super().scalars()]
 
     def describe(self) -> str:
         inner = self.operator.describe()

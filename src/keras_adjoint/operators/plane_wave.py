@@ -29,7 +29,9 @@ def plane_wave(kernel: Tensor, convolution: Convolution) -> tuple[Tensor, Tensor
     waves = waves_at(grid, peak.highest[None])
     group = ops.argmax(largest_eigenvalue_bound(*gram_at(kernel, waves))[0], axis=0)
     alone = kernel[:, :, group][:, :, None]
-    real, imaginary = (part[0, 0] for part in symbol_at(alone, waves))
+    real, imaginary = symbol_at(alone, waves)
+    assert imaginary is not None  # whose taps are in different strides, or no zeros at the edge would be far away
+    real, imaginary = real[0, 0], imaginary[0, 0]
     _, *power = powered(*gram_at(alone, waves))
     column = ops.argmax(ops.diagonal(power[0][0, 0]), axis=0)
     top, imaginary_top = (part[0, 0][:, column] for part in power)

@@ -90,6 +90,8 @@ class Regularized(Measured):
         count = as_integer(probes)
         if count is None or count < 1:
             raise ValueError(f"`probes` is a positive integer. Received: probes={probes!r}")
+        if seed is not None and as_integer(seed) is None:
+            raise ValueError(f"`seed` is an integer, or `None`. Received: seed={seed!r}")
         super().__init__(layer, **kwargs)
         self.spectral, self.orthogonality = float(spectral), float(orthogonality)
         self.probes, self.seed = count, seed

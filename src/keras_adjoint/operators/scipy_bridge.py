@@ -28,8 +28,6 @@ def to_scipy(operator: LinearMap) -> Any:
         """What an operator gives for the columns of a matrix, as columns."""
         if np.iscomplexobj(x):
             return rows_times(part, x.real) + 1j * rows_times(part, x.imag)
-        if np.iscomplexobj(x):
-            return rows_times(part, x.real) + 1j * rows_times(part, x.imag)
         rows = ops.convert_to_tensor(np.ascontiguousarray(x.T).astype(dtype))
         return np.asarray(ops.convert_to_numpy(part.apply_to_rows(rows))).T
 
@@ -74,13 +72,17 @@ def singular_values(operator: LinearMap, count: int, which: str, vectors: bool) 
 
 def _decomposed(operator: LinearMap) -> tuple[Array, Array, Array]:
     matrix = matrix_of(operator, math.prod(operator.shape)).astype("float64")
-    if not np.isfinite(matrix).all():
+    _check_finite(operator, matrix)
+    u, s, v = np.linalg.svd(matrix, full_matrices=False)
+    return u, s, v
+
+
+def _check_finite(operator: LinearMap, numbers: Array) -> None:
+    if not np.isfinite(numbers).all():
         raise KerasAdjointError(
             f"An operator with NaN or infinity has no singular values. Look at the weights of the layers it is made of. "
             f"Received: {operator!r}"
         )
-    u, s, v = np.linalg.svd(matrix, full_matrices=False)
-    return u, s, v
 
 
 def _iterated(operator: LinearMap, count: int, which: str) -> tuple[Array, Array, Array]:
@@ -91,7 +93,12 @@ def _iterated(operator: LinearMap, count: int, which: str) -> tuple[Array, Array
             f"give the largest one at every size. Received: {operator!r}, of shape {operator.shape}"
         )
     linalg, linear = imported("scipy.sparse.linalg", "`singular_values`"), to_scipy(operator)
-    start = np.random.default_rng(0).standard_normal(min(operator.shape)).astype(linear.dtype)
+    (rows, columns), side = operator.shape, min(operator.shape)
+    start = np.random.default_rng(0).standard_normal(side).astype(linear.dtype)
+    image = linear.matvec(start) if columns == side else linear.rmatvec(start)
+    _check_finite(operator, image)
+    if not image.any():  # almost surely of zero alone, whose singular vectors are any
+        return np.eye(rows, count), np.zeros(count, linear.dtype), np.eye(count, columns)
     try:
         u, s, v = linalg.svds(linear, k=count, which="LM", v0=start)
     except linalg.ArpackError as error:

@@ -89,7 +89,7 @@ class Grid:
         axes: The frequencies of each axis.
         values: `(frequencies, axes)`: every combination of them, up to their signs.
         steps: `(axes, taps)`: of every tap, its position in strides.
-        is_at_phase: `(phases, taps)`: 1 where a tap is at a phase, else 0.
+        is_at_phase: `(phases, taps)`: 1 where a tap is at a phase, else 0. Phases without a tap are left out.
     """
 
     axes: tuple[Frequencies, ...]
@@ -101,6 +101,11 @@ class Grid:
     def is_coarse(self) -> bool:
         """Whether along some axis the frequencies are fewer than those of the circle."""
         return any(axis.is_coarse for axis in self.axes)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the symbol is the same at all frequencies, and real, since no two taps are read in different strides."""
+        return not self.steps.any()
 
     def factor(self, level: int = 0) -> float:
         """See `Frequencies.factor`."""
@@ -116,7 +121,8 @@ def grids_of(convolution: Convolution, channels: int = 1, filters: int = 1) -> t
         channels: Those of a group, which with the filters decide how many frequencies are worth their time.
         filters: Those of a group.
     """
-    rows = min(filters, channels * math.prod(axis.stride for axis in convolution.axes))
+    phases = math.prod(len(np.unique(frequencies_of(axis, 1).phases)) for axis in convolution.axes)
+    rows = min(filters, channels * phases)
     forward = channels * filters * math.prod(axis.outputs * axis.taps for axis in convolution.axes)
     budget = max(MULTIPLY_ADDS, 2 * forward) / (3 * SQUARINGS * rows**3)  # in blocks
     for density in POINTS_PER_DEGREE:
@@ -138,6 +144,7 @@ def _grid(axes: tuple[Frequencies, ...]) -> Grid:
     at_phase = np.ones((1, 1))
     for axis in axes:
         at_phase = np.kron(at_phase, axis.phases == np.arange(axis.stride)[:, None])
+    at_phase = at_phase[at_phase.any(axis=1)]
     return Grid(axes, every[_without_conjugates(every)], steps.astype(float), at_phase)
 
 

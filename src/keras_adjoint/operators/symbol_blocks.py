@@ -26,30 +26,39 @@ def grids_for(kernel: Tensor, convolution: Convolution) -> tuple[Grid, ...]:
     return grids_of(convolution, channels, filters)
 
 
-def waves_at(grid: Grid, points: Tensor) -> tuple[Tensor, Tensor]:
-    """exp(i ω ⌊t·d / s⌋) where a tap is at phase r, else 0: real and imaginary part, of shape `(points, phases, taps)`."""
+def waves_at(grid: Grid, points: Tensor) -> tuple[Tensor, Tensor | None]:
+    """exp(i ω ⌊t·d / s⌋) where a tap is at phase r, else 0: real and imaginary part, of shape `(points, phases, taps)`.
+
+    Where the symbol is constant, there is no imaginary part.
+    """
+    if grid.is_constant:
+        is_at_phase = ops.convert_to_tensor(grid.is_at_phase, points.dtype)
+        return ops.tile(is_at_phase[None], (points.shape[0], 1, 1)), None
     angles = ops.expand_dims(points @ ops.convert_to_tensor(grid.steps, points.dtype), 1)
     is_at_phase = ops.convert_to_tensor(grid.is_at_phase, points.dtype)
     return ops.cos(angles) * is_at_phase, ops.sin(angles) * is_at_phase
 
 
-def symbol_at(kernel: Tensor, waves: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def symbol_at(kernel: Tensor, waves: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
     """The symbol F at each frequency and for each group, of shape `(points, groups, phases · channels, filters)`."""
     count, phases, _ = waves[0].shape
     _, channels, groups, filters = kernel.shape
     shape = (count, phases * channels, groups, filters)
     real, imaginary = (
-        ops.transpose(ops.reshape(ops.tensordot(wave, kernel, axes=1), shape), (0, 2, 1, 3)) for wave in waves
+        None if wave is None else ops.transpose(ops.reshape(ops.tensordot(wave, kernel, axes=1), shape), (0, 2, 1, 3))
+        for wave in waves
     )
     return real, imaginary
 
 
-def gram_at(kernel: Tensor, waves: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def gram_at(kernel: Tensor, waves: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
     """F Fᴴ or Fᵀ conj(F), the smaller one: real and imaginary part."""
     real, imaginary = symbol_at(kernel, waves)
-    if real.shape[-2] > real.shape[-1]:
-        real, imaginary = ops.swapaxes(real, -1, -2), ops.swapaxes(imaginary, -1, -2)
-    real_t, imaginary_t = ops.swapaxes(real, -1, -2), ops.swapaxes(imaginary, -1, -2)
+    is_tall = real.shape[-2] > real.shape[-1]
+    real, real_t = (real, ops.swapaxes(real, -1, -2))[:: -1 if is_tall else 1]
+    if imaginary is None:
+        return real @ real_t, None
+    imaginary, imaginary_t = (imaginary, ops.swapaxes(imaginary, -1, -2))[:: -1 if is_tall else 1]
     return real @ real_t + imaginary @ imaginary_t, imaginary @ real_t - real @ imaginary_t
 
 

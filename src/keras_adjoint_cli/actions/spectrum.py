@@ -6,7 +6,7 @@ from pathlib import Path
 
 import keras
 
-from keras_adjoint.errors import NoRuleError, SizeError
+from keras_adjoint.errors import NoRuleError, SizeError, in_short
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Graph, trace
 from keras_adjoint.operators.call_constants import Step, step_of
@@ -90,11 +90,5 @@ def graph_at(model: keras.Model, file: Path, limits: Limits, size: str | None) -
             raise budget.refusal from error
         if size is None or isinstance(error, Unusable):
             raise
-        raise Unusable(
-            f"{file} does not take inputs of this size: {first_line(error)} Received: --size {size}"
-        ) from error
-
-
-def first_line(error: Exception) -> str:
-    text = str(error).strip().partition("\n")[0].rstrip(". ")
-    return f"{text or type(error).__name__}."
+        what = in_short(error).rstrip(". ")
+        raise Unusable(f"{file} does not take inputs of this size: {what}. Received: --size {size}") from error

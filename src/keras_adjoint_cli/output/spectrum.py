@@ -40,7 +40,8 @@ def as_data(file: Path, found: Spectra, *, layer: str | None, size: str | None) 
 def show(found: Spectra) -> None:
     """Print the table, then why there are gaps in it, and what is known of the whole."""
     console = make_console()
-    print_table(console, COLUMNS, map(row, found.layers), numbers=NUMBERS, wrap=("input → output",), spare=SPARE)
+    if found.layers:
+        print_table(console, COLUMNS, map(row, found.layers), numbers=NUMBERS, wrap=("input → output",), spare=SPARE)
     for line in (*gaps(found.layers), *of_the_whole(found.certificate, len(found.layers))):
         console.print(line, soft_wrap=True)
 
