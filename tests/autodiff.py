@@ -196,3 +196,41 @@ def _mapped_gradients(function, axes):
 
 # The gradients of a scalar function for every element of a map; `None` where a map does not nest with gradients.
 mapped_gradients = _mapped_gradients if _BACKEND.mapped_gradients is not None else None
+
+
+def derivatives_along(function, at):
+    """(f, f′, f″) of a function of one number, by reverse differentiation of reverse differentiation, in float64."""
+    return [float(keras.ops.convert_to_numpy(each)) for each in _DERIVATIVES[keras.backend.backend()](function, at)]
+
+
+def _along_jax(function, at):
+    import jax
+
+    first = jax.grad(function)
+    t = jax.numpy.asarray(at, "float64")
+    return function(t), first(t), jax.grad(first)(t)
+
+
+def _along_tensorflow(function, at):
+    import tensorflow as tf
+
+    t = tf.constant(at, "float64")
+    with tf.GradientTape() as outer:
+        outer.watch(t)
+        with tf.GradientTape() as inner:
+            inner.watch(t)
+            value = function(t)
+        first = inner.gradient(value, t)
+    return value, first, outer.gradient(first, t)
+
+
+def _along_torch(function, at):
+    import torch
+
+    t = torch.tensor(at, dtype=torch.float64, requires_grad=True)
+    value = function(t)
+    (first,) = torch.autograd.grad(value, t, create_graph=True)
+    return value, first, torch.autograd.grad(first, t)[0]
+
+
+_DERIVATIVES = {"jax": _along_jax, "tensorflow": _along_tensorflow, "torch": _along_torch}

@@ -31,6 +31,7 @@ PARTS = [
     "models",
     "testing",
     "operators",
+    "solvers",
     "stock",
     "plots",
     "__init__",
@@ -68,6 +69,7 @@ API = {
     "convert_layout", "transpose_kernel", "adapt_channels", "adapt_bias", "check_adjoint", "assert_adjoint",
     "plot_kernels", "plot_mirror", "plot_reconstruction", "AdjointReport", "register_rule",
     "Lipschitz", "Regularized", "certify", "operator", "identity", "vstack", "hstack", "block", "from_scipy",
+    "lstsq", "nnls", "pinv", "LeastSquares",
     "KerasAdjointError", "NoRuleError", "TieError", "SizeError",
 }  # fmt: skip
 

@@ -121,6 +121,10 @@ MISSPELT = {
     ),
     "Lipschitz(dtype)": (lambda name: ka.Lipschitz(L.Dense(3), dtype=name), "flaot32", "float32"),
     "Regularized(dtype)": (lambda name: ka.Regularized(L.Dense(3), dtype=name), "bfloat", "bfloat16"),
+    "lstsq(method)": (lambda name: ka.lstsq(square(), np.ones((1, 3)), method=name), "lsrm", "lsmr"),
+    "lstsq(gradient)": (lambda name: ka.lstsq(square(), np.ones((1, 3)), gradient=name), "implict", "implicit"),
+    "LeastSquares(method)": (lambda name: ka.LeastSquares(conv(), method=name), "cgsl", "cgls"),
+    "LeastSquares(gradient)": (lambda name: ka.LeastSquares(conv(), gradient=name), "unroled", "unrolled"),
     "Operator.gram(side)": (lambda name: square().gram(name), "output", "outputs"),
     "Operator.singular_values(which)": (lambda name: square().singular_values(which=name), "small", "smallest"),
     "Operator.to_deepinv(data_format)": (

@@ -1,8 +1,12 @@
 """Norms and bounds of operators, against the singular values of their matrices."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
+from autodiff import gradients
 from helpers import BACKEND, in_turn
 from keras import layers, ops
 
@@ -153,15 +157,14 @@ def test_norms_are_those_of_the_matrix(name):
 
 
 def test_a_norm_follows_the_kernel_without_being_compiled_again():
-    from keras_adjoint.operators import norm
-
     layer = layer_of("dense")
     operator = ka.operator(layer)
     before = number(operator.norm(tolerance=0.01))
-    compiled = dict(norm._COMPILED[operator.T])
+    compiled = dict(operator.T.functions)
+    assert compiled
     layer.kernel.assign(3 * layer.kernel)
     assert number(operator.norm(tolerance=0.01)) == pytest.approx(3 * before, rel=1e-5)
-    assert norm._COMPILED[operator.T] == compiled
+    assert operator.T.functions == compiled
 
 
 @pytest.mark.parametrize("measure", ["norm", "bound"])
@@ -370,3 +373,23 @@ def test_what_is_no_number_has_no_norm():
     assert np.isnan(number(operator.norm())) and np.isnan(number(operator.bound()))
     with pytest.raises(ka.KerasAdjointError, match="no singular values"):
         operator.condition()
+
+
+def test_norm_of_a_multiple_is_differentiable_by_the_scalar():
+    dense = layers.Dense(3)
+    dense.build((None, 4))
+    operator = ka.operator(dense)
+    (slope,) = gradients(lambda c: (c * operator).norm(), [ops.convert_to_tensor(2.0)])
+    np.testing.assert_allclose(slope, ops.convert_to_numpy(operator.norm()), rtol=1e-3)
+
+
+@pytest.mark.in_turn("torch", "jax")  # TensorFlow keeps what it traced a bound method for
+def test_operator_is_freed_with_what_was_compiled_for_it():
+    dense = layers.Dense(3)
+    dense.build((None, 4))
+    operator = ka.operator(dense)
+    operator.norm()
+    freed = weakref.ref(operator)
+    del operator
+    gc.collect()
+    assert freed() is None

@@ -9,6 +9,7 @@ Where things are, from the ground up:
   `models/policies.py`.
 - `testing`: `check_adjoint` and its diagnosis.
 - `operators`: layers as linear maps, with an algebra, norms and bounds.
+- `solvers`: least squares with operators, as functions and layers.
 - `stock`: `untie`, the same in stock layers.
 - `plots`, `report`, `doctor`, `demo`: figures, the page about a model, common mistakes, the demo.
 
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from keras_adjoint.plots.kernels import plot_kernels
     from keras_adjoint.plots.mirror import plot_mirror
     from keras_adjoint.plots.reconstruction import plot_reconstruction
+    from keras_adjoint.solvers.least_squares import LeastSquares, pinv
+    from keras_adjoint.solvers.lstsq import lstsq, nnls
     from keras_adjoint.stock.untie import untie
     from keras_adjoint.testing.check import AdjointReport, assert_adjoint, check_adjoint
 
@@ -53,6 +56,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AdjointReport",
     "KerasAdjointError",
+    "LeastSquares",
     "Lipschitz",
     "NoRuleError",
     "Regularized",
@@ -75,8 +79,11 @@ __all__ = [
     "hstack",
     "identity",
     "is_tied",
+    "lstsq",
     "mirror",
+    "nnls",
     "operator",
+    "pinv",
     "plot_kernels",
     "plot_mirror",
     "plot_reconstruction",
@@ -96,6 +103,7 @@ _IMPORTED_FIRST = {  # by this Keras knows the layers of saved models
     "adjoint": "models.adjoint",
     "clone_tied": "models.ties",
     "is_tied": "models.ties",
+    "LeastSquares": "solvers.least_squares",
     "Lipschitz": "operators.adjoint_lipschitz",
     "Regularized": "operators.regularized",
     "from_scipy": "operators.from_scipy",
@@ -112,8 +120,11 @@ _IMPORTED_WHEN_ASKED_FOR = {
     "deconvnet": "models.deconvnet",
     "hstack": "operators.blocks",
     "identity": "operators.operator",
+    "lstsq": "solvers.lstsq",
     "mirror": "models.mirror",
+    "nnls": "solvers.lstsq",
     "operator": "operators.model_operator",
+    "pinv": "solvers.least_squares",
     "plot_kernels": "plots.kernels",
     "plot_mirror": "plots.mirror",
     "plot_reconstruction": "plots.reconstruction",

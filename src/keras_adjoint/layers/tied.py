@@ -52,6 +52,7 @@ class Tied(keras.layers.Layer):
     options: tuple[str, ...] = ("tied", "name")
     kernel_name = "kernel"
     announces = True  # in `get_config`
+    suffix = "adjoint"  # of names that say what a layer belongs to
     needs_output_size: Any = False  # whether y alone does not determine the size of Aᵀ y
     needs_switches: Any = False  # whether it is linear for given switches alone
 
@@ -241,7 +242,7 @@ def name_after(source: keras.layers.Layer, adjoint: Tied, name: str | None) -> s
     """The given name of an adjoint, or one that says what it is the adjoint of, in every table that shows names."""
     with _NAMING:
         taken = _NAMED.setdefault(source, weakref.WeakValueDictionary())
-        base = f"{source.name}_adjoint"
+        base = f"{source.name}_{adjoint.suffix}"
         found = name
         while found is None or (name is None and found in taken):
             number = keras.backend.get_uid(base)

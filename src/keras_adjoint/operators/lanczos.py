@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_adjoint.operators.linear_map import LinearMap
+from keras_adjoint.operators.linear_map import LinearMap, replacing_scalars
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.precision import epsilon
 
@@ -18,7 +18,7 @@ _SMALLEST, _LARGEST = 1e-30, 1e30  # of what is divided by: the reciprocal of a 
 
 
 class Lanczos:
-    """The iteration, as a function of the values of the operator's variables and the start.
+    """The iteration, as a function of the values of the operator's variables and scalars, and the start.
 
     Where β is not larger than rounding, the vectors so far belong to a subspace that A does not leave, and a new random vector
     begins another one. Vectors that fit into memory are kept, and every new one is made orthogonal to them, which rounding does
@@ -33,13 +33,15 @@ class Lanczos:
 
     def __init__(self, operator: LinearMap, tolerance: float, steps: int, needed: float) -> None:
         self.operator, self.tolerance, self.steps, self.needed = operator, tolerance, steps, needed
-        self.variables = operator.variables()
+        self.variables, self.scalars = operator.variables(), operator.scalars()
         self.keeps = steps * operator.in_space.size <= MOST_NUMBERS
         self.noise = NOISE * epsilon(operator.precision)
 
     def top_vector(self, values: list[Tensor], start: Tensor) -> tuple[Tensor, Tensor]:
         """(the unit vector that A makes longest, of those that the iteration meets; θ)."""
-        with keras.StatelessScope(state_mapping=list(zip(self.variables, values, strict=True))):
+        count = len(self.variables)
+        mapping = list(zip(self.variables, values[:count], strict=True))
+        with keras.StatelessScope(state_mapping=mapping), replacing_scalars(self.scalars, values[count:]):
             near = self.operator.near_maximum()
             bound = None if near is None else near[1]
             first = start if near is None else unit(unit(near[0])[0] + start)[0]

@@ -1,7 +1,9 @@
 """`LinearMap`: what the norms, bounds and bridges need to know of an operator."""
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 import keras
@@ -27,6 +29,7 @@ class LinearMap(ABC):
         self.dtype = dtype
         self._transpose: Self | None = None
         self._wide: LinearMap | None = None
+        self.functions: dict[Hashable, Callable[..., Any]] = {}  # compiled ones that apply it
 
     @abstractmethod
     def apply(self, leaves: list[Tensor]) -> list[Tensor]:
@@ -52,6 +55,11 @@ class LinearMap(ABC):
         """The variables that it reads, each once."""
         found = [variable for part in self.parts() for variable in part.variables()]
         return list({id(variable): variable for variable in found}.values())
+
+    def scalars(self) -> list[Tensor]:
+        """The tensors, other than variables, that it multiplies by, each once."""
+        found = [scalar for part in self.parts() for scalar in part.scalars()]
+        return list({id(scalar): scalar for scalar in found}.values())
 
     def layers(self) -> list[keras.layers.Layer]:
         """The layers and models that it is made of."""
@@ -111,5 +119,33 @@ class LinearMap(ABC):
         leaves = [keras.ops.cast(leaf, self.dtype) for leaf in self.in_space.split(rows)]
         return keras.ops.cast(self.out_space.join(self.apply(leaves)), self.precision)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "functions": {}}
+
     def __repr__(self) -> str:
         return f"<Operator {self.describe()}: {self.in_space} to {self.out_space}>"
+
+
+class _Replaced(threading.local):
+    """What this thread multiplies by instead of scalars, by their identity. `torch.compile` cannot read a `ContextVar`."""
+
+    values: Mapping[int, Tensor] = {}  # noqa: RUF012  never changed, only replaced
+
+
+_REPLACED = _Replaced()
+
+
+@contextmanager
+def replacing_scalars(scalars: Sequence[Tensor], values: Sequence[Tensor]) -> Iterator[None]:
+    """Within this, operators multiply by other values than their own `scalars`, which compilers cannot see."""
+    before = _REPLACED.values
+    _REPLACED.values = {**before, **{id(scalar): value for scalar, value in zip(scalars, values, strict=True)}}
+    try:
+        yield
+    finally:
+        _REPLACED.values = before
+
+
+def current_scalar(scalar: Tensor) -> Tensor:
+    """A scalar of an operator, or what it is replaced by."""
+    return _REPLACED.values.get(id(scalar), scalar)

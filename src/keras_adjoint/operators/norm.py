@@ -20,9 +20,6 @@ most δ. The iteration also ends when (1 + tolerance) θ reaches the bound by th
 """
 
 import math
-import weakref
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from keras import ops
@@ -35,8 +32,6 @@ from keras_adjoint.ops.backend import current
 FAILURE = 1e-3  # probability over the random start
 ROUNDING = 1e-4  # by which θ and ‖A v‖ may differ
 
-_COMPILED: weakref.WeakKeyDictionary[LinearMap, dict[Any, Callable[..., Any]]] = weakref.WeakKeyDictionary()
-
 
 def norm_of(operator: LinearMap, tolerance: float, seed: int) -> Tensor:
     """See `Operator.norm`."""
@@ -44,15 +39,15 @@ def norm_of(operator: LinearMap, tolerance: float, seed: int) -> Tensor:
     size = narrow.in_space.size
     start = np.random.default_rng(seed).standard_normal((1, size))
     start = ops.convert_to_tensor(start / np.linalg.norm(start), operator.precision)
-    values = [ops.stop_gradient(ops.convert_to_tensor(variable)) for variable in narrow.variables()]
+    values = [ops.stop_gradient(ops.convert_to_tensor(each)) for each in (*narrow.variables(), *narrow.scalars())]
     if size == 1:
         top, theta = start, ops.zeros((), start.dtype)
     else:
-        functions = _COMPILED.setdefault(narrow, {})
-        if tolerance not in functions:
+        key = ("norm", tolerance)
+        if key not in narrow.functions:
             iteration = Lanczos(narrow, tolerance, most_steps(size, tolerance), 2 * size / (math.pi * FAILURE**2))
-            functions[tolerance] = current().compiled(iteration.top_vector)
-        top, theta = map(ops.stop_gradient, functions[tolerance](values, start))
+            narrow.functions[key] = current().compiled(iteration.top_vector)
+        top, theta = map(ops.stop_gradient, narrow.functions[key](values, start))
     # ‖A v‖ is never above the norm, and its derivative at the top singular vector is uᵀ dA v. A vector that is put together of
     # others than the first time falls short of θ.
     length = length_of(narrow.apply_to_rows(top))

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_adjoint.errors import SizeError, one_of
+from keras_adjoint.operators.linear_map import current_scalar
 from keras_adjoint.operators.matrix_like import MatrixLike
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Shape, Tensor
@@ -205,7 +206,7 @@ class Scaled(Operator):
         return operator if isinstance(factor, float) and factor == 1 else cls(operator, factor)
 
     def apply(self, leaves: list[Tensor]) -> list[Tensor]:
-        factor = self.factor if isinstance(self.factor, float) else ops.cast(self.factor, self.dtype)
+        factor = self.factor if isinstance(self.factor, float) else ops.cast(current_scalar(self.factor), self.dtype)
         if isinstance(factor, float) and self.dtype == "float64":
             factor = np.full(1, factor)  # of a Python number, Keras makes float32
         return [ops.multiply(leaf, factor) for leaf in self.operator.apply(leaves)]
@@ -227,6 +228,10 @@ class Scaled(Operator):
     def variables(self) -> list[keras.Variable]:
         own = [self.factor] if isinstance(self.factor, keras.Variable) else []
         return [*own, *super().variables()]
+
+    def scalars(self) -> list[Tensor]:
+        own = [] if isinstance(self.factor, (float, keras.Variable)) else [self.factor]
+        return [*own, *super().scalars()]
 
     def describe(self) -> str:
         inner = self.operator.describe()

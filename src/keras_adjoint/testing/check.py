@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.layers.adjoint import has_activation, linear_adjoint, original_of
 from keras_adjoint.layers.options import as_integer
 from keras_adjoint.models.adjoint import adjoint
@@ -18,6 +19,7 @@ from keras_adjoint.testing.linear_models import linear_part_of_model
 from keras_adjoint.testing.pairs import UNPOOLING, Array, Operator, Packing, Pair, name_of, pair_of, shapes_in
 from keras_adjoint.testing.probes import probe_of
 
+MOST_ERROR = 1e-2  # of solvers: what is off by more is not called an adjoint
 ATTEMPTS = 20  # at one residual, while weights change
 
 
@@ -82,7 +84,8 @@ def check_adjoint(
             the shape that `forward` was built with, with a small size where it is unknown.
         trials: Number of random pairs, from 1 on.
         seed: Seed of the random numbers, from 0 on.
-        tolerance: The largest residual that passes. By default what rounding explains, see `derived_tolerance`.
+        tolerance: The largest residual that passes. By default what rounding explains, see `derived_tolerance`, and what
+            layers that solve equations, such as `LeastSquares`, may leave by their own tolerance.
 
     Returns:
         An `AdjointReport`.
@@ -130,7 +133,7 @@ def check_adjoint(
     of_y = probe_of(backward, output_shape, pair.outputs, dtype)
     if tolerance is None:
         coarsest = max((dtype, *of_x.floats, *of_y.floats), key=product_epsilon)
-        tolerance = derived_tolerance(coarsest, x.size, math.prod(output_shape))
+        tolerance = derived_tolerance(coarsest, x.size, math.prod(output_shape)) + error_of_solvers(forward, backward)
     residual = 0.0
     for _ in range(trials):
         x, y = of_x.random(generator), of_y.random(generator)
@@ -176,6 +179,15 @@ def _at_least(least: int, option: str, value: Any) -> int:
     if number is None or number < least:
         raise ValueError(f"`{option}` must be an integer from {least} on. Received: {option}={value!r}")
     return number
+
+
+def error_of_solvers(*operators: Any) -> float:
+    """By how much layers that stop when they are near enough may be off, relative to what they give."""
+    given = [one for one in operators if isinstance(one, keras.layers.Layer)]
+    layers = [*given, *(layer for one in given for layer in layers_inside(one))]
+    return min(
+        MOST_ERROR, max((layer.solver_error() for layer in layers if hasattr(layer, "solver_error")), default=0.0)
+    )
 
 
 def _tolerance(value: Any) -> float | None:

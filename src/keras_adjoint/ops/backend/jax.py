@@ -39,6 +39,7 @@ map_sequential = map_unrolled
 fold = fold_missing
 SHIFTS_CONV_TRANSPOSE = False
 JIT_CALLS_HOST = True
+RECORDS_LOOPS = True
 
 
 def coarse_epsilon() -> float:
@@ -64,6 +65,10 @@ def signature(tensor: Tensor) -> Hashable:
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(function)
+
+
+def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
 
 
 def wait(tensor: Tensor) -> None:
@@ -170,6 +175,22 @@ def vjp(function: Callable[[Any], Any], x: Any, y: Any) -> Any:
 def linear_vjp(function: Callable[[list[Tensor]], list[Tensor]], zeros: list[Tensor], y: list[Tensor]) -> list[Tensor]:
     found: list[Tensor] = vjp(function, zeros, y)
     return found
+
+
+def custom_gradient(
+    function: Callable[[Sequence[Tensor]], Tensor],
+    gradient: Callable[[Sequence[Tensor], Tensor], list[Tensor]],
+    operands: Sequence[Tensor],
+) -> Tensor:
+    @jax.custom_vjp
+    def call(*operands: Tensor) -> Tensor:
+        return function(operands)
+
+    call.defvjp(
+        lambda *operands: (call(*operands), operands),  # which may be differentiated as well
+        lambda operands, cotangent: tuple(gradient(operands, cotangent)),
+    )
+    return call(*operands)
 
 
 def linear_on_host(product: HostProduct, transposed: HostProduct, rows: Tensor) -> Tensor:

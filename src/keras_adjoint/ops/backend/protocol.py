@@ -81,6 +81,9 @@ class Backend(Protocol):
     JIT_CALLS_HOST: bool
     """Whether what Keras compiles a model with can call the host."""
 
+    RECORDS_LOOPS: bool
+    """Whether what traces a function keeps `keras.ops.while_loop` as a loop."""
+
     def coarse_epsilon(self) -> float:
         """Machine epsilon of float32 products as the backend is set to compute them, 0 if they are exact to float32."""
 
@@ -103,6 +106,9 @@ class Backend(Protocol):
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function as most users run it: compiled, or operation by operation without derivatives."""
+
+    def untraced(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, which a compiler without loops of unknown length leaves as it is."""
 
     def wait(self, tensor: Tensor) -> None:
         """Return when the tensor has been computed."""
@@ -159,6 +165,18 @@ class Backend(Protocol):
         """The same at zeros, of a function that is linear up to a constant; differentiable by y to every order.
 
         What the function computes with are variables: a backend may not see other tensors that it reads.
+        """
+
+    def custom_gradient(
+        self,
+        function: Callable[[Sequence[Tensor]], Tensor],
+        gradient: Callable[[Sequence[Tensor], Tensor], list[Tensor]],
+        operands: Sequence[Tensor],
+    ) -> Tensor:
+        """`function(operands)`, of which `gradient(operands, cotangent)` gives the cotangents of the operands.
+
+        Operands are floats, and everything that has a derivative is one of them. The function is not differentiated; the
+        gradient is wherever it is asked for.
         """
 
     def linear_on_host(self, product: HostProduct, transposed: HostProduct, rows: Tensor) -> Tensor:

@@ -47,6 +47,7 @@ NATIVE_MARGIN = 1.05
 LONGEST_SUM_IN_HALF = 2**15
 SHIFTS_CONV_TRANSPOSE = False
 JIT_CALLS_HOST = False  # XLA has no `tf.numpy_function`
+RECORDS_LOOPS = True
 DEPTHWISE_RANKS = (1, 2)  # what `ops.depthwise_conv` knows
 fold = fold_missing
 
@@ -81,6 +82,10 @@ def _gpus() -> list[Any]:
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return tf.function(function)
+
+
+def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
 
 
 def wait(tensor: Tensor) -> None:
@@ -320,6 +325,18 @@ def linear_vjp(function: Callable[[list[Tensor]], list[Tensor]], zeros: list[Ten
 
     found: list[Tensor] = transposed(*y)
     return found
+
+
+def custom_gradient(
+    function: Callable[[Sequence[Tensor]], Tensor],
+    gradient: Callable[[Sequence[Tensor], Tensor], list[Tensor]],
+    operands: Sequence[Tensor],
+) -> Tensor:
+    @tf.custom_gradient
+    def call(*operands: Tensor) -> tuple[Tensor, Callable[[Tensor], list[Tensor]]]:
+        return function(operands), lambda cotangent: gradient(operands, cotangent)
+
+    return call(*operands)
 
 
 def linear_on_host(product: HostProduct, transposed: HostProduct, rows: Tensor) -> Tensor:

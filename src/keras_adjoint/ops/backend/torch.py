@@ -11,6 +11,7 @@ from keras_adjoint.errors import KerasAdjointError
 from keras_adjoint.ops import Size, Tensor
 from keras_adjoint.ops.backend import BFLOAT16, TF32, map_unrolled, sum_unrolled, torch_conv
 from keras_adjoint.ops.backend.protocol import Adjoint, Form
+from keras_adjoint.ops.backend.torch_derivatives import custom_gradient as custom_gradient
 from keras_adjoint.ops.backend.torch_derivatives import twice_differentiable
 from keras_adjoint.ops.backend.torch_host import linear_on_host as linear_on_host
 from keras_adjoint.ops.backend.torch_trace import fixed_shape as fixed_shape
@@ -36,6 +37,7 @@ CHANNELS_AT_ONCE = 4
 NATIVE_MARGIN = 1.05
 LONGEST_SUM_IN_HALF = 2**15
 JIT_CALLS_HOST = True
+RECORDS_LOOPS = False
 SHIFTS_CONV_TRANSPOSE = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15)  # keras-team/keras#22876
 convolve = torch_conv.convolve
 transposed_convolution = torch_conv.transposed_convolution
@@ -72,6 +74,11 @@ def signature(tensor: Tensor) -> Hashable:
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.no_grad()(function)  # as most people run PyTorch, operation by operation
+
+
+def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
+    disabled: Callable[..., Any] = torch.compiler.disable(function)
+    return disabled
 
 
 def wait(tensor: Tensor) -> None:

@@ -70,3 +70,45 @@ class TwiceDifferentiable(TorchFunctionMode):
 def twice_differentiable() -> AbstractContextManager[Any]:
     """Context for a function whose derivative may be differentiated, which nothing is where PyTorch records no gradients."""
     return TwiceDifferentiable() if torch.is_grad_enabled() else nullcontext()
+
+
+# --- functions with a derivative of their own
+
+
+def custom_gradient(
+    function: Callable[[Sequence[Tensor]], Tensor],
+    gradient: Callable[[Sequence[Tensor], Tensor], list[Tensor]],
+    operands: Sequence[Tensor],
+) -> Tensor:
+    """See the protocol `Backend`."""
+    found: Tensor = _CustomGradient.apply(function, gradient, *operands)
+    return found
+
+
+class _CustomGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(function: Any, gradient: Any, *operands: Tensor) -> Tensor:
+        return function([each.detach() for each in operands]).clone()  # an operand that is returned would be no result
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.gradient, *operands = inputs
+        ctx.save_for_backward(*operands)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, None, *ctx.gradient(ctx.saved_tensors, cotangent))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
+        """One call for each, as their loops end at different times."""
+        function, gradient, *operands = inputs
+        found = [
+            custom_gradient(
+                function,
+                gradient,
+                [each if dim is None else each.select(dim, i) for each, dim in zip(operands, in_dims[2:], strict=True)],
+            )
+            for i in range(info.batch_size)
+        ]
+        return torch.stack(found), 0

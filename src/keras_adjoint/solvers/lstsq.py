@@ -1,0 +1,163 @@
+"""`lstsq` and `nnls`: least squares with an operator, batched, on the device, differentiable."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+from keras_adjoint.errors import one_of
+from keras_adjoint.operators.operator import Operator
+from keras_adjoint.ops import Tensor
+from keras_adjoint.ops.backend import current
+from keras_adjoint.solvers import arguments
+from keras_adjoint.solvers.solve import Method, solve
+
+_solve = current().untraced(solve)
+
+
+class Solution(NamedTuple):
+    """What `lstsq` and `nnls` give, with a value for each sample of the batch.
+
+    Attributes:
+        x: The solution, in the structure of what the operator takes.
+        steps: How many steps each sample took, integers of shape `(batch,)`.
+        residual_norm: ‖A x − y‖, with the weights if there are any, of shape `(batch,)`.
+        converged: Whether the gradient is below the tolerance, booleans of shape `(batch,)`.
+    """
+
+    x: Any
+    steps: Tensor
+    residual_norm: Tensor
+    converged: Tensor
+
+
+def lstsq(
+    A: Operator,
+    y: Any,
+    *,
+    ridge: Any = 0.0,
+    weights: Any = None,
+    x0: Any = None,
+    lower: Any = None,
+    upper: Any = None,
+    method: str = "cgls",
+    tolerance: float | None = None,
+    max_steps: int | None = None,
+    preconditioner: Any = None,
+    callback: Callable[[int, Any], object] | None = None,
+    gradient: str = "implicit",
+) -> Solution:
+    """The x that minimises ‖A x − y‖² + ridge·‖x‖², for every sample of a batch.
+
+    A sample has converged where ‖Aᵀ(y − A x) − ridge·x‖ ≤ tolerance·‖Aᵀ y‖, with its own steps, and is left alone from then
+    on. The solution is differentiable by y, the kernels of A, the ridge and the weights. If several x are equally good, which
+    takes a `ridge` of 0, it is the one closest to `x0`, without `x0` the smallest one.
+
+    Args:
+        A: An operator, see `keras_adjoint.operator`.
+        y: A batch of what A gives.
+        ridge: A number that is not negative, or a scalar tensor or variable that is positive.
+        weights: Of the squares of A x − y: a number for each number of A x, of one sample or of a batch, or one for all.
+        x0: Where to begin, a batch of what A takes. By default zero.
+        lower: The smallest x may be, one number, or one for each of x.
+        upper: The largest x may be. With either of them the method is accelerated projected gradients.
+        method: "cgls", conjugate gradients (Hestenes and Stiefel 1952), or "lsmr" (Fong and Saunders 2011), by which the
+            gradient falls in every step.
+        tolerance: By default 1e-5, of operators in float64 1e-10.
+        max_steps: By default 1000.
+        preconditioner: A symmetric positive definite operator close to (AᵀA + ridge)⁻¹, for "cgls". Where A does not have full
+            column rank it needs a ridge, since it would change which of several solutions is found.
+        callback: A function of (number of the step, x so far), called after every step outside of compiled functions. A true
+            value ends the iteration.
+        gradient: "implicit", by solving once more with the same operator, or "unrolled", by differentiating all steps, which
+            takes memory for each of `max_steps`.
+
+    Returns:
+        A `Solution`. Where Keras computes at once and a sample does not converge, a warning names it.
+
+    Raises:
+        SizeError: If `y` or `x0` is no batch of what A gives or takes.
+        ValueError: If an argument makes no sense.
+
+    Example:
+
+    >>> dense = keras.layers.Dense(3)
+    >>> dense.build((None, 2))
+    >>> A = ka.operator(dense)
+    >>> x = np.array([[1.0, -2.0]], "float32")
+    >>> solution = ka.lstsq(A, A @ x)
+    >>> np.allclose(keras.ops.convert_to_numpy(solution.x), x, atol=1e-4)
+    True
+    """
+    arguments.check_operator(A, "lstsq")
+    options = Method(
+        name=one_of("method", method, arguments.METHODS),
+        tolerance=arguments.tolerance_for(tolerance, A.precision),
+        max_steps=arguments.steps_from(max_steps),
+        gradient=one_of("gradient", gradient, arguments.GRADIENTS),
+    )
+    strength = arguments.ridge_from(ridge, A.precision)
+    found = _solve(
+        A,
+        y,
+        options,
+        ridge=strength,
+        weights=arguments.weights_from(weights, A),
+        x0=x0,
+        limits=arguments.limits_from(lower, upper, A),
+        preconditioner=arguments.preconditioner_for(preconditioner, A, options.name, strength is not None),
+        callback=arguments.callback_from(callback),
+    )
+    return reported(Solution(*found), options)
+
+
+def nnls(A: Operator, y: Any, **options: Any) -> Solution:
+    """The x without negative numbers that minimises ‖A x − y‖² + ridge·‖x‖².
+
+    Args:
+        A: An operator.
+        y: A batch of what A gives.
+        **options: Those of `lstsq`; `lower` is 0.
+
+    Returns:
+        A `Solution`. It has converged where the gradient, without the parts that point below zero, is below the tolerance.
+
+    Raises:
+        SizeError: See `lstsq`.
+        ValueError: Likewise.
+
+    Example:
+
+    >>> solution = ka.nnls(ka.identity((2,)), np.array([[3.0, -1.0]], "float32"))
+    >>> keras.ops.convert_to_numpy(solution.x).tolist()
+    [[3.0, 0.0]]
+    """
+    if "lower" in options:
+        raise ValueError(f"`nnls` has a lower limit of 0; `lstsq` takes others. Received: lower={options['lower']!r}")
+    return lstsq(A, y, lower=0.0, **options)
+
+
+def reported(solution: Solution, method: Method) -> Solution:
+    """The solution, after a warning that names the samples that did not converge, if that is known now."""
+    if current().is_concrete([solution.converged]):
+        failed = np.flatnonzero(~np.asarray(ops.convert_to_numpy(solution.converged)))
+        if len(failed):
+            warnings.warn(_warning(failed, solution, method), stacklevel=3)
+    return solution
+
+
+def _warning(failed: Any, solution: Solution, method: Method) -> str:
+    named = ", ".join(map(str, failed[:5])) + (f" and {len(failed) - 5} others" if len(failed) > 5 else "")
+    norms, steps = (np.asarray(ops.convert_to_numpy(each))[failed] for each in (solution.residual_norm, solution.steps))
+    if not np.isfinite(norms).any():
+        return f"`lstsq`: y is not finite in sample {named}, which has no solution. The others have."
+    if steps.max() < method.max_steps:
+        help = "More steps do not help, since rounding stands in the way: compute in float64, or pass a larger `tolerance`."
+    else:
+        help = "Pass more `max_steps`, a larger `tolerance`, a `ridge`, or a `preconditioner`."
+    return (
+        f"`lstsq` did not reach the tolerance of {method.tolerance:g} in sample {named}, after {steps.max()} steps; their x is "
+        f"the last one, see `converged` and `residual_norm`. {help}"
+    )

@@ -1,0 +1,311 @@
+"""`lstsq` and `nnls` against NumPy and SciPy on the dense matrix: solutions, their derivatives, a status for each sample."""
+
+import warnings
+from functools import partial
+from itertools import product
+
+import keras
+import numpy as np
+import pytest
+import scipy.optimize
+from autodiff import derivatives_along
+from helpers import in_turn
+from keras import layers, ops
+
+import keras_adjoint as ka
+from keras_adjoint.errors import SizeError
+
+BACKEND = keras.backend.backend()
+
+
+def built(layer, *shape, dtype="float64", seed=0):
+    """A layer with a kernel of normal numbers."""
+    layer.dtype_policy = keras.DTypePolicy(dtype)
+    layer.build((None, *shape))
+    numbers = np.random.default_rng(seed)
+    for variable in layer.trainable_variables:
+        variable.assign(numbers.standard_normal(variable.shape))
+    return layer
+
+
+def square(size):
+    """A layer whose kernel is a matrix, and that PyTorch computes in float64, which it does not do for `Dense`."""
+    return built(layers.Conv1D(size, 1, use_bias=False), 1, size)
+
+
+def normal(*shape, seed=1):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def numpy(tensor):
+    return np.asarray(ops.convert_to_numpy(tensor))
+
+
+# Others than PyTorch take many seconds to compile the derivative of a derivative.
+TURNS = ("tensorflow", "torch", "jax", "torch", "torch", "torch")
+STRIDED = {"strides": 2, "padding": "same", "use_bias": False}
+OPERATORS = {
+    "wide": lambda: ka.operator(built(layers.Conv2D(2, 2, use_bias=False), 4, 3, 5)),
+    "tall": lambda: ka.operator(built(layers.Conv2D(6, 2, use_bias=False), 4, 3, 1)),
+    "neither": lambda: repeated(ka.operator(built(layers.Conv1D(1, 3, **STRIDED), 8, 2))),
+}
+
+
+def repeated(operator):
+    """An operator that has neither full row rank nor full column rank."""
+    return ka.vstack([operator, -2 * operator])
+
+
+def solved(matrix, y, ridge=0.0, weights=1.0):
+    """The solutions for rows y, by NumPy's pseudo-inverse."""
+    roots = np.sqrt(np.broadcast_to(weights, y.shape))
+    left = [np.vstack([row[:, None] * matrix, np.sqrt(ridge) * np.eye(matrix.shape[1])]) for row in roots]
+    right = [np.concatenate([row * one, np.zeros(matrix.shape[1])]) for row, one in zip(roots, y, strict=True)]
+    return np.stack([np.linalg.pinv(one, rcond=1e-9) @ other for one, other in zip(left, right, strict=True)])
+
+
+def batch(space, rows):
+    return space.pack([numpy(leaf) for leaf in space.split(ops.convert_to_tensor(rows))])
+
+
+def rows_of(space, tensors):
+    return numpy(space.join(keras.tree.flatten(tensors)))
+
+
+@pytest.mark.parametrize("method", ["cgls", "lsmr"])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_solution_is_that_of_the_pseudo_inverse(name, method):
+    operator = OPERATORS[name]()
+    matrix, y = operator.to_matrix(), normal(3, operator.shape[0])
+    y[1] *= 1e-6  # converges to the same relative error
+    weights = np.abs(normal(operator.shape[0], seed=3))
+    for ridge, given in ((0.0, None), (0.1, None), (0.1, weights)):
+        options = {} if given is None else {"weights": batch(operator.out_space, given[None])}
+        found = ka.lstsq(operator, batch(operator.out_space, y), ridge=ridge, method=method, **options)
+        expected = solved(matrix, y, ridge, 1.0 if given is None else given)
+        scale = np.abs(expected).max(axis=1, keepdims=True)
+        np.testing.assert_allclose(rows_of(operator.in_space, found.x) / scale, expected / scale, atol=1e-7)
+        missed = (expected @ matrix.T - y) * np.sqrt(1.0 if given is None else given)
+        np.testing.assert_allclose(numpy(found.residual_norm), np.linalg.norm(missed, axis=1), rtol=1e-6, atol=1e-8)
+        assert numpy(found.converged).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "gradient"),
+    in_turn(
+        [*product(("neither", "wide", "tall"), ("implicit", "unrolled"))], backends=lambda case: TURNS, always=["torch"]
+    ),
+)
+def test_derivatives_of_the_solution_are_those_of_the_pseudo_inverse(name, gradient):
+    operator = OPERATORS[name]()
+    (kernel,) = operator.variables()
+    matrix = operator.to_matrix()
+    start, direction = numpy(kernel), normal(*kernel.shape, seed=5)
+    kernel.assign(direction)
+    change = operator.to_matrix()
+    kernel.assign(start)
+    y, dy, weights, dweights = (normal(2, operator.shape[0], seed=seed) for seed in (1, 2, 3, 4))
+    weights = 1 + np.abs(weights[:1])
+    cotangent = normal(2, operator.shape[1], seed=6)
+    spaces = operator.in_space, operator.out_space
+
+    def along(t, point, slope):
+        return ops.convert_to_tensor(point) + t * ops.convert_to_tensor(slope)
+
+    def value(t, ridged):
+        with keras.StatelessScope(state_mapping=[(kernel, along(t, start, direction))]):
+            given = spaces[1].pack(spaces[1].split(along(t, weights, dweights[:1])))
+            options = {"ridge": 0.2 + 0.1 * t, "weights": given}
+            rows = spaces[1].pack(spaces[1].split(along(t, y, dy)))
+            steps = {"max_steps": 40} if gradient == "unrolled" else {}
+            found = ka.lstsq(operator, rows, gradient=gradient, tolerance=1e-12, **(options if ridged else {}), **steps)
+            return ops.sum(spaces[0].join(keras.tree.flatten(found.x)) * ops.convert_to_tensor(cotangent))
+
+    def expected(t, ridged):
+        options = (0.2 + 0.1 * t, weights + t * dweights[:1]) if ridged else ()
+        return np.sum(solved(matrix + t * change, y + t * dy, *options) * cotangent)
+
+    for ridged in (False, True):
+        step = 1e-4
+        below, middle, above = (expected(t, ridged) for t in (-step, 0.0, step))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # 1e-12 may be missed by a hair
+            found = derivatives_along(partial(value, ridged=ridged), 0.0)
+        np.testing.assert_allclose(found[0], middle, rtol=1e-7)
+        np.testing.assert_allclose(found[1], (above - below) / (2 * step), rtol=1e-5)
+        np.testing.assert_allclose(found[2], (above - 2 * middle + below) / step**2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.05])
+def test_limits_hold_and_the_objective_is_that_of_scipy(ridge):
+    operator = OPERATORS["tall"]()
+    matrix, y = operator.to_matrix(), normal(2, operator.shape[0])
+    stacked = np.vstack([matrix, np.sqrt(ridge) * np.eye(matrix.shape[1])])
+    for lower, upper in ((0.0, np.inf), (-0.2, 0.1)):
+        options = {"upper": upper} if lower == 0.0 else {"lower": lower, "upper": upper}
+        solve = ka.nnls if lower == 0.0 else ka.lstsq
+        found = solve(operator, batch(operator.out_space, y), ridge=ridge, **options)
+        x = rows_of(operator.in_space, found.x)
+        assert numpy(found.converged).all()
+        assert (x >= lower).all()
+        assert (x <= upper).all()
+        for row, one in zip(x, y, strict=True):
+            right = np.concatenate([one, np.zeros(matrix.shape[1])])
+            expected = scipy.optimize.lsq_linear(stacked, right, (lower, upper), tol=1e-14)
+            np.testing.assert_allclose(row, expected.x, atol=1e-6)
+
+
+@pytest.mark.in_turn("torch")
+def test_derivative_between_limits_is_that_of_what_is_free():
+    operator = OPERATORS["tall"]()
+    (kernel,) = operator.variables()
+    start, direction = numpy(kernel), normal(*kernel.shape, seed=5)
+    y = batch(operator.out_space, normal(1, operator.shape[0]))
+
+    def value(t):
+        changed = ops.convert_to_tensor(start) + t * ops.convert_to_tensor(direction)
+        with keras.StatelessScope(state_mapping=[(kernel, changed)]):
+            found = ka.lstsq(operator, y, lower=-0.2, upper=0.3 + 0.2 * t)
+            return ops.sum(ops.square(found.x)) + ops.sum(found.x)
+
+    step = 1e-4
+    points = [float(numpy(value(ops.convert_to_tensor(t, "float64")))) for t in (-step, 0.0, step)]
+    found = derivatives_along(value, 0.0)
+    np.testing.assert_allclose(found[1], (points[2] - points[0]) / (2 * step), rtol=1e-4)
+    np.testing.assert_allclose(found[2], (points[2] - 2 * points[1] + points[0]) / step**2, rtol=1e-3)
+
+
+def test_every_sample_has_its_own_status():
+    operator = ka.operator(built(layers.Dense(4, use_bias=False), 3, dtype="float32"))
+    y = normal(5, 4).astype("float32")
+    y[1], y[2, 0], y[3] = 0, np.nan, 1e-20 * y[3]
+    with pytest.warns(UserWarning, match="not finite in sample 2"):
+        found = ka.lstsq(operator, y)
+    assert numpy(found.converged).tolist() == [True, True, False, True, True]
+    assert numpy(found.steps)[1] == 0
+    x = numpy(found.x)
+    assert not np.isfinite(x[2]).any() or not x[2].any()
+    expected = np.linalg.pinv(operator.to_matrix().astype("float64")) @ y[[0, 3, 4]].T.astype("float64")
+    np.testing.assert_allclose(
+        x[[0, 3, 4]] / np.abs(expected.T).max(axis=1, keepdims=True),
+        (expected / np.abs(expected).max(axis=0)).T,
+        atol=1e-4,
+    )
+    with pytest.warns(UserWarning, match="in sample 0, 4, after 1 steps"):
+        found = ka.lstsq(operator, y[[0, 1, 1, 1, 4]], max_steps=1)
+    assert numpy(found.steps).tolist() == [1, 0, 0, 0, 1]
+    assert numpy(ka.lstsq(operator, y[:0]).x).shape == (0, 3)
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e18])
+def test_kernels_of_any_scale_are_solved(scale):
+    layer = built(layers.Dense(4, use_bias=False), 3, dtype="float32")
+    layer.kernel.assign(numpy(layer.kernel) * scale)
+    y = normal(2, 4).astype("float32")
+    found = ka.lstsq(ka.operator(layer), y)
+    expected = np.linalg.pinv(numpy(layer.kernel).T.astype("float64")) @ y.T
+    np.testing.assert_allclose(numpy(found.x), expected.T, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+    layer.kernel.assign(np.zeros((3, 4)))
+    found = ka.lstsq(ka.operator(layer), y)
+    assert numpy(found.converged).all()
+    assert not numpy(found.x).any()
+
+
+def test_half_precision_is_solved_in_float32():
+    operator = ka.operator(built(layers.Dense(4, use_bias=False), 3, dtype="mixed_bfloat16"))
+    y = normal(2, 4).astype("float32")
+    found = ka.lstsq(operator, y)
+    assert keras.backend.standardize_dtype(found.x.dtype) == "bfloat16"
+    assert numpy(found.converged).all()
+
+
+def test_solution_from_a_start_is_the_closest_one_to_it():
+    operator = OPERATORS["wide"]()
+    y, start = normal(2, operator.shape[0]), normal(2, operator.shape[1], seed=7)
+    found = ka.lstsq(operator, batch(operator.out_space, y), x0=batch(operator.in_space, start))
+    inverse = np.linalg.pinv(operator.to_matrix())
+    expected = start + (y - start @ operator.to_matrix().T) @ inverse.T
+    np.testing.assert_allclose(rows_of(operator.in_space, found.x), expected, atol=1e-7)
+
+
+def test_callback_sees_every_step_and_may_end_them():
+    operator = ka.operator(square(6))
+    y, seen = normal(2, 1, 6), []
+    with pytest.warns(UserWarning, match="did not reach"):
+        found = ka.lstsq(operator, y, callback=lambda step, x: seen.append((step, numpy(x))) or step == 3)
+    assert [step for step, _ in seen] == [1, 2, 3]
+    np.testing.assert_allclose(seen[-1][1], numpy(found.x), rtol=1e-12)
+
+
+@pytest.mark.in_turn("torch")
+def test_preconditioner_saves_steps():
+    layer, root = square(6), square(6)
+    diagonal = 2.0 ** np.arange(6)
+    layer.kernel.assign((np.diag(diagonal) + 0.1)[None])
+    root.kernel.assign(np.diag(1 / diagonal)[None])
+    operator = ka.operator(layer)
+    y = normal(1, 1, 6)
+    plain, aided = (
+        ka.lstsq(operator, y, ridge=1e-3, tolerance=1e-6, preconditioner=p) for p in (None, ka.operator(root).gram())
+    )
+    assert numpy(aided.steps)[0] < numpy(plain.steps)[0]
+    expected = solved(operator.to_matrix(), y[0], 1e-3)
+    np.testing.assert_allclose(numpy(aided.x)[0], expected, rtol=1e-4)
+    found = derivatives_along(lambda c: ops.sum(ka.lstsq(c * operator, y, ridge=1e-3, preconditioner=aid(root)).x), 1.0)
+    plain = derivatives_along(lambda c: ops.sum(ka.lstsq(c * operator, y, ridge=1e-3).x), 1.0)
+    np.testing.assert_allclose(found, plain, rtol=1e-6)
+
+
+def aid(root):
+    return ka.operator(root).gram()
+
+
+@pytest.mark.in_turn("jax", "torch")
+def test_factors_that_are_tensors_have_derivatives():
+    operator = ka.operator(square(3))
+    y = normal(1, 1, 3)
+
+    def value(c):
+        return ops.sum(ops.square(ka.lstsq(c * operator, y).x))
+
+    found = derivatives_along(value, 2.0)
+    np.testing.assert_allclose(found[1:], [-found[0], 1.5 * found[0]], rtol=1e-6)  # of s / c²
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"ridge": -1}, ValueError, "not negative"),
+        ({"ridge": np.ones(2)}, ValueError, "one number"),
+        ({"ridge": True}, ValueError, "one number"),
+        ({"weights": -np.ones(4)}, ValueError, "not negative"),
+        ({"weights": np.ones(5)}, ValueError, "broadcast"),
+        ({"x0": np.ones((2, 5))}, SizeError, "takes batches"),
+        ({"lower": 1.0, "upper": 0.0}, ValueError, "nowhere above"),
+        ({"lower": np.ones(7)}, ValueError, "broadcast"),
+        ({"method": "qr"}, ValueError, "one of"),
+        ({"gradient": "none"}, ValueError, "one of"),
+        ({"tolerance": 0}, ValueError, "between 0 and 1"),
+        ({"max_steps": 0}, ValueError, "positive integer"),
+        ({"max_steps": 2.5}, ValueError, "positive integer"),
+        ({"preconditioner": 3}, ValueError, "is an operator"),
+        ({"preconditioner": ka.identity((3,), dtype="float64"), "method": "lsmr"}, ValueError, "cgls"),
+        ({"callback": 3}, ValueError, "is a function"),
+    ],
+    ids=str,
+)
+def test_arguments_without_sense_are_refused(options, error, words):
+    operator = ka.operator(built(layers.Dense(4, use_bias=False), 3))
+    with pytest.raises(error, match=words) as caught:
+        ka.lstsq(operator, np.ones((2, 4)), **options)
+    assert "Received: " in str(caught.value)
+
+
+def test_what_is_no_operator_or_no_batch_of_its_outputs_is_refused():
+    layer = built(layers.Dense(4, use_bias=False), 3)
+    with pytest.raises(ValueError, match=r"Pass `keras_adjoint.operator\(layer\)`"):
+        ka.lstsq(layer, np.ones((2, 4)))
+    with pytest.raises(SizeError, match="takes batches"):
+        ka.lstsq(ka.operator(layer), np.ones((2, 5)))
+    with pytest.raises(ValueError, match="lower limit of 0"):
+        ka.nnls(ka.operator(layer), np.ones((2, 4)), lower=1)
