@@ -34,7 +34,8 @@ def solve_least_squares(
         system: B.
         z: Rows.
         loop: See `Loop`.
-        tolerance: How large the gradient may be, relative to `compared`, or to rounding of the first one.
+        tolerance: How large the gradient may be, relative to `compared`; where that is zero, rounding of the first one may be
+            left.
         compared: Rows; by default the first gradient, B* z.
         **points: Further x that the solver is given, by their names. What comes to be `lower` or `upper` stays exactly that.
     """
@@ -66,7 +67,8 @@ def solve_normal_equations(system: System, b: Tensor, loop: Loop, tolerance: flo
 
 def _limit(first: Tensor, compared: Tensor, tolerance: float) -> Tensor:
     rounding = ROUNDING * epsilon(keras.backend.standardize_dtype(first.dtype))
-    return ops.maximum(tolerance * _length(compared), rounding * _length(first))
+    wanted = tolerance * _length(compared)
+    return ops.where(wanted > 0, wanted, rounding * _length(first))
 
 
 def _length(rows: Tensor) -> Tensor:
