@@ -173,6 +173,19 @@ def test_no_call_of_a_random_network_lengthens_a_difference_by_more(encoder):
     assert ends <= certificate.bound * moves * (1 + 1e-5) + 1e-5 or certificate.bound == 0
 
 
+@pytest.mark.any_backend
+def test_what_is_done_at_every_step_has_the_constant_of_one_step():
+    dense = built(L.Dense(3, activation="gelu"), 4)
+    step = keras.Input((4,))
+    inner = keras.Model(step, dense(step))
+    alone = ka.certify(inner).bound
+    for wrapped in (L.TimeDistributed(dense), L.TimeDistributed(inner)):
+        x = keras.Input((5, 4))
+        assert ka.certify(keras.Model(x, wrapped(x))).bound == pytest.approx(alone, rel=1e-5)
+        x = keras.Input((2, 5, 4))
+        assert ka.certify(keras.Model(x, L.TimeDistributed(wrapped)(x))).bound == pytest.approx(alone, rel=1e-5)
+
+
 # --- what has no constant
 
 

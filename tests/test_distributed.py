@@ -269,3 +269,13 @@ def test_the_layer_inside_is_undone_as_its_wrapper_is():
     }
     assert {decision.main.layer.source.name for decision in decide(encoder)[:1]} == {"exact"}
     ka.plot_mirror(encoder)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("make", [lambda: L.Dense(3), lambda: L.Conv1D(3, 2, strides=2)], ids=["dense", "conv"])
+def test_the_adjoint_of_an_adjoint_at_steps_of_steps_is_what_the_layer_does(make):
+    twice = L.TimeDistributed(L.TimeDistributed(make()))
+    twice.build((None, 2, 3, 5, 2))
+    x = np.random.default_rng(0).standard_normal((2, 2, 3, 5, 2)).astype("float32")
+    second = ka.adjoint(ka.adjoint(twice))
+    np.testing.assert_allclose(values(second(x)), values(twice(x)), rtol=1e-5, atol=1e-5)

@@ -12,6 +12,7 @@ from keras_adjoint.layers.call_pattern import CallPattern, single_input, with_ou
 from keras_adjoint.layers.distributed import DistributedAdjoint, distributed, read_sizes_of
 from keras_adjoint.layers.registry import class_with_rule, rule
 from keras_adjoint.layers.sizes import recorded_shapes, without_steps
+from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.wrapped import axes_of_steps, inside, scales_inside, wrappers_of
 
 
@@ -36,7 +37,8 @@ def adjoint_inside(source: Layer, tied: bool, **options: Any) -> Layer:
     if not tied:
         options["tied"] = False
     core = inside(inner)
-    if class_with_rule(core) is None and not scales_inside(inner):
+    is_adjoint_at_steps = isinstance(core, Tied) and core is not inner  # whose own adjoint the rule of steps finds
+    if class_with_rule(core) is None and not scales_inside(inner) and not is_adjoint_at_steps:
         return around(automatic_adjoint(core, patterns=patterns_inside(source), **options), inner)
     result = linear_adjoint(inner, **options)
     read_sizes_of(result, source)

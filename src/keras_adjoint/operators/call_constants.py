@@ -29,7 +29,7 @@ from keras_adjoint.models.automatic import adjoint_of_call, adjoint_of_operation
 from keras_adjoint.models.batch_axis import check_batch_axis
 from keras_adjoint.models.calls import Call, Role
 from keras_adjoint.models.policies import ends_in_activation, policy_of_class
-from keras_adjoint.models.steps import calls_at_every_step
+from keras_adjoint.models.steps import Steps, calls_at_every_step
 from keras_adjoint.models.training import check_training
 from keras_adjoint.operators.activations import constant_of
 from keras_adjoint.operators.layer_bounds import rounding_of
@@ -122,6 +122,8 @@ def _check(call: Call) -> None:
         raise NoConstant("it computes with NaN or infinity")
     if any(not _is_float(y.dtype) for y in call.outputs) and not _moves(call):
         raise NoConstant("it gives integers, which change in steps")
+    if isinstance(call.operation, Steps):
+        return  # which read no more than the shape of the other tensor
     for argument in call.arguments:
         if argument.role == Role.RECORDED and argument.path[0] != "output_size" and not _ignores_mask(call):
             raise NoConstant(f"it depends on `{argument.name}`, a tensor that the model computes")
