@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from encoders import chain, values
 from helpers import BACKEND
+from keras import ops
 
 import keras_adjoint as ka
 from keras_adjoint.ops.backend import current
@@ -70,6 +71,15 @@ def test_a_copy_of_both_in_one_model_is_tied_and_says_nothing(copied):
         assert ka.is_tied(copied(model))
         untied = ka.mirror(encoder(), tied=False)
         copied(untied)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, keras.models.clone_model, lambda m: m.from_config(m.get_config())])
+def test_copies_of_what_has_no_kernel_say_nothing(copied):
+    x = keras.Input((4, 3))
+    model = ka.adjoint(keras.Model(x, L.Rescaling(2.0)(L.Add()([L.UpSampling1D(2)(x), ops.tile(x, (1, 2, 1))]))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        copied(model)
 
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")

@@ -192,3 +192,18 @@ def test_check_adjoint_knows_them():
         layer(tensors(given))
         shape = [x.shape for x in given] if isinstance(given, list) else given.shape
         assert ka.check_adjoint(layer, ka.adjoint(layer), input_shape=shape)
+
+
+@ADAPTIVE
+@pytest.mark.parametrize("size, outputs", [(5, 1), (1, 1), (1, 3), (2, 3), (4, 3)])
+def test_the_gradient_of_adaptive_pools_of_any_size(size, outputs):
+    """On TensorFlow Keras' own differentiates pools without outputs, whose gradients are no numbers or end the process."""
+    x = keras.Input((size, 2))
+    autoencoder = ka.autoencoder(keras.Model(x, L.AdaptiveMaxPooling1D(outputs)(x)), **EXACT)
+    numbers_of_x = numbers(size, 2)
+    expected = np.zeros_like(numbers_of_x)
+    for j in range(outputs):
+        window = slice(j * size // outputs, -(-(j + 1) * size // outputs))
+        part = numbers_of_x[:, window]
+        expected[:, window] += np.where(part == part.max(axis=1, keepdims=True), part, 0)
+    assert_close(values(autoencoder(numbers_of_x)), expected)

@@ -179,6 +179,11 @@ class Tied(keras.layers.Layer):
         """Whether the source belongs to this layer: as a copy, or because the model it was part of was not loaded."""
         return not self.tied or (self._read_source and not calls_of(self.source))
 
+    @property
+    def has_kernel_to_lose(self) -> bool:
+        """Whether the source has, or may yet have, variables that a copy of it would not share."""
+        return bool(self.source.weights) or not self.source.built
+
     def get_config(self) -> dict[str, Any]:
         announce(self)  # where it is called in a nested model and outside of it, see `sharing`
         return {
@@ -193,11 +198,11 @@ class Tied(keras.layers.Layer):
         config = dict(config)
         if owns_everything():
             config["tied"] = False
-        elif config["tied"] and not reads_file():
-            warnings.warn(_untied(config.get("name"), config["source"]["config"].get("name")), stacklevel=2)
         read_source = not read_from_file_before(config["source"])
         config["source"] = read_config(config["source"])
         layer = cls(**config)
+        if layer.tied and not reads_file() and layer.has_kernel_to_lose:
+            warnings.warn(_untied(layer.name, layer.source.name), stacklevel=2)
         layer._read_source = read_source
         if not reads_file():
             layer.settle_switch()
@@ -207,7 +212,7 @@ class Tied(keras.layers.Layer):
         # Called when all layers of a file exist. Only then is it known whether the source is one of them.
         super().load_own_variables(store)
         self.settle_switch()
-        if self.tied and self.owns_source and restores_copy():
+        if self.tied and self.owns_source and restores_copy() and self.has_kernel_to_lose:
             warnings.warn(
                 f"`{self.name}` was tied to the kernel of `{self.source.name}`. Its copy has a kernel of its own: `pickle` and "
                 f"`copy.deepcopy` copy Keras models and layers one at a time, also those in a list or in a PyTorch module. To "

@@ -29,6 +29,28 @@ def max_pool(
     return pick(x, x, [window.at(size) for window, size in zip(windows, sizes, strict=True)], first_axis)
 
 
+def adaptive_max_pool(x: Tensor, output_size: Any, data_format: str | None = None) -> Tensor:
+    """`keras.ops.adaptive_max_pool`, with derivatives of every order, along one axis after the other."""
+    first_axis = 1 if (data_format or keras.config.image_data_format()) == "channels_last" else 2
+    rank = len(x.shape) - 2
+    counts = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * rank
+    for axis, count in enumerate(counts, first_axis):
+        x = _adaptive_maxima(x, axis, count)
+    return x
+
+
+def _adaptive_maxima(x: Tensor, axis: int, count: int) -> Tensor:
+    """The maxima of `count` windows along one axis: window j of n positions is from ⌊j n / count⌋ to ⌈(j + 1) n / count⌉."""
+    size = x.shape[axis]
+    windows = [range(j * size // count, -(-(j + 1) * size // count)) for j in range(count)]
+    longest = max(map(len, windows))
+    positions = [window[min(tap, len(window) - 1)] for window in windows for tap in range(longest)]
+    shape = ops.shape(x)
+    frames = ops.reshape(ops.take(x, positions, axis=axis), (*shape[:axis], count, longest, *shape[axis + 1 :]))
+    frames = ops.moveaxis(frames, axis + 1, -1)
+    return ops.sum(ops.where(first_maximum(frames), frames, 0), axis=-1)
+
+
 def pick(x: Tensor, switches: Tensor, axes: Sequence[Axis], first_axis: int) -> Tensor:
     """A x: of every window of `x`, what stands where `switches` has its first maximum.
 

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_adjoint.keras_internals import computed_by
 from keras_adjoint.ops import Tensor
-from keras_adjoint.ops.maxima import max_pool
+from keras_adjoint.ops.maxima import adaptive_max_pool, max_pool
 
 Gradient = Callable[[Any, Tensor], tuple[Tensor | None, ...]]
 
@@ -83,8 +83,20 @@ def _max_pool(original: Callable[..., Any], *args: Any, **options: Any) -> Tenso
     return max_pool(*args, **options)
 
 
+def _adaptive_max_pool(original: Callable[..., Any], *args: Any, **options: Any) -> Tensor:
+    """Keras also pools with a window that is larger by one, of which an axis of size 1, or for one output, has none.
+
+    TensorFlow's gradient of a pool without outputs reads memory that was never written, or ends the process.
+    """
+    return adaptive_max_pool(*args, **options)
+
+
 # Functions of Keras' backend whose derivatives are wrong, the first or that of the derivative, and what has right ones.
-DIFFERENTIABLE: dict[str, Callable[..., Any]] = {"moments": _moments, "max_pool": _max_pool}
+DIFFERENTIABLE: dict[str, Callable[..., Any]] = {
+    "moments": _moments,
+    "max_pool": _max_pool,
+    **({"adaptive_max_pool": _adaptive_max_pool} if hasattr(ops, "adaptive_max_pool") else {}),
+}
 
 
 def twice_differentiable() -> AbstractContextManager[Any]:
