@@ -23,10 +23,10 @@ INTRODUCTION = """# Solvers in other libraries
 The x that minimises ‖A x − y‖² + ridge·‖x‖² for a batch of {batch} noisy y, where A is a convolution with a 5×5 kernel and
 stride 2, from {sizes} with 3 channels to 16, in float32, and the ridge is {ridge}.
 
-Each library has the same operator by its [bridge](how/operators.md#bridges), and the loosest tolerance in a row of them with
-which it reaches a relative error of {error:g} in x, compared with the solution by the dense matrix in float64. The times are for
-the batch, interleaved, relative to the first row. SciPy and PyLops take one sample at a time, on the host; lineax maps over
-the batch.
+Each library has the same operator by its [bridge](how/operators.md#bridges), and the loosest tolerance in a row of them
+with which it reaches a relative error of {error:g} in x, compared with the solution by the dense matrix in float64. The
+times are for the batch, interleaved, relative to the first row. SciPy and PyLops take one sample at a time, on the host;
+lineax maps over the batch.
 """
 RIDGE, ERROR, STEPS = 0.01, 1e-3, 60
 TOLERANCES = [10.0 ** (-exponent / 4) for exponent in range(2, 25)]
