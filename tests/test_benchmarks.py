@@ -19,6 +19,7 @@ from benchmarks.norms import __main__ as norms
 from benchmarks.norms import kernels as norm_kernels
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers.problems import Problem
+from benchmarks.solvers import __main__ as solvers
 from benchmarks.speed import __main__ as speed
 from benchmarks.speed import convolutions, files, notebook, overhead, page, resident, timing, workspace
 from benchmarks.speed.files import BACKENDS
@@ -227,3 +228,20 @@ def test_norms_are_compared_with_the_true_ones(tmp_path, monkeypatch):
     assert {"`norm`, tolerance 0.002", "`norm`, tolerance 0.001", "`bound`", "Keras"} <= times.keys() and min(
         times.values()
     ) > 0
+
+
+@pytest.mark.every_backend
+@pytest.mark.in_turn("jax")
+def test_solvers_reach_the_same_error_before_they_are_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        solvers, "LIBRARIES", {name: make for name, make in solvers.LIBRARIES.items() if "cg" in name.lower()}
+    )
+    monkeypatch.setitem(solvers.LIBRARIES, "one that gives zero", lambda *_: lambda y: np.zeros((2, 8, 8, 3)))
+    run(monkeypatch, solvers.main, "--size", 8, "--batch", 2, "--seconds", 0.01, "--out", tmp_path)
+    text = (tmp_path / "solvers.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
+    ][2:]
+    assert [name for name, _, time in rows if time == "does not reach it"] == ["one that gives zero"]
+    assert all(float(error) <= solvers.ERROR for name, error, _ in rows if "zero" not in name) and rows[0][2] == "1.00"
+    assert "times as much" in text

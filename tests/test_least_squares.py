@@ -1,5 +1,6 @@
 """`lstsq` and `nnls` against NumPy and SciPy on the dense matrix: solutions, their derivatives, a status for each sample."""
 
+import re
 import warnings
 from functools import partial
 from itertools import product
@@ -221,6 +222,9 @@ def test_every_sample_has_its_own_status():
         found = ka.lstsq(operator, y[[0, 1, 1, 1, 4]], max_steps=1)
     assert numpy(found.steps).tolist() == [1, 0, 0, 0, 1]
     assert numpy(ka.lstsq(operator, y[:0]).x).shape == (0, 3)
+    assert re.match(
+        r"Solution\(x of shape \(5, 3\), steps=\[1 0 0 0 1\], residual_norm=.*, converged=\[False", repr(found)
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-18, 1e18])

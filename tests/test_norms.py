@@ -369,7 +369,7 @@ def test_what_is_no_number_has_no_norm():
     operator = ka.operator(layer)
     layer.kernel.assign(0 * layer.kernel)
     assert number(operator.norm()) == 0
-    layer.kernel.assign(np.nan * ops.ones_like(layer.kernel))
+    layer.kernel.assign(np.full(layer.kernel.shape, np.nan))
     assert np.isnan(number(operator.norm())) and np.isnan(number(operator.bound()))
     with pytest.raises(ka.KerasAdjointError, match="no singular values"):
         operator.condition()

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -31,6 +32,13 @@ class Solution(NamedTuple):
     steps: Tensor
     residual_norm: Tensor
     converged: Tensor
+
+    def __repr__(self) -> str:
+        shapes = keras.tree.map_structure(lambda x: tuple(x.shape), self.x)
+        parts = {"steps": self.steps, "residual_norm": self.residual_norm, "converged": self.converged}
+        if current().is_concrete([self.converged]):
+            parts = {name: np.array2string(ops.convert_to_numpy(each), threshold=10) for name, each in parts.items()}
+        return f"Solution(x of shape {shapes}, {', '.join(f'{name}={value}' for name, value in parts.items())})"
 
 
 def lstsq(

@@ -34,7 +34,8 @@ def solve_least_squares(
         system: B.
         z: Rows.
         loop: See `Loop`.
-        tolerance: How large the gradient may be, relative to `compared`, or to rounding of the first one.
+        tolerance: How large the gradient may be, relative to `compared`; where that is zero, rounding of the first one may be
+            left.
         compared: Rows; by default the first gradient, B* z.
         **points: Further x that the solver is given, by their names. What comes to be `lower` or `upper` stays exactly that.
     """
@@ -68,8 +69,8 @@ def _limit(system: System, first: Tensor, compared: Tensor, tolerance: float) ->
     rounding = ROUNDING * epsilon(keras.backend.standardize_dtype(first.dtype))
     least = _length(system, first)
     wanted = _length(system, compared)
-    wanted = ops.where(ops.isfinite(wanted), wanted, least)  # B* z may be too large where z is not
-    limit = ops.maximum(tolerance * wanted, rounding * least)
+    wanted = tolerance * ops.where(ops.isfinite(wanted), wanted, least)  # B* z may be too large where z is not
+    limit = ops.where(wanted > 0, wanted, rounding * least)
     return ops.where(ops.isfinite(limit), limit, float("nan"))  # which nothing is below
 
 
