@@ -100,6 +100,8 @@ def lstsq(
     True
     """
     arguments.check_operator(A, "lstsq")
+    arguments.check_numbers("y", y)
+    arguments.check_numbers("x0", x0)
     options = Method(
         name=one_of("method", method, arguments.METHODS),
         tolerance=arguments.tolerance_for(tolerance, A.precision),
@@ -160,7 +162,10 @@ def _warning(failed: Any, solution: Solution, method: Method) -> str:
     named = ", ".join(map(str, failed[:5])) + (f" and {len(failed) - 5} others" if len(failed) > 5 else "")
     norms, steps = (np.asarray(ops.convert_to_numpy(each))[failed] for each in (solution.residual_norm, solution.steps))
     if not np.isfinite(norms).any():
-        return f"`lstsq`: y is not finite in sample {named}, which has no solution. The others have."
+        return (
+            f"`lstsq`: y, `x0` or what A makes of them is not finite in sample {named}, which has no solution. Other samples "
+            "are not touched by that."
+        )
     if steps.max() < method.max_steps:
         help = "More steps do not help, since rounding stands in the way: compute in float64, or pass a larger `tolerance`."
     else:
