@@ -43,7 +43,7 @@ pytestmark = pytest.mark.any_backend
 BROKEN_SCRIPT = """\
 import numpy as np
 from keras import layers
-conv = layers.Conv2D(32, 3)
+conv = layers.Conv2D(32, (4, 4))
 back = layers.Conv2DTranspose(16, (4, 4))
 conv(x), back(y)
 w, b = conv.get_weights()
@@ -251,12 +251,12 @@ EDITS = {
     ),
     "flip": ("back.kernel.assign(conv.kernel[::-1, ::-1])", "back.kernel.assign(conv.kernel)"),
     "no flip": (
-        "plain.set_weights([w.transpose(0, 1, 3, 2), b])",
-        "plain.set_weights([w[::-1, ::-1].transpose(0, 1, 3, 2), b])",
+        "w = plain.get_weights()[0]\nother.set_weights([w.transpose(0, 1, 3, 2), b])",
+        "w = plain.get_weights()[0]\nother.set_weights([w[::-1, ::-1].transpose(0, 1, 3, 2), b])",
     ),
     "filters first": (
-        "conv.set_weights([np.random.rand(32, 5, 3, 16), b])",
-        "conv.set_weights([(np.random.rand(32, 5, 3, 16)).transpose(1, 2, 3, 0), b])",
+        "conv.set_weights([np.random.rand(32, 4, 4, 16), b])",
+        "conv.set_weights([(np.random.rand(32, 4, 4, 16)).transpose(1, 2, 3, 0), b])",
     ),
     "filters first, transposed": (
         "back.set_weights([np.zeros((16, 4, 4, 32)), b])",
@@ -274,6 +274,16 @@ EDITS = {
         "plain.kernel.assign(ops.transpose(conv.kernel, (0, 1, 3, 2)))",
         None,
     ),
+    "a strided source, which no plain convolution undoes": ("plain.set_weights([w.transpose(0, 1, 3, 2), b])", None),
+    "a strided target": ("w, b = plain.get_weights()\nconv.set_weights([np.swapaxes(w, 2, 3), b])", None),
+    "strides that are not known": (
+        "up = layers.Conv2DTranspose(16, 4, strides=s, padding='same')\nup(code)\nup.set_weights([w[::-1, ::-1], b])",
+        None,
+    ),
+    "options that are not known": (
+        "up = layers.Conv2DTranspose(16, 4, **options)\nup(code)\nup.set_weights([w[::-1, ::-1], b])",
+        None,
+    ),
     "an unknown layer": ("layer.set_weights([np.swapaxes(w, 0, 1)])", None),
 }
 
@@ -281,13 +291,15 @@ EDITS = {
 @pytest.mark.parametrize("title", EDITS)
 def test_safe_edits_are_made_and_others_left_to_the_user(title, tmp_path):
     before, after = EDITS[title]
-    file = script(tmp_path, f"{START}{before}\n")
+    other = 'other = layers.Conv2D(16, (5, 3), padding="same")\nother(code)\n'
+    start = START + other
+    file = script(tmp_path, f"{start}{before}\n")
     result = run("doctor", file, "--fix", "--json")
     if after is None:
         assert result.exit_code == 1 and json.loads(result.stdout)["files"][0]["repair"]["output"] is None
         assert not (tmp_path / "script.repaired.py").exists()
     else:
-        assert (tmp_path / "script.repaired.py").read_text() == f"{START}{after}\n"
+        assert (tmp_path / "script.repaired.py").read_text() == f"{start}{after}\n"
         assert result.exit_code == 0
 
 

@@ -21,7 +21,7 @@ from keras import layers, ops
 import keras_adjoint as ka
 
 inputs = keras.Input((28, 28, 16))
-conv = layers.Conv2D(32, (5, 3), strides=2, padding="same")
+conv = layers.Conv2D(32, (4, 4), strides=2, padding="same")
 code = conv(inputs)
 back = layers.Conv2DTranspose(16, (4, 4), strides=2, padding="same")
 image = back(code)
@@ -75,7 +75,7 @@ unbuilt = layers.Conv2DTranspose(16, 4)
 unbuilt.set_weights([w])  # breaks: layer not built
 """,
     "a kernel with its filters first": """
-kernel = np.random.rand(32, 5, 3, 16)
+kernel = np.random.rand(32, 4, 4, 16)
 conv.set_weights([kernel, b])  # breaks: filters first
 """,
     "a transposed kernel with its filters first": """

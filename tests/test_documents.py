@@ -120,6 +120,14 @@ def test_pages_show_no_directives_in_the_repository(page):
 
 
 @pytest.mark.any_backend
+def test_the_index_of_how_it_works_lists_every_page():
+    page = text(DOCS / "how" / "index.md")
+    listed = re.findall(r"^- \[.+?\]\((\w+)\.md\)", page, re.MULTILINE)
+    assert listed == re.findall(r"^\w+$", page[page.index("{toctree}") :], re.MULTILINE)
+    assert sorted([*listed, "index"]) == sorted(path.stem for path in (DOCS / "how").glob("*.md"))
+
+
+@pytest.mark.any_backend
 def test_the_reference_says_of_each_name_what_its_docstring_says_and_links_to_its_source():
     rows = re.findall(r"^\| \[`(\w+)`\]\((.+?)\) \| (.+) \|$", text(DOCS / "reference.md"), re.MULTILINE)
     assert sorted(found for found, _, _ in rows) == sorted(ka.__all__)

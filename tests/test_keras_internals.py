@@ -39,6 +39,7 @@ from keras_adjoint.keras_internals import (
     own_variables,
     producer_of,
     scale_along_codes,
+    sequential_models_built_once,
     set_own_trainable,
     stored_kernel,
     stored_variable,
@@ -428,6 +429,21 @@ def test_the_variable_that_holds_a_kernel():
     dense.enable_lora(2)
     assert stored_kernel(dense) in dense.non_trainable_variables
     assert stored_kernel(L.ReLU()) is None
+
+
+@pytest.mark.parametrize("first", [[keras.Input((3,))], []], ids=["with an input", "without"])
+def test_sequential_models_are_built_once_when_they_are_read(first, monkeypatch):
+    model = keras.Sequential([*first, L.Dense(4), keras.Sequential([L.Dense(2), L.ReLU()]), L.ReLU()])
+    model.build((None, 3))
+    config, build, built = model.get_config(), keras.Sequential.build, []
+    monkeypatch.setattr(keras.Sequential, "build", lambda model, shape=None: built.append(model) or build(model, shape))
+    with sequential_models_built_once():
+        found = keras.Sequential.from_config(config)
+    assert built.count(found) == 1
+    assert found.input_shape == (None, 3)
+    assert [layer.name for layer in found.layers] == [layer.name for layer in model.layers]
+    keras.Sequential.from_config(keras.Sequential([keras.Input((3,)), L.Dense(4), L.ReLU()]).get_config())
+    assert built.count(built[-1]) > 1  # by Keras alone
 
 
 def test_building_says_what_it_makes_before_it_is_made():

@@ -1,5 +1,6 @@
 """`lstsq` and `nnls` against NumPy and SciPy on the dense matrix: solutions, their derivatives, a status for each sample."""
 
+import re
 import warnings
 from functools import partial
 from itertools import product
@@ -14,6 +15,7 @@ from keras import layers, ops
 
 import keras_adjoint as ka
 from keras_adjoint.errors import SizeError
+from keras_adjoint.ops.backend import current
 
 BACKEND = keras.backend.backend()
 
@@ -136,6 +138,31 @@ def test_derivatives_of_the_solution_are_those_of_the_pseudo_inverse(name, gradi
         np.testing.assert_allclose(found[2], (above - 2 * middle + below) / step**2, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "name", in_turn(["wide", "tall", "neither"], backends=lambda name: ("jax", "torch"), always=["torch"])
+)
+def test_derivatives_without_a_ridge_are_those_of_the_weighted_problem(name):
+    operator = OPERATORS[name]()
+    matrix = operator.to_matrix()
+    y, dweights = normal(2, operator.shape[0]), normal(1, operator.shape[0], seed=4)
+    weights, cotangent = 0.2 + 2 * np.abs(normal(1, operator.shape[0], seed=3)), normal(2, operator.shape[1], seed=6)
+
+    def value(t):
+        given = ops.convert_to_tensor(weights) + t * ops.convert_to_tensor(dweights)
+        changed = (1 + t) ** 2 * ops.convert_to_tensor(y)
+        rows, given = (operator.out_space.pack(operator.out_space.split(each)) for each in (changed, given))
+        found = ka.lstsq(operator, rows, weights=given)
+        return ops.sum(operator.in_space.join(keras.tree.flatten(found.x)) * ops.convert_to_tensor(cotangent))
+
+    def expected(t):
+        return np.sum(solved(matrix, (1 + t) ** 2 * y, weights=weights + t * dweights) * cotangent)
+
+    step = 1e-4
+    found = derivatives_along(value, 0.0)
+    np.testing.assert_allclose(found[1], (expected(step) - expected(-step)) / (2 * step), rtol=1e-5)
+    np.testing.assert_allclose(found[2], (expected(step) - 2 * expected(0) + expected(-step)) / step**2, rtol=1e-3)
+
+
 @pytest.mark.parametrize("ridge", [0.0, 0.05])
 def test_limits_hold_and_the_objective_is_that_of_scipy(ridge):
     operator = OPERATORS["tall"]()
@@ -195,6 +222,9 @@ def test_every_sample_has_its_own_status():
         found = ka.lstsq(operator, y[[0, 1, 1, 1, 4]], max_steps=1)
     assert numpy(found.steps).tolist() == [1, 0, 0, 0, 1]
     assert numpy(ka.lstsq(operator, y[:0]).x).shape == (0, 3)
+    assert re.match(
+        r"Solution\(x of shape \(5, 3\), steps=\[1 0 0 0 1\], residual_norm=.*, converged=\[False", repr(found)
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-18, 1e18])
@@ -209,6 +239,32 @@ def test_kernels_of_any_scale_are_solved(scale):
     found = ka.lstsq(ka.operator(layer), y)
     assert numpy(found.converged).all()
     assert not numpy(found.x).any()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [("float32", 1e-30), ("float32", 1e35), ("float64", 1e-250), ("float64", 1e300)]
+)
+@pytest.mark.parametrize("options", [{}, {"method": "lsmr"}, {"upper": 0.0}], ids=str)
+def test_right_sides_of_any_scale_are_solved(dtype, scale, options):
+    operator = ka.operator(square(3) if dtype == "float64" else built(layers.Dense(4, use_bias=False), 3, dtype=dtype))
+    operator = ka.vstack([operator, 2 * operator])
+    y = [normal(2, *shape, seed=seed).astype(dtype) for seed, shape in enumerate(operator.out_shape)]
+    plain = ka.lstsq(operator, y, **options)
+    found = ka.lstsq(operator, [scale * each for each in y], **options)
+    assert numpy(plain.x).any()
+    assert numpy(found.converged).all()
+    for name in ("x", "residual_norm"):
+        expected = numpy(getattr(plain, name))
+        np.testing.assert_allclose(numpy(getattr(found, name)) / scale, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_one_infinity_is_never_a_solution():
+    y = normal(2, 1, 3)
+    y[1, 0, 1] = np.inf
+    for options in ({}, {"method": "lsmr"}, {"lower": 0.0}):
+        with pytest.warns(UserWarning, match="not finite in sample 1"):
+            found = ka.lstsq(ka.operator(square(3)), y, **options)
+        assert numpy(found.converged).tolist() == [True, False]
 
 
 def test_half_precision_is_solved_in_float32():
@@ -235,6 +291,18 @@ def test_callback_sees_every_step_and_may_end_them():
         found = ka.lstsq(operator, y, callback=lambda step, x: seen.append((step, numpy(x))) or step == 3)
     assert [step for step, _ in seen] == [1, 2, 3]
     np.testing.assert_allclose(seen[-1][1], numpy(found.x), rtol=1e-12)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch leaves its compiled functions for a solver")
+def test_callback_is_not_called_by_compiled_functions():
+    operator, seen = ka.operator(square(3)), []
+    y = ops.convert_to_tensor(normal(2, 1, 3))
+
+    def solve(y):
+        return ka.lstsq(operator, y, callback=lambda step, x: seen.append(step)).x
+
+    np.testing.assert_allclose(numpy(current().compiled(solve)(y)), numpy(ka.lstsq(operator, y).x), rtol=1e-9)
+    assert not seen
 
 
 @pytest.mark.in_turn("torch")
@@ -290,7 +358,15 @@ def test_factors_that_are_tensors_have_derivatives():
         ({"max_steps": 2.5}, ValueError, "positive integer"),
         ({"preconditioner": 3}, ValueError, "is an operator"),
         ({"preconditioner": ka.identity((3,), dtype="float64"), "method": "lsmr"}, ValueError, "cgls"),
+        ({"max_steps": 2**31}, ValueError, "32 bits"),
         ({"callback": 3}, ValueError, "is a function"),
+        ({"callback": lambda step, x: np.ones(2)}, ValueError, "returns one value"),
+        ({"x0": np.ones((3, 3))}, SizeError, "a sample for each of y"),
+        ({"x0": keras.KerasTensor((2, 3))}, ValueError, "computes at once"),
+        ({"weights": np.ones((3, 4))}, ValueError, "of each sample of y"),
+        ({"lower": np.ones((3, 3))}, ValueError, "of each sample of y"),
+        ({"weights": "a"}, ValueError, "has numbers"),
+        ({"upper": "a"}, ValueError, "has numbers"),
     ],
     ids=str,
 )

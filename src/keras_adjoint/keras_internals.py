@@ -348,6 +348,35 @@ def without_training(config: Any) -> Any:
 
 
 @contextmanager
+def sequential_models_built_once() -> Iterator[None]:
+    """Inside, Keras builds a Sequential model that it reads when that has all of its layers.
+
+    By itself it does so anew for each of them, so that a small file of many layers takes minutes.
+    """
+    read, add = vars(keras.Sequential)["from_config"], keras.Sequential.add
+
+    def from_config(cls: type, config: Any, custom_objects: Any = None) -> Any:
+        if "name" not in config:
+            return read.__func__(cls, config, custom_objects)  # whose error says so
+        config = dict(config)
+        shape = config.pop("build_input_shape", None)
+        model = read.__func__(cls, config, custom_objects)
+        model._maybe_rebuild()
+        if not model._functional and shape and isinstance(shape, (tuple, list)):
+            model.build(shape)
+        return model
+
+    def add_alone(model: keras.Sequential, layer: Any, rebuild: bool = True) -> None:
+        add(model, layer, rebuild=False)
+
+    keras.Sequential.from_config, keras.Sequential.add = classmethod(from_config), add_alone
+    try:
+        yield
+    finally:
+        keras.Sequential.from_config, keras.Sequential.add = read, add
+
+
+@contextmanager
 def without_compiling() -> Iterator[None]:
     """Inside, Keras reads `without_training` what is in a file, so that no loss, metric or optimizer is looked for or made."""
     from_json, from_config = saving_lib._model_from_config, legacy_saving.model_from_config

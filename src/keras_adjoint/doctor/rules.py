@@ -21,7 +21,8 @@ WRONG_TRANSPOSE = Rule(
     ),
     in_script=Search(
         finds="a kernel that is assigned to another layer in an order that is not the adjoint's",
-        fix="where the unchanged kernel has a name, or stands in the expression",
+        fix="where the unchanged kernel has a name, or stands in the expression, and the options of the two layers are known "
+        "and fit",
         function="scripts.weight_assignments.find_wrong_transposes",
     ),
 )

@@ -28,6 +28,15 @@ def check_operator(operator: Any, asked_for: str) -> None:
         )
 
 
+def check_numbers(name: str, tensors: Any) -> None:
+    """Raise a ValueError for tensors of a Functional model, which have no numbers yet."""
+    if any(isinstance(leaf, keras.KerasTensor) for leaf in keras.tree.flatten(tensors)):
+        raise ValueError(
+            f"`lstsq` computes at once, so that `{name}` has numbers. In a Functional model call the layer "
+            f"`keras_adjoint.LeastSquares(layer)`. Received: {name}={tensors!r}"
+        )
+
+
 def tolerance_for(value: Any, dtype: str) -> float:
     """A relative tolerance, by default that of the dtype."""
     if value is None:
@@ -40,8 +49,8 @@ def tolerance_for(value: Any, dtype: str) -> float:
 def steps_from(value: Any) -> int:
     """The most steps, by default a thousand."""
     steps = MAX_STEPS if value is None else as_integer(value)
-    if steps is None or steps < 1:
-        raise ValueError(f"`max_steps` is a positive integer. Received: max_steps={value!r}")
+    if steps is None or not 1 <= steps < 2**31:
+        raise ValueError(f"`max_steps` is a positive integer of 32 bits. Received: max_steps={value!r}")
     return steps
 
 
@@ -108,7 +117,10 @@ def _broadcast(name: str, value: Any, space: Space, dtype: str) -> Tensor:
     leaves = [value] if is_leaf else keras.tree.flatten(value)
     if is_leaf and not len(getattr(value, "shape", ())):
         leaves = leaves * len(space.shapes)
-    tensors = [ops.convert_to_tensor(leaf, dtype) for leaf in leaves]
+    try:
+        tensors = [ops.convert_to_tensor(leaf, dtype) for leaf in leaves]
+    except (TypeError, ValueError) as error:  # of texts and the like, by the backend
+        raise ValueError(f"`{name}` has numbers. Received: {name}={value!r}") from error
     fits = len(tensors) == len(space.shapes) and all(
         len(tensor.shape) <= len(shape) + 1
         and all(size in (1, wanted) for size, wanted in zip(tensor.shape[::-1], shape[::-1], strict=False))

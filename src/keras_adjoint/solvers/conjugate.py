@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_adjoint.ops import Tensor
 from keras_adjoint.solvers.loops import Loop
-from keras_adjoint.solvers.system import System, dot
+from keras_adjoint.solvers.system import System
 
 RESTARTS = 4  # at most: the true residual may be larger than the recurrence says
 
@@ -72,7 +72,7 @@ def _restarted(
     precondition = system.precondition or (lambda s: s)
 
     def length(s: Tensor) -> Tensor:
-        return ops.sqrt(dot(s, s))
+        return ops.sqrt(system.dot_in(s, s))
 
     def step(state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         k, steps, active, x, r, p, gamma = state
@@ -82,7 +82,7 @@ def _restarted(
         moved, left = x + alpha * p, r - alpha * change_of(q)
         s = gradient_of(left)
         towards = precondition(s)
-        following = dot(s, towards)
+        following = system.dot_in(s, towards)
         # What is not finite ends a sample at its last finite x.
         moves = active & (delta > 0) & ops.isfinite(following) & ops.isfinite(alpha)
         beta = following / ops.where(gamma > 0, gamma, 1.0)
@@ -99,7 +99,7 @@ def _restarted(
     def first(k: Tensor, steps: Tensor, x: Tensor, r: Tensor) -> tuple[Tensor, ...]:
         s = gradient_of(r)
         p = precondition(s)
-        gamma = dot(s, p)
+        gamma = system.dot_in(s, p)
         return k, steps, (length(s) > limit) & ops.isfinite(gamma), x, r, p, gamma
 
     def converges(x: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ from keras_adjoint.solvers.transposed import transposed_solution
 class LeastSquares(Tied):
     """The layer y ↦ x that minimises ‖A x − y‖² + ridge·‖x‖², where A is the linear part of another layer.
 
+    A bias is no part of A: `solve(layer(x) - layer.bias)` undoes a layer that has one.
+
     A is read from the layer's own kernel at every call, so both train it. Every sample is solved by itself, until
     ‖Aᵀ(y − A x) − ridge·x‖ ≤ tolerance·‖Aᵀ y‖. The gradient is that of the solution, by y, by the kernel and by the ridge.
 

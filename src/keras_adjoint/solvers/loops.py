@@ -34,7 +34,13 @@ class Watch:
 
     def look(self, state: State) -> None:
         """Call the function."""
-        self.is_over = bool(self.callback(int(state[0]), self.shown(state[3] * self.unit)))
+        answer = self.callback(int(state[0]), self.shown(state[3] * self.unit))
+        try:
+            self.is_over = bool(answer)
+        except (TypeError, ValueError, RuntimeError) as error:  # of arrays, by the backend
+            raise ValueError(
+                f"`callback` returns one value, which ends the iteration if it is true. Received: {answer!r}"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -87,11 +93,12 @@ def loop_for(tensors: list[Tensor], most: int, *, unrolled: bool, watch: Watch |
     Raises:
         KerasAdjointError: If the backend would have to record too many steps one by one.
     """
-    records = not current().RECORDS_LOOPS and not current().is_concrete(tensors)
+    is_concrete = current().is_concrete(tensors)
+    records = not current().RECORDS_LOOPS and not is_concrete
     if records and most > MOST_UNROLLED:
         raise KerasAdjointError(
             f"What exports a model of PyTorch records every step of a solver, and may record at most {MOST_UNROLLED}. Make the "
             f"layer with `max_steps={MOST_UNROLLED}` or less, or export the model where Keras runs on TensorFlow or JAX. "
             f"Received: max_steps={most}"
         )
-    return Loop(most, unrolled or records, watch)
+    return Loop(most, unrolled or records, watch if is_concrete else None)  # a function that is compiled has no numbers

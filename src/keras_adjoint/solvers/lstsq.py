@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -31,6 +32,13 @@ class Solution(NamedTuple):
     steps: Tensor
     residual_norm: Tensor
     converged: Tensor
+
+    def __repr__(self) -> str:
+        shapes = keras.tree.map_structure(lambda x: tuple(x.shape), self.x)
+        parts = {"steps": self.steps, "residual_norm": self.residual_norm, "converged": self.converged}
+        if current().is_concrete([self.converged]):
+            parts = {name: np.array2string(ops.convert_to_numpy(each), threshold=10) for name, each in parts.items()}
+        return f"Solution(x of shape {shapes}, {', '.join(f'{name}={value}' for name, value in parts.items())})"
 
 
 def lstsq(
@@ -92,6 +100,8 @@ def lstsq(
     True
     """
     arguments.check_operator(A, "lstsq")
+    arguments.check_numbers("y", y)
+    arguments.check_numbers("x0", x0)
     options = Method(
         name=one_of("method", method, arguments.METHODS),
         tolerance=arguments.tolerance_for(tolerance, A.precision),
@@ -152,7 +162,10 @@ def _warning(failed: Any, solution: Solution, method: Method) -> str:
     named = ", ".join(map(str, failed[:5])) + (f" and {len(failed) - 5} others" if len(failed) > 5 else "")
     norms, steps = (np.asarray(ops.convert_to_numpy(each))[failed] for each in (solution.residual_norm, solution.steps))
     if not np.isfinite(norms).any():
-        return f"`lstsq`: y is not finite in sample {named}, which has no solution. The others have."
+        return (
+            f"`lstsq`: y, `x0` or what A makes of them is not finite in sample {named}, which has no solution. Other samples "
+            "are not touched by that."
+        )
     if steps.max() < method.max_steps:
         help = "More steps do not help, since rounding stands in the way: compute in float64, or pass a larger `tolerance`."
     else:

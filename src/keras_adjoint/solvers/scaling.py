@@ -12,9 +12,9 @@ from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.precision import epsilon
 from keras_adjoint.solvers.conjugate import Result, normal_equations
 from keras_adjoint.solvers.loops import Loop
-from keras_adjoint.solvers.system import Problem, System, dot
+from keras_adjoint.solvers.system import Problem, System
 
-_SMALLEST, _LARGEST = 1e-30, 1e30
+LARGEST = {"float32": 1e30, "float64": 1e300}  # numbers by which, and by whose inverse, can be divided
 ROUNDING = 16  # units by which a gradient that should be zero may differ from that
 
 
@@ -39,12 +39,12 @@ def solve_least_squares(
         compared: Rows; by default the first gradient, B* z.
         **points: Further x that the solver is given, by their names. What comes to be `lower` or `upper` stays exactly that.
     """
-    size = _largest(z)
+    size = largest(z)
     z = z / size
     first = system.adjoint(z)
-    scale = _largest(first)
+    scale = largest(first)
     first = first / scale
-    limit = _limit(first, first if compared is None else compared / size / scale, tolerance)
+    limit = _limit(system, first, first if compared is None else compared / size / scale, tolerance)
     unit = size / scale  # of x
     if loop.watch is not None:
         loop.watch.unit = unit
@@ -58,27 +58,31 @@ def solve_least_squares(
 
 def solve_normal_equations(system: System, b: Tensor, loop: Loop, tolerance: float) -> Result:
     """x with B*B x = b, likewise."""
-    size = _largest(b)
+    size = largest(b)
     b = b / size
-    scale = _largest(system.forward(b))
-    found = normal_equations(system.divided(scale), b, _limit(b, b, tolerance), loop)
+    scale = largest(system.forward(b))
+    found = normal_equations(system.divided(scale), b, _limit(system, b, b, tolerance), loop)
     return replace(found, x=found.x * size / scale / scale)
 
 
-def _limit(first: Tensor, compared: Tensor, tolerance: float) -> Tensor:
+def _limit(system: System, first: Tensor, compared: Tensor, tolerance: float) -> Tensor:
     rounding = ROUNDING * epsilon(keras.backend.standardize_dtype(first.dtype))
-    wanted = tolerance * _length(compared)
-    return ops.where(wanted > 0, wanted, rounding * _length(first))
+    least = _length(system, first)
+    wanted = _length(system, compared)
+    wanted = tolerance * ops.where(ops.isfinite(wanted), wanted, least)  # B* z may be too large where z is not
+    limit = ops.where(wanted > 0, wanted, rounding * least)
+    return ops.where(ops.isfinite(limit), limit, float("nan"))  # which nothing is below
 
 
-def _length(rows: Tensor) -> Tensor:
-    return ops.stop_gradient(ops.sqrt(dot(rows, rows)))
+def _length(system: System, rows: Tensor) -> Tensor:
+    return ops.stop_gradient(ops.sqrt(system.dot_in(rows, rows)))
 
 
-def _largest(rows: Tensor) -> Tensor:
+def largest(rows: Tensor) -> Tensor:
     """The largest absolute value of each row, by which it can be divided; 1 for rows that are not finite, or zero."""
     found = ops.stop_gradient(ops.max(ops.abs(rows), axis=-1, keepdims=True, initial=0.0))
-    return ops.where(ops.isfinite(found) & (found > 0), ops.clip(found, _SMALLEST, _LARGEST), ops.ones_like(found))
+    most = LARGEST[keras.backend.standardize_dtype(found.dtype)]
+    return ops.where(ops.isfinite(found) & (found > 0), ops.clip(found, 1 / most, most), ops.ones_like(found))
 
 
 def compiled(problem: Problem, key: Hashable, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from keras import ops
 
+from keras_adjoint.errors import SizeError
 from keras_adjoint.operators.operator import Operator
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Tensor
@@ -14,7 +15,7 @@ from keras_adjoint.solvers.implicit import Implicit, opaque
 from keras_adjoint.solvers.loops import Loop, Watch, loop_for
 from keras_adjoint.solvers.lsmr import lsmr
 from keras_adjoint.solvers.projected import projected
-from keras_adjoint.solvers.scaling import compiled, solve_least_squares
+from keras_adjoint.solvers.scaling import compiled, largest, solve_least_squares
 from keras_adjoint.solvers.system import Problem
 
 METHODS: dict[str, Callable[..., Result]] = {"cgls": least_squares, "lsmr": lsmr}
@@ -52,6 +53,7 @@ def solve(
     operands = problem.operands(ridge, weights)
     z = problem.rows(_rows(operator.out_space, y, operator))
     start = None if x0 is None else _rows(operator.in_space, x0, operator)
+    _check_batches(z, start, {"weights": weights, "lower": limits[0], "upper": limits[1]})
     has_limits, watch = any(limit is not None for limit in limits), None
     if callback is not None:
         watch = Watch(callback, lambda rows: _packed(operator, rows if start is None or has_limits else rows + start))
@@ -60,11 +62,29 @@ def solve(
     with problem.at(operands) as system:
         outputs = operator.out_space.size
         missed = (z - system.forward(x))[:, :outputs]
-        squares = ops.square(missed)
+        unit = largest(missed)  # the squares of 1e20, and of 1e-23, are no numbers of float32
+        squares = ops.square(missed / unit)
         squares = squares * operands[-1][:, :outputs] if weights is not None else squares
         norm = ops.sum(squares, axis=-1)
-        norm = ops.where(norm > 0, ops.sqrt(ops.where(norm > 0, norm, 1.0)), norm)
+        norm = ops.where(norm > 0, ops.sqrt(ops.where(norm > 0, norm, 1.0)), norm) * unit[:, 0]
     return _packed(operator, x), steps, norm, converged
+
+
+def _check_batches(z: Tensor, start: Tensor | None, others: dict[str, Tensor | None]) -> None:
+    """Raise unless x0 has as many samples as y, and weights and limits as many or one."""
+    batch = z.shape[0]
+    if not isinstance(batch, int):
+        return
+    if start is not None and start.shape[0] not in (batch, None):
+        raise SizeError(
+            f"`x0` has a sample for each of y. Received: x0 with {start.shape[0]} samples, and y with {batch} samples"
+        )
+    for name, rows in others.items():
+        if rows is not None and rows.shape[0] not in (1, batch, None):
+            raise ValueError(
+                f"`{name}` is that of one sample, or of each sample of y. Received: {name} of {rows.shape[0]} samples, and y "
+                f"with {batch} samples"
+            )
 
 
 Limits = tuple[Tensor | None, Tensor | None]

@@ -14,7 +14,12 @@ from typing import Any
 import keras
 
 from keras_adjoint.errors import in_short
-from keras_adjoint.keras_internals import without_code_from_files, without_compiling, without_training
+from keras_adjoint.keras_internals import (
+    sequential_models_built_once,
+    without_code_from_files,
+    without_compiling,
+    without_training,
+)
 from keras_adjoint_cli.errors import Unusable
 from keras_adjoint_cli.files.budget import Budget
 from keras_adjoint_cli.files.configs import LAMBDA, check_config
@@ -67,7 +72,7 @@ def load(
         ):
             import_modules(modules or ())
             check_config(file, without_training(budget.read_config()), budget.limits, modules or ())
-            with budget.held(), without_compiling():
+            with budget.held(), without_compiling(), sequential_models_built_once():
                 model = keras.saving.load_model(file, compile=False)
         check_model(file, model)
         budget.check_windows(model)

@@ -259,7 +259,15 @@ class Evaluation:
         if kind is not None:
             options = literal_options(kind, arguments, keywords)
             ends_in_one = has_activation(kind, arguments, keywords)
-            return Layer(kind, options, text=text_of(node.func), scope=self.scope, has_activation=ends_in_one)
+            named = POSITIONAL.get(Layer(kind).family, ())
+            return Layer(
+                kind,
+                options,
+                text=text_of(node.func),
+                scope=self.scope,
+                has_activation=ends_in_one,
+                all_options=len(arguments) <= len(named) and not any(argument.star for argument in node.args),
+            )
         if path in (*MODELS, *ADJOINTS, *TIED_MODELS):
             whole = joined(values)
             return Built((whole,), whole.tied or path not in MODELS, is_model=path not in ADJOINTS)

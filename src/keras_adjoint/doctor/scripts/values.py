@@ -43,6 +43,7 @@ class Layer:
         used: Whether it was called, built, or passed to code that may do that.
         shares: The layer whose variable it was given, or holds as a part of itself.
         has_activation: Whether it was made with an activation, as far as that is known.
+        all_options: Whether `options` names every option that it was made with.
     """
 
     kind: str | None
@@ -52,6 +53,7 @@ class Layer:
     used: bool = False
     shares: Layer | None = None
     has_activation: bool = False
+    all_options: bool = True
 
     @property
     def family(self) -> str:

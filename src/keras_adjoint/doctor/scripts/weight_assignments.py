@@ -8,6 +8,7 @@ import libcst as cst
 from keras_adjoint.doctor.finding import ERROR, Finding
 from keras_adjoint.doctor.orders import ADJOINT_ORDER, BACKWARD, FORWARD, UNCHANGED, Order, in_words
 from keras_adjoint.doctor.rules import FILTERS_FIRST, GROUPS_LOST, LAYER_NOT_BUILT, WRONG_TRANSPOSE
+from keras_adjoint.doctor.scripts.fitting import Fit, fit_of, transposed
 from keras_adjoint.doctor.scripts.flow import Script
 from keras_adjoint.doctor.scripts.suggestion import adjoint_of, with_import
 from keras_adjoint.doctor.scripts.syntax import Edit, ScriptChange, descendants, text_of
@@ -131,22 +132,30 @@ def effect(order: Order, target: Layer | None) -> str:
             "a transposed convolution flips the kernel itself; flipped before, it is another operator than the adjoint"
         )
     return (
-        "a plain convolution needs the kernel flipped as well; with the channels swapped alone, it is another operator"
+        "it is another operator than the adjoint; where a plain convolution can be that, its kernel is flipped as well"
     )
 
 
 def wrong_transpose(
     script: Script, assignment: WeightAssignment, kernel: KernelExpression, what: str, effect: str
 ) -> Finding[ScriptChange]:
-    right = right_order(kernel.layer, assignment.target)
-    edit = correction(script, assignment, kernel, right)
+    source, target = kernel.layer, assignment.target
+    right = right_order(source, target)
+    fit = fit_of(source, target, right) if target is not None and right is not None else Fit(known=False)
+    edit = correction(script, assignment, kernel, right) if fit.possible and fit.known else None
     rank = kernel.rank or 0
-    origin, tied = text_of(kernel.origin), adjoint_of(script, kernel.layer)
+    origin, tied = text_of(kernel.origin), adjoint_of(script, source)
     if right is None:
         plain = template(ADJOINT_ORDER, rank).format(kernel=origin)
-        fix = f"a `Conv{rank}DTranspose` takes `{origin}` unchanged, a plain convolution `{plain}`"
+        fix = (
+            f"a `Conv{rank}DTranspose` of the same strides and padding takes `{origin}` unchanged, and a plain convolution, "
+            f"if all strides are 1, `{plain}`"
+        )
+    elif fit.possible:
+        fix = f"assign `{template(right, rank).format(kernel=origin)}`" + (f"; {fit.condition}" * bool(fit.condition))
     else:
-        fix = f"assign `{template(right, rank).format(kernel=origin)}`"
+        fix = f"`{assignment.target_text}` cannot be the adjoint with any order of this kernel, as {fit.obstacle}"
+        fix += alternative(source, origin)
     fix += f"; better, `{tied}` stays tied"
     return Finding(
         place=script.place(assignment.node),
@@ -158,6 +167,18 @@ def wrong_transpose(
         code=script.lines_after(edit) if edit else with_import(script, f"{assignment.target_text} = {tied}"),
         change=edit,
     )
+
+
+def alternative(source: Layer, origin: str) -> str:
+    """The stock layer that could be the adjoint, in words; "" if there is none."""
+    if source.family != "Conv":
+        return ""
+    other = transposed(source)
+    fit = fit_of(source, other, UNCHANGED)
+    if not fit.possible or not fit.known:
+        return ""
+    on_sizes = f" ({fit.condition})" if fit.condition else ""
+    return f"; a `{other.kind}` with the options of `{source.text}` takes `{origin}` unchanged{on_sizes}"
 
 
 def correction(
