@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import keras
 import pytest
 
 import keras_adjoint as ka
@@ -11,7 +12,9 @@ from keras_adjoint.doctor.rules import WRONG_TRANSPOSE, examine_script
 pytestmark = pytest.mark.any_backend
 
 SIZES = range(9, 12)  # every remainder by the strides below
-STEPS = ({}, {"strides": 2}, {"strides": 3}, {"dilation_rate": 2})
+STEPS = [{}, {"strides": 2}, {"strides": 3}]
+if keras.backend.backend() != "tensorflow":  # whose CPU has no dilated transposed convolution
+    STEPS.append({"dilation_rate": 2})
 KINDS = ("Conv", "ConvTranspose")
 
 
