@@ -1,16 +1,20 @@
 """Lipschitz constants of networks: never exceeded, reached where they can be, and radii that no attack gets past."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
 from helpers import in_turn
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
 from keras import layers, ops
 from random_encoders import encoders, known
 
 import keras_adjoint as ka
 from keras_adjoint.models.graph import trace
 from keras_adjoint.operators.call_constants import How, step_of
+from keras_adjoint.operators.certificate import at_most
 from keras_adjoint.operators.model_operator import model_at
 from keras_adjoint.ops.precision import epsilon
 
@@ -423,3 +427,25 @@ def test_division_by_a_constant_zero_has_no_constant():
     x = keras.Input((4,))
     certificate = ka.certify(keras.Model(x, ops.divide(x, np.array([1.0, 0.0, 1.0, 1.0], "float32"))))
     assert certificate.bound == float("inf") and certificate.unknown
+
+
+@pytest.mark.any_backend
+@given(st.floats(1e-6, 1e6))
+@example(1.000005)
+@example(2.0)
+def test_bounds_are_rounded_up_and_by_less_than_a_unit_of_the_last_digit(bound):
+    text = at_most(bound)
+    assert float(text) >= bound
+    digits = len(text.partition("e")[0].replace(".", "").lstrip("0"))
+    assert float(text) - bound <= (0.9 if digits < 7 else 1.0) * 10.0 ** (
+        math.floor(math.log10(bound)) + 1 - max(digits, 4)
+    ) * (1 + 1e-6)
+    assert bound != 1.000005 or text == "1.00001"
+
+
+@pytest.mark.any_backend
+def test_reasons_are_sentences_without_what_an_error_received():
+    model = keras.Sequential([keras.Input((64, 64, 8)), layers.Resizing(32, 32, interpolation="bicubic")])
+    certificate = ka.certify(model)
+    assert certificate.unknown and all("Received: " in call.reason for call in certificate.unknown)
+    assert "no constant. No bound is known" in str(certificate) and "Received" not in str(certificate)

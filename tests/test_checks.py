@@ -90,6 +90,46 @@ def test_raw_kernel_in_another_convolution_is_named():
     assert ka.check_adjoint(conv, other)
 
 
+def test_a_diagnosis_says_what_to_do():
+    conv, other = convolution(), convolution()
+    other.kernel.assign(conv.kernel)
+    assert "In B's kernel flip the spatial axes and swap the channels" in ka.check_adjoint(conv, other).diagnosis
+    dense, copy = L.Dense(6, use_bias=False), L.Dense(6, use_bias=False)
+    for layer in (dense, copy):
+        layer.build((None, 6))
+    copy.kernel.assign(dense.kernel)
+    assert ka.check_adjoint(dense, copy).diagnosis.startswith("not transposed")
+    matrix = dense.get_weights()[0]
+    report = ka.check_adjoint(lambda x: np.asarray(x) @ matrix, lambda y: np.asarray(y) @ matrix, input_shape=(2, 6))
+    assert report.diagnosis.startswith("not transposed")
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_functions_of_numpy_arrays_are_operators(dtype):
+    matrix = np.random.default_rng(0).standard_normal((5, 3)).astype(dtype)
+
+    def forward(x):
+        return np.asarray(x) @ matrix
+
+    def backward(y):
+        return np.asarray(y) @ matrix.T
+
+    assert ka.check_adjoint(forward, backward, input_shape=(2, 5))
+    assert (
+        "scaled by a constant: B is 3"
+        in ka.check_adjoint(forward, lambda y: 3 * backward(y), input_shape=(2, 5)).diagnosis
+    )
+
+    other = ka.check_adjoint(forward, lambda y: backward(y)[:, ::-1], input_shape=(2, 5))
+    assert not other and "kernel" not in other.diagnosis
+
+    def both(x):
+        return [forward(x), -forward(x)]
+
+    assert ka.check_adjoint(both, lambda ys: backward(ys[0]) - backward(ys[1]), input_shape=(2, 5))
+
+
 def as_functions(conv, kernel):
     """The same two operators, but as functions, whose kernels cannot be read."""
     layer = transposed(conv, kernel)

@@ -1,6 +1,7 @@
 """`keras-adjoint deconv`: the photograph as the model sees it, its strongest features, and the picture of them."""
 
 import json
+import re
 import sys
 
 import keras
@@ -13,6 +14,7 @@ from PIL import Image
 import keras_adjoint as ka
 from keras_adjoint.plots import photographs
 from keras_adjoint_cli.actions import deconv as features
+from keras_adjoint_cli.output.deconv import place as text_of_box
 
 pytestmark = pytest.mark.any_backend
 
@@ -159,7 +161,9 @@ def test_the_table_for_people(tmp_path):
     out = tmp_path / "seen.svg"
     result = run("deconv", saved(network(), tmp_path), photo(tmp_path), "--layer", "conv2", "-o", out, "--strongest", 2)
     assert result.exit_code == 0
-    assert "The model saw 32×40 pixels from 0 to 1" in result.stdout
+    assert "The model saw 40×32 pixels, height×width, from 0 to 1" in result.stdout
+    assert "unit: row, column" in result.stdout and "pixels: top, left" in result.stdout
+    assert text_of_box((1, 2, 4, 7)) == "1, 2, 3×5"
     assert out.read_text(encoding="utf-8").count("<svg") == 1
 
 
@@ -215,3 +219,16 @@ def test_pictures_that_are_none(tmp_path):
 def test_without_its_packages_the_command_says_what_to_install(missing, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, missing, None)
     complains(run("deconv", "m.keras", "p.jpg", "--layer", "conv", "-o", "o.png"), 'pip install "keras-adjoint[plot]"')
+
+
+def test_advice_is_in_the_options_of_the_command(tmp_path):
+    inputs = keras.Input((16, 16, 3))
+    hidden = layers.Conv2D(4, 3, name="first", activation="gelu")(inputs)
+    model = saved(keras.Model(inputs, layers.Conv2D(4, 3, name="second")(hidden)), tmp_path)
+    command = ("deconv", model, photo(tmp_path), "--layer", "second", "-o", tmp_path / "seen.png")
+    refused = run(*command)
+    advised = re.findall(r"--policy (\S+?)(?=[ `])", refused.stderr)
+    assert refused.exit_code == 2 and {"activation=gradient", "activation:first=linear"} < set(advised)
+    assert "activation=`" not in refused.stderr and "{" not in refused.stderr
+    for options in (advised[:1], advised[1:]):
+        assert run(*command, *(part for one in options for part in ("--policy", one)), "--force").exit_code == 0

@@ -220,3 +220,28 @@ def test_a_missing_package_is_named(module, suffix, tmp_path, monkeypatch):
     file = write(ARRAYS, tmp_path / "in.npz")
     monkeypatch.setitem(sys.modules, module, None)
     complains(run("kernel", file, "-o", tmp_path / f"out{suffix}", *LAYOUTS), f"pip install {module}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "misfit"),
+    [
+        ("conv", 8, True),
+        ("conv_transpose", 8, True),
+        ("flip", 8, False),
+        ("conv", 3, False),
+        ("swap_spatial", 8, False),
+    ],
+)
+@pytest.mark.parametrize("names", [("conv.weight", "conv.bias"), ("conv/kernel", "conv/bias")])
+def test_a_bias_that_no_longer_fits_its_kernel_is_named(names, kind, size, misfit, tmp_path):
+    kernel, bias = names
+    arrays = {
+        kernel: np.zeros((5, 5, 3, 8), "float32"),
+        bias: np.zeros(size, "float32"),
+        "other.bias": np.zeros(8, "float32"),
+    }
+    np.savez(tmp_path / "in.npz", **arrays)
+    result = run("kernel", tmp_path / "in.npz", "-o", tmp_path / "out.npz", "--kind", kind)
+    assert result.exit_code == 0, result.output
+    line = f"{bias} no longer fits: it has 8 numbers, and the layer that its kernel is for has 3 channels of output"
+    assert (line in result.stdout) == misfit and "other.bias no" not in result.stdout

@@ -11,6 +11,7 @@ from keras import layers
 import keras_adjoint as ka
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint_cli.actions import mirror as decoder
+from keras_adjoint_cli.errors import in_options
 
 pytestmark = pytest.mark.any_backend
 
@@ -211,3 +212,30 @@ def test_the_progress_bar_stays_off_standard_output_and_away_without_a_terminal(
     result = run("mirror", saved(model, tmp_path), "-o", tmp_path / "out.keras", "--json")
     assert result.exit_code == 0 and result.stderr == ""
     assert json.loads(result.stdout)["adjoint_layers"] == 70
+
+
+def test_advice_is_in_the_options_of_the_command(tmp_path):
+    inputs = keras.Input((16, 16, 3))
+    pooled = layers.MaxPooling2D(2)(layers.Conv2D(4, 3)(inputs))
+    model = saved(keras.Model(inputs, pooled), tmp_path)
+    command = ("mirror", model, "-o", tmp_path / "made.keras", "--policy")
+    refused = run(*command, "pooling=switches")
+    assert refused.exit_code == 2 and "keras_adjoint." not in refused.stderr
+    assert "mirror --autoencoder" in refused.stderr and "--policy pooling=spread" in refused.stderr
+    assert run(*command, "pooling=switches", "--autoencoder").exit_code == 0
+    assert run(*command, "pooling=spread", "--force").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("python", "options"),
+    [
+        (
+            '`activation={"a b": "linear", "default": "same"}`',
+            "`--policy 'activation:a b=linear' --policy activation=same`",
+        ),
+        ('`pooling="spread"`. Received: `norm="own"`', '`--policy pooling=spread`. Received: `norm="own"`'),
+        ("`other={'a': 'linear'}` and `norm={Layer: 'own'}`", "`other={'a': 'linear'}` and `norm={Layer: 'own'}`"),
+    ],
+)
+def test_arguments_of_python_become_options(python, options):
+    assert in_options(python) == options

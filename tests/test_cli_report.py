@@ -64,7 +64,7 @@ def test_what_it_says_to_people(file):
     assert result.exit_code == 0
     for words in (
         " kB.",
-        "layers mirrored by their exact adjoints: 2 of 3",
+        "layers whose linear part is mirrored by its exact adjoint: 2 of 3",
         "adjoint tests passed: 3 of 3",
         "cat, astronaut, coffee",
     ):

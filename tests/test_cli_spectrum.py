@@ -90,10 +90,10 @@ def test_what_is_not_computed_has_a_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(spectrum, "LARGEST_SIDE", 2)
     file = saved(network(), tmp_path)
     for one in spectra(file)[1].values():
-        assert one["condition"] is None and "it may have 100 numbers" in one["condition_reason"]
+        assert one["condition"] is None and "its size to 100 numbers" in one["condition_reason"]
     assert spectra(file, "--layer", "conv")[0]["layers"][0]["reshaped_norm"] is None
     assert (
-        "condition of shared and 4 others: not computed, as the matrix is too large: its smaller side may be 512"
+        "condition of shared and 4 others: not computed, as the matrix is too large: its smaller side is limited to 512"
         in run("spectrum", file).stdout
     )
     row = LayerSpectrum("conv", "Conv2D", [(None, 3)], [(None, 3)], reason="it is [odd]. Or even")

@@ -256,11 +256,25 @@ def test_a_registered_rule_cannot_be_tested_without_an_input_shape():
         ka.adjoint(reverse())
 
 
-def test_registering_twice_or_for_an_instance_is_refused():
+def test_registering_for_a_class_of_keras_or_for_an_instance_is_refused():
     with pytest.raises(ValueError, match="`Dense` already has a rule"):
         ka.register_rule(L.Dense)
     with pytest.raises(ValueError, match="layer class, not an instance"):
         ka.register_rule(L.Dense(3))
+
+
+def test_a_refused_rule_says_by_what_it_is_off_and_is_corrected_by_registering_another():
+    reverse = new_layer_class()
+
+    def half(source):
+        return keras.Sequential([reverse(), L.Rescaling(0.5)])
+
+    ka.register_rule(reverse)(half)
+    layer = built(reverse(), 5, 3)
+    with pytest.raises(ka.NoRuleError, match=r"is 0\.5 times the adjoint.*check_adjoint\(layer, half\(layer\)\)"):
+        ka.adjoint(layer)
+    ka.register_rule(reverse)(lambda source: reverse())
+    assert ka.check_adjoint(layer, ka.adjoint(layer))
 
 
 @pytest.mark.skipif(KERAS < (3, 12), reason="Keras has no such quantisation")

@@ -102,7 +102,10 @@ def test_it_shows_the_mirror_the_policies_and_the_kernels(good):
         "pooling: spread",
         "3×3×3×4",
         "the default",
-        "adjoint test passed",
+        "test of its adjoint passed",
+        "residual of the adjoint",
+        "test of the adjoint",
+        "also where the mirror holds another layer by a policy",
     ):
         assert words in text
     assert "Every value is repeated over the window" in text
@@ -172,7 +175,7 @@ def test_every_choice_of_every_policy_has_words(policy, choice):
 )
 def test_it_works_for_every_rank(make, shape):
     read = Read(page(chain(*make(), shape=shape)))
-    assert "adjoint test passed" in read.text
+    assert "test of its adjoint passed" in read.text
     assert len(read.all("img")) >= 1
 
 
@@ -196,14 +199,14 @@ def test_a_model_without_a_graph_still_has_its_layers_shown():
     model(np.zeros((1, 9, 9, 3)))
     text = Read(page(model)).text
     assert "This model has no mirror." in text and "its call is its own" in text
-    assert "kernel, 3×3×3×4, and its transposes" in text and "adjoint test passed" in text
+    assert "kernel, 3×3×3×4, and its transposes" in text and "test of its adjoint passed" in text
 
 
 def test_a_failed_adjoint_test_is_reported():
     from test_cli import SwappedAdjointConv, autoencoder
 
     text = Read(page(autoencoder(SwappedAdjointConv))).text
-    assert "adjoint test failed" in text and "H and W swapped" in text
+    assert "test of its adjoint failed" in text and "H and W swapped" in text
 
 
 # --- safety

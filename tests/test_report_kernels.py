@@ -116,6 +116,7 @@ def test_the_spectrum_of_a_convolution_is_that_of_its_circular_matrix(layer, mon
     found = spectrum_of(layer)
     np.testing.assert_allclose(found.values[[0, -1]], values[[0, -1]], rtol=1e-4, atol=1e-4)
     assert found.note.startswith("Approximate: those of the circular convolution of size 6")
+    assert found.size.startswith("6") and found.size in found.note
 
 
 def test_with_one_tap_the_spectrum_is_exact_whatever_the_stride():

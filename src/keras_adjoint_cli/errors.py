@@ -1,7 +1,10 @@
 """How the command ends when it cannot do its work: one line on standard error, and an exit status that is not 0."""
 
+import ast
 import difflib
 import os
+import re
+import shlex
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
@@ -55,7 +58,37 @@ def unusable(*errors: type[Exception]) -> Iterator[None]:
 
 def print_error(text: str) -> None:
     """One line on standard error."""
-    print(printable("keras-adjoint: " + sentence(text)), file=sys.stderr)
+    print(printable("keras-adjoint: " + sentence(in_options(text))), file=sys.stderr)
+
+
+def in_options(text: str) -> str:
+    """An error of the library with its advice in the options of the command; what was received stays as it is.
+
+    `activation={"conv": "linear", "default": "deconvnet"}` is --policy activation:conv=linear --policy activation=deconvnet.
+    """
+    advice, received, rest = text.partition("Received: ")
+    if "`" not in advice:
+        return text
+    from keras_adjoint.models.policy_names import NAMES
+
+    policies = "|".join(NAMES)
+    advice = re.sub(rf"`({policies})=(\{{[^`{{}}]*\}}|[\"'][^`\"']*[\"'])`", policy_options, advice)
+    return advice.replace("`keras_adjoint.autoencoder`", "`keras-adjoint mirror --autoencoder`") + received + rest
+
+
+def policy_options(match: re.Match[str]) -> str:
+    """The options for a policy that is written as an argument in Python; the argument where it is no literal."""
+    policy, code = match.groups()
+    try:
+        value = ast.literal_eval(code)
+    except (SyntaxError, ValueError):
+        return match[0]
+    choices = value if isinstance(value, dict) else {"default": value}
+    settings = [
+        f"{policy}={choice}" if layer == "default" else f"{policy}:{layer}={choice}"
+        for layer, choice in choices.items()
+    ]
+    return f"`{' '.join(f'--policy {shlex.quote(setting)}' for setting in settings)}`"
 
 
 def print_traceback(error: BaseException) -> None:

@@ -28,10 +28,17 @@ from keras_adjoint.layers.registry import (
 )
 from keras_adjoint.layers.sharing import copy_state, owning_everything
 from keras_adjoint.layers.sizes import recorded_shapes
-from keras_adjoint.layers.tied import Tied, linear_part
+from keras_adjoint.layers.tied import Tied, exact_source, linear_part
 from keras_adjoint.layers.wrapped import activation_of, inside
 from keras_adjoint.ops import Shape
-from keras_adjoint.ops.dot_test import derived_tolerance, evaluate, operator_dtype, random_probe, residual_of
+from keras_adjoint.ops.dot_test import (
+    derived_tolerance,
+    evaluate,
+    factor_of,
+    operator_dtype,
+    random_probe,
+    residual_of,
+)
 
 # Stock layers and models cannot carry their source, so what they are the adjoint of is recorded here. A source reaches its
 # adjoint through the graph where that is wired behind it, so neither may be kept alive.
@@ -147,18 +154,10 @@ def recorded_source(adjoint: Layer) -> Layer | None:
 
 
 def original_of(layer: Layer) -> Layer | None:
-    """The source of a layer that is an exact adjoint already."""
+    """The source of a layer that is its exact adjoint; `None` of one that a policy, say, made from its source."""
     if not isinstance(layer, Tied):
         return recorded_source(layer)
-    if layer.exact:
-        return layer.source
-    if type(layer) in RULES:
-        return None
-    reason = "was given other channels" if getattr(layer, "channels", None) else "was made by a policy"
-    raise NoRuleError(
-        f"This layer {reason}, so it is not the adjoint of its source, and its own adjoint is not known. Take the adjoint of "
-        f"`layer.source`, or of a model without this layer. Received: {describe(layer)}"
-    )
+    return exact_source(layer)
 
 
 def probe_shape(source: Layer, recorded: Sequence[Shape] | None = None) -> tuple[int, ...] | None:
@@ -175,7 +174,7 @@ def _by_user_rule(make: Callable[..., Layer], source: Layer, options: dict[str, 
     tied = options.get("tied", True)
     for_rule = options if tied or names_option(make, "tied") else {k: v for k, v in options.items() if k != "tied"}
     result = apply_rule(make, source, for_rule)
-    y, dtype = _check_user_rule(source, result)
+    y, dtype = _check_user_rule(source, result, make)
     owns_ties = not tied and bool(source.weights) and ties_by_itself(result)
     if not reads_source(result, source, y, dtype) and not owns_ties:
         return result
@@ -188,7 +187,7 @@ def _by_user_rule(make: Callable[..., Layer], source: Layer, options: dict[str, 
     return made
 
 
-def _check_user_rule(source: Layer, result: Layer) -> tuple[np.ndarray, str]:
+def _check_user_rule(source: Layer, result: Layer, make: Callable[..., Layer]) -> tuple[np.ndarray, str]:
     """Refuse a registered rule whose result is not the adjoint of `source`; what the result was called with, and its dtype."""
     shape = probe_shape(source)
     if shape is None:
@@ -198,10 +197,14 @@ def _check_user_rule(source: Layer, result: Layer) -> tuple[np.ndarray, str]:
         )
     dtype = operator_dtype(source)
     generator = np.random.default_rng(0)
-    x = random_probe(shape, dtype, generator)
-    forward_x = evaluate(linear_part(source), x, dtype)
-    y = random_probe(forward_x.shape, dtype, generator)
-    backward_y = evaluate(result, y, dtype)
+
+    def random_pair() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        x = random_probe(shape, dtype, generator)
+        forward_x = evaluate(linear_part(source), x, dtype)
+        y = random_probe(forward_x.shape, dtype, generator)
+        return x, y, forward_x, evaluate(result, y, dtype)
+
+    x, y, forward_x, backward_y = random_pair()
     if backward_y.shape != x.shape:
         reason = f"it returns shape {backward_y.shape} for an input of shape {x.shape}"
     else:
@@ -214,7 +217,12 @@ def _check_user_rule(source: Layer, result: Layer) -> tuple[np.ndarray, str]:
             if math.isinf(residual)
             else f"its residual is {residual:.1e}, and rounding explains no more than {tolerance:.1e}"
         )
+        factor = factor_of([random_pair() for _ in range(4)], tolerance)
+        reason += "" if factor is None else f". What it returns is {factor:.4g} times the adjoint"
+    name = getattr(make, "__name__", "")
+    name = name if name.isidentifier() else "rule"  # of a lambda
     raise NoRuleError(
-        f"The rule registered for `{type(source).__name__}` fails the adjoint test, so it is not used: {reason}. Compare "
-        f"the two with `keras_adjoint.check_adjoint(source, result)`. Received: {describe(source)}"
+        f"The rule registered for `{type(source).__name__}` fails the adjoint test, so it is not used: {reason}. "
+        f"`keras_adjoint.check_adjoint(layer, {name}(layer))` looks for the mistake. Register the corrected rule then. "
+        f"Received: {describe(source)}"
     )

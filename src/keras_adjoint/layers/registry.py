@@ -36,7 +36,8 @@ def register_rule(layer_class: type) -> Callable[[Rule], Rule]:
     the layer that it returns then gets, and `tied`: with `tied=False` the rule gets a copy of the layer. What it returns may
     read the layer's variables, however it holds them; it is then tied like any other adjoint, and made by the rule anew
     where a file is loaded. Every time the rule is used, its result must pass the adjoint test on random
-    inputs, or `adjoint` raises.
+    inputs, or `adjoint` raises. Of several rules that are registered for a class the last one holds, so that one can be
+    corrected.
 
     Args:
         layer_class: The `keras.layers.Layer` subclass that the rule is for. Subclasses that replace `call`, or a method
@@ -46,7 +47,7 @@ def register_rule(layer_class: type) -> Callable[[Rule], Rule]:
         The decorator.
 
     Raises:
-        ValueError: If `layer_class` is not a layer class, or already has a rule, or what is decorated is no function.
+        ValueError: If `layer_class` is not a layer class, or has a rule of this package, or what is decorated is no function.
 
     Example:
 
@@ -65,8 +66,11 @@ def register_rule(layer_class: type) -> Callable[[Rule], Rule]:
         raise ValueError(
             f"`register_rule` takes a layer class, not an instance of one. Received: layer_class={layer_class!r}"
         )
-    if layer_class in RULES:
-        raise ValueError(f"`{layer_class.__name__}` already has a rule. Received: layer_class={layer_class!r}")
+    if layer_class in RULES and layer_class not in REGISTERED_BY_USERS:
+        raise ValueError(
+            f"`{layer_class.__name__}` already has a rule, which is this package's. Register one for a class derived from it "
+            f"that has a `call` of its own. Received: layer_class={layer_class!r}"
+        )
 
     def register(make: Rule) -> Rule:
         if not callable(make):

@@ -267,6 +267,11 @@ def with_size(layer: Any, y: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     return kwargs if size is None and "output_size" not in kwargs else {**kwargs, "output_size": size}
 
 
+def exact_source(layer: Any) -> keras.layers.Layer | None:
+    """What an adjoint layer is the adjoint of; `None` of any other, also of one that a policy made from its source."""
+    return layer.source if isinstance(layer, Tied) and layer.exact else None
+
+
 def linear_part(layer: keras.layers.Layer) -> Callable[[Any], Any]:
     """The linear part of a layer as a function: no bias, no activation, at inference. The layer stays as it is."""
 

@@ -67,7 +67,7 @@ def adjoint(
         A Keras layer, for `Cropping`, `Permute` and the like a stock one; for a model a Functional model, which takes
         `tied`, `name` and `linear_part` alone of the options. Stock layers return integers for integers, where layers of
         this package cast them to their compute dtype first. The adjoint of an adjoint is its source, or, if that has a bias
-        or an activation besides the linear operator, a layer that computes the operator alone.
+        or an activation besides the linear operator, a layer of its own that computes the operator alone.
 
     Raises:
         NoRuleError: If there is no adjoint, because the layer or its activation is not linear. The message says which numbers

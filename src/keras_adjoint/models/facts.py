@@ -13,7 +13,7 @@ from keras_adjoint.layers.adjoint import linear_adjoint
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.registered import RegisteredAdjoint
 from keras_adjoint.layers.sizes import recorded_shapes, spatial
-from keras_adjoint.layers.tied import Tied
+from keras_adjoint.layers.tied import Tied, exact_source
 from keras_adjoint.layers.wrapped import WRAPPERS
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.decisions import Decision, Decisions, Kind, count_parameters
@@ -37,7 +37,7 @@ class LayerFacts:
         inputs: The shapes of its inputs.
         outputs: The shapes of its outputs.
         adjoint: The type of its adjoint, whether or not a mirror takes it, or "".
-        adjoint_of: The name of its source, if it is itself an adjoint, or "".
+        adjoint_of: The name of its source, if it is itself the adjoint of one, or "".
         kind: How a mirror undoes it.
         policies: What the policies chose about it.
         left_out: Whether a policy chose to put nothing in its place.
@@ -147,7 +147,7 @@ def facts_about(
         inputs=inputs,
         outputs=outputs,
         adjoint=type_of_adjoint(layer, adjoint),
-        adjoint_of=layer.source.name if isinstance(layer, Tied) else "",
+        adjoint_of=getattr(exact_source(layer), "name", ""),
         kind=kind if decision is None else decision.kind,
         policies={} if decision is None else decision.policies,
         left_out=decision is not None and decision.left_out,
@@ -160,8 +160,9 @@ def facts_about(
 
 def type_of_adjoint(layer: keras.Operation, adjoint: keras.layers.Layer | None) -> str:
     """The type of a layer's adjoint, whether or not a mirror takes it."""
-    if isinstance(layer, Tied):
-        return type(layer.source).__name__
+    source = exact_source(layer)
+    if source is not None:
+        return type(source).__name__
     if adjoint is None and isinstance(layer, keras.layers.Layer):
         try:
             adjoint = linear_adjoint(layer)

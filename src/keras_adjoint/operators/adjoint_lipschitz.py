@@ -10,7 +10,7 @@ from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.wrapped import axes_of_steps
 from keras_adjoint.layers.wrappers import adjoint_inside
-from keras_adjoint.operators.layer_bounds import bound_rule, rule_of
+from keras_adjoint.operators.layer_bounds import bound_of, bound_rule
 from keras_adjoint.operators.lipschitz import Lipschitz
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Shape, Tensor
@@ -114,6 +114,5 @@ class AdjointLipschitz(Tied):
 
 @bound_rule(AdjointLipschitz)
 def _of_lipschitz(layer: AdjointLipschitz, taken: Space, given: Space) -> Any:
-    bound = rule_of(layer.inner)
-    found = None if bound is None else bound(layer.inner, taken, given)
+    found = bound_of(layer.inner, taken, given)
     return None if found is None else found * layer.source.factor((None, *taken.shapes[0]))

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from decimal import ROUND_CEILING, Context
+from decimal import ROUND_CEILING, Context, Decimal
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,24 @@ from keras_adjoint.operators.call_constants import How
 from keras_adjoint.operators.classifier import Classifier
 from keras_adjoint.ops import Shape
 
+MOST_DIGITS = 7
+ALMOST = Decimal("0.9")  # of a unit: a number that is rounded up by more shows more digits
+
 
 def at_most(bound: float) -> str:
-    """A number that may not be understated, rounded up to four significant digits."""
-    if math.isinf(bound):
-        return "∞"
-    return f"{float(Context(prec=4, rounding=ROUND_CEILING).create_decimal(bound)):.4g}"
+    """A number that may not be understated, rounded up to four significant digits.
+
+    It has more digits where rounding up would change it by almost a whole unit of the last one, as of 1.000005 to 1.001.
+    """
+    if not math.isfinite(bound):
+        return "∞" if math.isinf(bound) else str(bound)
+    exact = Decimal(repr(float(bound)))
+    for digits in range(4, MOST_DIGITS + 1):
+        rounded = Context(prec=digits, rounding=ROUND_CEILING).create_decimal(exact)
+        unit = Decimal(10) ** (exact.adjusted() + 1 - digits)
+        if rounded - exact < ALMOST * unit:
+            break
+    return f"{float(rounded):.{digits}g}"
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,11 @@ class CallConstant:
     constant: float
     how: str
     reason: str = ""
+
+
+def why(call: CallConstant) -> str:
+    """Why a call has no constant, without what an error says that it received."""
+    return call.reason.partition(" Received: ")[0]
 
 
 @dataclass(frozen=True)
@@ -94,5 +111,5 @@ class Certificate:
         return self.classifier.radius(outputs, labels)
 
     def __str__(self) -> str:
-        unknown = [f"{call.layer}: no constant, because {call.reason}" for call in self.unknown]
+        unknown = [f"{call.layer}: no constant. {why(call)}" for call in self.unknown]
         return "\n".join([f"{self.model}: Lipschitz constant at most {at_most(self.bound)} in the 2-norm", *unknown])

@@ -11,12 +11,14 @@ from keras import ops
 from keras_adjoint.layers import registry
 from keras_adjoint.layers.dense import AdjointDense, AdjointEinsumDense, AdjointEmbedding
 from keras_adjoint.layers.depthwise import AdjointSeparableConv
-from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling
+from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
 from keras_adjoint.layers.merge import AdjointConcatenate, AdjointSum, weights_of
-from keras_adjoint.layers.norm import AdjointScaling
-from keras_adjoint.layers.pooling import AdjointAveragePooling
+from keras_adjoint.layers.norm import AdjointScaling, pseudo_inverse
+from keras_adjoint.layers.pooling import AdjointAveragePooling, SpreadPooling
+from keras_adjoint.layers.selection import SpreadAdaptivePooling
 from keras_adjoint.layers.shape import AdjointRepeatVector, AdjointReshape, AdjointZeroPadding1D
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.layers.tied_channels import TiedChannels
 from keras_adjoint.layers.upsampling import AdjointUpSampling
 from keras_adjoint.operators.convolution_bound import convolution_bound
 from keras_adjoint.operators.eigenvalues import matrix_bound
@@ -63,6 +65,19 @@ def bound_rule(*classes: type) -> Callable[[Rule], Rule]:
 def rule_of(layer: keras.layers.Layer) -> BoundRule | None:
     """The rule for an adjoint layer of this class, or of the nearest parent that has one."""
     return next((RULES[each] for each in type(layer).__mro__ if each in RULES), None)
+
+
+def bound_of(layer: keras.layers.Layer, taken: Space, given: Space) -> Any:
+    """The bound of the forward of an adjoint layer by the rule for its class; `None` if there is none.
+
+    An adjoint with other channels is a product of two operators, so the product of their norms is a bound.
+    """
+    rule = rule_of(layer)
+    found = None if rule is None else rule(layer, taken, given)
+    matrix = layer.channel_matrix() if isinstance(layer, TiedChannels) else None
+    if found is None or matrix is None:
+        return found
+    return found * matrix_bound(ops.cast(matrix, _at_least_single(layer)))
 
 
 # The norms of layers with these adjoints never fall as their tensors grow.
@@ -136,10 +151,11 @@ def _of_equation(layer: AdjointEinsumDense, taken: Space, given: Space) -> Tenso
 @bound_rule(AdjointScaling)
 def _of_scaling(layer: AdjointScaling, taken: Space, given: Space) -> Tensor:
     scale, _ = layer.scale_and_shift(len(taken.shapes[0]) + 1)
+    scale = pseudo_inverse(scale) if layer.inverse else scale
     return ops.max(ops.abs(ops.cast(scale, _at_least_single(layer)))) * ABOVE
 
 
-@bound_rule(AdjointAveragePooling, AdjointUpSampling)
+@bound_rule(AdjointAveragePooling, SpreadPooling, AdjointUpSampling)
 def _of_axes(layer: Any, taken: Space, given: Space) -> float:
     """A tensor product of matrices, one along each axis, has the product of their norms."""
     return math.prod(_norm(matrix) for matrix in layer.matrices_along(sizes_of(layer, taken)))
@@ -157,6 +173,19 @@ def _norm(matrix: np.ndarray[Any, Any]) -> float:
 @bound_rule(AdjointGlobalAveragePooling)
 def _of_global_average(layer: AdjointGlobalAveragePooling, taken: Space, given: Space) -> float:
     return ABOVE / math.sqrt(math.prod(sizes_of(layer, taken)))
+
+
+@bound_rule(BroadcastGlobalPooling)
+def _of_broadcasting(layer: BroadcastGlobalPooling, taken: Space, given: Space) -> float:
+    """Every number at so many positions."""
+    return math.sqrt(taken.size / given.size) * ABOVE
+
+
+@bound_rule(SpreadAdaptivePooling)
+def _of_adaptive_spread(layer: SpreadAdaptivePooling, taken: Space, given: Space) -> float:
+    """Of n positions along an axis each of m values gets ⌊n / m⌋ or ⌈n / m⌉."""
+    pairs = zip(sizes_of(layer, taken), sizes_of(layer, given), strict=True)
+    return math.sqrt(math.prod(-(-size // values) for size, values in pairs)) * ABOVE
 
 
 @bound_rule(AdjointRepeatVector)
@@ -184,9 +213,8 @@ def _of_sum(layer: AdjointSum, taken: Space, given: Space) -> float:
 
 @bound_rule(keras.layers.TimeDistributed)
 def _at_every_step(layer: keras.layers.TimeDistributed, taken: Space, given: Space) -> Any:
-    inside = rule_of(layer.layer)
     steps = [Space(tuple(shape[1:] for shape in space.shapes), space.structure) for space in (taken, given)]
-    return inside(layer.layer, *steps) if inside else None
+    return bound_of(layer.layer, *steps)
 
 
 def _at_least_single(layer: keras.layers.Layer) -> str:

@@ -21,7 +21,7 @@ from keras_adjoint.layers.wrapped import inside_linear_wrappers
 from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.operators.asked_size import recorded_templates, sizes_meant, taking
 from keras_adjoint.operators.eigenvalues import matrix_bound
-from keras_adjoint.operators.layer_bounds import rounding_of, rule_of
+from keras_adjoint.operators.layer_bounds import bound_of, rounding_of
 from keras_adjoint.operators.layer_convolutions import layer_convolution, near_maximum
 from keras_adjoint.operators.linear_map import HALF
 from keras_adjoint.operators.operator import Operator
@@ -74,7 +74,7 @@ class LayerOperator(Operator):
 
     def near_maximum(self) -> tuple[Tensor, Tensor] | None:
         for made, taken, given in self.adjoint_first():
-            found = layer_convolution(made, taken, given)
+            found = None if getattr(made, "channels", None) else layer_convolution(made, taken, given)
             if found is not None and found.is_large:
                 row, bound = near_maximum(made, found)
                 takes_row = (made is self.forward) != found.is_transposed  # the row is what the convolution gives
@@ -83,9 +83,11 @@ class LayerOperator(Operator):
 
     def bounded(self) -> Tensor | float:
         """By the rule of whichever of the two layers is an adjoint layer; ‖A‖ = ‖Aᵀ‖."""
-        for made, taken, given in self.adjoint_first():
-            rule = rule_of(made)
-            found = None if rule is None else rule(made, taken, given)
+        pairs = self.adjoint_first()
+        if isinstance(self.source, Tied):  # as one of a policy, whose linear part another layer may compute here
+            pairs.append((self.source, *pairs[-1][1:]))
+        for made, taken, given in pairs:
+            found = bound_of(made, taken, given)
             if found is not None:
                 return found * rounding_of(self.dtype)
         return self.bounded_by_matrix() * rounding_of(self.dtype)

@@ -24,6 +24,7 @@ from keras_adjoint.models.policies import calls_activation
 from keras_adjoint.models.steps import SamplesToSteps, StepsToSamples
 from keras_adjoint.operators.asked_size import sizes_meant, taking
 from keras_adjoint.operators.eigenvalues import matrix_bound
+from keras_adjoint.operators.layer_bounds import bound_of, rounding_of
 from keras_adjoint.operators.layer_operator import MOST_NUMBERS, LayerOperator, layer_operator
 from keras_adjoint.operators.operator import ABOVE, Operator
 from keras_adjoint.operators.space import LEAF, Space
@@ -179,6 +180,9 @@ def bound_of_call(call: Call) -> Bound:
     source, tensors = call.operation, call.inputs
     if isinstance(source, Tied) and source.exact:
         source, tensors = source.source, call.outputs
+    elif isinstance(source, Tied) and class_with_rule(source) is None:  # made by a policy
+        found = bound_of(source, Space.like(call.outputs), Space.like(call.inputs))
+        return bound_by_matrix(call) if found is None else found * rounding_of(source.compute_dtype)
     if not isinstance(source, keras.layers.Layer) or (source is call.operation and is_automatic(call)):
         return bound_by_matrix(call)
     shapes = [tuple(x.shape[1:]) for x in tensors]

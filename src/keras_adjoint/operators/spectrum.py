@@ -128,7 +128,7 @@ def _operator_of(found: LinearLayer) -> tuple[Any, float]:
 def _condition_of(operator: Any) -> dict[str, Any]:
     rows, columns = operator.shape
     if min(rows, columns) > SMALL_SIDE or rows * columns > SMALL:
-        most = f"its smaller side may be {SMALL_SIDE}, and it may have {SMALL:,} numbers"
+        most = f"its smaller side is limited to {SMALL_SIDE}, and its size to {SMALL:,} numbers"
         return {"condition_reason": f"not computed, as the matrix is too large: {most}"}
     condition = operator.condition()
     lost = "" if math.isfinite(condition) else "infinite, as the smallest singular value is zero up to rounding"

@@ -5,7 +5,7 @@ test"). The residual of B is |⟨A x, y⟩ − ⟨x, B y⟩| / (‖A x‖ ‖y�
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -16,6 +16,7 @@ from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.precision import epsilon, product_epsilon
 
 SAFETY = 10.0
+CLEARLY = 0.1  # an operator that a mistake explains is nearer to the adjoint than B by this factor, or more
 
 
 def random_probe(shape: tuple[int, ...], dtype: str, generator: np.random.Generator) -> np.ndarray:
@@ -34,6 +35,8 @@ def evaluate(operator: keras.layers.Layer | Callable[[Tensor], Tensor], x: np.nd
     result = operator(ops.convert_to_tensor(np.asarray(x), dtype=dtype))
     if not hasattr(result, "shape"):
         raise ValueError(f"An operator must return one tensor. Received: {type(result).__name__} from {operator!r}")
+    if isinstance(result, (np.ndarray, np.generic)):  # of a function of arrays, which has no gradient to stop
+        return np.asarray(result, dtype="float64")
     return ops.convert_to_numpy(ops.stop_gradient(result)).astype("float64")
 
 
@@ -53,6 +56,21 @@ def residual_of(forward_x: np.ndarray, y: np.ndarray, x: np.ndarray, backward_y:
     with np.errstate(over="ignore"):
         ratio = np.ldexp(1.0, exponents[2] + exponents[3] - exponents[0] - exponents[1])
         return float(abs(of_forward - ratio * of_backward) / scale)
+
+
+def factor_of(pairs: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]], tolerance: float) -> float | None:
+    """c in B = c Aᵀ, from some x, y, A x and B y; `None` if B is no such operator.
+
+    It is that of the pair that tells it most exactly, and has to explain the others.
+    """
+    products = [(np.vdot(forward_x, y), np.vdot(x, backward_y)) for x, y, forward_x, backward_y in pairs]
+    wanted, found = max(products, key=lambda both: abs(both[0]))
+    factor = float(found / wanted) if wanted else 0.0
+    if not factor or not math.isfinite(factor):
+        return None
+    corrected = max(residual_of(forward_x, y, x, backward_y / factor) for x, y, forward_x, backward_y in pairs)
+    as_it_is = max(residual_of(forward_x, y, x, backward_y) for x, y, forward_x, backward_y in pairs)
+    return factor if corrected <= min(tolerance * (1 + 1 / abs(factor)), CLEARLY * as_it_is) else None
 
 
 def _of_size_one(array: np.ndarray) -> tuple[np.ndarray, int]:

@@ -29,10 +29,12 @@ class Spectrum:
     Attributes:
         values: A selection of at most `POINTS`, from the largest to the smallest; empty if they were not computed.
         note: What they are the singular values of, or why there are none.
+        size: The size of the inputs that they are for; "" if they are those of a matrix.
     """
 
     values: np.ndarray
     note: str
+    size: str = ""
 
 
 class NotFinite(ArithmeticError):
@@ -78,8 +80,11 @@ def of_convolution(layer: keras.layers.Layer) -> Spectrum:
     for length in (*LENGTHS, 0):
         sizes = [max(length, size) for size in dilated]
         if 8 * np.prod(sizes, dtype=float) * groups * each <= BUDGET:
-            note = f"Approximate: those of the circular convolution of size {size_text(sizes)}."
-            return Spectrum(circular(layer, sizes), note)
+            note = (
+                f"Approximate: those of the circular convolution of size {size_text(sizes)}, whatever the size of the "
+                "layer's inputs. The norm and the bound above are those of the layer itself."
+            )
+            return Spectrum(circular(layer, sizes), note, size_text(sizes))
     return not_computed("the matrices of its frequencies are too large for this report")
 
 

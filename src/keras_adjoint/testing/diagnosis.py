@@ -12,13 +12,12 @@ from keras_adjoint.keras_internals import stored_kernel
 from keras_adjoint.layers.kernel import read_kernel
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape
-from keras_adjoint.ops.dot_test import evaluate, residual_of
+from keras_adjoint.ops.dot_test import CLEARLY, evaluate, factor_of, residual_of
 from keras_adjoint.testing.pairs import Array, Operator, Pair
 from keras_adjoint.testing.probes import Probe
 
 FARTHEST_SHIFT = 3
 LARGEST_MATRIX = 4_000_000  # entries
-CLEARLY = 0.1  # an operator that a mistake explains is nearer to the adjoint than B by this factor, or more
 NEARLY = (
     0.03  # relative to its size, how far from the adjoint an operator is that was merely rounded; bfloat16 has 0.004
 )
@@ -83,7 +82,9 @@ def diagnose(pair: Pair, of_x: Probe, of_y: Probe, dtype: str, tolerance: float,
             continue
         if found:
             return found
-    return "no known mistake explains it: B uses another kernel (a stale copy?) or another operator"
+    if any(layer is None or kernel_of(layer) is None for layer in (pair.forward_layer, pair.backward_layer)):
+        return "no known mistake explains it: B is another operator"
+    return "no known mistake explains it: B uses another kernel (a stale copy?) or is another operator"
 
 
 def _random_pairs(of_x: Probe, of_y: Probe, generator: np.random.Generator) -> list[tuple[Array, Array]]:
@@ -149,17 +150,8 @@ def scaled(evidence: Evidence) -> str | None:
         return "scaled by a constant: B returns zero"
     if not evidence.forward_x.any():
         return "A returns zero, and B does not"
-    pairs = evidence.more(5)
-    products = [(np.vdot(forward_x, y), np.vdot(x, backward_y)) for x, y, forward_x, backward_y in pairs]
-    wanted, found = max(products, key=lambda both: abs(both[0]))
-    factor = found / wanted if wanted else 0.0
-    if not factor or not math.isfinite(factor):
-        return None
-    corrected = max(residual_of(forward_x, y, x, backward_y / factor) for x, y, forward_x, backward_y in pairs)
-    as_it_is = max(residual_of(forward_x, y, x, backward_y) for x, y, forward_x, backward_y in pairs)
-    if corrected <= min(evidence.tolerance * (1 + 1 / abs(factor)), CLEARLY * as_it_is):
-        return f"scaled by a constant: B is {factor:.4g} times the adjoint"
-    return None
+    factor = factor_of(evidence.more(5), evidence.tolerance)
+    return None if factor is None else f"scaled by a constant: B is {factor:.4g} times the adjoint"
 
 
 def shifted(evidence: Evidence) -> str | None:
@@ -197,6 +189,11 @@ REARRANGEMENTS: dict[str, Callable[[Array], Array | None]] = {
     "kernel flipped": lambda k: np.flip(k, tuple(range(k.ndim - 2))) if k.ndim > 2 else None,
     "channels swapped": lambda k: np.swapaxes(k, -1, -2) if k.shape[-1] == k.shape[-2] else None,
 }
+MENDS = {
+    "H and W swapped": "swap H and W",
+    "kernel flipped": "flip the spatial axes",
+    "channels swapped": "swap the channels",
+}
 COMBINATIONS = list(chain.from_iterable(combinations(REARRANGEMENTS, n) for n in (1, 2, 3)))
 
 
@@ -208,6 +205,14 @@ def rearranged(kernel: Array, names: Sequence[str]) -> Array | None:
     return result
 
 
+def arranged_otherwise(names: Sequence[str], *, is_matrix: bool) -> str:
+    """The mistake that some rearrangements of B's kernel correct, and what to do."""
+    if is_matrix and list(names) == ["channels swapped"]:
+        return "not transposed: B uses the matrix of A as it is. Transpose it"
+    mend = " and ".join(MENDS[name] for name in names)
+    return f"{' and '.join(names)}: B's kernel is arranged for another operator. In B's kernel {mend}"
+
+
 def kernel_rearranged(evidence: Evidence) -> str | None:
     """B is a layer whose kernel, rearranged, gives Aᵀ."""
     variable = kernel_of(evidence.pair.backward_layer) if evidence.pair.backward_layer is not None else None
@@ -217,7 +222,7 @@ def kernel_rearranged(evidence: Evidence) -> str | None:
     for names in COMBINATIONS:
         candidate = rearranged(kernel, names)
         if candidate is not None and evidence.passes(_with_kernel(evidence, variable, candidate)):
-            return f"{' and '.join(names)}: B's kernel is arranged for another operator"
+            return arranged_otherwise(names, is_matrix=kernel.ndim == 2)
     return None
 
 
@@ -247,7 +252,7 @@ def matrix_rearranged(evidence: Evidence) -> str | None:
     """A and B are functions whose matrices are small enough to be compared under each rearrangement of a kernel."""
     x_shape, y_shape = evidence.x.shape[1:], evidence.y.shape[1:]
     rank = len(x_shape)
-    if math.prod(x_shape) * math.prod(y_shape) > LARGEST_MATRIX or rank < 2 or len(y_shape) != rank:
+    if math.prod(x_shape) * math.prod(y_shape) > LARGEST_MATRIX or rank < 1 or len(y_shape) != rank:
         return None
     a, b = _matrix(evidence.pair.forward, x_shape, y_shape), _matrix(evidence.pair.backward, y_shape, x_shape)
     if a is None or b is None:
@@ -261,7 +266,7 @@ def matrix_rearranged(evidence: Evidence) -> str | None:
         if candidate is None or candidate.shape != wanted.shape:
             continue
         if np.abs(candidate - wanted).max() <= largest:
-            return f"{' and '.join(names)}: B's kernel is arranged for another operator"
+            return arranged_otherwise(names, is_matrix=rank == 1)
     return None
 
 

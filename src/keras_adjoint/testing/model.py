@@ -12,7 +12,7 @@ import numpy as np
 from keras_adjoint.errors import NoRuleError, TieError, in_short
 from keras_adjoint.layers.adjoint import has_activation, linear_adjoint, probe_shape
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule
-from keras_adjoint.layers.tied import Tied, call_at_inference, stand_in
+from keras_adjoint.layers.tied import Tied, call_at_inference, exact_source, stand_in
 from keras_adjoint.models.graph import layers_of
 from keras_adjoint.models.steps import Steps
 from keras_adjoint.ops import Shape, Tensor
@@ -87,25 +87,25 @@ def check_layer(name: str, layer: keras.layers.Layer, trials: int = 3) -> LayerC
         own = runs(layer)
         reason = f"{'' if own else 'the layer itself does not run here: '}{type(error).__name__}: {in_short(error)}"
         return replace(found, verdict=FAILED if own else NOT_RUN, reason=reason)
-    verdict, reason = OK if report else FAILED, report.diagnosis
+    verdict, reason, source = OK if report else FAILED, report.diagnosis, exact_source(layer)
     if not report and quantisation(layer):
         verdict, reason = NOT_LINEAR, f"it rounds its inputs to {quantisation(layer)}, so it is linear only up to that"
     return replace(
         found,
         verdict=verdict,
         adjoint="" if adjoint is None else type(adjoint).__name__,
-        adjoint_of=layer.source.name if isinstance(layer, Tied) else "",
+        adjoint_of="" if source is None else source.name,
         input_shape=tuple(report.input_shape),
         residual=report.residual if math.isfinite(report.residual) else None,
         tolerance=report.tolerance,
-        linear_part=has_activation(layer.source if isinstance(layer, Tied) else layer),
+        linear_part=has_activation(layer if source is None else source),
         reason=reason,
     )
 
 
 def run_test(layer: keras.layers.Layer, trials: int) -> tuple[keras.layers.Layer | None, AdjointReport]:
     """(the adjoint, or `None` of a layer that is itself one; the report of the adjoint test)."""
-    if isinstance(layer, Tied):
+    if isinstance(layer, Tied) and layer.exact:
         return None, check_adjoint(layer, trials=trials) or without_bias(layer)
     adjoint = linear_adjoint(layer)
     return adjoint, check_adjoint(layer, adjoint, trials=trials)

@@ -19,7 +19,7 @@ def check(
     """Run the adjoint test on every layer of a model.
 
     A layer is tested without its bias. If it has an activation, the test is of the linear part before it, and the table
-    says so. An adjoint layer is tested against its source.
+    says so. An adjoint layer is tested against its source, and one that a policy made by its own adjoint.
     Layers that are not linear, or have no rule, are listed and do not count.
 
     Exit status: 0 if all tests passed; 1 if one failed, or nothing could be tested; 2 if the file cannot be used.

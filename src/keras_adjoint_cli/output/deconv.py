@@ -119,11 +119,14 @@ def show(file: Path, seen: Seen) -> None:
         (str(number), str(one.channel), f"{one.strength:.3g}", ", ".join(map(str, one.unit)), place(one.box))
         for number, one in enumerate(seen.features, 1)
     ]
-    columns = ("number", "channel", "strength", "unit", "pixels: left, top, width×height")
+    unit = "unit: row, column" if all(len(one.unit) == 2 for one in seen.features) else "unit"
+    columns = ("number", "channel", "strength", unit, "pixels: top, left, height×width")
     print_table(console, columns, rows, numbers=("number", "channel", "strength"))
     height, width = seen.photograph.shape[:2]
     low, high = seen.range
-    console.print(f"The model saw {width}×{height} pixels from {low:g} to {high:g}; --range says otherwise.")
+    console.print(
+        f"The model saw {height}×{width} pixels, height×width, from {low:g} to {high:g}; --range says otherwise."
+    )
     if seen.hint:
         console.print(f"[yellow]{escape(seen.hint)}[/]", soft_wrap=True)
     console.print(f"Wrote {escape(str(file))}", soft_wrap=True)
@@ -148,4 +151,4 @@ def as_data(model: Path, photograph: Path, file: Path, seen: Seen) -> dict[str, 
 
 def place(box: tuple[int, ...]) -> str:
     top, left, bottom, right = box
-    return f"{left}, {top}, {right - left}×{bottom - top}"
+    return f"{top}, {left}, {bottom - top}×{right - left}"

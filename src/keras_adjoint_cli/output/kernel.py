@@ -1,5 +1,6 @@
 """What `keras-adjoint kernel` did, for people and for programs."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,24 @@ def show(source: Path, file: Path, plan: Plan, changes: list[Change], left_out: 
         console.print(line, soft_wrap=True)
 
 
+def misfits(plan: Plan, kernels: list[Change], others: list[Change]) -> Iterator[tuple[Change, int]]:
+    """Biases that fitted the kernel of their layer and do not any more, with the output channels that this has now."""
+    of_layer = {parent(one.name): one for one in kernels}
+    for bias in others:
+        kernel = of_layer.get(parent(bias.name))
+        if kernel is None or len(bias.before) != 1:
+            continue
+        before = plan.layout(len(kernel.before)) or ""
+        after, outputs = plan.target or before, "I" if plan.kind == "conv_transpose" else "O"
+        if "O" in before and bias.before[0] == kernel.before[before.index("O")] != kernel.after[after.index(outputs)]:
+            yield bias, kernel.after[after.index(outputs)]
+
+
+def parent(name: str) -> str:
+    """The name of what holds an array: conv1 of conv1/kernel and of conv1.weight; "" if the name has no parts."""
+    return re.split(r"[./](?=[^./]*$)", name)[0] if re.search("[./]", name) else ""
+
+
 def conclusions(file: Path, plan: Plan, changes: list[Change], left_out: list[str]) -> Iterator[str]:
     """What was done to how many arrays."""
     kernels, others = ([one for one in changes if one.rearranged is wanted] for wanted in (True, False))
@@ -46,6 +65,12 @@ def conclusions(file: Path, plan: Plan, changes: list[Change], left_out: list[st
         ranks = Counter(len(one.before) for one in others)
         axes = ", ".join(f"{count} with {plural(rank, 'axis', 'axes')}" for rank, count in sorted(ranks.items()))
         yield f"{plural(len(others), 'array')} carried over unchanged: {axes}"
+    for bias, count in misfits(plan, kernels, others):
+        has = bias.before[0]
+        yield (
+            f"[yellow]{escape(bias.name)}[/] no longer fits: it has {plural(has, 'number')}, and the layer that its kernel "
+            f"is for has {plural(count, 'channel')} of output"
+        )
     if left_out:
         yield f"Left out, because only PyTorch's files can hold them: {escape(', '.join(left_out))}"
     yield f"Wrote {escape(str(file))}"
