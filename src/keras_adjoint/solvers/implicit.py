@@ -16,10 +16,12 @@ at fixed v, x and g: one solve more, and a second one without full column rank. 
 whose derivative is made of itself again, and so are those of every order.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_adjoint.ops import Tensor
@@ -93,7 +95,9 @@ class Implicit:
             *operands, b = given
             exact = self.full_rank or in_range
             key = ("inverse", exact, self.problem.flags, self.tolerance, self.max_steps)
-            return compiled(self.problem, key, lambda *now: self._solve(now[:-1], now[-1], exact))(*operands, b)
+            found = compiled(self.problem, key, lambda *now: self._solve(now[:-1], now[-1], exact))(*operands, b)
+            self._report(found[:, -1])
+            return found[:, :-1]
 
         return _differentiated(value, gradient, [*operands, b])
 
@@ -108,13 +112,30 @@ class Implicit:
         return 0.0 if turned is None else system.dot_out(system.forward(turned), system.forward(null))
 
     def _solve(self, operands: Sequence[Tensor], b: Tensor, exact: bool) -> Tensor:
-        """M⁺ b without derivatives. What B* cannot give is found first: M⁺ = B⁺ (B*)⁺."""
+        """M⁺ b without derivatives, and whether it converged. What B* cannot give is found first: M⁺ = B⁺ (B*)⁺."""
         loop = loop_for([b], self.max_steps, unrolled=False)
         with self.problem.at(operands) as system:
             if exact:
-                return solve_normal_equations(system, b, loop, self.tolerance).x
-            back = solve_least_squares(least_squares, system.swapped, b, loop, self.tolerance).x
-            return solve_least_squares(least_squares, system, back, loop, self.tolerance).x
+                found = solve_normal_equations(system, b, loop, self.tolerance)
+                converged = found.converged
+            else:
+                back = solve_least_squares(least_squares, system.swapped, b, loop, self.tolerance)
+                found = solve_least_squares(least_squares, system, back.x, loop, self.tolerance)
+                converged = back.converged & found.converged
+            return ops.concatenate([found.x, ops.cast(converged, found.x.dtype)], axis=1)
+
+    def _report(self, converged: Tensor) -> None:
+        """Warn of a gradient that is not known to the tolerance, if that is known now."""
+        if not current().is_concrete([converged]):
+            return
+        failed = np.flatnonzero(np.asarray(ops.convert_to_numpy(converged)) == 0)
+        if len(failed):
+            warnings.warn(
+                f"`lstsq`: the equations of the gradient were not solved to the tolerance of {self.tolerance:g} in "
+                f"{self.max_steps} steps in sample {', '.join(map(str, failed[:5]))}, so the gradient is not accurate. Pass a "
+                f"`ridge`, a larger `tolerance`, or more `max_steps`.",
+                stacklevel=2,
+            )
 
 
 def _derivative(function: Function, at: Sequence[Tensor]) -> list[Tensor]:

@@ -59,6 +59,7 @@ def solve(
         watch = Watch(callback, lambda rows: _packed(operator, rows if start is None or has_limits else rows + start))
     run = _between_limits if has_limits else _anywhere
     x, steps, converged = run(problem, operands, z, start, limits, method, watch)
+    x = ops.where(ops.all(ops.isfinite(z), axis=-1, keepdims=True), x, float("nan"))  # of no y there is no solution
     with problem.at(operands) as system:
         outputs = operator.out_space.size
         missed = (z - system.forward(x))[:, :outputs]
