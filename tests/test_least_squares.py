@@ -375,7 +375,6 @@ def test_factors_that_are_tensors_have_derivatives():
         ({"weights": "a"}, ValueError, "has numbers"),
         ({"upper": "a"}, ValueError, "has numbers"),
     ],
-    ids=str,
 )
 def test_arguments_without_sense_are_refused(options, error, words):
     operator = ka.operator(built(layers.Dense(4, use_bias=False), 3))

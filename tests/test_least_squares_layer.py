@@ -146,7 +146,6 @@ def test_too_many_steps_for_a_file_of_pytorch_are_refused(of_dense, tmp_path):
         ({"method": "qr"}, "one of"),
         ({"max_steps": 0}, "positive integer"),
     ],
-    ids=str,
 )
 def test_options_without_sense_are_refused(options, words):
     dense = layers.Dense(3)

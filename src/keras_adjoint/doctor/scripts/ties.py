@@ -17,7 +17,6 @@ from keras_adjoint.doctor.rules import (
 )
 from keras_adjoint.doctor.scripts.evaluation import KERNEL_ATTRIBUTES, reads_kernel
 from keras_adjoint.doctor.scripts.flow import Script
-from keras_adjoint.doctor.scripts.suggestion import PACKAGE, adjoint_of, with_import
 from keras_adjoint.doctor.scripts.syntax import ScriptChange, descendants, literal, text_of
 from keras_adjoint.doctor.scripts.values import (
     AssignmentEvent,
@@ -30,6 +29,7 @@ from keras_adjoint.doctor.scripts.values import (
     TieEvent,
     Value,
 )
+from keras_adjoint.doctor.suggestion import PACKAGE, adjoint_of, with_import
 
 CLONE = ("keras.models.clone_model",)
 FROM_CONFIG = ("keras.models.model_from_json", "keras.models.model_from_config")

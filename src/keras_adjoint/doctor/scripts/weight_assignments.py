@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import libcst as cst
 
 from keras_adjoint.doctor.finding import ERROR, Finding
+from keras_adjoint.doctor.fitting import Fit, fit_of, transposed
 from keras_adjoint.doctor.orders import ADJOINT_ORDER, BACKWARD, FORWARD, UNCHANGED, Order, in_words
 from keras_adjoint.doctor.rules import FILTERS_FIRST, GROUPS_LOST, LAYER_NOT_BUILT, WRONG_TRANSPOSE
-from keras_adjoint.doctor.scripts.fitting import Fit, fit_of, transposed
 from keras_adjoint.doctor.scripts.flow import Script
-from keras_adjoint.doctor.scripts.suggestion import adjoint_of, with_import
 from keras_adjoint.doctor.scripts.syntax import Edit, ScriptChange, descendants, text_of
 from keras_adjoint.doctor.scripts.values import Argument, Array, CallEvent, Event, KernelExpression, Layer, Several
+from keras_adjoint.doctor.suggestion import adjoint_of, with_import
 
 BY_CHANNEL = ("DepthwiseConv", "SeparableConv")
 H_AND_W_OF_OHWI = (0, 2, 1, 3)  # what swaps H and W of a kernel whose filters come first
