@@ -361,7 +361,8 @@ def sequential_models_built_once() -> Iterator[None]:
         config = dict(config)
         shape = config.pop("build_input_shape", None)
         model = read.__func__(cls, config, custom_objects)
-        model._maybe_rebuild()
+        if model._layers:
+            model._maybe_rebuild()
         if not model._functional and shape and isinstance(shape, (tuple, list)):
             model.build(shape)
         return model

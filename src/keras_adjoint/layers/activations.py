@@ -203,6 +203,10 @@ class PreActivation(Tied):
         compute = self.linear.call if self.source.quantization_mode is None else self.linear.quantized_call
         return compute(x, training=False) if self.takes_training else compute(x)
 
+    def apply_forward(self, x: Tensor) -> Tensor:
+        """What this layer takes where its source takes x, which is the same."""
+        return x
+
     def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
         return keras.KerasTensor(self.compute_output_shape(x.shape), dtype=self.compute_dtype)
 

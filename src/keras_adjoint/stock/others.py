@@ -224,6 +224,9 @@ def whole_matrix(call: AdjointCall) -> list[Step] | Branches:
     shapes, wanted = (
         [call.known(shape[1:]) for shape in flat_shapes(found)] for found in (call.input_shape, call.output_shape)
     )
+    batch = flat_shapes(call.input_shape)[0][0]
+    if isinstance(batch, int):
+        call.refuse(f"it was recorded for batches of {batch}, and may compute something else of each sample")
     sizes, results = ([math.prod(shape) for shape in each] for each in (shapes, wanted))
     rows, columns = sum(sizes), sum(results)
     if rows * columns > LARGEST_MATRIX:
