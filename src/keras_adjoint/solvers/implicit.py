@@ -63,7 +63,7 @@ class Implicit:
                 *operands, z = changing
                 with self.problem.at(operands) as system:
                     total = system.dot_out(system.forward(v), z - system.forward(x))
-                    return ops.sum(total + self._turning(system, turned, g, null))
+                    return ops.sum(total + _turning(system, turned, null))
 
             null = None if turned is None else self._null(operands, g, v)
             return [*_derivative(potential, [*operands, z]), ops.zeros_like(found)]
@@ -86,8 +86,8 @@ class Implicit:
             def potential(changing: list[Tensor]) -> Tensor:
                 with self.problem.at(changing) as system:
                     total = -system.dot_out(system.forward(v), system.forward(u))
-                    total = total + self._turning(system, turned_u, g, null_g)
-                    return ops.sum(total + self._turning(system, turned_v, b, null_b))
+                    total = total + _turning(system, turned_u, null_g)
+                    return ops.sum(total + _turning(system, turned_v, null_b))
 
             return [*_derivative(potential, operands), v]
 
@@ -105,11 +105,6 @@ class Implicit:
         """g − M M⁺ g, the part of g that B does not see."""
         with self.problem.at(operands) as system:
             return g - system.normal(v)
-
-    @staticmethod
-    def _turning(system: System, turned: Tensor | None, like: Tensor, null: Tensor | None) -> Tensor | float:
-        """⟨B t, B n⟩, by which the row space turns."""
-        return 0.0 if turned is None else system.dot_out(system.forward(turned), system.forward(null))
 
     def _solve(self, operands: Sequence[Tensor], b: Tensor, exact: bool) -> Tensor:
         """M⁺ b without derivatives, and whether it converged. What B* cannot give is found first: M⁺ = B⁺ (B*)⁺."""
@@ -136,6 +131,11 @@ class Implicit:
                 f"`ridge`, a larger `tolerance`, or more `max_steps`.",
                 stacklevel=2,
             )
+
+
+def _turning(system: System, turned: Tensor | None, null: Tensor | None) -> Tensor | float:
+    """⟨B t, B n⟩, by which the row space turns."""
+    return 0.0 if turned is None else system.dot_out(system.forward(turned), system.forward(null))
 
 
 def _derivative(function: Function, at: Sequence[Tensor]) -> list[Tensor]:
