@@ -53,13 +53,11 @@ class LinearMap(ABC):
 
     def variables(self) -> list[keras.Variable]:
         """The variables that it reads, each once."""
-        found = [variable for part in self.parts() for variable in part.variables()]
-        return list({id(variable): variable for variable in found}.values())
+        return variables_of(self.parts())
 
     def scalars(self) -> list[Tensor]:
         """The tensors, other than variables, that it multiplies by, each once."""
-        found = [scalar for part in self.parts() for scalar in part.scalars()]
-        return list({id(scalar): scalar for scalar in found}.values())
+        return scalars_of(self.parts())
 
     def layers(self) -> list[keras.layers.Layer]:
         """The layers and models that it is made of."""
@@ -124,6 +122,18 @@ class LinearMap(ABC):
 
     def __repr__(self) -> str:
         return f"<Operator {self.describe()}: {self.in_space} to {self.out_space}>"
+
+
+def variables_of(operators: Sequence[LinearMap]) -> list[keras.Variable]:
+    """The variables that operators read, each once."""
+    found = [variable for operator in operators for variable in operator.variables()]
+    return list({id(variable): variable for variable in found}.values())
+
+
+def scalars_of(operators: Sequence[LinearMap]) -> list[Tensor]:
+    """The tensors, other than variables, that operators multiply by, each once."""
+    found = [scalar for operator in operators for scalar in operator.scalars()]
+    return list({id(scalar): scalar for scalar in found}.values())
 
 
 class _Replaced(threading.local):

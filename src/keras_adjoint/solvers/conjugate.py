@@ -107,18 +107,15 @@ def _restarted(
 
     none = ops.zeros_like(limit, dtype="int32")
     zero = ops.zeros_like(gradient_of(right))
-    start = first(ops.convert_to_tensor(0, "int32"), none, zero, right)
+    begin = ops.convert_to_tensor(0, "int32")
     if loop.unrolled:
-        _, steps, _, x, *_ = loop.run(step, start)
+        _, steps, _, x, *_ = loop.run(step, first(begin, none, zero, right))
         return Result(x, steps, converges(x))
 
     def again(state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        _, steps, _, x, *_ = state[1:]
-        found = loop.run(step, first(state[1], steps, x, residual_of(x)))
-        done = converges(found[3]) | (found[1] == steps)  # or moves no more
-        return (state[0] | done, *found)
+        done, k, before, x = state
+        k, steps, _, x, *_ = loop.run(step, first(k, before, x, residual_of(x)))
+        return done | converges(x) | (steps == before), k, steps, x  # or moves no more
 
-    done = converges(zero) & False
-    found = loop.rounds(RESTARTS, again, (done, *start))
-    _, _, steps, _, x, *_ = found
+    *_, steps, x = loop.rounds(RESTARTS, again, (limit < 0, begin, none, zero))  # none is done
     return Result(x, steps, converges(x))

@@ -9,7 +9,7 @@ from keras_adjoint.solvers.system import System
 
 
 def lsmr(system: System, z: Tensor, limit: Tensor, loop: Loop) -> Result:
-    """argmin ‖B x − z‖ with ‖B*(z − B x)‖ ≤ limit, from x = 0. The names are those of the paper's figure 5.1."""
+    """argmin ‖B x − z‖ with ‖B*(z − B x)‖ ≤ limit, from x = 0. The names are the paper's."""
 
     def step(state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         k, steps, active, x, u, v, h, hbar, alpha, alphabar, rho, rhobar, cbar, sbar, zetabar = state

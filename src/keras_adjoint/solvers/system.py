@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_adjoint.operators.linear_map import LinearMap, replacing_scalars
+from keras_adjoint.operators.linear_map import LinearMap, replacing_scalars, scalars_of, variables_of
 from keras_adjoint.ops import Tensor
 
 Rows = Callable[[Tensor], Tensor]
@@ -81,13 +81,11 @@ class Problem:
 
     def variables(self) -> list[keras.Variable]:
         """Their variables, each once."""
-        found = [variable for part in self.parts() for variable in part.variables()]
-        return list({id(variable): variable for variable in found}.values())
+        return variables_of(self.parts())
 
     def scalars(self) -> list[Tensor]:
         """Their scalars, each once."""
-        found = [scalar for part in self.parts() for scalar in part.scalars()]
-        return list({id(scalar): scalar for scalar in found}.values())
+        return scalars_of(self.parts())
 
     def operands(
         self, ridge: Tensor | None = None, weights: Tensor | None = None, mask: Tensor | None = None
