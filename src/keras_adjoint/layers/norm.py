@@ -32,6 +32,14 @@ class AdjointScaling(TiedShift):
     def __init__(self, source: Layer, *, inverse: bool = False, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
         self.inverse = inverse
+        self._check_recorded()
+
+    def read_sizes_of(self, wrapper: Layer, axes: int) -> None:
+        super().read_sizes_of(wrapper, axes)
+        self._check_recorded()  # at one step there is an axis less
+
+    def _check_recorded(self) -> None:
+        source = self.source
         for shape in self.recorded_shapes():
             if not self.expected.fits(shape):
                 raise NoRuleError(
