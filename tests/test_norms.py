@@ -306,6 +306,13 @@ def test_a_strided_convolution_is_bounded_by_the_phases_that_it_reads(monkeypatc
 
 
 @pytest.mark.any_backend
+def test_the_grid_of_a_stride_without_limit_is_that_of_one_as_long_as_the_kernel():
+    [long], [short] = (grids_of(Convolution((Window(3, stride).at(8),))) for stride in (10**18, 8))
+    np.testing.assert_array_equal(long.is_at_phase, short.is_at_phase)
+    np.testing.assert_array_equal(long.values, short.values)
+
+
+@pytest.mark.any_backend
 @pytest.mark.parametrize("scale", [1e-18, 1e18])
 def test_bounds_neither_overflow_nor_vanish(scale):
     for name in ("causal", "dense"):
