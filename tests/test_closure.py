@@ -62,7 +62,9 @@ def assert_lives(model, tmp_path, *, stock=True):
 def combined(left_out):
     """Policies that together have every choice but those left out; `make test-exhaustive` also has each choice alone."""
     rows = {policy: [each for each in choices if (policy, each) not in left_out] for policy, choices in NAMES.items()}
-    rows["gates"].reverse()  # by "gradient" there is an activation other than rectifiers, which "deconvnet" does not take
+    rows[
+        "gates"
+    ].reverse()  # by "gradient" there is an activation other than rectifiers, which "deconvnet" does not take
     together = [
         {policy: choices[number % len(choices)] for policy, choices in rows.items()}
         for number in range(max(map(len, rows.values())))
