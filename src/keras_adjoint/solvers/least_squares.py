@@ -153,7 +153,7 @@ class LeastSquares(Tied):
         return Expected.shape((None, *shapes[0])) if len(shapes) == 1 else Expected()
 
     def compute_output_spec(self, y: Any, x0: Any = None, **kwargs: Any) -> Any:
-        return _symbolic(self.A.in_space, y, self.A.dtype)
+        return symbolic(self.A.in_space, y, self.A.dtype)
 
     def compute_output_shape(self, input_shape: Any, **kwargs: Any) -> Any:
         batch = input_shape[0] if not isinstance(input_shape[0], (tuple, list)) else input_shape[0][0]
@@ -166,7 +166,7 @@ class LeastSquares(Tied):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "LeastSquares":
-        return super().from_config({**config, "size": _shapes(config["size"])})
+        return super().from_config({**config, "size": restored_shapes(config["size"])})
 
 
 @rule(LeastSquares)
@@ -203,7 +203,7 @@ class AdjointLeastSquares(Tied):
         return Expected.shape((None, *shapes[0])) if len(shapes) == 1 else Expected()
 
     def compute_output_spec(self, y: Any, **kwargs: Any) -> Any:
-        return _symbolic(self.source.A.out_space, y, self.source.A.dtype)
+        return symbolic(self.source.A.out_space, y, self.source.A.dtype)
 
     def compute_output_shape(self, input_shape: Any, **kwargs: Any) -> Any:
         batch = input_shape[0] if not isinstance(input_shape[0], (tuple, list)) else input_shape[0][0]
@@ -251,15 +251,15 @@ def _ridge(value: Any, is_learned: bool) -> float:
     return float(value)
 
 
-def _symbolic(space: Any, like: Any, dtype: str) -> Any:
+def symbolic(space: Any, like: Any, dtype: str) -> Any:
     batch = tree.flatten(like)[0].shape[0]
     return space.pack([keras.KerasTensor((batch, *shape), dtype=dtype) for shape in space.shapes])
 
 
-def _shapes(size: Any) -> Any:
+def restored_shapes(size: Any) -> Any:
     """Shapes as they were before JSON made lists of tuples."""
     if isinstance(size, dict):
-        return {name: _shapes(one) for name, one in size.items()}
+        return {name: restored_shapes(one) for name, one in size.items()}
     if isinstance(size, Sequence) and all(isinstance(one, int) for one in size):
         return tuple(size)
-    return [_shapes(one) for one in size]
+    return [restored_shapes(one) for one in size]
