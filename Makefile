@@ -8,7 +8,7 @@ LINT = failed=; \
 	if [ -n "$$failed" ]; then echo "Failed: $${failed\#, }" >&2; exit 1; fi
 SOURCES := $(shell find src -name __pycache__ -prune -o -name '*.py' -print -o -path '*/templates/*' -print -o -name py.typed -print -o -type d -print)
 
-.PHONY: help demo test test-exhaustive core-tests test-keras-versions coverage docs docs-links bench lint clean
+.PHONY: help demo test test-exhaustive core-tests test-keras-versions coverage docs docs-links guides bench lint clean
 
 help: ## Say what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,9 @@ docs: .venv-test/.installed ## Build the documentation as a site; its guides are
 
 docs-links: .venv-test/.installed ## Try the links that lead out of the site (needs a network).
 	KERAS_BACKEND=jax .venv-test/bin/sphinx-build -b linkcheck -D nb_execution_mode=off docs docs/build/links
+
+guides: .venv-test/.installed ## Run the guides whose tables are measured in full, and write these into them (GUIDES="name": some of them; hours).
+	.venv-test/bin/python -m benchmarks.guides $(GUIDES)
 
 bench: .venv-test/.installed ## Measure the speed on all backends and write docs/speed.md and the notebook (50 minutes, on a machine that does nothing else).
 	for backend in jax tensorflow torch; do KERAS_BACKEND=$$backend .venv-test/bin/python -m benchmarks.speed --device $(DEVICE) || exit 1; done

@@ -3,6 +3,7 @@
 import importlib
 import io
 import json
+import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from helpers import BACKEND
 sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks are no part of the package
 
 import keras_adjoint as ka
-from benchmarks import calibrate
+from benchmarks import calibrate, guides
 from benchmarks.norms import __main__ as norms
 from benchmarks.norms import kernels as norm_kernels
 from benchmarks.peers import __main__ as peers
@@ -292,3 +293,47 @@ def test_a_process_that_ends_gives_a_reason():
     gone = SimpleNamespace(stdin=io.StringIO(), stdout=iter(()), wait=lambda: -9)
     with pytest.raises(solver_peers.NotMeasured, match="its process ended with -9"):
         solver_peers.Peer(gone, "one").seconds()
+
+
+GUIDE = f"""# %% [markdown]
+# # A guide
+#
+{guides.BEGIN}# |an old table|
+{guides.END}#
+# More.
+
+# %%
+import sys
+
+print("loading")
+print("| a | b |", "| --- | --- |", f"| {{1 + 1}} | {{sys.argv[1]}} |", sep="\\n")
+print("next")
+print("| c |")
+"""
+
+
+def test_guides_have_the_tables_that_they_print_written_into_their_text(tmp_path, monkeypatch):
+    (tmp_path / "other.py").write_text("# %% [markdown]\n# # Without a table\n", encoding="utf-8")
+    (tmp_path / "measured.py").write_text(GUIDE, encoding="utf-8")
+    run(monkeypatch, guides.main, "--folder", tmp_path)
+    written = "#\n# | a | b |\n# | --- | --- |\n# | 2 | --full |\n#\n# | c |\n#\n"
+    assert (tmp_path / "measured.py").read_text(encoding="utf-8") == GUIDE.replace("# |an old table|\n", written)
+    with pytest.raises(SystemExit):
+        run(monkeypatch, guides.main, "other", "--folder", tmp_path)
+
+
+def test_guides_that_fail_or_print_no_table_stay_as_they_are(tmp_path, monkeypatch):
+    file = tmp_path / "measured.py"
+    for program, error in (("raise SystemExit(3)", subprocess.CalledProcessError), ("print('none')", ValueError)):
+        text = GUIDE[: GUIDE.index("import sys")] + program
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(error):
+            run(monkeypatch, guides.main, "--folder", tmp_path)
+        assert file.read_text(encoding="utf-8") == text
+
+
+def test_every_guide_whose_tables_are_written_has_some():
+    for file in guides.with_tables(guides.ROOT / "guides").values():
+        (written,) = guides.WRITTEN.findall(file.read_text(encoding="utf-8"))
+        rows = [line for line in written.splitlines() if line.startswith("# |")]
+        assert len(rows) >= 3 and set(rows[1]) <= set("# |-:"), file.name

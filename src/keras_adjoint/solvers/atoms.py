@@ -77,7 +77,9 @@ def unit_kernel(problem: Problem, operands: Sequence[Tensor], source: Any, of_ou
     with problem.at(squared) as system:
         squares = system.adjoint(ops.ones((1, problem.operator.shape[0]), kernel.dtype))
     (codes,) = problem.operator.in_space.split(squares)
-    axis = 1 if getattr(source, "data_format", "") == "channels_first" and len(codes.shape) > 2 else len(codes.shape) - 1
+    axis = (
+        1 if getattr(source, "data_format", "") == "channels_first" and len(codes.shape) > 2 else len(codes.shape) - 1
+    )
     squares = ops.max(codes, axis=[other for other in range(len(codes.shape)) if other != axis])
     norms = ops.where(squares > 0, ops.sqrt(ops.where(squares > 0, squares, 1.0)), 1.0)
     return ops.cast(kernel / SPREADS[type(source)][0 if of_outputs else 1](norms, source), given.dtype)

@@ -64,6 +64,10 @@ class DictionaryLearning(keras.Model):
         kernel = self.coding.source.kernel
         return [each for each in super().trainable_variables if each is kernel]
 
+    @property
+    def trainable_weights(self) -> list[Any]:
+        return self.trainable_variables
+
     def call(self, y: Any) -> dict[str, Tensor]:
         coding, lasso = self.coding, self.coding.lasso
         found = coding.without_warning(y)

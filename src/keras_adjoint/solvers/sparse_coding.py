@@ -313,9 +313,7 @@ def _reported(found: SparseCodes, coding: SparseCoding) -> SparseCodes:
         if not np.isfinite(objective).any():
             text = f"y, or what D makes of it, is not finite in sample {named}, which has no codes."
         elif steps.max() < coding.max_steps:
-            text = (
-                f"what D makes of sample {named} stopped being finite after {steps.max()} steps; its codes are the last ones."
-            )
+            text = f"what D makes of sample {named} stopped being finite after {steps.max()} steps; its codes are the last ones."
         else:
             text = (
                 f"the codes of sample {named} did not reach the tolerance of {coding.tolerance:g} in {steps.max()} steps; they "
