@@ -1,18 +1,31 @@
 """The Keras model that learns a dictionary: codes and kernel in turns, a step of each for every batch."""
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
 import keras
 from keras import ops, tree
 
+from keras_adjoint.operators.operator import Operator
 from keras_adjoint.ops import Tensor
 from keras_adjoint.solvers.solve import rows_of
+from keras_adjoint.solvers.sparse_codes import Lasso
 from keras_adjoint.solvers.system import dot
 
-if TYPE_CHECKING:
-    from keras_adjoint.solvers.sparse_coding import SparseCoding
-
 MEASURED = ("error", "used", "converged")
+
+
+class Coding(Protocol):
+    """What the model needs of a `SparseCoding`, which makes it."""
+
+    name: str
+    source: Any
+    D: Operator
+    lasso: Lasso
+    unit_atoms: bool
+
+    def without_warning(self, y: Any) -> Any: ...
+
+    def operands(self) -> list[Tensor]: ...
 
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")
@@ -31,7 +44,7 @@ class DictionaryLearning(keras.Model):
     Output shape: A dictionary of what the loss is computed from.
     """
 
-    def __init__(self, coding: "SparseCoding", **kwargs: Any) -> None:
+    def __init__(self, coding: Coding, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.coding = coding
         self.built = True
@@ -45,8 +58,8 @@ class DictionaryLearning(keras.Model):
         """
         if not self.coding.unit_atoms:
             raise ValueError(
-                "A dictionary is learned with `unit_atoms=True`: otherwise its atoms would grow forever, so that the codes cost "
-                f"less. Received: unit_atoms=False of `{self.coding.name}`"
+                "A dictionary is learned with `unit_atoms=True`: otherwise its atoms would grow forever, so that the codes "
+                f"cost less. Received: unit_atoms=False of `{self.coding.name}`"
             )
         if not self.trainable_variables:
             raise ValueError(

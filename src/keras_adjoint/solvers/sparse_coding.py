@@ -18,7 +18,7 @@ from keras_adjoint.ops.backend import current
 from keras_adjoint.solvers import arguments
 from keras_adjoint.solvers.atoms import check_atoms, kernel_index, unit_kernel
 from keras_adjoint.solvers.dictionary_learning import DictionaryLearning
-from keras_adjoint.solvers.least_squares import restored_shapes, symbolic
+from keras_adjoint.solvers.shapes import from_json, symbolic, with_batch
 from keras_adjoint.solvers.solve import packed, rows_of
 from keras_adjoint.solvers.sparse_codes import Lasso
 from keras_adjoint.solvers.system import Problem
@@ -53,15 +53,15 @@ class SparseCoding(Tied):
     and the signals where its inputs are. For `dictionary="layer"` D is A, and they are the other way round. D is read from the
     layer's own kernel at every call. Every sample is solved by itself with FISTA, whose step is 1/‖D‖² by a bound of the
     current kernel, until a step changes z by at most tolerance·‖Dᵀ y‖/‖D‖². The gradient is that of the solution, by y and by
-    the kernel, by solving once more for the columns in use.
+    the kernel, by solving once more for the columns in use. Layers in half precision are computed with in float32.
 
     Args:
         source: A built linear layer or model, possibly with a bias, which is left out.
         dictionary: "adjoint" or "layer".
         weight: The weight, a positive number.
         relative_weight: In its place a part of `lambda_max(y)` of each sample, between 0 and 1. By default 0.1.
-        unit_atoms: Whether D is computed with atoms of unit norm: the kernel is divided in every call so that the longest atom of
-            every channel of the codes has norm 1. Those that a padded edge cuts are shorter, as are, where the layer with a
+        unit_atoms: Whether D is computed with atoms of unit norm: in every call the kernel is divided so that the longest atom
+            of every channel of the codes has norm 1. Those that a padded edge cuts are shorter, as are, where a layer with a
             stride is the dictionary, those that meet fewer of its taps.
         nonnegative: Whether codes are not negative.
         size: The size that the source takes, without the batch axis, if it takes several.
@@ -113,10 +113,10 @@ class SparseCoding(Tied):
         if not isinstance(source, keras.layers.Layer):
             raise ValueError(f"`SparseCoding` has a layer or model for a dictionary. Received: {source!r}")
         A = operator(source, size=size, linear_part=linear_part)
-        super().__init__(source, **kwargs)
+        super().__init__(source, **{"dtype": A.precision, **kwargs})
         self.dictionary = one_of("dictionary", dictionary, DICTIONARIES)
         # Past Keras' tracking: its layers are no parts of this one.
-        self.__dict__["D"] = A.T if dictionary == "adjoint" else A
+        self.__dict__["D"] = (A.T if dictionary == "adjoint" else A).widened()
         self.weight, self.relative_weight = _weights(weight, relative_weight)
         self.unit_atoms = boolean("unit_atoms", unit_atoms)
         self.nonnegative, self.linear_part = boolean("nonnegative", nonnegative), linear_part
@@ -124,7 +124,7 @@ class SparseCoding(Tied):
         self.max_steps = arguments.steps_from(max_steps)
         if unit_atoms:
             check_atoms(source)
-        self.__dict__["lasso"] = Lasso(Problem(self.D.widened()), self.nonnegative, self.tolerance, self.max_steps)
+        self.__dict__["lasso"] = Lasso(Problem(self.D), self.nonnegative, self.tolerance, self.max_steps)
         given = [(None, *shape) for shape in self.D.out_space.shapes]
         self.build(given[0] if len(given) == 1 else given)
 
@@ -257,8 +257,7 @@ class SparseCoding(Tied):
         return symbolic(self.D.in_space, y, self.D.dtype)
 
     def compute_output_shape(self, input_shape: Any, **kwargs: Any) -> Any:
-        batch = input_shape[0] if not isinstance(input_shape[0], (tuple, list)) else input_shape[0][0]
-        return self.D.in_space.pack([(batch, *shape) for shape in self.D.in_space.shapes])
+        return with_batch(self.D.in_space, input_shape)
 
     def get_config(self) -> dict[str, Any]:
         names = (
@@ -270,7 +269,7 @@ class SparseCoding(Tied):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "SparseCoding":
-        return super().from_config({**config, "size": restored_shapes(config["size"])})
+        return super().from_config({**config, "size": from_json(config["size"])})
 
 
 def _find(coding: SparseCoding, y: Any) -> tuple[Any, ...]:
@@ -313,7 +312,7 @@ def _reported(found: SparseCodes, coding: SparseCoding) -> SparseCodes:
         if not np.isfinite(objective).any():
             text = f"y, or what D makes of it, is not finite in sample {named}, which has no codes."
         elif steps.max() < coding.max_steps:
-            text = f"what D makes of sample {named} stopped being finite after {steps.max()} steps; its codes are the last ones."
+            text = f"the steps for sample {named} were not finite from the {steps.max()}th on; its codes are the last ones."
         else:
             text = (
                 f"the codes of sample {named} did not reach the tolerance of {coding.tolerance:g} in {steps.max()} steps; they "
