@@ -1,6 +1,7 @@
 """`apply_blocks`: from and to anything that slices, resumed after a kill to the bit, and nothing else is ever resumed."""
 
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -273,6 +274,15 @@ def test_what_the_target_has_lost_is_computed_again(unfinished, model, expected)
     unfinished[9, 4, 0] += 1
     assert ka.apply_blocks(rows(model), X, unfinished).computed == 2
     np.testing.assert_allclose(unfinished, expected, atol=1e-5)
+
+
+def test_two_processes_never_write_one_target(unfinished, model):
+    with open(f"{unfinished.filename}.journal", "a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for resume in (True, False):
+            with pytest.raises(ka.KerasAdjointError, match="Another process is writing.*Received: journal"):
+                ka.apply_blocks(rows(model), X, unfinished, resume=resume)
+    assert ka.apply_blocks(rows(model), X, unfinished).computed == 1
 
 
 def test_begun_anew_everything_is_computed(unfinished, model):

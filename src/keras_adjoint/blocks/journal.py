@@ -9,7 +9,8 @@ import json
 import os
 import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,11 @@ import numpy as np
 from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint.blocks.plan import Plan
 from keras_adjoint.errors import KerasAdjointError
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
 WORDS = {
@@ -55,9 +61,10 @@ class Journal:
         if resume and file.exists():
             self._read(file)
         else:
-            with atomic_write(file) as beside:
+            with self._locked(file) if file.exists() else nullcontext(), atomic_write(file) as beside:
                 beside.write_text(json.dumps(self.header) + "\n", encoding="utf-8")
         self.descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
+        lock(self.descriptor, file)
         if not file.read_bytes().endswith(b"\n"):
             os.write(self.descriptor, b"\n")  # which ends what a killed process left
 
@@ -80,6 +87,16 @@ class Journal:
             except (ValueError, TypeError):
                 continue  # unfinished
 
+    @contextmanager
+    def _locked(self, file: Path) -> Iterator[None]:
+        """Inside, no other process has the journal that is there."""
+        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
+        try:
+            lock(descriptor, file)
+            yield
+        finally:
+            os.close(descriptor)
+
     def note(self, task: int, read: int, written: int) -> None:
         """A task is finished."""
         with self.lock:
@@ -94,6 +111,22 @@ class Journal:
             self.descriptor = None
         if done and self.file is not None:
             self.file.unlink(missing_ok=True)
+
+
+def lock(descriptor: int, file: Path) -> None:
+    """Claim a journal for this process, as long as it runs.
+
+    Raises:
+        KerasAdjointError: If another process has it.
+    """
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise KerasAdjointError(
+            f"Another process is writing blocks to this target. Wait until it has ended. Received: journal {file}"
+        ) from error
 
 
 def checksum(array: Any) -> int:
