@@ -69,7 +69,7 @@ API = {
     "convert_layout", "transpose_kernel", "adapt_channels", "adapt_bias", "check_adjoint", "assert_adjoint",
     "plot_kernels", "plot_mirror", "plot_reconstruction", "AdjointReport", "register_rule",
     "Lipschitz", "Regularized", "certify", "operator", "identity", "vstack", "hstack", "block", "from_scipy",
-    "lstsq", "nnls", "pinv", "LeastSquares",
+    "lstsq", "nnls", "pinv", "LeastSquares", "unroll",
     "KerasAdjointError", "NoRuleError", "TieError", "SizeError",
 }  # fmt: skip
 
