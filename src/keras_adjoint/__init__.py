@@ -29,6 +29,7 @@ from keras_adjoint.default_backend import settle_backend
 from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError, TieError
 
 if TYPE_CHECKING:
+    from keras_adjoint.blocks.apply import apply_blocks
     from keras_adjoint.blocks.plan import plan_blocks
     from keras_adjoint.kernels.layouts import adapt_bias, adapt_channels, convert_layout, transpose_kernel
     from keras_adjoint.layers.autotune import autotune
@@ -68,6 +69,7 @@ __all__ = [
     "adapt_bias",
     "adapt_channels",
     "adjoint",
+    "apply_blocks",
     "assert_adjoint",
     "autoencoder",
     "autotune",
@@ -120,6 +122,7 @@ _IMPORTED_FIRST = {  # by this Keras knows the layers of saved models
     "check_adjoint": "testing.check",
 }
 _IMPORTED_WHEN_ASKED_FOR = {
+    "apply_blocks": "blocks.apply",
     "autoencoder": "models.mirror",
     "block": "operators.blocks",
     "certify": "operators.certify",
