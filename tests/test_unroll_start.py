@@ -50,6 +50,8 @@ def test_copies_of_a_frozen_layer_are_trained_and_the_layer_is_not(tied, trained
     before = [numpy(weight) for weight in network.trainable_variables]
     network.fit(y, np.ones((4, 20), "float32"), verbose=0)
     np.testing.assert_array_equal(numpy(layer.kernel).T, matrix)
-    changed = [not np.array_equal(old, numpy(new)) for old, new in zip(before, network.trainable_variables, strict=True)]
+    changed = [
+        not np.array_equal(old, numpy(new)) for old, new in zip(before, network.trainable_variables, strict=True)
+    ]
     # Without momentum in the first two steps x is zero in the first one, where A has no gradient.
     assert sum(changed) >= len(changed) - (tied is False)

@@ -7,10 +7,10 @@ import keras
 
 from keras_adjoint.models.ties import clone_tied
 from keras_adjoint.operators.operator import Operator
+from keras_adjoint.solvers import unroll_options
 from keras_adjoint.solvers.momentum import factors
 from keras_adjoint.solvers.operator_layers import DataGradient, SquaredBound
 from keras_adjoint.solvers.step_layers import FirstBound, GradientStep, Momentum, ProximalStep, ZeroStart
-from keras_adjoint.solvers import unroll_options
 from keras_adjoint.solvers.unroll_options import COPIES, Options
 
 State = tuple[Any, ...]
