@@ -70,6 +70,7 @@ API = {
     "convert_layout", "transpose_kernel", "adapt_channels", "adapt_bias", "check_adjoint", "assert_adjoint",
     "plot_kernels", "plot_mirror", "plot_reconstruction", "AdjointReport", "register_rule",
     "Lipschitz", "Regularized", "certify", "operator", "identity", "vstack", "hstack", "block", "from_scipy",
+    "unroll",
     "lstsq", "nnls", "pinv", "LeastSquares", "plan_blocks", "apply_blocks",
     "KerasAdjointError", "NoRuleError", "TieError", "SizeError",
 }  # fmt: skip

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from keras_adjoint.plots.reconstruction import plot_reconstruction
     from keras_adjoint.solvers.least_squares import LeastSquares, pinv
     from keras_adjoint.solvers.lstsq import lstsq, nnls
+    from keras_adjoint.solvers.unroll import unroll
     from keras_adjoint.stock.untie import untie
     from keras_adjoint.testing.check import AdjointReport, assert_adjoint, check_adjoint
 
@@ -94,6 +95,7 @@ __all__ = [
     "plot_reconstruction",
     "register_rule",
     "transpose_kernel",
+    "unroll",
     "untie",
     "vstack",
 ]
@@ -113,6 +115,7 @@ _IMPORTED_FIRST = {  # by this Keras knows the layers of saved models
     "Regularized": "operators.regularized",
     "from_scipy": "operators.from_scipy",
     "exporting": "ops.exporting",
+    "unroll": "solvers.unroll",
     "untie": "stock.untie",
     "AdjointReport": "testing.check",
     "assert_adjoint": "testing.check",
