@@ -1,4 +1,4 @@
-"""How far the calls of a stream get with what has been pushed, and the computation of that, in integers that can be compared."""
+"""How far the calls of a stream get with what has been pushed, and how that is computed, in integers that can be compared."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,14 +98,13 @@ def advance(
         now[number] = Held(now[number].start, stop)
     last = circuit.numbers[id(circuit.made)]
     needed: dict[int, int] = {}
-    for number in range(len(circuit.calls)):
-        if number in axes and now[number].stop < circuit.calls[number].out_shape[axes[number] - 1]:
-            for tensor, along in stream.reads(number, circuit):
-                start = along.read(Interval(now[number].stop, now[number].stop + 1)).start
-                needed[tensor] = min(needed.get(tensor, start), start)
+    for number in filter(axes.__contains__, range(len(circuit.calls))):
+        for tensor, along in stream.reads(number, circuit):
+            # One position is kept anyway, for outputs that read none.
+            start = min(along.read(Interval(now[number].stop, now[number].stop + 1)).start, now[tensor].stop - 1)
+            needed[tensor] = min(needed.get(tensor, start), start)
     kept = tuple(sorted(tensor for tensor in axes if now[tensor].stop > 0))
-    # One position is kept anyway, for outputs that read none.
-    starts = {t: max(now[t].start, min(needed.get(t, now[t].stop), now[t].stop - 1)) for t in kept}
+    starts = {tensor: max(now[tensor].start, needed.get(tensor, now[tensor].stop)) for tensor in kept}
     dropped = tuple(starts[tensor] - now[tensor].start for tensor in kept)
     now.update({tensor: Held(starts[tensor], now[tensor].stop) for tensor in kept})
     return Advance(tuple(parts), kept, dropped, last, tuple(axes[tensor] for tensor in kept)), now

@@ -5,6 +5,7 @@ lags behind by as many positions as it has to wait for, so that those that it ma
 signal in part; these are set to zero.
 """
 
+from fractions import Fraction
 from typing import Any, Protocol
 
 from keras import ops
@@ -26,7 +27,9 @@ class Streamed(Reading, Protocol):
     """What is needed of a stream."""
 
     length: int | None
-    rate: Any
+
+    @property
+    def rate(self) -> Fraction: ...
 
     @property
     def in_axis(self) -> int: ...
@@ -38,8 +41,8 @@ class FunctionalStream:
     Attributes:
         chunk_size: Positions of a chunk.
         output_size: Positions of the outputs of each.
-        delay: How many outputs, of the first chunks, lie in front of the signal and are zero. What follows is what the model gives
-            of the signal.
+        delay: How many outputs, of the first chunks, lie in front of the signal and are zero. What follows is what the model
+            gives of the signal.
     """
 
     def __init__(self, stream: Streamed, chunk_size: Any) -> None:
@@ -143,6 +146,6 @@ def _check_edges(stream: Streamed) -> None:
         zeros = isinstance(local, (ByAdjoint, AsForward)) or (isinstance(local, InWindows) and local.edges == "zeros")
         if not zeros or any(isinstance(along, Repeated) for _, along in reads):
             raise NoRuleError(
-                f"`{call.place}` takes something else than zeros for what is in front of a signal, which has no functional form. "
-                f"Use `push`. Received: {call.describe()}"
+                f"`{call.place}` takes something else than zeros for what is in front of a signal, which has no functional "
+                f"form. Use `push`. Received: {call.describe()}"
             )

@@ -18,7 +18,6 @@ from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Graph
 from keras_adjoint.ops import Tensor
 
-
 ChooseSize: TypeAlias = Callable[[int, Tied, keras.KerasTensor], Any]
 
 
@@ -108,7 +107,7 @@ def calls_at(
         graph: The graph.
         shape: The shape.
         choose_size: `choose_size(number of the call, adjoint layer, what it is called on)` is the `output_size` of an adjoint
-            layer, unless it is that of another tensor. By default the call or the layer says it.
+            layer, unless it is that of another tensor. Without it, or where that is `None`, the call or the layer says it.
 
     Raises:
         NoRuleError: If a call depends on a mask, or on constants that its rule knows nothing of.
@@ -116,7 +115,7 @@ def calls_at(
     """
     (x,), (y,) = graph.inputs, graph.outputs
     now = {id(x): keras.KerasTensor((None, *shape), x.dtype)}
-    calls = []
+    calls: list[SizedCall] = []
     for call in graph.calls:
         arguments, keywords = _arguments_of(call, now)
         choose = choose_size and partial(choose_size, len(calls))
@@ -164,7 +163,8 @@ def _outputs_of(
     try:
         if isinstance(operation, Tied) and (operation.needs_output_size or "output_size" in keywords):
             if choose_size is not None and not any(map(is_symbolic, tree.flatten(keywords.get("output_size")))):
-                keywords = {**keywords, "output_size": choose_size(operation, arguments[0])}
+                chosen = choose_size(operation, arguments[0])
+                keywords = keywords if chosen is None else {**keywords, "output_size": chosen}
             keywords = with_size(operation, arguments[0], keywords)
         with called_aside(operation) if is_layer else nullcontext():
             found = tree.flatten(operation.compute_output_spec(*arguments, **keywords))

@@ -9,12 +9,11 @@ from functools import cached_property
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
-from keras_adjoint.blocks.advance import Advance, Held, advance, run_advance
+from keras_adjoint.blocks.advance import Held, advance, run_advance
 from keras_adjoint.blocks.functional_stream import FunctionalStream
-from keras_adjoint.blocks.interval import Along, Interval, Transposed, Windowed
+from keras_adjoint.blocks.interval import Along, Interval, Shifted, Transposed, Windowed
 from keras_adjoint.blocks.program import Circuit
 from keras_adjoint.blocks.sources import circuit_of_signals
 from keras_adjoint.errors import NoRuleError, SizeError
@@ -41,7 +40,12 @@ class Stream:
 
     def __init__(self, source: Any, length: int | None = None) -> None:
         self.source, self.length = source, length
-        self.circuit = self._circuit(OPEN if length is None else length)
+        try:
+            self.circuit = self._circuit(OPEN if length is None else length)
+        except SizeError as error:
+            if length is not None:
+                raise
+            raise SizeError(f"Pass the `length`, since not every one is taken. {error}") from error
         if len(self.circuit.in_shape) != 2 or len(self.circuit.spaces[-1]) != 1 or len(self.circuit.out_space) != 1:
             raise NoRuleError(
                 f"A stream is of signals: batches with one axis of positions and one of channels. Received: from "
@@ -104,7 +108,7 @@ class Stream:
     # --- the signal
 
     def push(self, chunk: Any) -> Tensor:
-        """What can be computed from a chunk, and from those before it.
+        """What can be computed from a chunk, and from those before it, without derivatives; `functional` has them.
 
         Args:
             chunk: A batch of signals with any number of positions.
@@ -193,12 +197,13 @@ class Stream:
 
     def certain(self, number: int, inputs: int) -> int | None:
         """How many outputs a call has at least of some inputs, whatever follows; `None` where nothing limits that."""
+        along = self.reads(number)[0][1]
+        if isinstance(along, Shifted):  # the end may be cut off
+            return max(0, inputs + self.circuit.calls[number].out_shape[along.axis] - along.size)
         windows = _open_windows(self.circuit, number) if self.length is None else None
         return None if windows is None else max(0, windows[0].possible_sizes(inputs)[0])
 
-    def _advanced(
-        self, circuit: Circuit, held: dict[int, Held], buffers: dict[int, Tensor], *, ended: bool
-    ) -> Tensor:
+    def _advanced(self, circuit: Circuit, held: dict[int, Held], buffers: dict[int, Tensor], *, ended: bool) -> Tensor:
         """The next outputs, with what is held now. Should that fail, nothing has changed."""
         made, held = advance(self, circuit, held, ended=ended)
         variables, tensors = self.variables, sorted(buffers)
@@ -212,7 +217,8 @@ class Stream:
         if circuit is self.circuit:
             function = self.functions.setdefault((made, *tensors), current().compiled(run))
         values = [ops.convert_to_tensor(variable) for variable in variables]
-        out, *left = function(values, [buffers[tensor] for tensor in tensors])
+        found = function(values, [buffers[tensor] for tensor in tensors])
+        out, *left = map(ops.stop_gradient, found)  # otherwise a signal would be held as long as it goes on
         self.held, self.buffers = held, dict(zip(made.kept, left, strict=True))
         return out
 
@@ -236,7 +242,8 @@ class Stream:
         old = self.buffers.get(-1)
         if old is not None and old.shape[0] != shape[0]:
             raise SizeError(
-                f"All chunks of a signal have the same batch. Received: a chunk of shape {shape} after a batch of {old.shape[0]}"
+                f"All chunks of a signal have the same batch. Received: a chunk of shape {shape} after a batch of "
+                f"{old.shape[0]}"
             )
         return chunk
 
@@ -247,11 +254,11 @@ class Stream:
         sizes: dict[int, int] = {}
 
         def choose(number: int, layer: Any, y: keras.KerasTensor) -> Any:
-            if number in sizes:
-                return (sizes[number],)
             windows = getattr(layer, "windows", None)
             if windows is None:
                 return None
+            if number in sizes:
+                return (sizes[number],)
             axis = 1 if layer.data_format == "channels_last" else 2
             return tuple(window.possible_sizes(y.shape[axis])[1] for window in windows)
 
@@ -274,8 +281,8 @@ class Stream:
             here, there = self.reads(number), self.reads(number, other)
             if any(a[1].reads(Interval(0, 1)) != b[1].reads(Interval(0, 1)) for a, b in zip(here, there, strict=True)):
                 raise NoRuleError(
-                    f"`{call.place}` pads the beginning of a signal by its total length, which a stream does not know yet. Pass "
-                    f'`length`, or use `padding="causal"` or "valid". Received: {call.describe()}'
+                    f"`{call.place}` pads the beginning of a signal by its total length, which a stream does not know yet. "
+                    f'Pass `length`, or use `padding="causal"` or "valid". Received: {call.describe()}'
                 )
 
     def _check_end(self, circuit: Circuit, output_size: Any) -> None:
@@ -292,7 +299,7 @@ class Stream:
 def _open_windows(circuit: Circuit, number: int) -> Any:
     """The windows of an adjoint layer whose size its input leaves open, or `None`."""
     operation = circuit.rules[number].operation
-    return operation.windows if getattr(operation, "needs_output_size", False) else None
+    return getattr(operation, "windows", None) if getattr(operation, "needs_output_size", False) else None
 
 
 def _sizes_before(circuit: Circuit, wanted: int, stream: Stream) -> dict[int, int]:
