@@ -7,6 +7,7 @@ import keras
 
 from keras_adjoint.models.ties import clone_tied
 from keras_adjoint.operators.operator import Operator
+from keras_adjoint.solvers import unroll_options
 from keras_adjoint.solvers.momentum import factors
 from keras_adjoint.solvers.operator_layers import DataGradient, SquaredBound
 from keras_adjoint.solvers.step_layers import FirstBound, GradientStep, Momentum, ProximalStep, ZeroStart
@@ -23,13 +24,21 @@ class Parts:
         A: Its operator.
         options: See `Options`.
         tied: Whether all steps share the kernel of the source, `"forward"` for A alone.
+        start: What gives the first x from y; by default it is zero.
         **of_operator: The options of `operator`.
     """
 
     def __init__(
-        self, source: keras.layers.Layer, A: Operator, options: Options, tied: bool | str, **of_operator: Any
+        self,
+        source: keras.layers.Layer,
+        A: Operator,
+        options: Options,
+        tied: bool | str,
+        start: keras.layers.Layer | None = None,
+        **of_operator: Any,
     ) -> None:
         self.source, self.A, self.options, self.tied, self.of_operator = source, A, options, tied, of_operator
+        self.start = start
         self.shared = DataGradient(source, **self.of_operator) if tied is True else None
 
     def name(self, what: str, step: int) -> str:
@@ -48,10 +57,16 @@ class Parts:
         """Aᵀ (A x − y)."""
         if self.shared is not None:
             return self.shared
-        learned, name = clone_tied(self.source), self.name("gradient", step)
+        learned, name = self.copy(), self.name("gradient", step)
         if self.tied == COPIES:
             return DataGradient(self.source, learned=learned, name=name, **self.of_operator)
-        return DataGradient(clone_tied(self.source), learned=learned, tied=False, name=name, **self.of_operator)
+        return DataGradient(self.copy(), learned=learned, tied=False, name=name, **self.of_operator)
+
+    def copy(self) -> keras.layers.Layer:
+        """A copy of the source, which is trained although the source may be frozen."""
+        copied = clone_tied(self.source)
+        copied.trainable = True
+        return copied
 
     def gradient_step(self, step: int) -> GradientStep:
         """A step downhill."""
@@ -91,6 +106,8 @@ class Scheme(ABC):
     def begin(self, y: Any) -> State:
         """The state before the first step: x, and what else the method keeps."""
         parts = self.parts
+        if parts.start is not None:
+            return (unroll_options.started(parts.start, y, parts.A),)
         start = ZeroStart(parts.A.in_shape, dtype=parts.A.precision, name=f"{parts.source.name}_start")
         return (start(y),)
 

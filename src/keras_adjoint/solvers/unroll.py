@@ -23,6 +23,7 @@ def unroll(
     prox: Any = "soft",
     learn: Any = ("step", "threshold"),
     tied: bool | str = True,
+    start: keras.layers.Layer | None = None,
     size: Any = None,
     linear_part: bool = False,
     lower: float = 0.0,
@@ -51,7 +52,8 @@ def unroll(
             "threshold" (a factor of the weight), "momentum" (of "fista").
         tied: Whether A and Aᵀ have the kernel of the layer in every step. With "forward" A has; each step has a kernel of
             its own for Aᵀ, a copy of the layer to begin with. With `False` each step has two, one for A and one for Aᵀ. Then
-            L is the bound that the kernel has when the model is made.
+            L is the bound that the kernel has when the model is made. Copies are trained, whether the layer is frozen or not.
+        start: A layer or model y ↦ x, where the steps begin, such as `LeastSquares(layer, ridge=...)`. By default at zero.
         size: The size that the layer takes, without the batch axis, if it takes several.
         linear_part: Whether to leave out an activation as well.
         lower: The smallest number in the box.
@@ -89,7 +91,8 @@ def unroll(
         details=unroll_options.details_from(lower, upper, data_format, inner_steps, penalty, A),
     )
     name = name_or_none("name", name) or f"{layer.name}_unrolled"
-    parts = Parts(layer, A, options, unroll_options.tied_from(tied), size=size, linear_part=linear_part)
+    copies, begin = unroll_options.tied_from(tied), unroll_options.start_from(start)
+    parts = Parts(layer, A, options, copies, begin, size=size, linear_part=linear_part)
     scheme = SCHEMES[method](parts)
     y = A.out_space.inputs(A.dtype)
     squared_bound, state = parts.squared_bound(y), scheme.begin(y)

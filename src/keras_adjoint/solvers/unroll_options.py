@@ -103,6 +103,32 @@ def prox_from(value: Any, steps: int) -> Penalty:
     return value if callable(value) else one_of("prox", value, PROXIMALS)
 
 
+def start_from(value: Any) -> keras.layers.Layer | None:
+    """A layer or model, or nothing."""
+    if value is not None and not isinstance(value, keras.layers.Layer):
+        raise ValueError(
+            f"`start` is a layer or model that gives the first x from y, such as `LeastSquares(layer, ridge=...)`. "
+            f"Received: start={value!r}"
+        )
+    return value
+
+
+def started(start: keras.layers.Layer, y: Any, A: Operator) -> Any:
+    """What it gives.
+
+    Raises:
+        ValueError: If that is not of the shapes that A takes.
+    """
+    x = start(y)
+    given = [tuple(leaf.shape[1:]) for leaf in keras.tree.flatten(x)]
+    if given != list(A.in_space.shapes):
+        raise ValueError(
+            f"`start` gives the first x from y, which A takes: {A.in_shape}. Received: start={start.name}, which gives "
+            f"{', '.join(map(str, given))}"
+        )
+    return x
+
+
 def weight_from(value: Any, prox: Penalty) -> float:
     """The weight of the penalty, which has to be given where it makes a difference.
 
