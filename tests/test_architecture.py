@@ -76,7 +76,7 @@ API = {
 }  # fmt: skip
 
 FRAMEWORKS = {"jax", "jaxlib", "tensorflow", "torch"}
-EXTRAS = {"bridges", "jax", "tensorflow", "torch", "plot", "cli", "export", "demo", "docs", "test"}
+EXTRAS = {"bridges", "scale", "jax", "tensorflow", "torch", "plot", "cli", "export", "demo", "docs", "test"}
 
 PACKAGE = Path(importlib.util.find_spec("keras_adjoint").origin).parent
 COMMAND_LINE = Path(importlib.util.find_spec("keras_adjoint_cli").origin).parent
