@@ -98,9 +98,9 @@ class Drawing:
 
 
 @st.composite
-def models(draw):
+def models(draw, ranks=(1, 3)):
     """(model, what it is made of), with weights at random."""
-    rank = draw(st.integers(1, 3))
+    rank = draw(st.integers(*ranks))
     drawing = Drawing(draw, rank, draw(st.sampled_from(DATA_FORMATS)))
     sizes = drawing.one_of(SIZES[rank])
     x = tensor = keras.Input((*sizes, 2) if drawing.axis == -1 else (2, *sizes), dtype="float32")
