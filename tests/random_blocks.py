@@ -60,6 +60,9 @@ class Drawing:
         return layer_class(2, 3, data_format=self.data_format, bias_initializer="ones", **options)(x)
 
     def pooled(self, x):
+        sizes = x.shape[2:] if self.axis == 1 else x.shape[1:-1]
+        if min(sizes) < 3:  # PyTorch pools no windows larger than the tensor
+            return x
         kind, padding = self.one_of(["MaxPooling", "AveragePooling"]), self.one_of(["same", "valid"])
         return self.make(kind, self.one_of([2, 3]), self.one_of([1, 2]), padding=padding)(x)
 
