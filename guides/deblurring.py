@@ -35,7 +35,7 @@
 #
 # The network is 0.4 dB below total variation at its best on camera, 0.2 and 0.5 dB on astronaut and coins, and 0.2 dB above
 # it on chelsea, where Wiener's filter at its best is better still. It was to be above on all four, and is not after 800
-# batches of four small pictures, two and a half minutes of one core for each seed. But it knows no parameter of theirs.
+# batches of four small pictures, two and a half minutes of one core for each seed. It has no parameter to choose, though.
 #
 # `python guides/deblurring.py` trains one network for a minute; `--full` is the comparison above, on JAX.
 
