@@ -267,6 +267,55 @@ def test_one_infinity_is_never_a_solution():
         assert numpy(found.converged).tolist() == [True, False]
 
 
+@pytest.mark.in_turn("torch", "jax", "torch", "tensorflow")
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_what_is_not_finite_leaves_the_gradient_of_the_others(number):
+    operator = OPERATORS["tall"]()
+    (kernel,) = operator.variables()
+    start, direction, y = (
+        numpy(kernel),
+        normal(*kernel.shape, seed=5),
+        batch(operator.out_space, normal(2, operator.shape[0])),
+    )
+
+    def slope(y, options):
+        def value(t):
+            changed = ops.convert_to_tensor(start) + t * ops.convert_to_tensor(direction)
+            with keras.StatelessScope(state_mapping=[(kernel, changed)]):
+                return ops.sum(ops.square(ka.lstsq(operator, y, **options).x[1]))
+
+        return derivatives_along(value, 0.0)[1]
+
+    others = np.stack([y[1], y[1]])
+    y[0].flat[3] = number
+    for options in ({}, {"lower": 0.0}):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert slope(y, options) == pytest.approx(slope(others, options), rel=1e-7) != 0
+
+
+@pytest.mark.in_turn("torch", "jax", "tensorflow")
+@pytest.mark.parametrize("options", [{}, {"method": "lsmr"}, {"lower": -9.0}], ids=str)
+def test_what_has_no_weight_may_be_anything(options):
+    operator = ka.operator(built(layers.Conv1D(4, 1, use_bias=False), 1, 3))
+    y, weights = normal(2, 1, 4), np.ones((2, 1, 4))
+    y[0, 0, 1], weights[0, 0, 1] = np.nan, 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        found = ka.lstsq(operator, y, weights=weights, **options)
+    rows = operator.to_matrix()[[0, 2, 3]]
+    np.testing.assert_allclose(numpy(found.x)[0, 0], np.linalg.pinv(rows) @ y[0, 0, [0, 2, 3]], atol=1e-7)
+    assert numpy(found.converged).all() and np.isfinite(numpy(found.residual_norm)).all()
+
+
+@pytest.mark.any_backend
+def test_solutions_too_large_for_half_precision_are_named():
+    operator = 1e-3 * ka.operator(built(layers.Dense(3, use_bias=False), 3, dtype="float16"))
+    y = normal(2, 3).astype("float32") * np.array([[1e6], [1e-2]], "float32")
+    with pytest.warns(UserWarning, match="sample 0 has numbers that are too large for float16"):
+        ka.lstsq(operator, y)
+
+
 def test_half_precision_is_solved_in_float32():
     operator = ka.operator(built(layers.Dense(4, use_bias=False), 3, dtype="mixed_bfloat16"))
     y = normal(2, 4).astype("float32")

@@ -165,3 +165,20 @@ def test_sources_without_a_solution_are_refused():
         ka.LeastSquares(ka.identity((3,)))
     with pytest.raises(ValueError, match="has no ridge"):
         ka.pinv(relu, ridge=1.0)
+
+
+@pytest.mark.any_backend
+def test_symbolic_tensors_of_another_shape_are_refused():
+    dense = layers.Dense(7, use_bias=False)
+    dense.build((None, 4))
+    made = [
+        (ka.LeastSquares(dense, ridge=0.1), 6),
+        (ka.adjoint(ka.LeastSquares(dense, ridge=0.1)), 7),
+        (ka.SparseCoding(dense), 7),
+    ]
+    for layer, size in made:
+        with pytest.raises(ka.SizeError, match=f"`{layer.name}` takes batches of"):
+            layer(keras.Input((size,)))
+        assert layer(keras.Input((layer.expected.sizes[1],))).shape[0] is None
+    with pytest.raises(ValueError, match="`tied` must be `True` or `False`. Received: tied='maybe'"):
+        ka.LeastSquares(dense, tied="maybe")

@@ -220,6 +220,9 @@ def test_what_cannot_be_learned_is_refused():
     with pytest.raises(ValueError, match=r"`unit_atoms=True`: otherwise its atoms would grow"):
         coding.fit(signals(coding))
     coding = built("dense", unit_atoms=True)
+    for nothing in (None, signals(coding)[:0]):
+        with pytest.raises(ValueError, match="`fit` learns from signals"):
+            coding.fit(nothing)
     with pytest.raises(ValueError, match=r"The loss is the objective.*Received: loss='mse'"):
         coding.learner(loss="mse")
     coding.source.trainable = False
@@ -241,6 +244,23 @@ def test_a_sample_that_is_not_finite_leaves_the_others():
     assert numpy(found.converged).tolist() == [True, False, True]
     assert np.isnan(numpy(found.codes)[1]).all()
     np.testing.assert_allclose(numpy(found.codes)[::2], expected[::2], atol=1e-5)
+    y[1, 0, 0, 0] = np.inf  # which makes the weight infinite, too
+    with pytest.warns(UserWarning, match="not finite in sample 1, which has no codes"):
+        assert numpy(coding.solution(y).converged).tolist() == [True, False, True]
+
+
+def test_signals_that_are_not_finite_are_left_out_of_learning():
+    coding, others = (built("dense", unit_atoms=True) for _ in range(2))
+    others.source.kernel.assign(coding.source.kernel)
+    y = signals(coding)
+    expected = others.fit(y[::2], optimizer=keras.optimizers.SGD(0.1), verbose=0).history
+    y[1, 0] = np.nan
+    with pytest.warns(UserWarning, match="sample 1 is not finite, so it has no codes, and nothing is learned from it"):
+        history = coding.fit(y, optimizer=keras.optimizers.SGD(0.1), verbose=0).history
+    np.testing.assert_allclose(numpy(coding.source.kernel), numpy(others.source.kernel), atol=1e-5)
+    for name in ("loss", "error", "used"):
+        assert history[name] == pytest.approx(expected[name], rel=1e-4)
+    assert history["converged"] == pytest.approx([2 / 3])
 
 
 @pytest.mark.in_turn("torch", "tensorflow")

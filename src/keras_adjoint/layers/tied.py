@@ -25,6 +25,7 @@ from keras_adjoint.layers.copied_sources import warn_behind_copy
 from keras_adjoint.layers.files import announce
 from keras_adjoint.layers.inputs import Expected, accept, check_switches, check_symbolic, check_tensors, name_of_dtype
 from keras_adjoint.layers.kernel import check_readable, float_policy, read_kernel
+from keras_adjoint.layers.options import boolean
 from keras_adjoint.layers.sharing import owns_everything, read_config, share
 from keras_adjoint.layers.sizes import Records, size_of_call
 from keras_adjoint.layers.wrapped import WRAPPERS
@@ -71,7 +72,7 @@ class Tied(keras.layers.Layer):
         kwargs["name"] = name_after(source, self, kwargs.get("name"))
         super().__init__(dtype=float_policy(source) if dtype is None else dtype, **kwargs)
         self.source = source
-        self.tied = tied
+        self.tied = boolean("tied", tied)
         self._recorded = tuple(tuple(shape) for shape in recorded or ())
         self.__dict__.update(records=Records(((source, 0),)), calls_of_source=calls_of(source))  # past Keras' tracking
         self._read_source = False

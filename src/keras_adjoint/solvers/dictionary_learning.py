@@ -1,13 +1,15 @@
 """The Keras model that learns a dictionary: codes and kernel in turns, a step of each for every batch."""
 
+import warnings
 from typing import Any, Protocol, Self
 
 import keras
+import numpy as np
 from keras import ops, tree
 
 from keras_adjoint.operators.operator import Operator
 from keras_adjoint.ops import Tensor
-from keras_adjoint.solvers.solve import rows_of
+from keras_adjoint.solvers.solve import finite_rows, rows_of
 from keras_adjoint.solvers.sparse_codes import Lasso
 from keras_adjoint.solvers.system import dot
 
@@ -32,7 +34,8 @@ class Coding(Protocol):
 class DictionaryLearning(keras.Model):
     """A model whose loss is ½‖y − D z‖² + weight·‖z‖₁ at the optimal codes z, and whose one weight to train is the kernel.
 
-    By the envelope theorem the gradient of the optimum is that at fixed codes.
+    By the envelope theorem the gradient of the optimum is that at fixed codes. Signals that are not finite have none, and do
+    not count, but as not converged.
 
     Args:
         coding: A `SparseCoding` layer with unit atoms.
@@ -86,7 +89,9 @@ class DictionaryLearning(keras.Model):
         found = coding.without_warning(y)
         rows = rows_of(coding.D.out_space, y, coding.D)
         codes = ops.stop_gradient(rows_of(coding.D.in_space, found.codes, coding.D))
-        weight = ops.stop_gradient(found.weight)
+        has_codes = finite_rows(codes)
+        rows, codes = ops.where(has_codes, rows, 0.0), ops.where(has_codes, codes, 0.0)
+        weight = ops.where(has_codes[:, 0], ops.stop_gradient(found.weight), 0.0)
         with lasso.problem.at(coding.operands()) as system:
             missed = rows - system.forward(codes)
         return {
@@ -94,19 +99,21 @@ class DictionaryLearning(keras.Model):
             "penalty": weight * ops.sum(ops.abs(codes), axis=-1),
             "used": ops.mean(ops.cast(codes != 0, rows.dtype), axis=-1),
             "converged": ops.cast(found.converged, rows.dtype),
+            "counted": ops.cast(has_codes[:, 0], rows.dtype),
         }
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Tensor:
+        objective, counted = y_pred["error"] + y_pred["penalty"], y_pred["counted"]
+        weighted = counted if sample_weight is None else counted * ops.cast(sample_weight, objective.dtype)
         for name, average in self.averages.items():
-            average.update_state(y_pred[name], sample_weight)
-        objective = y_pred["error"] + y_pred["penalty"]
-        return ops.mean(objective if sample_weight is None else objective * ops.cast(sample_weight, objective.dtype))
+            average.update_state(y_pred[name], sample_weight if name == "converged" else weighted)
+        return ops.sum(objective * weighted) / ops.maximum(ops.sum(counted), 1)
 
     def compute_output_spec(self, y: Any, **kwargs: Any) -> dict[str, Any]:
         batch = tree.flatten(y)[0].shape[0]
-        names = ("error", "penalty", "used", "converged")
+        names = ("error", "penalty", "used", "converged", "counted")
         return {name: keras.KerasTensor((batch,), dtype=self.coding.D.precision) for name in names}
 
     def get_config(self) -> dict[str, Any]:
@@ -115,3 +122,20 @@ class DictionaryLearning(keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "DictionaryLearning":
         return cls(**{**config, "coding": keras.saving.deserialize_keras_object(config["coding"])})
+
+
+def check_signals(signals: Any) -> None:
+    """Raise a ValueError where there is nothing to learn from, and warn of what is left out, as far as that is an array."""
+    shape = getattr(signals, "shape", None)
+    if signals is None or (shape is not None and len(shape) and shape[0] == 0):
+        raise ValueError(
+            f"`fit` learns from signals: an array of some, or a dataset. Received: {None if shape is None else tuple(shape)}"
+        )
+    if isinstance(signals, np.ndarray) and signals.dtype.kind == "f":
+        missing = np.flatnonzero(~np.isfinite(signals).reshape(len(signals), -1).all(axis=1))
+        if len(missing):
+            named = ", ".join(map(str, missing[:5])) + (f" and {len(missing) - 5} others" if len(missing) > 5 else "")
+            warnings.warn(
+                f"`SparseCoding`: sample {named} is not finite, so it has no codes, and nothing is learned from it.",
+                stacklevel=3,
+            )

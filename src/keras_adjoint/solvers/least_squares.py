@@ -153,7 +153,7 @@ class LeastSquares(Tied):
         return Expected.shape((None, *shapes[0])) if len(shapes) == 1 else Expected()
 
     def compute_output_spec(self, y: Any, x0: Any = None, **kwargs: Any) -> Any:
-        return symbolic(self.A.in_space, y, self.A.dtype)
+        return symbolic(self.A.in_space, y, self.A.dtype, self.A.out_space, self.name)
 
     def compute_output_shape(self, input_shape: Any, **kwargs: Any) -> Any:
         return with_batch(self.A.in_space, input_shape)
@@ -202,7 +202,7 @@ class AdjointLeastSquares(Tied):
         return Expected.shape((None, *shapes[0])) if len(shapes) == 1 else Expected()
 
     def compute_output_spec(self, y: Any, **kwargs: Any) -> Any:
-        return symbolic(self.source.A.out_space, y, self.source.A.dtype)
+        return symbolic(self.source.A.out_space, y, self.source.A.dtype, self.source.A.in_space, self.name)
 
     def compute_output_shape(self, input_shape: Any, **kwargs: Any) -> Any:
         return with_batch(self.source.A.out_space, input_shape)

@@ -120,7 +120,7 @@ def lstsq(
         preconditioner=arguments.preconditioner_for(preconditioner, A, options.name, strength is not None),
         callback=arguments.callback_from(callback),
     )
-    return reported(Solution(*found), options)
+    return reported(Solution(*found), options, A, was_watched=callback is not None)
 
 
 def nnls(A: Operator, y: Any, **options: Any) -> Solution:
@@ -149,24 +149,50 @@ def nnls(A: Operator, y: Any, **options: Any) -> Solution:
     return lstsq(A, y, lower=0.0, **options)
 
 
-def reported(solution: Solution, method: Method) -> Solution:
-    """The solution, after a warning that names the samples that did not converge, if that is known now."""
-    if current().is_concrete([solution.converged]):
-        failed = np.flatnonzero(~np.asarray(ops.convert_to_numpy(solution.converged)))
-        if len(failed):
-            warnings.warn(_warning(failed, solution, method), stacklevel=3)
+def reported(solution: Solution, method: Method, operator: Operator, *, was_watched: bool) -> Solution:
+    """The solution, after a warning that names the samples that have none, or did not converge, if that is known now."""
+    if not current().is_concrete([solution.converged]):
+        return solution
+    converged, norms = (np.asarray(ops.convert_to_numpy(each)) for each in (solution.converged, solution.residual_norm))
+    missing, failed = ~converged & ~np.isfinite(norms), ~converged & np.isfinite(norms)
+    if missing.any():
+        warnings.warn(
+            f"`lstsq`: y, `x0` or what A makes of them is not finite in sample {_named(missing)}, which has no solution. Other "
+            "samples are not touched by that.",
+            stacklevel=3,
+        )
+    if failed.any():
+        warnings.warn(_unconverged(failed, solution, method, operator, was_watched), stacklevel=3)
+    if operator.dtype != operator.precision and not np.all(~converged | _is_finite(solution.x)):
+        warnings.warn(
+            f"`lstsq`: the solution of sample {_named(converged & ~_is_finite(solution.x))} has numbers that are too large for "
+            f"{operator.dtype}, in which A gives its results. Divide y by a number, or take a layer in float32.",
+            stacklevel=3,
+        )
     return solution
 
 
-def _warning(failed: Any, solution: Solution, method: Method) -> str:
-    named = ", ".join(map(str, failed[:5])) + (f" and {len(failed) - 5} others" if len(failed) > 5 else "")
-    norms, steps = (np.asarray(ops.convert_to_numpy(each))[failed] for each in (solution.residual_norm, solution.steps))
-    if not np.isfinite(norms).any():
-        return (
-            f"`lstsq`: y, `x0` or what A makes of them is not finite in sample {named}, which has no solution. Other samples "
-            "are not touched by that."
+def _named(chosen: Any) -> str:
+    samples = np.flatnonzero(chosen)
+    return ", ".join(map(str, samples[:5])) + (f" and {len(samples) - 5} others" if len(samples) > 5 else "")
+
+
+def _is_finite(x: Any) -> Any:
+    """Which samples are finite."""
+    leaves = [np.asarray(ops.convert_to_numpy(ops.isfinite(leaf))) for leaf in keras.tree.flatten(x)]
+    return np.all([leaf.reshape(len(leaf), -1).all(axis=1) for leaf in leaves], axis=0)
+
+
+def _unconverged(failed: Any, solution: Solution, method: Method, operator: Operator, was_watched: bool) -> str:
+    named, steps = _named(failed), np.asarray(ops.convert_to_numpy(solution.steps))[failed]
+    if steps.max() < method.max_steps and was_watched:
+        help = "The `callback` ended it, or rounding, where a larger `tolerance` helps."
+    elif steps.max() < method.max_steps and operator.precision == "float64":
+        help = (
+            "More steps do not help, since rounding stands in the way: pass a larger `tolerance`. On PyTorch, Keras computes "
+            "`Dense` and some other layers in float32 where they are said to be of float64."
         )
-    if steps.max() < method.max_steps:
+    elif steps.max() < method.max_steps:
         help = "More steps do not help, since rounding stands in the way: compute in float64, or pass a larger `tolerance`."
     else:
         help = "Pass more `max_steps`, a larger `tolerance`, a `ridge`, or a `preconditioner`."

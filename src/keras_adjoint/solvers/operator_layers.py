@@ -61,7 +61,7 @@ class OperatorLayer(Tied):
         return self.A.in_space
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
-        return symbolic(self.given(), args[0], self.compute_dtype)
+        return symbolic(self.given(), args[0], self.compute_dtype, self.taken(), self.name)
 
     def compute_output_shape(self, input_shape: Any, *args: Any, **kwargs: Any) -> Any:
         return with_batch(self.given(), input_shape)

@@ -4,14 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import tree
 
 from keras_adjoint.operators.space import Space
 
 
-def symbolic(space: Space, like: Any, dtype: str) -> Any:
-    """Symbolic tensors of a space, of as many samples as others."""
-    batch = tree.flatten(like)[0].shape[0]
+def symbolic(space: Space, like: Any, dtype: str, taken: Space, name: str) -> Any:
+    """Symbolic tensors of a space, of as many samples as others, which a layer takes.
+
+    Raises:
+        SizeError: If these are not of the space of what the layer takes.
+    """
+    batch = taken.leaves(like, dtype, f"`{name}`")[0].shape[0]
     return space.pack([keras.KerasTensor((batch, *shape), dtype=dtype) for shape in space.shapes])
 
 

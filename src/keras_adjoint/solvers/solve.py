@@ -51,15 +51,21 @@ def solve(
         preconditioner=None if preconditioner is None else preconditioner.widened(),
     )
     operands = problem.operands(ridge, weights)
-    z = problem.rows(rows_of(operator.out_space, y, operator))
+    right = rows_of(operator.out_space, y, operator)
     start = None if x0 is None else rows_of(operator.in_space, x0, operator)
-    _check_batches(z, start, {"weights": weights, "lower": limits[0], "upper": limits[1]})
+    _check_batches(right, start, {"weights": weights, "lower": limits[0], "upper": limits[1]})
+    if weights is not None:  # what is not there may be anything
+        right = ops.where((weights == 0) & ops.logical_not(ops.isfinite(right)), 0.0, right)
+    has_solution = finite_rows(right) if start is None else finite_rows(right) & finite_rows(start)
+    # Zeros in place of the others: what is not finite times a gradient of zero is not zero, and kernels are shared.
+    right = ops.where(has_solution, right, 0.0)
+    start = None if start is None else ops.where(has_solution, start, 0.0)
+    z = problem.rows(right)
     has_limits, watch = any(limit is not None for limit in limits), None
     if callback is not None:
         watch = Watch(callback, lambda rows: packed(operator, rows if start is None or has_limits else rows + start))
     run = _between_limits if has_limits else _anywhere
     x, steps, converged = run(problem, operands, z, start, limits, method, watch)
-    x = ops.where(ops.all(ops.isfinite(z), axis=-1, keepdims=True), x, float("nan"))  # of no y there is no solution
     with problem.at(operands) as system:
         outputs = operator.out_space.size
         missed = (z - system.forward(x))[:, :outputs]
@@ -68,7 +74,14 @@ def solve(
         squares = squares * operands[-1][:, :outputs] if weights is not None else squares
         norm = ops.sum(squares, axis=-1)
         norm = ops.where(norm > 0, ops.sqrt(ops.where(norm > 0, norm, 1.0)), norm) * unit[:, 0]
-    return packed(operator, x), steps, norm, converged
+    found, none = has_solution[:, 0], float("nan")
+    x, norm = ops.where(has_solution, x, none), ops.where(found, norm, none)
+    return packed(operator, x), ops.where(found, steps, 0), norm, converged & found
+
+
+def finite_rows(rows: Tensor) -> Tensor:
+    """Which rows are finite, as a column."""
+    return ops.all(ops.isfinite(rows), axis=-1, keepdims=True)
 
 
 def _check_batches(z: Tensor, start: Tensor | None, others: dict[str, Tensor | None]) -> None:

@@ -71,7 +71,7 @@ class Lasso:
         codes = self._solution(operands, y, weight, found[:, :size])
         is_finite = ops.all(ops.isfinite(y), axis=-1, keepdims=True) & ops.isfinite(weight)
         codes = ops.where(is_finite, codes, float("nan"))
-        return codes, ops.cast(marks[:, 0], "int32"), marks[:, 1] > 0
+        return codes, ops.cast(marks[:, 0], "int32"), (marks[:, 1] > 0) & is_finite[:, 0]
 
     def _search(self, operands: Sequence[Tensor], y: Tensor, weight: Tensor) -> Tensor:
         """The codes, the steps and the status side by side. D is divided by its bound, so that a step has length 1."""

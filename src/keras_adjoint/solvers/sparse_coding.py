@@ -17,9 +17,9 @@ from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.backend import current
 from keras_adjoint.solvers import arguments
 from keras_adjoint.solvers.atoms import check_atoms, kernel_index, unit_kernel
-from keras_adjoint.solvers.dictionary_learning import DictionaryLearning
+from keras_adjoint.solvers.dictionary_learning import DictionaryLearning, check_signals
 from keras_adjoint.solvers.shapes import from_json, symbolic, with_batch
-from keras_adjoint.solvers.solve import packed, rows_of
+from keras_adjoint.solvers.solve import finite_rows, packed, rows_of
 from keras_adjoint.solvers.sparse_codes import Lasso
 from keras_adjoint.solvers.system import Problem
 
@@ -235,7 +235,8 @@ class SparseCoding(Tied):
         """Learn the kernel of the source from signals, through `keras.Model.fit`, and leave it with unit atoms.
 
         Args:
-            pictures: Signals: an array, a dataset or what else `fit` takes, without targets.
+            pictures: Signals: an array, a dataset or what else `fit` takes, without targets. Those that are not finite have
+                no codes, and are left out.
             optimizer: A Keras optimizer.
             **options: Those of `keras.Model.fit`: `epochs`, `batch_size`, `validation_data`, `callbacks` and so on.
 
@@ -243,8 +244,9 @@ class SparseCoding(Tied):
             The `History` of Keras, see `learner` for what is in it.
 
         Raises:
-            ValueError: See `learner`.
+            ValueError: See `learner`, or if there are no signals.
         """
+        check_signals(pictures)
         history = self.learner(optimizer).fit(pictures, **options)
         self.source.kernel.assign(self.atoms())
         return history
@@ -257,7 +259,7 @@ class SparseCoding(Tied):
         return Expected.shape((None, *shapes[0])) if len(shapes) == 1 else Expected()
 
     def compute_output_spec(self, y: Any, **kwargs: Any) -> Any:
-        return symbolic(self.D.in_space, y, self.D.dtype)
+        return symbolic(self.D.in_space, y, self.D.dtype, self.D.out_space, self.name)
 
     def compute_output_shape(self, input_shape: Any, **kwargs: Any) -> Any:
         return with_batch(self.D.in_space, input_shape)
@@ -277,13 +279,18 @@ class SparseCoding(Tied):
 
 def _find(coding: SparseCoding, y: Any) -> tuple[Any, ...]:
     rows, operands, lasso = rows_of(coding.D.out_space, y, coding.D), coding.operands(), coding.lasso
+    has_codes, none = finite_rows(rows), float("nan")
+    rows = ops.where(has_codes, rows, 0.0)  # what is not finite times a gradient of zero is not zero
     if coding.weight is None:
         assert coding.relative_weight is not None
         weight = coding.relative_weight * lasso.lambda_max(operands, rows)
     else:
         weight = ops.full((ops.shape(rows)[0], 1), coding.weight, rows.dtype)
     codes, steps, converged = lasso.codes(operands, rows, weight)
-    return packed(coding.D, codes), steps, lasso.objective(operands, rows, weight, codes), converged, weight[:, 0]
+    found = has_codes[:, 0]
+    objective = ops.where(found, lasso.objective(operands, rows, weight, codes), none)
+    codes, weight = ops.where(has_codes, codes, none), ops.where(has_codes, weight, none)
+    return packed(coding.D, codes), ops.where(found, steps, 0), objective, converged & found, weight[:, 0]
 
 
 _found = current().untraced(_find)
