@@ -267,7 +267,7 @@ def test_one_infinity_is_never_a_solution():
         assert numpy(found.converged).tolist() == [True, False]
 
 
-@pytest.mark.in_turn("torch", "jax", "torch", "tensorflow")
+@pytest.mark.in_turn("torch")
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_what_is_not_finite_leaves_the_gradient_of_the_others(number):
     operator = OPERATORS["tall"]()

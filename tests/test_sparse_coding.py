@@ -251,7 +251,7 @@ def test_a_sample_that_is_not_finite_leaves_the_others():
 
 def test_signals_that_are_not_finite_are_left_out_of_learning():
     coding, others = (built("dense", unit_atoms=True) for _ in range(2))
-    others.source.kernel.assign(coding.source.kernel)
+    others.source.kernel.assign(numpy(coding.source.kernel))
     y = signals(coding)
     expected = others.fit(y[::2], optimizer=keras.optimizers.SGD(0.1), verbose=0).history
     y[1, 0] = np.nan

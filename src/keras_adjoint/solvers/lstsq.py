@@ -153,7 +153,8 @@ def reported(solution: Solution, method: Method, operator: Operator, *, was_watc
     """The solution, after a warning that names the samples that have none, or did not converge, if that is known now."""
     if not current().is_concrete([solution.converged]):
         return solution
-    converged, norms = (np.asarray(ops.convert_to_numpy(each)) for each in (solution.converged, solution.residual_norm))
+    norms = ops.stop_gradient(solution.residual_norm)  # of which JAX knows numbers while it differentiates
+    converged, norms = (np.asarray(ops.convert_to_numpy(each)) for each in (solution.converged, norms))
     missing, failed = ~converged & ~np.isfinite(norms), ~converged & np.isfinite(norms)
     if missing.any():
         warnings.warn(

@@ -327,7 +327,8 @@ def _reported(found: SparseCodes, coding: SparseCoding) -> SparseCodes:
     failed = np.flatnonzero(~np.asarray(ops.convert_to_numpy(found.converged)))
     if len(failed):
         named = ", ".join(map(str, failed[:5])) + (f" and {len(failed) - 5} others" if len(failed) > 5 else "")
-        objective, steps = (np.asarray(ops.convert_to_numpy(each))[failed] for each in (found.objective, found.steps))
+        objective = ops.stop_gradient(found.objective)  # of which JAX knows numbers while it differentiates
+        objective, steps = (np.asarray(ops.convert_to_numpy(each))[failed] for each in (objective, found.steps))
         if not np.isfinite(objective).any():
             text = f"y, or what D makes of it, is not finite in sample {named}, which has no codes."
         elif steps.max() < coding.max_steps:
