@@ -1,1 +1,1 @@
-"""Least squares and what is built of them: solutions x of A x ≈ y for the operators of `keras_adjoint.operators`."""
+"""Solutions x of A x ≈ y for the operators of `keras_adjoint.operators`: least squares, and with penalties, in unrolled steps."""
