@@ -307,6 +307,8 @@ def test_wrong_arguments_are_refused(model, expected):
         ka.apply_blocks(model, X, X.copy())
     with pytest.raises(ka.SizeError, match="Received: "):
         ka.apply_blocks(model, X[..., :1], out)
+    with pytest.raises(ka.SizeError, match=r"Received: "):  # which is no batch of 37 rows
+        ka.apply_blocks(model, X[..., :1], np.zeros((37, 29, 1, 3), "float32"))
     with pytest.raises(ValueError, match="slices like a NumPy array.*type list"):
         ka.apply_blocks(model, [1, 2], out)
     with pytest.raises(ValueError, match="Received: workers=0"):

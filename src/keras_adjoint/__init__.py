@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from keras_adjoint.plots.reconstruction import plot_reconstruction
     from keras_adjoint.solvers.least_squares import LeastSquares, pinv
     from keras_adjoint.solvers.lstsq import lstsq, nnls
+    from keras_adjoint.solvers.sparse_coding import SparseCoding
     from keras_adjoint.solvers.unroll import unroll
     from keras_adjoint.stock.untie import untie
     from keras_adjoint.testing.check import AdjointReport, assert_adjoint, check_adjoint
@@ -65,6 +66,7 @@ __all__ = [
     "NoRuleError",
     "Regularized",
     "SizeError",
+    "SparseCoding",
     "TieError",
     "adapt_bias",
     "adapt_channels",
@@ -112,6 +114,7 @@ _IMPORTED_FIRST = {  # by this Keras knows the layers of saved models
     "is_tied": "models.ties",
     "LeastSquares": "solvers.least_squares",
     "Lipschitz": "operators.adjoint_lipschitz",
+    "SparseCoding": "solvers.sparse_coding",
     "Regularized": "operators.regularized",
     "from_scipy": "operators.from_scipy",
     "exporting": "ops.exporting",

@@ -13,6 +13,7 @@ import numpy as np
 from keras_adjoint.blocks.journal import Journal, checksum, header_of
 from keras_adjoint.blocks.memory import bytes_of
 from keras_adjoint.blocks.plan import Block, Plan, planned
+from keras_adjoint.blocks.program import Circuit
 from keras_adjoint.blocks.progress import Bar
 from keras_adjoint.blocks.sources import circuit_of
 from keras_adjoint.blocks.targets import allocate, check_chunks, chunks_of, flush, journal_of, multiples_of
@@ -155,7 +156,7 @@ def _plan_for(op: Any, given: Any, target: Any, block: Any, memory: Any, workers
             raise ValueError(f"A plan has its blocks already. Received: block={block!r}, {op!r}")
         circuit, has_batch = op.circuit, len(shape) == len(op.in_shape) + 1
     else:
-        circuit, has_batch = _circuit_for(op, shape)
+        circuit, has_batch = circuit_for(op, shape)
     wanted = tuple(shape[:1] if has_batch else ()) + circuit.out_shape
     if shape[has_batch:] != circuit.in_shape or tuple(target.shape) != wanted:
         raise SizeError(
@@ -170,15 +171,25 @@ def _plan_for(op: Any, given: Any, target: Any, block: Any, memory: Any, workers
     return plan, has_batch
 
 
-def _circuit_for(op: Any, shape: tuple[int, ...]) -> tuple[Any, bool]:
+def circuit_for(op: Any, shape: tuple[int, ...]) -> tuple[Circuit, bool]:
     """(the calls at the size of an array, whether its first axis is that of the batch)."""
     try:
-        return circuit_of(op, shape), False
+        return _circuit_of(op, shape), False
     except SizeError as error:
         try:
-            return circuit_of(op, shape[1:]), True
+            return _circuit_of(op, shape[1:]), True
         except (SizeError, ValueError):
             raise error from None
+
+
+def _circuit_of(op: Any, shape: tuple[int, ...]) -> Circuit:
+    """The calls for a whole shape, which may not be taken for spatial sizes alone."""
+    circuit = circuit_of(op, shape)
+    if circuit.in_shape != shape:
+        raise SizeError(
+            f"What is applied takes arrays of shape {circuit.in_shape}. Received: an array of shape {shape}"
+        )
+    return circuit
 
 
 class Run:

@@ -58,6 +58,10 @@ class Journal:
         self.descriptor: int | None = None
         if file is None:
             return
+        if file.is_symlink():
+            raise KerasAdjointError(
+                f"{file} is a link, which is neither followed nor replaced. Remove it. Received: {file}"
+            )
         if resume and file.exists():
             self._read(file)
         else:

@@ -1,1 +1,1 @@
-"""Solutions x of A x ≈ y for the operators of `keras_adjoint.operators`: least squares, and with penalties, in unrolled steps."""
+"""Solutions x of A x ≈ y for operators: least squares, penalties in unrolled steps or to convergence, and sparse codes."""

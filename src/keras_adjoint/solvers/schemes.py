@@ -9,6 +9,7 @@ from keras import ops, tree
 from keras_adjoint.models.ties import clone_tied
 from keras_adjoint.operators.operator import Operator
 from keras_adjoint.operators.space import Space
+from keras_adjoint.solvers import unroll_options
 from keras_adjoint.solvers.momentum import factors
 from keras_adjoint.solvers.operator_layers import Backward, DataGradient, Forward, OperatorLayer, SquaredBound
 from keras_adjoint.solvers.splitting_layers import (
@@ -34,13 +35,21 @@ class Parts:
         A: Its operator.
         options: See `Options`.
         tied: Whether all steps share the kernel of the source, `"forward"` for A alone.
+        start: What gives the first x from y; by default it is zero.
         **of_operator: The options of `operator`.
     """
 
     def __init__(
-        self, source: keras.layers.Layer, A: Operator, options: Options, tied: bool | str, **of_operator: Any
+        self,
+        source: keras.layers.Layer,
+        A: Operator,
+        options: Options,
+        tied: bool | str,
+        start: keras.layers.Layer | None = None,
+        **of_operator: Any,
     ) -> None:
         self.source, self.A, self.options, self.tied, self.of_operator = source, A, options, tied, of_operator
+        self.start = start
         self.shared: dict[type[OperatorLayer], OperatorLayer] = {}
 
     def name(self, what: str, step: int) -> str:
@@ -59,22 +68,28 @@ class Parts:
         """(x, y) ↦ Aᵀ (A x − y)."""
         if self.tied is True:
             return self._once(DataGradient)
-        learned, name = clone_tied(self.source), self.name("gradient", step)
+        learned, name = self.copy(), self.name("gradient", step)
         if self.tied == COPIES:
             return DataGradient(self.source, learned=learned, name=name, **self.of_operator)
-        return DataGradient(clone_tied(self.source), learned=learned, tied=False, name=name, **self.of_operator)
+        return DataGradient(self.copy(), learned=learned, tied=False, name=name, **self.of_operator)
+
+    def copy(self) -> keras.layers.Layer:
+        """A copy of the source, which is trained although the source may be frozen."""
+        copied = clone_tied(self.source)
+        copied.trainable = True
+        return copied
 
     def forward(self, step: int) -> OperatorLayer:
         """x ↦ A x."""
         if self.tied is not False:
             return self._once(Forward)
-        return Forward(clone_tied(self.source), tied=False, name=self.name("forward", step), **self.of_operator)
+        return Forward(self.copy(), tied=False, name=self.name("forward", step), **self.of_operator)
 
     def backward(self, step: int) -> OperatorLayer:
         """y ↦ Aᵀ y."""
         if self.tied is True:
             return self._once(Backward)
-        return Backward(clone_tied(self.source), tied=False, name=self.name("backward", step), **self.of_operator)
+        return Backward(self.copy(), tied=False, name=self.name("backward", step), **self.of_operator)
 
     def _once(self, layer_class: type[OperatorLayer]) -> OperatorLayer:
         """The layer that all steps share."""
@@ -148,7 +163,10 @@ class Scheme(ABC):
 
     def begin(self, y: Any) -> State:
         """The state before the first step."""
-        return (self.parts.zeros(self.parts.A.in_space, "start", y),)
+        parts = self.parts
+        if parts.start is not None:
+            return (unroll_options.started(parts.start, y, parts.A),)
+        return (parts.zeros(parts.A.in_space, "start", y),)
 
     @abstractmethod
     def step(self, number: int, state: State, y: Any, squared_bound: Any) -> State:

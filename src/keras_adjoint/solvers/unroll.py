@@ -28,6 +28,7 @@ def unroll(
     fixed_point: bool = False,
     tolerance: float | None = None,
     max_steps: int | None = None,
+    start: keras.layers.Layer | None = None,
     size: Any = None,
     linear_part: bool = False,
     lower: float = 0.0,
@@ -57,11 +58,12 @@ def unroll(
             last two methods a ratio as well), "threshold" (a factor of the weight), "momentum" (of "fista").
         tied: Whether A and Aᵀ have the kernel of the layer in every step. With "forward" A has; each step has a kernel of
             its own for Aᵀ, a copy of the layer to begin with. With `False` each step has two, one for A and one for Aᵀ. Then
-            L is the bound that the kernel has when the model is made.
+            L is the bound that the kernel has when the model is made. Copies are trained, whether the layer is frozen or not.
         fixed_point: Whether to take steps until x no longer changes, in place of a given number. The gradient is that of the
             solution, for one linear solve, and takes no memory for steps. Of what is trained, the threshold is left.
         tolerance: By how much a step may still change x then, relative to the first one. By default 1e-5, in float64 1e-10.
         max_steps: The most steps then. By default 1000.
+        start: A layer or model y ↦ x, where the steps begin, such as `LeastSquares(layer, ridge=...)`. By default at zero.
         size: The size that the layer takes, without the batch axis, if it takes several.
         linear_part: Whether to leave out an activation as well.
         lower: The smallest number in the box.
@@ -99,15 +101,16 @@ def unroll(
         learn=unroll_options.learn_from(learn, method),
         details=unroll_options.details_from(lower, upper, data_format, inner_steps, penalty, A),
     )
+    begin = unroll_options.start_from(start)
     y = A.out_space.inputs(A.dtype)
     if is_solved:
-        unroll_options.check_solved(tied)
+        unroll_options.check_solved(tied, begin)
         parts = Parts(layer, A, options.without_steps(), tied, size=size, linear_part=linear_part)
         tolerance, max_steps = arguments.tolerance_for(tolerance, A.precision), arguments.steps_from(max_steps)
         x = fixed_point_layer(parts, method, y, tolerance, max_steps)(y)
     else:
         unroll_options.check_unrolled(tolerance, max_steps)
-        parts = Parts(layer, A, options, tied, size=size, linear_part=linear_part)
+        parts = Parts(layer, A, options, tied, begin, size=size, linear_part=linear_part)
         scheme = SCHEMES[method](parts)
         squared_bound, state = parts.squared_bound(y), scheme.begin(y)
         for number in range(steps):

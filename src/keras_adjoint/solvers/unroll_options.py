@@ -108,6 +108,32 @@ def prox_from(value: Any, steps: int) -> Penalty:
     return value if callable(value) else one_of("prox", value, PROXIMALS)
 
 
+def start_from(value: Any) -> keras.layers.Layer | None:
+    """A layer or model, or nothing."""
+    if value is not None and not isinstance(value, keras.layers.Layer):
+        raise ValueError(
+            f"`start` is a layer or model that gives the first x from y, such as `LeastSquares(layer, ridge=...)`. "
+            f"Received: start={value!r}"
+        )
+    return value
+
+
+def started(start: keras.layers.Layer, y: Any, A: Operator) -> Any:
+    """What it gives.
+
+    Raises:
+        ValueError: If that is not of the shapes that A takes.
+    """
+    x = start(y)
+    given = [tuple(leaf.shape[1:]) for leaf in keras.tree.flatten(x)]
+    if given != list(A.in_space.shapes):
+        raise ValueError(
+            f"`start` gives the first x from y, which A takes: {A.in_shape}. Received: start={start.name}, which gives "
+            f"{', '.join(map(str, given))}"
+        )
+    return x
+
+
 def weight_from(value: Any, prox: Penalty) -> float:
     """The weight of the penalty, which has to be given where it makes a difference.
 
@@ -145,10 +171,14 @@ def details_from(lower: Any, upper: Any, data_format: Any, inner_steps: Any, pro
     return Details(float(lower), float(upper), channels, inner)
 
 
-def check_solved(tied: bool | str) -> None:
-    """Raise a ValueError where steps differ, and so have no common solution."""
+def check_solved(tied: bool | str, start: Any) -> None:
+    """Raise a ValueError where steps differ, and so have no common solution, or begin elsewhere than at zero."""
     if tied is not True:
         raise ValueError(f"`fixed_point=True` takes one step again and again, with one kernel. Received: tied={tied!r}")
+    if start is not None:
+        raise ValueError(
+            f"`fixed_point=True` begins at zero, as the solution is the same. Received: start={start.name}"
+        )
 
 
 def check_unrolled(tolerance: Any, max_steps: Any) -> None:
