@@ -76,10 +76,10 @@ def test_methods_that_split_total_variation_off_agree_on_it():
     layer, y = image_layer("float32")
     details, A, values = Details(), ka.operator(layer), []
     for method in ("primal_dual", "admm"):
-        x = ka.unroll(layer, method=method, prox="tv", weight=0.1, fixed_point=True, tolerance=1e-4)(y)
+        x = ka.unroll(layer, method=method, prox="tv", weight=0.1, fixed_point=True, tolerance=2e-3)(y)
         fit = np.square(numpy(A @ x) - y).sum((1, 2, 3)) / 2
         values.append(fit + 0.1 * numpy(PROXIMALS["tv"].penalty(x, details)))
-    np.testing.assert_allclose(*values, rtol=1e-3)
+    np.testing.assert_allclose(*values, rtol=1e-2)
     after_steps_of_fista = ka.unroll(layer, 20, method="fista", prox="tv", weight=0.1, learn=(), inner_steps=10)(y)
     fit = np.square(numpy(A @ after_steps_of_fista) - y).sum((1, 2, 3)) / 2
     found = fit + 0.1 * numpy(PROXIMALS["tv"].penalty(after_steps_of_fista, details))
@@ -264,7 +264,7 @@ def test_models_and_functions_take_the_place_of_the_penalty(tmp_path):
     each = ka.unroll(layer, 2, prox=denoisers)
     assert len(each.trainable_weights) == len(one.trainable_weights) + 2
     function = ka.unroll(layer, 2, prox=halved, weight=3.0)
-    solved = ka.unroll(layer, prox="soft", weight=0.01, fixed_point=True)
+    solved = ka.unroll(layer, prox="soft", weight=1.0, fixed_point=True, tolerance=0.01)
     assert len(solved.trainable_weights) == 3  # the kernel, the bias, and a threshold
     for network in (one, each, function, solved):
         network.save(tmp_path / "model.keras")
