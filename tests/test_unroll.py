@@ -76,10 +76,10 @@ def test_methods_that_split_total_variation_off_agree_on_it():
     layer, y = image_layer("float32")
     details, A, values = Details(), ka.operator(layer), []
     for method in ("primal_dual", "admm"):
-        x = ka.unroll(layer, method=method, prox="tv", weight=0.1, fixed_point=True, tolerance=2e-3)(y)
+        x = ka.unroll(layer, method=method, prox="tv", weight=0.1, fixed_point=True, tolerance=5e-3)(y)
         fit = np.square(numpy(A @ x) - y).sum((1, 2, 3)) / 2
         values.append(fit + 0.1 * numpy(PROXIMALS["tv"].penalty(x, details)))
-    np.testing.assert_allclose(*values, rtol=1e-2)
+    np.testing.assert_allclose(*values, rtol=2e-2)
     after_steps_of_fista = ka.unroll(layer, 20, method="fista", prox="tv", weight=0.1, learn=(), inner_steps=10)(y)
     fit = np.square(numpy(A @ after_steps_of_fista) - y).sum((1, 2, 3)) / 2
     found = fit + 0.1 * numpy(PROXIMALS["tv"].penalty(after_steps_of_fista, details))
