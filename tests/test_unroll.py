@@ -18,6 +18,7 @@ from keras_adjoint.solvers.step_layers import GradientStep, Momentum, ProximalSt
 BACKEND = keras.backend.backend()
 METHODS = ("ista", "fista", "primal_dual", "admm")
 MOSTLY_TORCH = (*("torch",) * 5, "tensorflow", *("torch",) * 5, "jax")
+OTHERS = ("jax", "tensorflow")
 
 
 def numpy(tensor):
@@ -44,7 +45,7 @@ def of_type(model, layer_class):
     return [layer for layer in model.layers if isinstance(layer, layer_class)]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", in_turn(METHODS, backends=lambda method: OTHERS, always=["torch"]))
 def test_every_method_finds_the_lasso_of_scikit_learn_also_beside_a_sample_that_is_not_finite(method):
     layer, matrix = dictionary()
     y = np.random.default_rng(1).normal(size=(3, 20))
@@ -88,6 +89,7 @@ def test_methods_that_split_total_variation_off_agree_on_it():
     assert (found < values[0] + 0.1 * (start - values[0])).all()
 
 
+@pytest.mark.in_turn("torch", "jax")  # TensorFlow traces each of its loops
 def test_gradient_of_a_fixed_point_is_that_of_the_solution():
     conv = layers.Conv2D(6, 2, strides=2, use_bias=False, dtype="float64")
     conv.build((None, 4, 4, 1))
@@ -182,7 +184,7 @@ def test_what_is_trained_is_tied_saved_and_cloned(tmp_path):
     assert not numpy(loaded(x)).any()
 
 
-@pytest.mark.parametrize("tied", ["forward", False])
+@pytest.mark.parametrize("tied", in_turn(["forward", False], always=["torch"]))
 def test_untied_steps_begin_with_the_kernel_and_go_ways_of_their_own(tied, tmp_path):
     layer, _ = dictionary()
     y = np.random.default_rng(0).random((4, 20), "float32")
@@ -201,7 +203,7 @@ def test_untied_steps_begin_with_the_kernel_and_go_ways_of_their_own(tied, tmp_p
     np.testing.assert_allclose(numpy(loaded(y)), numpy(network(y)), atol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["fista", "primal_dual", "admm"])
+@pytest.mark.parametrize("method", in_turn(["fista", "primal_dual", "admm"], always=["torch"]))
 def test_no_kernel_makes_a_step_too_long(method):
     layer, _ = dictionary()
     y = np.random.default_rng(0).random((4, 20), "float32")
@@ -222,7 +224,7 @@ def with_values(network, values, y):
         return network(y)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", in_turn(METHODS, backends=lambda method: OTHERS, always=["torch"]))
 def test_a_kernel_of_zeros_has_finite_gradients(method):
     layer, _ = dictionary(scale=0.0)
     y = np.random.default_rng(0).random((4, 20), "float32")
