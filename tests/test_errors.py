@@ -125,6 +125,7 @@ MISSPELT = {
     "lstsq(gradient)": (lambda name: ka.lstsq(square(), np.ones((1, 3)), gradient=name), "implict", "implicit"),
     "LeastSquares(method)": (lambda name: ka.LeastSquares(conv(), method=name), "cgsl", "cgls"),
     "LeastSquares(gradient)": (lambda name: ka.LeastSquares(conv(), gradient=name), "unroled", "unrolled"),
+    "LeastSquares(bias)": (lambda name: ka.LeastSquares(conv(), bias=name), "subtact", "subtract"),
     "Operator.gram(side)": (lambda name: square().gram(name), "output", "outputs"),
     "Operator.singular_values(which)": (lambda name: square().singular_values(which=name), "small", "smallest"),
     "Operator.to_deepinv(data_format)": (
