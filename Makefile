@@ -19,7 +19,8 @@ demo: .venv/.installed ## Train a tied autoencoder on photographs, beside an unt
 # On all backends, each test runs on those that it needs: `--share`. Of some tests (ARGS), a backend may have none: 5.
 ALL_BACKENDS = tensorflow jax torch
 BACKEND ?= $(ALL_BACKENDS)
-PYTEST = .venv-test/bin/pytest -q -n 2
+# What tests are rewritten to for their messages is kept, for the next backend.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE .venv-test/bin/pytest -q -n 2
 WHOLE = $(if $(ARGS)$(filter-out $(BACKEND),$(ALL_BACKENDS)),,yes)
 
 test: .venv-test/.installed ## Check style and types, then run the tests on TensorFlow, JAX and PyTorch (BACKEND=jax ARGS="-k name": some of them).

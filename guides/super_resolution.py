@@ -236,11 +236,11 @@ for blur in (BLUR, SHARPER) if FULL else (BLUR,):
     shown = shown or {"y": seen, **{name: each[0] for name, each in found.items()}}
 
 # %% [markdown]
-# With every seed the network with least squares is ahead of the one without, which has to learn from few patches what the camera
-# does. Of least squares alone, whose ridge was chosen on the very pictures, it is ahead by much less, and not on all of them: the
-# smooth moon is best interpolated. And to know the camera is not enough. Given a sharper one and no training, the network with
-# least squares falls behind both: its start and its corrections are right, and its proposals still expect those of the blur
-# that they were trained for. Who has several cameras trains with all of them.
+# With every seed the network with least squares is ahead of the one without, which has to learn from few patches what the
+# camera does. Of least squares alone, whose ridge was chosen on the very pictures, it is ahead by much less, and not on all of
+# them: the smooth moon is best interpolated. And to know the camera is not enough. Given a sharper one and no training, the
+# network with least squares falls behind both: its start and its corrections are right, and its proposals still expect those
+# of the blur that they were trained for. A network for several cameras has to be trained with all of them.
 #
 # An earlier comparison, with proposals made at half the size and half as many steps, came out otherwise there: 29.15 dB with
 # and 28.80 dB without at the blur of the training, and 29.70 and 28.21 dB with the sharper camera.

@@ -64,8 +64,9 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
-    """What was imported stays: the garbage collector need not look at it again in every test."""
+    """What was imported stays: the garbage collector need not look at it again. What tests leave, it rarely looks for."""
     gc.freeze()
+    gc.set_threshold(700, 10, 200)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,14 +1,13 @@
 """Automatic adjoints: of layers without a rule that prove to be linear, by transposing the backend's own derivative."""
 
 import gc
-import subprocess
-import sys
 import textwrap
 
 import autodiff
 import keras
 import numpy as np
 import pytest
+from command_line import run_in_new_process
 from encoders import assert_close, values
 from helpers import BACKEND, matrices
 from keras import layers as L
@@ -301,7 +300,7 @@ def test_another_process_loads_it(tmp_path):
         models[code] = keras.Model(inputs, ka.adjoint(layer)(outputs))
         models[code].save(tmp_path / f"{code}.keras")
     script = f"""
-        import torch, keras, numpy as np, keras_adjoint as ka
+        import keras, numpy as np, keras_adjoint as ka
         class Same(keras.layers.Dense):
             def call(self, x): return keras.layers.Dense.call(self, x)
         for code in "registered", "lambda":
@@ -314,7 +313,7 @@ def test_another_process_loads_it(tmp_path):
             model = keras.saving.load_model(path, custom_objects=dict(Same=Same), safe_mode=False)
             print(*np.ravel(model.predict(np.ones((1, 4), "float32"), verbose=0)), ka.is_tied(model))
     """
-    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    run = run_in_new_process("-c", textwrap.dedent(script))
     lines = run.stdout.strip().splitlines()[-4:]
     assert lines[::2] == ["loaded", "safe"]
     for (code, model), line in zip(models.items(), lines[1::2], strict=True):

@@ -1,11 +1,15 @@
 """The programs behind the figures run, and say what they measured."""
 
 import importlib
+import io
 import json
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
+import extent
 import keras
 import numpy as np
 import pytest
@@ -21,8 +25,11 @@ from benchmarks.norms import kernels as norm_kernels
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers.problems import Problem
 from benchmarks.solvers import __main__ as solvers
+from benchmarks.solvers import peers as solver_peers
+from benchmarks.solvers import problem as solver_problem
+from benchmarks.solvers import worker as solver_worker
 from benchmarks.speed import __main__ as speed
-from benchmarks.speed import convolutions, files, notebook, overhead, page, resident, timing, workspace
+from benchmarks.speed import convolutions, files, notebook, overhead, page, resident, workspace
 from benchmarks.speed.files import BACKENDS
 from benchmarks.speed.geometries import GEOMETRIES, Geometry
 from benchmarks.speed.timing import interleaved
@@ -110,7 +117,9 @@ def test_figures_of_another_day_and_processor_get_the_facts_of_this_one(tmp_path
 def test_what_is_considered_holds_no_more_than_it_may(name):
     """These are the kinds where a backend would hold all terms of a sum at once, or write out what each position reads."""
     (geometry,) = (geometry for geometry in workspace.GEOMETRIES if geometry.name == name)
-    for algorithm in candidates(geometry.problem()):
+    problem = geometry.problem()
+    by_workspace = sorted(candidates(problem), key=lambda each: each.work(problem).workspace)
+    for algorithm in by_workspace if extent.EXHAUSTIVE else by_workspace[-1:]:
         held = resident.in_a_process("benchmarks.speed.workspace", name, algorithm.name)
         assert held["resident"] <= MAX_WORKSPACE, algorithm.name
 
@@ -143,10 +152,9 @@ def test_functions_take_turns():
 
 
 @pytest.mark.parametrize(("found", "turns"), [([1.0, 1.0], 4), ([1.0, 0.5], 12), ([0.5, 1.0, 0.5, 1.0, 0.5], 4)])
-def test_a_best_time_that_is_not_met_again_asks_for_more_turns(monkeypatch, found, turns):
+def test_a_best_time_that_is_not_met_again_asks_for_more_turns(found, turns):
     times = iter([*found, *[1.0] * 50])
-    monkeypatch.setattr(timing, "_time", lambda function: next(times))
-    interleaved({"a": None}, seconds=0, fewest=4)
+    interleaved({"a": None}, seconds=0, fewest=4, timer=lambda function: next(times))
     assert 50 + len(found) - len(list(times)) == 1 + turns
 
 
@@ -237,15 +245,58 @@ def test_solvers_reach_the_same_error_before_they_are_timed(tmp_path, monkeypatc
     monkeypatch.setattr(
         solvers, "LIBRARIES", {name: make for name, make in solvers.LIBRARIES.items() if "cg" in name.lower()}
     )
+    monkeypatch.setattr(solvers, "TOLERANCES", [1e-1, 1e-4, 1e-6])
     monkeypatch.setitem(solvers.LIBRARIES, "one that gives zero", lambda *_: lambda y: np.zeros((2, 8, 8, 3)))
+    monkeypatch.setattr(solvers, "NAMES", {"jax": ("one in another process",)})
+    monkeypatch.setattr(solvers, "worker", in_no_other_process)
     run(monkeypatch, solvers.main, "--size", 8, "--batch", 2, "--seconds", 0.01, "--out", tmp_path)
     text = (tmp_path / "solvers.md").read_text(encoding="utf-8")
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
     ][2:]
-    assert [name for name, _, time in rows if time == "does not reach it"] == ["one that gives zero"]
-    assert all(float(error) <= solvers.ERROR for name, error, _ in rows if "zero" not in name) and rows[0][2] == "1.00"
+    assert [row[0] for row in rows if row[2] == "does not reach it"] == ["one that gives zero"]
+    assert [row[0] for row in rows if row[2] == "not measured"] == ["one in another process"]
+    assert all(float(row[1]) <= solvers.ERROR for row in rows[:-2]) and rows[0][2] == "1.00" and float(rows[0][3]) > 0
     assert "times as much" in text
+    assert "one in another process was not measured: `ModuleNotFoundError: no such package`." in text
+
+
+@contextmanager
+def in_no_other_process(python, backend, path, libraries):
+    """What stands in for `worker`, whose process would import a backend."""
+
+    def missing(*_):
+        raise ModuleNotFoundError("no such package")
+
+    problem = solver_problem.read(path)
+    assert problem.error(problem.exact) == 0
+    questions = io.StringIO()
+
+    def replies():
+        asked = json.loads(questions.getvalue().splitlines()[-1])
+        (answer,) = solver_worker.answers(problem, {asked[0]: missing}, [json.dumps(asked)])
+        yield "the library prints something\n"
+        yield f"{solver_worker.MARK}{json.dumps(answer)}\n"
+
+    yield SimpleNamespace(stdin=questions, stdout=replies())
+
+
+@pytest.mark.every_backend
+@pytest.mark.in_turn("torch")
+def test_solvers_of_another_process_answer_as_those_of_this_one():
+    problem = solver_problem.make(8, 2)
+    libraries = {"ours": lambda A, ridge, tolerance: lambda y: ka.lstsq(A, y, ridge=ridge, tolerance=tolerance).x}
+    asked = [["ours", "reach", [1e-3]], ["ours", "seconds", []], ["ours", "mebibytes", []], ["no such", "seconds", []]]
+    reached, seconds, size, failed = solver_worker.answers(problem, libraries, map(json.dumps, asked))
+    assert reached["found"][0] <= 1e-3 and reached["found"][1] is True
+    assert seconds["found"] > 0 and 8 * 8 * 3 * 4 / 2**20 < size["found"] < 1
+    assert failed == {"failed": "KeyError: 'no such'"}
+
+
+def test_a_process_that_ends_gives_a_reason():
+    gone = SimpleNamespace(stdin=io.StringIO(), stdout=iter(()), wait=lambda: -9)
+    with pytest.raises(solver_peers.NotMeasured, match="its process ended with -9"):
+        solver_peers.Peer(gone, "one").seconds()
 
 
 GUIDE = f"""# %% [markdown]

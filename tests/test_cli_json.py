@@ -37,6 +37,7 @@ CALLS = {
     "mirror": (mirrorable, "model.keras", "-o", "out.keras", "--autoencoder"),
     "kernel": (mirrorable, "in.npy", "-o", "out.npz", "--kind", "conv"),
     "deconv": (mirrorable, "model.keras", "photo.png", "--layer", "conv", "-o", "out.png"),
+    "apply": (mirrorable, "model.keras", "volume.npy", "-o", "out.npy"),
     "report": (with_a_gap, "model.keras", "-o", "out.html", "--images", "photo.png"),
     "doctor": (lost_tie, "model.keras", "--fix", "-o", "repaired.keras"),
 }
@@ -47,6 +48,7 @@ def test_keys_are_identifiers_values_have_types_and_the_page_names_every_key(com
     model, *arguments = CALLS[command]
     saved(model(), tmp_path)
     np.save(tmp_path / "in.npy", np.ones((3, 3, 2, 4), "float32"))
+    np.save(tmp_path / "volume.npy", np.ones((9, 8, 3), "float32"))
     Image.fromarray(np.full((30, 40, 3), 128, "uint8")).save(tmp_path / "photo.png")
     monkeypatch.chdir(tmp_path)
     check_style(command, json.loads(run(command, *arguments, "--json").stdout))

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zipfile
 
 import ml_dtypes
 import numpy as np
@@ -159,6 +160,24 @@ def test_a_name_that_numpy_itself_does_not_take(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "out.npz")["file"], KERNEL)
 
 
+def test_names_that_differ_by_the_ending_of_numpy_are_two_arrays(tmp_path):
+    both = {"a": KERNEL, "a.npy": np.zeros(3)}
+    with zipfile.ZipFile(tmp_path / "in.npz", "w") as archive:
+        for name, array in both.items():
+            with archive.open(f"{name}.npy", "w") as entry:
+                np.save(entry, array)
+    assert run("kernel", tmp_path / "in.npz", "-o", tmp_path / "out.safetensors").exit_code == 0
+    assert_same(load_file(tmp_path / "out.safetensors"), both)
+
+
+def test_a_file_with_two_arrays_of_one_name_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "in.npz", "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        for array in (KERNEL, np.zeros(3)):
+            with archive.open("a.npy", "w") as entry:
+                np.save(entry, array)
+    complains(run("kernel", tmp_path / "in.npz", "-o", tmp_path / "out.npz"), "more than one array of the name a")
+
+
 @pytest.mark.parametrize(
     ("options", "answer"),
     [
@@ -172,6 +191,7 @@ def test_a_name_that_numpy_itself_does_not_take(tmp_path):
         (["--kind", "transposed"], '`kind` must be one of "conv_transpose", "conv", "flip"'),
         (["--in-channels", "8", "--method", "copy"], '`method` must be one of "repeat", "average"'),
         (["--in-channels", "8", "--method", "average"], "conv.weight: `method='average'` cannot make more channels"),
+        (["--in-channels", str(10**12)], "conv.weight: there is not enough memory for what the options make of it"),
         (["--groups", "2"], "--groups are those of a --kind"),
         (["--kind", "conv", "--groups", "3"], "`groups` must divide the filters"),
         (["--kind", "conv", "--key", "conv.wieght"], "no array of the name conv.wieght, but conv.weight"),

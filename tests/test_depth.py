@@ -60,7 +60,7 @@ def check_deep(count, tmp_path):
         np.testing.assert_allclose(values(copy(numbers)), numbers, rtol=rounding)
 
 
-@pytest.mark.parametrize("count", in_turn([200], backends=lambda _: ["torch"]))
+@pytest.mark.parametrize("count", in_turn([120], backends=lambda _: ["torch"]))
 def test_an_encoder_of_many_layers(count, tmp_path):
     check_deep(count, tmp_path)
 

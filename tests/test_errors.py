@@ -126,6 +126,16 @@ MISSPELT = {
     "LeastSquares(method)": (lambda name: ka.LeastSquares(conv(), method=name), "cgsl", "cgls"),
     "LeastSquares(gradient)": (lambda name: ka.LeastSquares(conv(), gradient=name), "unroled", "unrolled"),
     "LeastSquares(bias)": (lambda name: ka.LeastSquares(conv(), bias=name), "subtact", "subtract"),
+    "SparseCoding(dictionary)": (lambda name: ka.SparseCoding(conv(), dictionary=name), "adjiont", "adjoint"),
+    "unroll(method)": (lambda name: ka.unroll(conv(), weight=1.0, method=name), "istaa", "ista"),
+    "unroll(prox)": (lambda name: ka.unroll(conv(), weight=1.0, prox=name), "sofft", "soft"),
+    "unroll(learn)": (lambda name: ka.unroll(conv(), weight=1.0, learn=("step", name)), "treshold", "threshold"),
+    "unroll(tied)": (lambda name: ka.unroll(conv(), weight=1.0, tied=name), "forwards", "forward"),
+    "unroll(data_format)": (
+        lambda name: ka.unroll(conv(), weight=1.0, prox="tv", data_format=name),
+        "channel_last",
+        "channels_last",
+    ),
     "Operator.gram(side)": (lambda name: square().gram(name), "output", "outputs"),
     "Operator.singular_values(which)": (lambda name: square().singular_values(which=name), "small", "smallest"),
     "Operator.to_deepinv(data_format)": (

@@ -1,7 +1,13 @@
-"""`KERAS_BACKEND=jax python -m benchmarks.solvers`: solve least squares in every library, and write docs/solvers.md."""
+"""`KERAS_BACKEND=jax python -m benchmarks.solvers`: solve least squares in every library, and write docs/solvers.md.
+
+SigPy and DeepInverse are run in processes of their own, in turns with the others, by the Python of `--peers-python`. Such an
+environment has this package's dependencies and `pip install sigpy deepinv torchvision==0.28.0`, each with its own requirements.
+"""
 
 import argparse
 import os
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # whose compiler says how much memory a program takes
@@ -11,7 +17,11 @@ import keras
 import numpy as np
 
 import keras_adjoint as ka
+from benchmarks.solvers import problem as problems
+from benchmarks.solvers.candidate import Candidate
 from benchmarks.solvers.libraries import LIBRARIES
+from benchmarks.solvers.peers import NotMeasured, Peer, worker
+from benchmarks.solvers.problem import RIDGE
 from benchmarks.speed.timing import interleaved
 from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint_cli.console import make_console
@@ -25,11 +35,24 @@ stride 2, from {sizes} with 3 channels to 16, in float32, and the ridge is {ridg
 
 Each library has the same operator by its [bridge](how/operators.md#bridges), and the loosest tolerance in a row of them
 with which it reaches a relative error of {error:g} in x, compared with the solution by the dense matrix in float64. The
-times are for the batch, interleaved, relative to the first row. SciPy and PyLops take one sample at a time, on the host;
-lineax maps over the batch.
+times are for the batch, the best of repeats that alternate, relative to the first row. SciPy, PyLops and SigPy take one
+sample at a time, on the host; lineax maps over the batch. SigPy, which has no bridge, has a `Linop` around the one for SciPy.
+DeepInverse runs on PyTorch, in a process of its own, and a second time with PyTorch's convolution and its transpose in the
+place of ours; for comparison there is `lstsq` on PyTorch as well.
+
+The memory is what a solve holds at once beside y and the kernel: of JAX's programs the workspace that its compiler says, on
+PyTorch the most that is allocated during the solve. Of what computes on both sides of the host's border neither is known.
 """
-RIDGE, ERROR, STEPS = 0.01, 1e-3, 60
-TOLERANCES = [10.0 ** (-exponent / 4) for exponent in range(2, 25)]
+ERROR, STEPS = 1e-3, 60
+PEERS = {"jax": "benchmarks.solvers.libraries:PEERS", "torch": "benchmarks.solvers.torch_libraries:LIBRARIES"}
+NAMES = {
+    "jax": ("SigPy, CG",),
+    "torch": (
+        "`lstsq`, cgls, on PyTorch",
+        "DeepInverse, CG, by `to_deepinv`",
+        "DeepInverse, CG, by PyTorch's convolutions",
+    ),
+}
 
 
 def main():
@@ -38,54 +61,51 @@ def main():
     parser.add_argument("--size", type=int, default=32, help="height and width of the images")
     parser.add_argument("--batch", type=int, default=8, help="how many images")
     parser.add_argument("--seconds", type=float, default=2.0, help="time for each library")
+    parser.add_argument(
+        "--peers-python", help="the Python of an environment with SigPy and DeepInverse; by default this one"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for solvers.md")
     given = parser.parse_args()
-    operator, images, y = problem(given.size, given.batch)
+    problem = problems.make(given.size, given.batch)
     numbers = {"batch": given.batch, "sizes": f"{given.size}×{given.size}", "ridge": RIDGE, "error": ERROR}
-    lines = [INTRODUCTION.format(**numbers), *times(operator, y, given.seconds), "", *memory(operator, images, y)]
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        problem.save(folder / "problem.npz")
+        candidates = {name: Candidate(make, problem) for name, make in LIBRARIES.items()}
+        for backend, names in NAMES.items():
+            process = worker(given.peers_python, backend, folder / "problem.npz", PEERS[backend])
+            process = stack.enter_context(process)
+            candidates |= {name: Peer(process, name) for name in names}
+        table = times(candidates, given.seconds)
+    y = keras.ops.convert_to_tensor(problem.y)
+    lines = [INTRODUCTION.format(**numbers), *table, "", *memory(problem.operator, problem.images, y)]
     with atomic_write(given.out / "solvers.md") as beside:
         beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
     make_console().print("\n".join(lines), markup=False, soft_wrap=True)
 
 
-def problem(size, batch):
-    """(A, x, y = A x + noise)."""
-    keras.utils.set_random_seed(0)
-    conv = keras.layers.Conv2D(16, 5, strides=2, padding="same", use_bias=False)
-    conv.build((None, size, size, 3))
-    operator = ka.operator(conv)
-    generator = np.random.default_rng(0)
-    images = generator.random((batch, *operator.in_shape), "float32")
-    noise = generator.standard_normal((batch, *operator.out_shape)).astype("float32")
-    return operator, images, keras.ops.convert_to_tensor(np.asarray(operator @ images) + 0.01 * noise)
-
-
-def times(operator, y, seconds):
-    """The lines of the table of times to the same error."""
-    matrix = operator.to_matrix().astype("float64")
-    right = matrix.T @ np.asarray(y, "float64").reshape(len(y), -1).T
-    exact = np.linalg.solve(matrix.T @ matrix + RIDGE * np.eye(matrix.shape[1]), right).T
-
-    def error(solve):
-        return np.linalg.norm(np.asarray(solve(y)).reshape(exact.shape) - exact) / np.linalg.norm(exact)
-
-    chosen, errors = {}, {}
-    for name, make in LIBRARIES.items():
-        for tolerance in TOLERANCES:
-            solve = make(operator, RIDGE, tolerance)
-            errors[name] = error(solve)
-            if errors[name] <= ERROR:
-                chosen[name] = solve
-                break
-    found = interleaved(
-        {name: lambda solve=solve: np.asarray(solve(y)) for name, solve in chosen.items()}, seconds=seconds
-    )
+def times(candidates, seconds):
+    """The lines of the table of times to the same error, and why a library has none."""
+    errors, chosen, missing = {}, {}, {}
+    for name, candidate in candidates.items():
+        try:
+            errors[name], reaches = candidate.reach(ERROR)
+        except (ImportError, NotMeasured) as error:
+            missing[name] = error
+        else:
+            chosen |= {name: candidate} if reaches else {}
+    found = interleaved({name: one.seconds for name, one in chosen.items()}, seconds=seconds, timer=lambda one: one())
     first = next(iter(found.values())).best
-    rows = [
-        (name, f"{errors[name]:.1e}", f"{found[name].best / first:.2f}" if name in found else "does not reach it")
-        for name in LIBRARIES
+    rows = [("library", "error", "time", "memory, MiB"), ("---",) * 4]
+    for name, error in errors.items():
+        time = f"{found[name].best / first:.2f}" if name in found else "does not reach it"
+        size = chosen[name].mebibytes() if name in chosen else None
+        rows.append((name, f"{error:.1e}", time, "" if size is None else f"{size:.2f}"))
+    rows += [(name, "", "not measured", "") for name in missing]
+    return [
+        *(f"| {' | '.join(row)} |" for row in rows),
+        *(f"\n{name} was not measured: `{why}`." for name, why in missing.items()),
     ]
-    return [f"| {' | '.join(row)} |" for row in (("library", "error", "time"), ("---",) * 3, *rows)]
 
 
 def memory(operator, images, y):

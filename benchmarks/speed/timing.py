@@ -19,7 +19,14 @@ class Times:
     spread: float
 
 
-def interleaved(functions, *, seconds=1.0, fewest=5):
+def time_of(function):
+    """Seconds that a function without arguments takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def interleaved(functions, *, seconds=1.0, fewest=5, timer=time_of):
     """Time functions in turns, until each has run for about `seconds`, `fewest` times, and near its best more than once.
 
     A processor that is shared runs faster for moments. One that only one of two functions met would be their ratio. And
@@ -30,11 +37,12 @@ def interleaved(functions, *, seconds=1.0, fewest=5):
         functions: A dictionary of functions without arguments.
         seconds: Time for each of them.
         fewest: Least number of repeats.
+        timer: What runs one of the functions and says how long it took.
 
     Returns:
         A dictionary of `Times`.
     """
-    once = {name: _time(function) for name, function in functions.items()}
+    once = {name: timer(function) for name, function in functions.items()}
     together = max(sum(once.values()), 1e-9)
     patience = max(1, int(PATIENCE / together))
     rounds = min(max(fewest, min(200, int(seconds * len(functions) / together))), patience)
@@ -45,14 +53,8 @@ def interleaved(functions, *, seconds=1.0, fewest=5):
         if turn >= rounds and all(map(_has_witnesses, samples.values())):
             break
         for name in generator.sample(list(functions), len(functions)):
-            samples[name].append(_time(functions[name]))
+            samples[name].append(timer(functions[name]))
     return {name: _summary(found) for name, found in samples.items()}
-
-
-def _time(function):
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def _has_witnesses(samples):

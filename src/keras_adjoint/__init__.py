@@ -10,6 +10,7 @@ Where things are, from the ground up:
 - `testing`: `check_adjoint` and its diagnosis.
 - `operators`: layers as linear maps, with an algebra, norms and bounds.
 - `solvers`: least squares with operators, as functions and layers.
+- `blocks`: operators and models applied to arrays larger than memory.
 - `stock`: `untie`, the same in stock layers.
 - `plots`, `report`, `doctor`, `demo`: figures, the page about a model, common mistakes, the demo.
 
@@ -28,6 +29,8 @@ from keras_adjoint.default_backend import settle_backend
 from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError, TieError
 
 if TYPE_CHECKING:
+    from keras_adjoint.blocks.apply import apply_blocks
+    from keras_adjoint.blocks.plan import plan_blocks
     from keras_adjoint.kernels.layouts import adapt_bias, adapt_channels, convert_layout, transpose_kernel
     from keras_adjoint.layers.autotune import autotune
     from keras_adjoint.layers.registry import register_rule
@@ -48,6 +51,8 @@ if TYPE_CHECKING:
     from keras_adjoint.plots.reconstruction import plot_reconstruction
     from keras_adjoint.solvers.least_squares import LeastSquares, pinv
     from keras_adjoint.solvers.lstsq import lstsq, nnls
+    from keras_adjoint.solvers.sparse_coding import SparseCoding
+    from keras_adjoint.solvers.unroll import unroll
     from keras_adjoint.stock.untie import untie
     from keras_adjoint.testing.check import AdjointReport, assert_adjoint, check_adjoint
 
@@ -61,10 +66,12 @@ __all__ = [
     "NoRuleError",
     "Regularized",
     "SizeError",
+    "SparseCoding",
     "TieError",
     "adapt_bias",
     "adapt_channels",
     "adjoint",
+    "apply_blocks",
     "assert_adjoint",
     "autoencoder",
     "autotune",
@@ -84,11 +91,13 @@ __all__ = [
     "nnls",
     "operator",
     "pinv",
+    "plan_blocks",
     "plot_kernels",
     "plot_mirror",
     "plot_reconstruction",
     "register_rule",
     "transpose_kernel",
+    "unroll",
     "untie",
     "vstack",
 ]
@@ -105,15 +114,18 @@ _IMPORTED_FIRST = {  # by this Keras knows the layers of saved models
     "is_tied": "models.ties",
     "LeastSquares": "solvers.least_squares",
     "Lipschitz": "operators.adjoint_lipschitz",
+    "SparseCoding": "solvers.sparse_coding",
     "Regularized": "operators.regularized",
     "from_scipy": "operators.from_scipy",
     "exporting": "ops.exporting",
+    "unroll": "solvers.unroll",
     "untie": "stock.untie",
     "AdjointReport": "testing.check",
     "assert_adjoint": "testing.check",
     "check_adjoint": "testing.check",
 }
 _IMPORTED_WHEN_ASKED_FOR = {
+    "apply_blocks": "blocks.apply",
     "autoencoder": "models.mirror",
     "block": "operators.blocks",
     "certify": "operators.certify",
@@ -124,6 +136,7 @@ _IMPORTED_WHEN_ASKED_FOR = {
     "mirror": "models.mirror",
     "nnls": "solvers.lstsq",
     "operator": "operators.model_operator",
+    "plan_blocks": "blocks.plan",
     "pinv": "solvers.least_squares",
     "plot_kernels": "plots.kernels",
     "plot_mirror": "plots.mirror",

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from keras_adjoint_cli.commands import check, deconv, demo, doctor, inspect, kernel, mirror, report, spectrum
+from keras_adjoint_cli.commands import apply, check, deconv, demo, doctor, inspect, kernel, mirror, report, spectrum
 from keras_adjoint_cli.errors import STATUSES, UNUSABLE, print_error, sentence
 from keras_adjoint_cli.options import examples
 
@@ -57,6 +57,7 @@ for command, commands in (
     (mirror.mirror, mirror.EXAMPLES),
     (kernel.kernel, kernel.EXAMPLES),
     (deconv.deconv, deconv.EXAMPLES),
+    (apply.apply, apply.EXAMPLES),
     (report.report, report.EXAMPLES),
     (doctor.doctor, doctor.EXAMPLES),
 ):

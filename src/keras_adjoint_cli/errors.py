@@ -43,6 +43,8 @@ def message_of(error: Exception) -> str:
 
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fspath(error.filename)}: {error.strerror}."
+    if isinstance(error, MemoryError):
+        return f"There is not enough memory for that. {error}".strip()
     speaks_for_itself = isinstance(error, (Unusable, KerasAdjointError, OSError))
     return str(error) if speaks_for_itself else f"{type(error).__name__}: {in_short(error)}"
 

@@ -19,9 +19,9 @@ BAR = 24  # characters
 class Line:
     """The line of one activity, written by a thread of its own, for the work may take its time between two steps."""
 
-    def __init__(self, what: str, steps: int | None) -> None:
+    def __init__(self, what: str, steps: int | None, *, tells_time_left: bool = False) -> None:
         self.what = "".join(letter if letter.isprintable() else "?" for letter in what)
-        self.steps, self.done, self.shown = steps, 0, 0
+        self.steps, self.done, self.shown, self.tells_time_left = steps, 0, 0, tells_time_left
         self.start = time.monotonic()
         self.ended, self.writing = threading.Event(), threading.Lock()
         self.thread = threading.Thread(target=self.keep_writing, daemon=True)
@@ -37,11 +37,14 @@ class Line:
         """What the line says after some seconds."""
         if seconds < BAR_AFTER:
             return f"{self.what} …"
-        clock = f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+        clock = clock_text(seconds)
         if self.steps is None:
             return f"{self.what} … {clock}"
         full = min(self.done, self.steps) * BAR // self.steps
-        return f"{self.what} {'━' * full}{'─' * (BAR - full)} {self.done} of {self.steps}, {clock}"
+        left = ""
+        if self.tells_time_left and self.done:
+            left = f", {clock_text(seconds / self.done * (self.steps - self.done))} left"
+        return f"{self.what} {'━' * full}{'─' * (BAR - full)} {self.done} of {self.steps}, {clock}{left}"
 
     def write(self, text: str) -> None:
         """Replace the line."""
@@ -66,6 +69,11 @@ class Line:
             self.shown = 0
 
 
+def clock_text(seconds: float) -> str:
+    """Minutes and seconds."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+
+
 def write_raw(text: str) -> None:
     """Straight to the terminal: Python's own stream may be in the middle of a line where a signal comes."""
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
@@ -77,14 +85,14 @@ _lines: list[Line] = []  # the innermost last; that one is on the terminal
 
 
 @contextmanager
-def progress(what: str, steps: int | None = None) -> Iterator[Callable[[], None]]:
+def progress(what: str, steps: int | None = None, *, tells_time_left: bool = False) -> Iterator[Callable[[], None]]:
     """Say what is being done inside, and give a function to call after every step of it, if it has steps."""
     if not steps and steps is not None or not is_terminal():
         yield lambda: None
         return
     if _lines:
         _lines[-1].end()
-    line = Line(what, steps)
+    line = Line(what, steps, tells_time_left=tells_time_left)
     _lines.append(line)
     try:
         yield line.advance

@@ -15,6 +15,19 @@ from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.geometry import TransposedWindow, convolution_of, is_known
 
 
+def transposed_windows_of(source: keras.layers.Layer) -> tuple[TransposedWindow, ...]:
+    """The windows of a transposed convolution.
+
+    Raises:
+        TieError: If its padding has been set to what Keras' constructor would not have made of it.
+    """
+    output_padding = source.output_padding or (None,) * source.rank
+    if source.padding not in PADDINGS[:2]:
+        raise TieError(f"The padding must be one of {', '.join(PADDINGS[:2])}. Received: padding={source.padding!r}")
+    per_axis = zip(source.kernel_size, source.strides, source.dilation_rate, output_padding, strict=True)
+    return tuple(TransposedWindow(taps, s, d, source.padding, extra) for taps, s, d, extra in per_axis)
+
+
 @rule(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
 @keras.saving.register_keras_serializable(package="keras_adjoint")
 class AdjointConvTranspose(TiedChannels):
@@ -58,14 +71,7 @@ class AdjointConvTranspose(TiedChannels):
 
     @property
     def windows(self) -> tuple[TransposedWindow, ...]:
-        source = self.source
-        output_padding = source.output_padding or (None,) * source.rank
-        if source.padding not in PADDINGS[:2]:
-            raise TieError(
-                f"The padding must be one of {', '.join(PADDINGS[:2])}. Received: padding={source.padding!r}"
-            )
-        per_axis = zip(source.kernel_size, source.strides, source.dilation_rate, output_padding, strict=True)
-        return tuple(TransposedWindow(taps, s, d, source.padding, extra) for taps, s, d, extra in per_axis)
+        return transposed_windows_of(self.source)
 
     def source_channels(self) -> int:
         return int(self.source.kernel.shape[-1])

@@ -51,7 +51,7 @@ def to_lineax(operator: LinearMap) -> Any:
 def to_deepinv(operator: LinearMap, data_format: str | None) -> Any:
     """See `Operator.to_deepinv`."""
     check_backend("torch", "`to_deepinv`")
-    channels_last = _data_format(operator, data_format) == "channels_last"
+    channels_last = data_format_of(operator, data_format) == "channels_last"
     deepinv = imported("deepinv", "`to_deepinv`", "deepinv")
 
     def applied(part: LinearMap, x: Any) -> Any:
@@ -88,7 +88,7 @@ def _leaves(space: Space, tensors: list[Tensor], operator: LinearMap) -> list[Te
     return flat.leaves(tensors, operator.dtype, f"The physics of {operator!r}")
 
 
-def _data_format(operator: LinearMap, data_format: str | None) -> str:
+def data_format_of(operator: LinearMap, data_format: str | None) -> str:
     """Where the operator has its channels: as asked for, as its layers say, or as Keras is set."""
     if data_format is not None:
         return one_of("data_format", data_format, FORMATS)

@@ -53,8 +53,9 @@ _LARGEST = 1e36  # whose reciprocal is not taken for zero
 def scaled(kernel: Tensor) -> tuple[Tensor, Tensor]:
     """(the kernel over the largest of its absolute values, that value): what is squared may not overflow, nor vanish."""
     largest = ops.stop_gradient(ops.max(ops.abs(kernel)))
-    scale = ops.clip(largest, _SMALLEST, _LARGEST)
-    return kernel / scale, ops.where(largest == 0, ops.zeros_like(scale), scale)  # of zeros, exactly zero
+    scale, is_zero = ops.clip(largest, _SMALLEST, _LARGEST), largest == 0
+    # Of zeros it is exactly zero, and so is the derivative, for which they may not be divided by what they are.
+    return ops.where(is_zero, ops.ones_like(kernel), kernel / scale), ops.where(is_zero, ops.zeros_like(scale), scale)
 
 
 def matrix_bound(matrix: Tensor) -> Tensor:

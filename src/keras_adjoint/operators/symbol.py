@@ -143,8 +143,7 @@ def _grid(axes: tuple[Frequencies, ...]) -> Grid:
     steps = np.stack(np.meshgrid(*(axis.steps for axis in axes), indexing="ij")).reshape(len(axes), -1)
     at_phase = np.ones((1, 1))
     for axis in axes:
-        at_phase = np.kron(at_phase, axis.phases == np.arange(axis.stride)[:, None])
-    at_phase = at_phase[at_phase.any(axis=1)]
+        at_phase = np.kron(at_phase, axis.phases == np.unique(axis.phases)[:, None])
     return Grid(axes, every[_without_conjugates(every)], steps.astype(float), at_phase)
 
 

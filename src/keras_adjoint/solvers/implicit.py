@@ -66,9 +66,9 @@ class Implicit:
                     return ops.sum(total + _turning(system, turned, null))
 
             null = None if turned is None else self._null(operands, g, v)
-            return [*_derivative(potential, [*operands, z]), ops.zeros_like(found)]
+            return [*derivative(potential, [*operands, z]), ops.zeros_like(found)]
 
-        return _differentiated(lambda given: given[-1], gradient, [*operands, z, found])
+        return differentiated(lambda given: given[-1], gradient, [*operands, z, found])
 
     def inverse(self, operands: Sequence[Tensor], b: Tensor, *, in_range: bool = False) -> Tensor:
         """M⁺ b; `in_range` promises that B* can give b."""
@@ -89,7 +89,7 @@ class Implicit:
                     total = total + _turning(system, turned_u, null_g)
                     return ops.sum(total + _turning(system, turned_v, null_b))
 
-            return [*_derivative(potential, operands), v]
+            return [*derivative(potential, operands), v]
 
         def value(given: list[Tensor]) -> Tensor:
             *operands, b = given
@@ -99,7 +99,7 @@ class Implicit:
             self._report(found[:, -1])
             return found[:, :-1]
 
-        return _differentiated(value, gradient, [*operands, b])
+        return differentiated(value, gradient, [*operands, b])
 
     def _null(self, operands: Sequence[Tensor], g: Tensor, v: Tensor) -> Tensor:
         """g − M M⁺ g, the part of g that B does not see."""
@@ -138,7 +138,7 @@ def _turning(system: System, turned: Tensor | None, null: Tensor | None) -> Tens
     return 0.0 if turned is None else system.dot_out(system.forward(turned), system.forward(null))
 
 
-def _derivative(function: Function, at: Sequence[Tensor]) -> list[Tensor]:
+def derivative(function: Function, at: Sequence[Tensor]) -> list[Tensor]:
     """The gradient of a scalar function by those of its operands that are floats, and zeros for the others."""
     floats = [_is_float(each) for each in at]
 
@@ -151,7 +151,7 @@ def _derivative(function: Function, at: Sequence[Tensor]) -> list[Tensor]:
     return [found.pop(0) if is_float else ops.zeros_like(each) for each, is_float in zip(at, floats, strict=True)]
 
 
-def _differentiated(
+def differentiated(
     value: Function, gradient: Callable[[list[Tensor], Tensor], list[Tensor]], operands: Sequence[Tensor]
 ) -> Tensor:
     """`value(operands)` with a derivative of its own by the floats among the operands."""
@@ -171,7 +171,7 @@ def _differentiated(
 
 def opaque(function: Function, operands: Sequence[Tensor]) -> Tensor:
     """`function(operands)`, which has no derivative."""
-    return _differentiated(function, lambda given, _: [ops.zeros_like(each) for each in given], operands)
+    return differentiated(function, lambda given, _: [ops.zeros_like(each) for each in given], operands)
 
 
 def _is_float(tensor: Tensor) -> bool:

@@ -1,12 +1,11 @@
 """`LeastSquares` and `pinv`: the solution of a least-squares problem as a layer, tied to the layer whose equations it is of."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import ops
 
 from keras_adjoint.errors import KerasAdjointError, one_of
 from keras_adjoint.layers.inputs import Expected
@@ -19,6 +18,7 @@ from keras_adjoint.operators.space import Space
 from keras_adjoint.solvers import arguments
 from keras_adjoint.solvers.lstsq import Solution, lstsq
 from keras_adjoint.solvers.offset import BIASES, check_offset, less_offset
+from keras_adjoint.solvers.shapes import from_json, symbolic, with_batch
 from keras_adjoint.solvers.transposed import transposed_solution
 
 
@@ -172,11 +172,10 @@ class LeastSquares(Tied):
         return Expected.shape((None, *shapes[0])) if len(shapes) == 1 else Expected()
 
     def compute_output_spec(self, y: Any, x0: Any = None, weights: Any = None, **kwargs: Any) -> Any:
-        return _symbolic(self.A.in_space, y, self.A.dtype)
+        return symbolic(self.A.in_space, y, self.A.dtype)
 
     def compute_output_shape(self, input_shape: Any, **kwargs: Any) -> Any:
-        batch = input_shape[0] if not isinstance(input_shape[0], (tuple, list)) else input_shape[0][0]
-        return self.A.in_space.pack([(batch, *shape) for shape in self.A.in_space.shapes])
+        return with_batch(self.A.in_space, input_shape)
 
     def get_config(self) -> dict[str, Any]:
         names = ("learn_ridge", "linear_part", "method", "tolerance", "max_steps", "gradient")
@@ -186,7 +185,7 @@ class LeastSquares(Tied):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "LeastSquares":
-        return super().from_config({**config, "size": _shapes(config["size"])})
+        return super().from_config({**config, "size": from_json(config["size"])})
 
 
 @rule(LeastSquares)
@@ -229,11 +228,10 @@ class AdjointLeastSquares(Tied):
         return Expected.shape((None, *shapes[0])) if len(shapes) == 1 else Expected()
 
     def compute_output_spec(self, y: Any, **kwargs: Any) -> Any:
-        return _symbolic(self.source.A.out_space, y, self.source.A.dtype)
+        return symbolic(self.source.A.out_space, y, self.source.A.dtype)
 
     def compute_output_shape(self, input_shape: Any, **kwargs: Any) -> Any:
-        batch = input_shape[0] if not isinstance(input_shape[0], (tuple, list)) else input_shape[0][0]
-        return self.source.A.out_space.pack([(batch, *shape) for shape in self.source.A.out_space.shapes])
+        return with_batch(self.source.A.out_space, input_shape)
 
 
 def pinv(layer: keras.layers.Layer, **options: Any) -> LeastSquares:
@@ -275,17 +273,3 @@ def _ridge(value: Any, is_learned: bool) -> float:
         wanted = "a positive number where it is learned" if is_learned else "a number that is not negative"
         raise ValueError(f"`ridge` is {wanted}. Received: ridge={value!r}")
     return float(value)
-
-
-def _symbolic(space: Any, like: Any, dtype: str) -> Any:
-    batch = tree.flatten(like)[0].shape[0]
-    return space.pack([keras.KerasTensor((batch, *shape), dtype=dtype) for shape in space.shapes])
-
-
-def _shapes(size: Any) -> Any:
-    """Shapes as they were before JSON made lists of tuples."""
-    if isinstance(size, dict):
-        return {name: _shapes(one) for name, one in size.items()}
-    if isinstance(size, Sequence) and all(isinstance(one, int) for one in size):
-        return tuple(size)
-    return [_shapes(one) for one in size]

@@ -53,13 +53,13 @@ def solve(
         preconditioner=None if preconditioner is None else preconditioner.widened(),
     )
     operands = problem.operands(ridge, weights)
-    z = problem.rows(_rows(operator.out_space, y, operator))
-    start = None if x0 is None else _rows(operator.in_space, x0, operator)
+    z = problem.rows(rows_of(operator.out_space, y, operator))
+    start = None if x0 is None else rows_of(operator.in_space, x0, operator)
     _check_batches(z, start, {"weights": weights, "lower": limits[0], "upper": limits[1]})
     _check_preconditioner(problem, operands, z)
     has_limits, watch = any(limit is not None for limit in limits), None
     if callback is not None:
-        watch = Watch(callback, lambda rows: _packed(operator, rows if start is None or has_limits else rows + start))
+        watch = Watch(callback, lambda rows: packed(operator, rows if start is None or has_limits else rows + start))
     run = _between_limits if has_limits else _anywhere
     x, steps, converged = run(problem, operands, z, start, limits, method, watch)
     x = ops.where(ops.all(ops.isfinite(z), axis=-1, keepdims=True), x, float("nan"))  # of no y there is no solution
@@ -71,15 +71,17 @@ def solve(
         squares = squares * operands[-1][:, :outputs] if weights is not None else squares
         norm = ops.sum(squares, axis=-1)
         norm = ops.where(norm > 0, ops.sqrt(ops.where(norm > 0, norm, 1.0)), norm) * unit[:, 0]
-    return _packed(operator, x), steps, norm, converged, watch is not None and watch.is_over
+    return packed(operator, x), steps, norm, converged, watch is not None and watch.is_over
 
 
 def _check_preconditioner(problem: Problem, operands: list[Tensor], z: Tensor) -> None:
     """Raise unless ⟨s, P s⟩ > 0 for the first gradient s of each sample, as far as numbers are known."""
     with problem.at(operands) as system:
+        if system.precondition is None or not current().is_concrete([z]):
+            return
         s = system.adjoint(z)
-        found = None if system.precondition is None else system.dot_in(s, system.precondition(s))
-        if found is None or not current().is_concrete([found]):
+        found = system.dot_in(s, system.precondition(s))
+        if not current().is_concrete([found]):
             return
         first = ops.convert_to_numpy(system.dot_in(s, s))
     numbers = np.asarray(ops.convert_to_numpy(found))
@@ -207,9 +209,9 @@ def _searched(
     return found[:, :inputs], ops.cast(marks[:, 0], "int32"), marks[:, 1] > 0
 
 
-def _rows(space: Space, tensors: Any, operator: Operator) -> Tensor:
+def rows_of(space: Space, tensors: Any, operator: Operator) -> Tensor:
     return space.join(space.leaves(tensors, operator.precision, repr(operator)))
 
 
-def _packed(operator: Operator, rows: Tensor) -> Any:
+def packed(operator: Operator, rows: Tensor) -> Any:
     return operator.in_space.pack([ops.cast(leaf, operator.dtype) for leaf in operator.in_space.split(rows)])

@@ -130,6 +130,10 @@ def rearrange(contents: Contents, plan: Plan, keys: Sequence[str] = ()) -> tuple
             except ValueError as error:
                 why = f"{name_of(path)}: {str(error).rstrip('.')}."
                 raise Unusable(f"{why} To take other arrays, name them by --key.") from error
+            except MemoryError as error:
+                raise Unusable(
+                    f"{name_of(path)}: there is not enough memory for what the options make of it. {error}"
+                ) from error
         change = Change(
             name=name_of(path),
             dtype=str(array.dtype).removeprefix("torch."),

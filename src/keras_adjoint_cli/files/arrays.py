@@ -92,7 +92,12 @@ def read_numpy(file: Path) -> Contents:
     if isinstance(loaded, np.ndarray):
         return Contents({(): loaded})
     with loaded:
-        return Contents({(name,): loaded[name] for name in loaded.files})
+        members = loaded.zip.namelist()
+        twice = sorted({member for member in members if members.count(member) > 1})
+        if twice:
+            raise Unusable(f"{file} holds more than one array of the name {twice[0].removesuffix('.npy')}.")
+        # By the names in the archive: of the arrays a and a.npy, NumPy would give the first for either.
+        return Contents({(member.removesuffix(".npy"),): loaded[member] for member in members})
 
 
 def read_safetensors(file: Path) -> Contents:

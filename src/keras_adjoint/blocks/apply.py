@@ -1,0 +1,298 @@
+"""`apply_blocks`: read, compute and write blocks at the same time, in bounded memory, and go on where a process was killed."""
+
+import errno
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from keras_adjoint.blocks.journal import Journal, checksum, header_of
+from keras_adjoint.blocks.memory import bytes_of
+from keras_adjoint.blocks.plan import Block, Plan, planned
+from keras_adjoint.blocks.program import Circuit
+from keras_adjoint.blocks.progress import Bar
+from keras_adjoint.blocks.sources import circuit_of
+from keras_adjoint.blocks.targets import allocate, check_chunks, chunks_of, flush, journal_of, multiples_of
+from keras_adjoint.errors import KerasAdjointError, SizeError, in_short
+from keras_adjoint.layers.options import as_integer, boolean
+
+ATTEMPTS = 2
+MOST_FAILURES = 16  # after which nothing more is tried
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What was done.
+
+    Attributes:
+        blocks: How many blocks the result has, over all samples.
+        computed: How many of these were computed now; the others were there already.
+        seconds: How long it took.
+        plan: The plan.
+    """
+
+    blocks: int
+    computed: int
+    seconds: float
+    plan: Plan = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Blocks of one program that are computed together.
+
+    Attributes:
+        number: Its number, which is the same in every run of a plan.
+        sample: The index of the sample, for arrays with a batch axis.
+        blocks: The blocks.
+    """
+
+    number: int
+    sample: tuple[int, ...]
+    blocks: list[Block]
+
+    def names(self) -> str:
+        return ", ".join(
+            "[" + ", ".join([*map(str, self.sample), *(f"{cut.start}:{cut.stop}" for cut in block.write)]) + "]"
+            for block in self.blocks
+        )
+
+
+def tasks_of(plan: Plan, samples: int | None) -> Iterator[Task]:
+    """The blocks of a plan, those of equal programs together, in an order that belongs to the plan."""
+    number = 0
+    for sample in [()] if samples is None else [(index,) for index in range(samples)]:
+        alike: dict[Any, list[Block]] = {}
+        for block in plan:
+            same = alike.setdefault(block.program, [])
+            same.append(block)
+            if len(same) == plan.batch:
+                yield Task(number, sample, alike.pop(block.program))
+                number += 1
+        for same in alike.values():
+            yield Task(number, sample, same)
+            number += 1
+
+
+def apply_blocks(
+    op: Any,
+    input: Any,
+    out: Any,
+    *,
+    block: int | Sequence[int] | None = None,
+    memory: int | str | None = None,
+    workers: int = 1,
+    progress: bool | Callable[[int, int], None] = False,
+    resume: bool = True,
+) -> Applied:
+    """Apply an operator, layer or model to an array block by block, and write the result to another one.
+
+    Blocks that are alike are computed together, while others are read and written. Finished blocks are noted in a journal
+    beside the target if that is in a file: a memory map, an array of zarr, an HDF5 dataset without chunks. If the process is
+    killed, the same call goes on where it was, and the result is the same to the bit; in the end the journal is removed.
+
+    Args:
+        op: An `Operator`, layer or model, or a plan of `plan_blocks`.
+        input: Anything that has a shape and slices like a NumPy array, with or without a batch axis in front.
+        out: Where the result is written to, likewise, of the shape of the result.
+        block: The size of blocks, see `plan_blocks`. By default the largest that `memory` allows, in whole chunks of `out`.
+        memory: How many bytes may be held at once, as a number or like "2GB"; by default 1 GiB.
+        workers: How many batches of blocks are computed at once.
+        progress: Whether to show a bar with the time that is left, or a function of (blocks that are done, all blocks).
+        resume: Whether to go on where a journal is there. With `False` everything is computed anew.
+
+    Returns:
+        An `Applied`: how many blocks there are, and how many of them were computed now.
+
+    Raises:
+        KerasAdjointError: If blocks fail twice, which it names, or the target holds blocks of something else. What is finished
+            stays, and the same call computes what is missing.
+        NoRuleError: If a layer depends on the whole array, or nothing is known of its blocks.
+        SizeError: If shapes do not fit, two blocks would be in one chunk, or `memory` is too small.
+
+    Example:
+
+    >>> conv = keras.layers.Conv1D(2, 3, padding="same")
+    >>> conv.build((None, None, 4))
+    >>> signal, result = np.ones((1000, 4), "float32"), np.zeros((1000, 2), "float32")
+    >>> done = ka.apply_blocks(conv, signal, result, block=100)
+    >>> done.blocks, done.computed
+    (10, 10)
+    >>> bool(np.allclose(result, keras.ops.convert_to_numpy(conv(signal[None]))[0], atol=1e-6))
+    True
+    """
+    workers = _positive("workers", workers)
+    resume = boolean("resume", resume)
+    plan, has_batch = _plan_for(op, input, out, block, memory, workers)
+    allocate(out)
+    start = time.monotonic()
+    header = header_of(plan, input, out, chunks_of(out))
+    journal = Journal(journal_of(out), header, resume=resume)
+    total = len(plan) * (input.shape[0] if has_batch else 1)
+    run = Run(plan, input, out, journal, Bar(total, progress))
+    try:
+        run.all(tasks_of(plan, input.shape[0] if has_batch else None), workers)
+    finally:
+        journal.close(done=run.is_complete)
+    return Applied(total, run.computed, time.monotonic() - start, plan)
+
+
+def _plan_for(op: Any, given: Any, target: Any, block: Any, memory: Any, workers: int) -> tuple[Plan, bool]:
+    """(the plan, whether arrays have a batch axis)."""
+    for name, array in (("input", given), ("out", target)):
+        if not hasattr(array, "shape") or not hasattr(array, "dtype") or not hasattr(array, "__getitem__"):
+            raise ValueError(
+                f"`{name}` has a shape and a dtype and slices like a NumPy array. "
+                f"Received: {name} of type {type(array).__name__}"
+            )
+    shape = tuple(given.shape)
+    if isinstance(op, Plan):
+        if block is not None:
+            raise ValueError(f"A plan has its blocks already. Received: block={block!r}, {op!r}")
+        circuit, has_batch = op.circuit, len(shape) == len(op.in_shape) + 1
+    else:
+        circuit, has_batch = circuit_for(op, shape)
+    wanted = tuple(shape[:1] if has_batch else ()) + circuit.out_shape
+    if shape[has_batch:] != circuit.in_shape or tuple(target.shape) != wanted:
+        raise SizeError(
+            f"From an array of shape {shape}, {tuple(wanted)} is made. Received: out.shape={tuple(target.shape)}"
+            if shape[has_batch:] == circuit.in_shape
+            else f"The plan reads arrays of shape {circuit.in_shape}. Received: input.shape={shape}"
+        )
+    sizes = [circuit.out_shape[axis] for axis in circuit.out_space]
+    multiples = multiples_of(target, circuit.out_space, has_batch=has_batch)
+    plan = op if isinstance(op, Plan) else planned(op, circuit, block, bytes_of(memory), multiples, workers)
+    check_chunks(target, plan.block, sizes, multiples)
+    return plan, has_batch
+
+
+def circuit_for(op: Any, shape: tuple[int, ...]) -> tuple[Circuit, bool]:
+    """(the calls at the size of an array, whether its first axis is that of the batch)."""
+    try:
+        return _circuit_of(op, shape), False
+    except SizeError as error:
+        try:
+            return _circuit_of(op, shape[1:]), True
+        except (SizeError, ValueError):
+            raise error from None
+
+
+def _circuit_of(op: Any, shape: tuple[int, ...]) -> Circuit:
+    """The calls for a whole shape, which may not be taken for spatial sizes alone."""
+    circuit = circuit_of(op, shape)
+    if circuit.in_shape != shape:
+        raise SizeError(
+            f"What is applied takes arrays of shape {circuit.in_shape}. Received: an array of shape {shape}"
+        )
+    return circuit
+
+
+class Run:
+    """The application of a plan."""
+
+    def __init__(self, plan: Plan, given: Any, target: Any, journal: Journal, bar: Bar) -> None:
+        self.plan, self.given, self.target, self.journal, self.bar = plan, given, target, journal, bar
+        self.computed = 0
+        self.failures: list[str] = []
+        self.error: BaseException | None = None
+        self.is_complete = False
+        self.stop, self.counting = threading.Event(), threading.Lock()
+
+    def all(self, tasks: Iterator[Task], workers: int) -> None:
+        """Do all tasks, each by one thread. One more than the workers reads and writes while those compute."""
+        self.computing = threading.Semaphore(workers)
+        taking = threading.Lock()
+
+        def work() -> None:
+            while not self.stop.is_set():
+                with taking:
+                    task = next(tasks, None)
+                if task is None:
+                    return
+                self.attempt(task)
+
+        with ThreadPoolExecutor(workers + 1, "blocks") as pool, self.bar:
+            futures = [pool.submit(work) for _ in range(workers + 1)]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                self.stop.set()
+                raise
+        self.report()
+
+    def attempt(self, task: Task) -> None:
+        """Do a task, a second time if it fails, and note it where it fails again."""
+        for attempt in range(ATTEMPTS):
+            try:
+                self.do(task)
+                return
+            except Exception as error:
+                hopeless = isinstance(error, InputChanged) or getattr(error, "errno", None) in FULL
+                if attempt + 1 == ATTEMPTS or hopeless:
+                    with self.counting:
+                        self.error = error if hopeless or self.error is None else self.error
+                        self.failures.append(task.names())
+                        if hopeless or len(self.failures) >= MOST_FAILURES:
+                            self.stop.set()
+                    return
+
+    def do(self, task: Task) -> None:
+        """Read, compute, write and note, unless all of that was done before."""
+        parts = np.stack([np.asarray(self.given[(*task.sample, *block.read)]) for block in task.blocks])
+        read, noted = checksum(parts), self.journal.finished.get(task.number)
+        if noted is not None and noted[0] != read:
+            raise InputChanged(
+                f"The input is not the one of which blocks are finished: it has changed where {task.names()} reads. Write to "
+                f"another target, or pass `resume=False` to begin anew in this one. Received: journal {self.journal.file}"
+            )
+        if noted is None or noted[1] != self.written(task):
+            with self.computing:
+                if self.stop.is_set():
+                    return
+                made = self.plan.compute(task.blocks[0].program, parts).astype(self.target.dtype, copy=False)
+            for block, one in zip(task.blocks, made, strict=True):
+                self.target[(*task.sample, *block.write)] = one
+            flush(self.target)
+            self.journal.note(task.number, read, checksum(made))
+            with self.counting:
+                self.computed += len(task.blocks)
+            self.bar.advance(len(task.blocks), computed=True)
+        else:
+            self.bar.advance(len(task.blocks), computed=False)
+
+    def written(self, task: Task) -> int:
+        """The checksum of what the target holds of a task."""
+        return checksum(np.stack([np.asarray(self.target[(*task.sample, *block.write)]) for block in task.blocks]))
+
+    def report(self) -> None:
+        """Raise an error that names the blocks that failed."""
+        if self.error is None:
+            self.is_complete = True
+            return
+        if isinstance(self.error, InputChanged):
+            raise self.error
+        count = len(self.failures)
+        named = ", ".join(self.failures[:5]) + (" and others" if count > 5 else "")
+        full = "Make room, and start it again: " if getattr(self.error, "errno", None) in FULL else ""
+        raise KerasAdjointError(
+            f"{count} of the batches of blocks failed{' twice' if not full else ''}, of {named}. {full or 'Of a file, '}"
+            f"the same call computes what is missing; all other blocks are finished. The first error: "
+            f"{type(self.error).__name__}: {in_short(self.error)}"
+        ) from self.error
+
+
+class InputChanged(KerasAdjointError):
+    """The input of a run that is resumed is another one."""
+
+
+def _positive(option: str, value: Any) -> int:
+    number = as_integer(value)
+    if number is None or number < 1:
+        raise ValueError(f"`{option}` must be a positive integer. Received: {option}={value!r}")
+    return number

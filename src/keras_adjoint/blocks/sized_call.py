@@ -1,0 +1,162 @@
+"""What is applied, as calls of layers and operations at a known size, which no layer keeps a record of."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import tree
+
+from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError, in_short
+from keras_adjoint.keras_internals import called_aside
+from keras_adjoint.layers.arguments import is_symbolic
+from keras_adjoint.layers.registry import describe
+from keras_adjoint.layers.tied import Tied, call_at_inference, with_size
+from keras_adjoint.models.calls import Call
+from keras_adjoint.models.graph import Graph
+from keras_adjoint.ops import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class SizedCall:
+    """One call of a layer or operation on tensors of known sizes.
+
+    Attributes:
+        operation: What is called.
+        place: Where it is in its model, for messages.
+        inputs: The tensors that it acts on.
+        outputs: What it gives.
+        arguments: (positional arguments, keywords), with symbolic tensors in the places of tensors.
+        part: Which of its outputs is meant. A call of several outputs is one call for each of them.
+    """
+
+    operation: keras.Operation
+    place: str
+    inputs: list[keras.KerasTensor]
+    outputs: list[keras.KerasTensor]
+    arguments: tuple[tuple[Any, ...], Mapping[str, Any]]
+    part: int = 0
+
+    @property
+    def output(self) -> keras.KerasTensor:
+        """The one that is meant."""
+        return self.outputs[self.part]
+
+    @property
+    def parts(self) -> int:
+        """How many tensors it gives."""
+        return len(self.outputs)
+
+    @property
+    def all_shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of all its outputs, without the batch axis."""
+        return [tuple(y.shape[1:]) for y in self.outputs]
+
+    @property
+    def in_shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of its inputs, without the batch axis."""
+        return [tuple(x.shape[1:]) for x in self.inputs]
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """The shape of its output, without the batch axis."""
+        return tuple(self.output.shape[1:])
+
+    @property
+    def constants(self) -> list[Any]:
+        """Whatever it is called with that is no symbolic tensor."""
+        return [leaf for leaf in tree.flatten(self.arguments) if not is_symbolic(leaf)]
+
+    def run(self, operation: keras.Operation, tensors: list[Tensor]) -> Tensor:
+        """What an operation gives for these arguments, with other tensors in their places, at inference."""
+        if not isinstance(operation, keras.layers.Layer):
+            given = dict(zip(map(id, self.inputs), tensors, strict=True))
+            arguments, keywords = tree.map_structure(lambda leaf: given.get(id(leaf), leaf), self.arguments)
+            return operation(*arguments, **keywords)
+        with called_aside(operation):
+            return call_at_inference(operation, tensors if self.takes_list else tensors[0])
+
+    @property
+    def takes_list(self) -> bool:
+        """Whether the tensors come in a list."""
+        return isinstance(self.arguments[0][0] if self.arguments[0] else None, (list, tuple))
+
+    def describe(self) -> str:
+        return describe(self.operation)
+
+
+def calls_of_layer(layer: keras.layers.Layer, shape: tuple[int, ...]) -> list[SizedCall]:
+    """The call of one layer on a tensor of a shape, without the batch axis."""
+    x = keras.KerasTensor((None, *shape), layer.compute_dtype)
+    return [SizedCall(layer, layer.name, [x], _outputs_of(layer, layer.name, (x,), {}), ((x,), {}))]
+
+
+def calls_at(graph: Graph, shape: tuple[int, ...]) -> tuple[list[SizedCall], keras.KerasTensor, keras.KerasTensor]:
+    """(the calls of a graph of one input and one output, the input, the output), for a shape without the batch axis.
+
+    Raises:
+        NoRuleError: If a call depends on a mask, or on constants that its rule knows nothing of.
+        SizeError: If a layer does not take the size that reaches it.
+    """
+    (x,), (y,) = graph.inputs, graph.outputs
+    now = {id(x): keras.KerasTensor((None, *shape), x.dtype)}
+    calls = []
+    for call in graph.calls:
+        arguments, keywords = _arguments_of(call, now)
+        outputs = _outputs_of(call.operation, call.place, arguments, keywords)
+        inputs = [now[id(tensor)] for tensor in call.inputs]
+        for part, tensor in enumerate(call.outputs):
+            calls.append(SizedCall(call.operation, call.place, inputs, outputs, (arguments, keywords), part))
+            now[id(tensor)] = outputs[part]
+    return calls, now[id(x)], now[id(y)]
+
+
+def _arguments_of(call: Call, now: Mapping[int, keras.KerasTensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """(positional arguments, keywords) of a call on the tensors of now."""
+    passed = {name: _filled(value, now) for name, value in call.parameters.items()}
+    if not isinstance(call.operation, keras.layers.Layer):
+        positional = tuple(value for name, value in passed.items() if name.isdigit())
+        return positional, {name: value for name, value in passed.items() if not name.isdigit()}
+    first, *others = passed
+    keywords = {name: passed[name] for name in others if passed[name] is not None and name != "training"}
+    unknown = sorted(keywords.keys() - {"output_size"})
+    if call.training or unknown or not all(map(is_symbolic, tree.flatten(passed[first]))):
+        reason = (
+            f"it is called with {', '.join(unknown)}" if unknown else "constants are among the tensors that it takes"
+        )
+        raise NoRuleError(
+            f"No rule is known for the blocks of `{call.place}`: {'it is called in training' if call.training else reason}. "
+            f"Received: {describe(call.operation)}"
+        )
+    return (passed[first],), keywords
+
+
+def _filled(value: Any, now: Mapping[int, keras.KerasTensor]) -> Any:
+    return tree.map_structure(lambda leaf: now[id(leaf)] if is_symbolic(leaf) else leaf, value)
+
+
+def _outputs_of(
+    operation: keras.Operation, place: str, arguments: Any, keywords: dict[str, Any]
+) -> list[keras.KerasTensor]:
+    """What a call gives, without a record of it."""
+    is_layer = isinstance(operation, keras.layers.Layer)
+    try:
+        if isinstance(operation, Tied) and (operation.needs_output_size or "output_size" in keywords):
+            keywords = with_size(operation, arguments[0], keywords)
+        with called_aside(operation) if is_layer else nullcontext():
+            found = tree.flatten(operation.compute_output_spec(*arguments, **keywords))
+    except (ValueError, TypeError, RuntimeError) as error:
+        if isinstance(error, KerasAdjointError) and not isinstance(error, SizeError):
+            raise
+        shapes = " and ".join(str(tuple(x.shape[1:])) for x in tree.flatten(arguments) if is_symbolic(x))
+        raise SizeError(
+            f"`{place}` does not take what reaches it at this size: {in_short(error).rstrip('. ')}. A model of any size has "
+            f"inputs like `keras.Input((None, None, 3))`. Received: a tensor of shape {shapes}, {describe(operation)}"
+        ) from error
+    if any(None in y.shape[1:] or 0 in y.shape[1:] for y in found):
+        given = " and ".join(str(tuple(y.shape[1:])) for y in found)
+        raise SizeError(
+            f"The size of what `{place}` gives is not known, or zero, at this size: {given}. Received: {describe(operation)}"
+        )
+    return list(found)

@@ -1,0 +1,117 @@
+"""What can be applied in blocks: operators, layers and models, each as its calls at a known size."""
+
+from typing import Any
+
+import keras
+
+from keras_adjoint.blocks.pointwise import EMBEDDINGS
+from keras_adjoint.blocks.program import Circuit
+from keras_adjoint.blocks.rule import spatial_axes
+from keras_adjoint.blocks.rules import core_of
+from keras_adjoint.blocks.sized_call import SizedCall, calls_at, calls_of_layer
+from keras_adjoint.errors import NoRuleError, SizeError
+from keras_adjoint.layers.registry import class_with_rule, describe
+from keras_adjoint.layers.sizes import recorded_shapes
+from keras_adjoint.layers.tied import Tied
+from keras_adjoint.models.graph import graph_of, trace
+from keras_adjoint.operators.asked_size import sizes_meant
+from keras_adjoint.operators.layer_operator import LayerOperator
+from keras_adjoint.operators.operator import Operator
+from keras_adjoint.ops import Shape
+
+
+def circuit_of(source: Any, size: Any) -> Circuit:
+    """The calls that an operator, layer or model makes of an array of some size, and their rules.
+
+    Raises:
+        NoRuleError: If it cannot be applied in blocks.
+        SizeError: If it does not take an array of this size.
+    """
+    if isinstance(source, Operator):
+        return _of_operator(source, size)
+    if not isinstance(source, keras.layers.Layer):
+        raise ValueError(
+            f"Blocks are planned for an operator, a Keras layer or a model. Received: {source!r} of type "
+            f"{type(source).__name__}"
+        )
+    if graph_of(source) is None or class_with_rule(source) is not None:
+        (shape,) = _one(source, sizes_meant(source, _templates(source), size))
+        return _of_layer(source, shape)
+    _one(source, source.inputs)
+    _one(source, source.outputs)
+    template = tuple(source.inputs[0].shape[1:])
+    first = next((layer for layer in source.layers if hasattr(layer, "data_format")), source)
+    (shape,) = sizes_meant(first if len(template) > 1 else source, [template], size)
+    return _of_model(source, shape)
+
+
+def _one(source: Any, tensors: Any) -> Any:
+    if len(tensors) != 1:
+        raise NoRuleError(
+            f"Blocks are read from one array and written to one. `{source.name}` has {len(tensors)}: make a model of one input "
+            f"and one output of it. Received: {describe(source)}"
+        )
+    return tensors
+
+
+def _templates(layer: keras.layers.Layer) -> list[Shape]:
+    """The shape that a layer takes, as far as it is known, without the batch axis; none if nothing is."""
+    if isinstance(layer, Tied) and layer.expected.axes is not None:
+        axes, fixed = layer.expected.axes, layer.expected.sizes
+        sizes = {axis % axes: size for axis, size in fixed.items()}
+        return [tuple(sizes.get(axis) for axis in range(1, axes))]
+    found = [shape[1:] for shape in recorded_shapes(layer)]
+    if not found:
+        return []
+    same = [sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*found, strict=True)]
+    return [tuple(same)] if len({len(shape) for shape in found}) == 1 else []
+
+
+def _of_layer(layer: keras.layers.Layer, shape: tuple[int, ...]) -> Circuit:
+    calls = calls_of_layer(layer, shape)
+    _one(layer, calls[0].outputs)
+    return Circuit(calls, calls[0].inputs[0], calls[0].output, _space(calls, len(shape)))
+
+
+def _of_model(model: keras.Model, shape: tuple[int, ...]) -> Circuit:
+    calls, given, made = calls_at(trace(model), shape)
+    return Circuit(calls, given, made, _space(calls, len(shape)))
+
+
+def _of_operator(operator: Operator, size: Any) -> Circuit:
+    if len(operator.in_space.shapes) != 1 or len(operator.out_space.shapes) != 1:
+        raise NoRuleError(
+            f"Blocks are read from one array and written to one. Received: {operator!r}, from {len(operator.in_space.shapes)} "
+            f"to {len(operator.out_space.shapes)} arrays"
+        )
+    ((shape,), (made,)) = operator.in_space.shapes, operator.out_space.shapes
+    layer = operator.layer() if not isinstance(operator, LayerOperator) else operator.forward
+    circuit = _of_layer(layer, shape) if graph_of(layer) is None else _of_model(layer, shape)
+    asked = (size,) if isinstance(size, int) else tuple(size)
+    spatial = tuple(shape[axis] for axis in _space(circuit.calls, len(shape)))
+    if asked not in (shape, spatial, (size,) if set(spatial) == {size} else shape):
+        raise SizeError(
+            f"An operator has one size. Take it at the size that is meant, `keras_adjoint.operator(layer, size=...)`. "
+            f"Received: input_size={size!r} for {operator!r}"
+        )
+    if circuit.out_shape != made:
+        raise SizeError(f"`{layer.name}` gives {circuit.out_shape}. Received: {operator!r}")
+    return circuit
+
+
+def _space(calls: list[SizedCall], rank: int) -> range:
+    """The axes of the input along which it is cut: all but that of the channels."""
+    layers = [core_of(call.operation) for call in calls if isinstance(call.operation, keras.layers.Layer)]
+    if layers and isinstance(layers[0], EMBEDDINGS):
+        return range(rank)
+    found = next(filter(None, map(_format_of, layers)), "channels_last")
+    return spatial_axes(rank, found)
+
+
+def _format_of(layer: Any) -> str | None:
+    """Where a layer has its channels, if it says so."""
+    while isinstance(layer, Tied):
+        layer = layer.source
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return "channels_first" if layer.axis == 1 else None
+    return getattr(layer, "data_format", None)

@@ -1,0 +1,79 @@
+"""Arrays that blocks are written to: their chunks, which one worker alone may write, and where their journal is."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_adjoint.errors import SizeError
+
+
+def chunks_of(target: Any) -> tuple[int, ...] | None:
+    """The shape of what a target stores at once, of shards where chunks are kept in such; `None` if it is one piece."""
+    found = getattr(target, "shards", None) or getattr(target, "chunks", None)
+    return tuple(map(int, found)) if found else None
+
+
+def multiples_of(target: Any, axes: Sequence[int], *, has_batch: bool) -> list[int]:
+    """What the sizes of blocks have to be multiples of along some axes, so that no two blocks are in one chunk.
+
+    Raises:
+        SizeError: If chunks hold parts of several samples.
+    """
+    chunks = chunks_of(target)
+    if chunks is None:
+        return [1] * len(axes)
+    if has_batch and chunks[0] > 1 and target.shape[0] > 1:
+        raise SizeError(
+            f"The samples of a batch are written one by one, and chunks of the target hold several, which two workers may not "
+            f"write at once. Make it with chunks of one sample. Received: chunks={chunks}"
+        )
+    return [chunks[axis + has_batch] for axis in axes]
+
+
+def check_chunks(target: Any, block: Sequence[int], sizes: Sequence[int], multiples: Sequence[int]) -> None:
+    """Raise a SizeError if two blocks may be in one chunk of a target."""
+    wrong = [(b, m) for b, size, m in zip(block, sizes, multiples, strict=True) if b % m and b < size]
+    if wrong:
+        (one, chunk), *_ = wrong
+        raise SizeError(
+            f"Two workers may not write one chunk, so blocks are made of whole chunks of the target: of {chunk} positions, or "
+            f"a multiple, instead of {one}. Received: block={tuple(block)}, chunks={chunks_of(target)}"
+        )
+
+
+def place_of(target: Any) -> Path | None:
+    """The file or folder of a target, where that is known: a memory map, an HDF5 file, an array of zarr on a local disk."""
+    if isinstance(target, np.memmap):
+        return None if target.filename is None else Path(os.fsdecode(target.filename))
+    if hasattr(target, "file") and hasattr(target.file, "filename"):  # h5py
+        return Path(f"{os.fsdecode(target.file.filename)}.{target.name.strip('/').replace('/', '.')}")
+    root = getattr(getattr(target, "store", None), "root", None)
+    return None if root is None else Path(root) / getattr(target, "path", "")
+
+
+def journal_of(target: Any) -> Path | None:
+    """The file beside a target in which finished blocks are noted; `None` for what does not outlive the process.
+
+    A chunked HDF5 dataset has none: the file itself may be damaged where a process is killed while it adds chunks.
+    """
+    place = place_of(target)
+    if place is None or (hasattr(target, "file") and chunks_of(target) is not None):
+        return None
+    return place.with_name(f"{place.name}.journal")
+
+
+def allocate(target: Any) -> None:
+    """Claim the space of a memory map, which would otherwise end the process where the disk is full."""
+    place = place_of(target) if isinstance(target, np.memmap) and target.mode != "r" else None
+    if place is not None and place.exists() and hasattr(os, "posix_fallocate"):
+        with place.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, place.stat().st_size)
+
+
+def flush(target: Any) -> None:
+    """Hand what was written to the system, so that it outlives the process."""
+    if hasattr(target, "file") and hasattr(target.file, "flush"):  # memory maps, and zarr's files, need nothing
+        target.file.flush()

@@ -1,0 +1,104 @@
+"""`unroll`: an iterative solver as a network of a given number of steps, with numbers in it that can be trained."""
+
+from typing import Any
+
+import keras
+from keras import tree
+
+from keras_adjoint.errors import one_of
+from keras_adjoint.layers.options import boolean, name_or_none
+from keras_adjoint.operators.linear_map import HALF
+from keras_adjoint.operators.model_operator import operator
+from keras_adjoint.solvers import unroll_options
+from keras_adjoint.solvers.schemes import SCHEMES, Parts
+from keras_adjoint.solvers.unroll_options import Options
+
+
+def unroll(
+    layer: keras.layers.Layer,
+    steps: int = 16,
+    *,
+    method: str = "ista",
+    weight: float | None = None,
+    prox: Any = "soft",
+    learn: Any = ("step", "threshold"),
+    tied: bool | str = True,
+    start: keras.layers.Layer | None = None,
+    size: Any = None,
+    linear_part: bool = False,
+    lower: float = 0.0,
+    upper: float = 1.0,
+    data_format: str | None = None,
+    inner_steps: int = 20,
+    name: str | None = None,
+) -> keras.Model:
+    """A Functional model y ↦ x that minimises ½‖A x − y‖² + weight·R(x) by some steps, with the layer's own kernel.
+
+    A is the linear part of the layer; a bias is no part of it. The steps are layers: those that apply A and Aᵀ are tied to
+    the kernel, and the others have what is trained beside it. A step is θ/L² long, where L is the bound of A with the kernel
+    as it is in this call, and θ is a sigmoid, so that no step is too long for the theory, however the kernel changes. What R is
+    multiplied by stays positive likewise.
+
+    Args:
+        layer: A built linear layer or model, possibly with a bias, which is left out.
+        steps: How many there are.
+        method: "ista", proximal gradients, or "fista", with momentum.
+        weight: How much R counts, where that makes a difference.
+        prox: R by its name: "soft" (the sum of absolute values), "soft_nonnegative" (the same of x that are not negative),
+            "nonnegative" or "box" (0 between the limits, infinite outside), "tv" (total variation); or a function
+            `prox(x, t)`, the z that minimises ½‖z − x‖² + t·R(z), with t = weight·θ/L²; or a Keras model in the place of
+            that, one for all steps or a list of one for each.
+        learn: What is trained, of every step by itself: "step" (θ, which begins at 0.9, and is 1 if it is not trained),
+            "threshold" (a factor of the weight), "momentum" (of "fista").
+        tied: Whether A and Aᵀ have the kernel of the layer in every step. With "forward" A has; each step has a kernel of
+            its own for Aᵀ, a copy of the layer to begin with. With `False` each step has two, one for A and one for Aᵀ. Then
+            L is the bound that the kernel has when the model is made. Copies are trained, whether the layer is frozen or not.
+        start: A layer or model y ↦ x, where the steps begin, such as `LeastSquares(layer, ridge=...)`. By default at zero.
+        size: The size that the layer takes, without the batch axis, if it takes several.
+        linear_part: Whether to leave out an activation as well.
+        lower: The smallest number in the box.
+        upper: The largest one.
+        data_format: Where x has its channels, along which "tv" takes no differences. By default as the layer says.
+        inner_steps: Of the iteration by which "tv" is lowered in every step.
+        name: Of the model.
+
+    Returns:
+        A Functional model.
+
+    Raises:
+        NoRuleError: If the layer is not linear, or no bound of it is known.
+        SizeError: If its size is not known.
+        ValueError: If an option has a value that it does not take.
+
+    Example:
+
+    >>> dictionary = keras.layers.Dense(8, use_bias=False)
+    >>> dictionary.build((None, 20))
+    >>> encoder = ka.unroll(dictionary, 4, method="fista", weight=0.1)
+    >>> encoder(np.ones((2, 8), "float32")).shape
+    (2, 20)
+    """
+    if not isinstance(layer, keras.layers.Layer):
+        raise ValueError(f"`unroll` takes a layer or model. Received: {layer!r} of type {type(layer).__name__}")
+    A = operator(layer, size=size, linear_part=boolean("linear_part", linear_part))
+    method, steps = one_of("method", method, tuple(unroll_options.METHODS)), unroll_options.steps_from(steps)
+    penalty = unroll_options.prox_from(prox, steps)
+    options = Options(
+        steps=steps,
+        prox=penalty,
+        weight=unroll_options.weight_from(weight, penalty),
+        learn=unroll_options.learn_from(learn, method),
+        details=unroll_options.details_from(lower, upper, data_format, inner_steps, penalty, A),
+    )
+    name = name_or_none("name", name) or f"{layer.name}_unrolled"
+    copies, begin = unroll_options.tied_from(tied), unroll_options.start_from(start)
+    parts = Parts(layer, A, options, copies, begin, size=size, linear_part=linear_part)
+    scheme = SCHEMES[method](parts)
+    y = A.out_space.inputs(A.dtype)
+    squared_bound, state = parts.squared_bound(y), scheme.begin(y)
+    for number in range(steps):
+        state = scheme.step(number, state, y, squared_bound)
+    x = state[0]
+    if A.dtype in HALF:
+        x = tree.map_structure(lambda leaf: keras.layers.Identity(dtype=A.dtype)(leaf), x)
+    return keras.Model(y, x, name=name)

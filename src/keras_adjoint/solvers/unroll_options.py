@@ -1,0 +1,166 @@
+"""The options of `unroll`, checked, and what its methods are made of."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_adjoint.errors import one_of, unknown_name
+from keras_adjoint.layers.options import as_integer
+from keras_adjoint.operators.bridges import FORMATS, data_format_of
+from keras_adjoint.operators.operator import Operator
+from keras_adjoint.solvers.proximal import PROXIMALS, Details
+
+METHODS = {  # and what of each can be trained
+    "ista": ("step", "threshold"),
+    "fista": ("step", "threshold", "momentum"),
+}
+LEARNED = ("step", "threshold", "momentum")
+COPIES = "forward"  # of Aᵀ alone
+
+Penalty = str | Callable[..., Any] | list[keras.layers.Layer]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the steps of an unrolled network are like.
+
+    Attributes:
+        steps: How many there are.
+        prox: A name, a function, or one model for each step.
+        weight: Of the penalty.
+        learn: What is trained.
+        details: What the penalty is further determined by.
+    """
+
+    steps: int
+    prox: Penalty
+    weight: float
+    learn: tuple[str, ...]
+    details: Details
+
+    @property
+    def scales(self) -> bool:
+        """Whether the weight makes a difference."""
+        return not isinstance(self.prox, list) and (callable(self.prox) or PROXIMALS[self.prox].is_scaled)
+
+
+def steps_from(value: Any) -> int:
+    """How many steps there are."""
+    steps = as_integer(value)
+    if steps is None or steps < 1:
+        raise ValueError(f"`steps` is a positive integer. Received: steps={value!r}")
+    return steps
+
+
+def learn_from(value: Any, method: str) -> tuple[str, ...]:
+    """What is trained, in the order of `LEARNED`.
+
+    Raises:
+        ValueError: If it is not known, or the method has nothing of the kind.
+    """
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, (tuple, list, set, frozenset)):
+        raise ValueError(f"`learn` is a tuple of names. Received: learn={value!r}")
+    takes = f"takes names of {', '.join(LEARNED)}"
+    for name in names:
+        if not isinstance(name, str) or name not in LEARNED:
+            raise unknown_name("learn", name, takes, LEARNED)
+        if name not in METHODS[method]:
+            raise ValueError(
+                f'`learn` has "{name}", and `method="{method}"` has none; "fista" does. Received: learn={value!r}'
+            )
+    return tuple(name for name in LEARNED if name in names)
+
+
+def tied_from(value: Any) -> bool | str:
+    """Whether steps share the kernel of the layer: all of it, for A alone, or nothing."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if value != COPIES or not isinstance(value, str):
+        raise unknown_name("tied", value, f'must be `True`, `False` or "{COPIES}"', (COPIES,))
+    return value
+
+
+def prox_from(value: Any, steps: int) -> Penalty:
+    """A name, a function, or one layer or model for each step.
+
+    Raises:
+        ValueError: If it is nothing of these, or there are more or fewer models than steps.
+    """
+    if isinstance(value, keras.layers.Layer):
+        return [value] * steps
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) != steps or not all(isinstance(each, keras.layers.Layer) for each in value):
+            raise ValueError(
+                f"`prox` is one model, or a list of one for each of the {steps} steps. Received: a list of {len(value)}: "
+                f"{', '.join(type(each).__name__ for each in value)}"
+            )
+        return list(value)
+    return value if callable(value) else one_of("prox", value, PROXIMALS)
+
+
+def start_from(value: Any) -> keras.layers.Layer | None:
+    """A layer or model, or nothing."""
+    if value is not None and not isinstance(value, keras.layers.Layer):
+        raise ValueError(
+            f"`start` is a layer or model that gives the first x from y, such as `LeastSquares(layer, ridge=...)`. "
+            f"Received: start={value!r}"
+        )
+    return value
+
+
+def started(start: keras.layers.Layer, y: Any, A: Operator) -> Any:
+    """What it gives.
+
+    Raises:
+        ValueError: If that is not of the shapes that A takes.
+    """
+    x = start(y)
+    given = [tuple(leaf.shape[1:]) for leaf in keras.tree.flatten(x)]
+    if given != list(A.in_space.shapes):
+        raise ValueError(
+            f"`start` gives the first x from y, which A takes: {A.in_shape}. Received: start={start.name}, which gives "
+            f"{', '.join(map(str, given))}"
+        )
+    return x
+
+
+def weight_from(value: Any, prox: Penalty) -> float:
+    """The weight of the penalty, which has to be given where it makes a difference.
+
+    Raises:
+        ValueError: If it is missing, negative, or not finite.
+    """
+    if value is None:
+        if isinstance(prox, str) and PROXIMALS[prox].is_scaled:
+            raise ValueError(
+                f'`prox="{prox}"` needs a `weight`, how much it counts beside ½‖A x − y‖². Received: weight=None'
+            )
+        return 1.0
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < math.inf:
+        raise ValueError(f"`weight` is a number that is not negative. Received: weight={value!r}")
+    return float(value)
+
+
+def details_from(lower: Any, upper: Any, data_format: Any, inner_steps: Any, prox: Penalty, A: Operator) -> Details:
+    """What the penalties are further determined by.
+
+    Raises:
+        ValueError: If nothing is between the limits, or an option has a value that it does not take.
+    """
+    if not all(isinstance(limit, (int, float, np.number)) and not isinstance(limit, bool) for limit in (lower, upper)):
+        raise ValueError(f"`lower` and `upper` are numbers. Received: lower={lower!r}, upper={upper!r}")
+    if not lower <= upper or lower == math.inf or upper == -math.inf:
+        raise ValueError(f"`lower` is not above `upper`. Received: lower={lower!r}, upper={upper!r}")
+    inner = as_integer(inner_steps)
+    if inner is None or inner < 1:
+        raise ValueError(f"`inner_steps` is a positive integer. Received: inner_steps={inner_steps!r}")
+    if data_format is not None:
+        one_of("data_format", data_format, FORMATS)
+    channels = data_format_of(A, data_format) if prox == "tv" else "channels_last"
+    return Details(float(lower), float(upper), channels, inner)

@@ -1,0 +1,248 @@
+"""Arrays that may be larger than memory: opened without being read, and made to be written block by block."""
+
+import contextlib
+import importlib
+import importlib.util
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_adjoint_cli.errors import Unusable, nearest
+from keras_adjoint_cli.files.destination import check_place, reason_of
+from keras_adjoint_cli.files.source import check_source
+
+HDF5 = (".h5", ".hdf5")
+READ, WRITTEN = (".npy", ".zarr", *HDF5), (".npy", ".zarr")
+CHUNK = 2**18  # positions
+PARTS = ("zarr.json", ".zarray", ".zgroup")  # files that say what a folder of zarr's is
+# What zarr's arrays may be packed by. Others, such as pickles, could run code.
+CODECS = {
+    *(
+        "bytes",
+        "transpose",
+        "blosc",
+        "gzip",
+        "zstd",
+        "crc32c",
+        "sharding_indexed",
+        "zlib",
+        "lz4",
+        "bz2",
+        "lzma",
+        "delta",
+    ),
+    *("shuffle", "bitround", "fixedscaleoffset", "quantize", "packbits", "astype", "crc32", "adler32", "fletcher32"),
+}
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An array in a file.
+
+    Attributes:
+        file: The file or folder.
+        array: The array, which slices and is not read yet.
+    """
+
+    file: Path
+    array: Any
+
+
+# --- what is read
+
+
+@contextmanager
+def opened(file: Path, key: str | None) -> Iterator[Volume]:
+    """The array in a .npy file, or of a name in an HDF5 file or a group of zarr's."""
+    check_suffix(file, READ)
+    if file.suffix == ".npy" and key is not None:
+        raise Unusable(f"A .npy file has one array, which has no name. Received: --key {key}")
+    with contextlib.ExitStack() as stack:
+        try:
+            array = OPEN[file.suffix](file, key, stack)
+        except Unusable:
+            raise
+        except Exception as error:
+            raise Unusable(f"{file} cannot be read as a {file.suffix} file: {reason_of(error)}.") from error
+        if array.dtype.kind not in "fiub" or not array.shape or not all(array.shape):
+            raise Unusable(
+                f"{file} has no real numbers to read. Received: an array of dtype {array.dtype} and shape "
+                f"{tuple(array.shape)}"
+            )
+        yield Volume(file, array)
+
+
+def check_suffix(file: Path, suffixes: Sequence[str]) -> None:
+    """Raise an `Unusable` unless arrays in files of this kind can be read or written here."""
+    if file.suffix not in suffixes:
+        raise Unusable(f"The array is in a file whose name ends in {', '.join(suffixes)}. Received: {file}")
+    if file.suffix == ".zarr" and importlib.util.find_spec("zarr") is None:
+        raise Unusable(f"For .zarr arrays install zarr: pip install zarr. Received: {file}")
+
+
+def open_npy(file: Path, key: str | None, stack: contextlib.ExitStack) -> Any:
+    check_source(file, "an array of NumPy's")
+    return np.load(file, mmap_mode="r", allow_pickle=False)
+
+
+def open_hdf5(file: Path, key: str | None, stack: contextlib.ExitStack) -> Any:
+    import h5py
+
+    check_source(file, "an HDF5 file")
+    group = stack.enter_context(h5py.File(file, "r"))
+    found: dict[str, Any] = {}
+    group.visititems(lambda name, one: found.update({name: one}) if isinstance(one, h5py.Dataset) else None)
+    array = chosen(file, found, key)
+    if array.external or array.is_virtual:
+        raise Unusable(f"{file} keeps this array in other files, which are not read. Copy it into one file.")
+    return array
+
+
+def open_zarr(file: Path, key: str | None, stack: contextlib.ExitStack) -> Any:
+    zarr = importlib.import_module("zarr")
+    if not any((file / part).is_file() for part in PARTS):
+        raise Unusable(f"{file} is no folder of zarr's." if file.exists() else f"There is no file {file}.")
+    check_codecs(file)
+    node = zarr.open(store=str(file), mode="r")
+    return chosen(file, dict(node.arrays()), key) if hasattr(node, "arrays") else node
+
+
+OPEN = {".npy": open_npy, ".zarr": open_zarr, **dict.fromkeys(HDF5, open_hdf5)}
+
+
+def chosen(file: Path, arrays: dict[str, Any], key: str | None) -> Any:
+    """The array of a name; without a name the only one."""
+    if key is None and len(arrays) != 1:
+        raise Unusable(
+            f"{file} has {len(arrays)} arrays; name one of them with --key: {nearest('', arrays)}."
+            if arrays
+            else f"{file} has no arrays."
+        )
+    if key is not None and key not in arrays:
+        raise Unusable(f"{file} has no array of this name, but {nearest(key, arrays)}. Received: --key {key}")
+    return arrays[key or next(iter(arrays))]
+
+
+def check_codecs(folder: Path) -> None:
+    """Raise an `Unusable` if an array is packed by something else than the usual codecs."""
+    for part in ("zarr.json", ".zarray"):
+        for file in sorted(folder.rglob(part)):
+            unknown = sorted(set(codecs_in(json.loads(file.read_text(encoding="utf-8")))) - CODECS)
+            if unknown:
+                raise Unusable(f"{folder} is packed by codecs that are not used here: {', '.join(unknown)}.")
+
+
+def codecs_in(value: Any) -> Iterator[str]:
+    """The names of all codecs in the description of an array, or of a group that has a copy of all descriptions."""
+    if isinstance(value, list):
+        for one in value:
+            yield from codecs_in(one)
+    if not isinstance(value, dict):
+        return
+    for key in ("codecs", "index_codecs", "filters", "compressor"):
+        for codec in value[key] if isinstance(value.get(key), list) else [value.get(key)]:
+            if isinstance(codec, dict):
+                yield str(codec.get("name", codec.get("id"))).removeprefix("numcodecs.").lower()
+                yield from codecs_in(codec.get("configuration", {}))
+    consolidated = (value.get("consolidated_metadata") or {}).get("metadata", {})
+    yield from codecs_in(list(consolidated.values()))
+
+
+# --- what is written
+
+
+class Target:
+    """An array that is written under another name first, so that the name of the output stands for the whole result.
+
+    Args:
+        file: The output.
+        inputs: Files that are read, which are never overwritten.
+        force: Whether an output that is there, or what a stopped run has left, is replaced.
+        resume: Whether to go on with what a stopped run has left.
+    """
+
+    def __init__(self, file: Path, inputs: Sequence[Path], *, force: bool, resume: bool) -> None:
+        check_suffix(file, WRITTEN)
+        self.file = file
+        self.beside = file.with_name(f"{file.stem}.part{file.suffix}")
+        self.journal = file.with_name(f"{self.beside.name}.journal")
+        place = file if file.suffix != ".zarr" or not file.is_dir() else file.with_suffix(".zarr.json")
+        try:
+            check_place(place, inputs, force)
+        except OSError as error:
+            raise Unusable(f"{file} cannot be written: {reason_of(error)}.") from error
+        if any(file.resolve() == other.resolve() for other in inputs):
+            raise Unusable(f"{file} is the input, which is never overwritten. Name another file.")
+        if file.is_symlink() or self.beside.is_symlink():
+            raise Unusable(f"{file} is a link, which is neither followed nor replaced. Name another file.")
+        if file.is_dir() and not any((file / part).is_file() for part in PARTS):
+            raise Unusable(f"{file} is a folder, and none of zarr's, and is not overwritten. Name another file.")
+        if file.exists() and not force:
+            raise Unusable(f"{file} exists already. Name another file, or pass --force to overwrite it.")
+        self.resumes = resume and self.beside.exists() and self.journal.exists()
+        if self.beside.exists() and not (resume or force):
+            raise Unusable(
+                f"{self.beside} is what a stopped run has left. Pass --resume to go on with it, or --force to begin anew."
+            )
+
+    @contextmanager
+    def making(self, shape: tuple[int, ...], dtype: str, chunks: tuple[int, ...]) -> Iterator[Any]:
+        """Give the array to write to; it gets the name of the output if all goes well, and stays if blocks are finished."""
+        try:
+            yield self._make(shape, dtype, chunks)
+        except BaseException:
+            if not self.journal.exists():
+                remove(self.beside)
+            raise
+        if self.file.is_dir():
+            remove(self.file)
+        self.beside.replace(self.file)
+
+    def _make(self, shape: tuple[int, ...], dtype: str, chunks: tuple[int, ...]) -> Any:
+        """The array: what a stopped run has left, or a new one."""
+        if not self.resumes:
+            remove(self.beside)
+        if self.file.suffix == ".npy":
+            mode: Any = "r+" if self.resumes else "w+"
+            array = np.lib.format.open_memmap(self.beside, mode, dtype, None if self.resumes else shape)
+        else:
+            zarr = importlib.import_module("zarr")
+            array = (
+                zarr.open_array(store=str(self.beside), mode="r+")
+                if self.resumes
+                else zarr.create_array(store=str(self.beside), shape=shape, chunks=chunks, dtype=dtype)
+            )
+        if tuple(array.shape) != shape or array.dtype != dtype:
+            raise Unusable(
+                f"{self.beside} has been left by another run: its shape is {tuple(array.shape)}, and what is made has "
+                f"{shape}. Pass --force to begin anew."
+            )
+        return array
+
+
+def remove(file: Path) -> None:
+    """Remove an array."""
+    if file.is_dir():
+        shutil.rmtree(file)
+    else:
+        file.unlink(missing_ok=True)
+
+
+def chunks_for(shape: tuple[int, ...], axes: Sequence[int], block: Sequence[int] | None) -> tuple[int, ...]:
+    """The chunks of a new array: cubes of about `CHUNK` positions, so many of which are a block."""
+    edge = round(CHUNK ** (1 / max(1, len(axes))))
+    found = list(shape)
+    for number, axis in enumerate(axes):
+        size = shape[axis]
+        if block is None or block[number] >= size:
+            found[axis] = min(size, edge)
+        else:
+            divisor = max(one for one in range(1, min(block[number], edge) + 1) if block[number] % one == 0)
+            found[axis] = divisor if 4 * divisor > min(block[number], edge) else block[number]
+    return tuple(found)

@@ -1,0 +1,319 @@
+"""`apply_blocks`: from and to anything that slices, resumed after a kill to the bit, and nothing else is ever resumed."""
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from layer_list import randomize
+from numpy.lib.format import open_memmap
+
+import keras_adjoint as ka
+from keras_adjoint.blocks.plan import Plan
+
+L = keras.layers
+pytestmark = pytest.mark.any_backend
+SHAPE, BLOCK = (37, 29, 2), (8, 10)
+GENERATOR = np.random.default_rng(0)
+X = GENERATOR.normal(size=SHAPE).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    made = keras.Sequential(
+        [keras.Input((None, None, 2)), L.Conv2D(3, 3, padding="same", activation="relu"), L.MaxPooling2D(2, 1, "same")]
+    )
+    for layer in made.layers:
+        randomize(layer)
+    return made
+
+
+@pytest.fixture(scope="module")
+def expected(model):
+    return keras.ops.convert_to_numpy(model(X[None]))[0]
+
+
+def zarr_array(tmp_path, shape, chunks, shards=None):
+    zarr = pytest.importorskip("zarr")
+    return zarr.create_array(tmp_path / "a.zarr", shape=shape, chunks=chunks, shards=shards, dtype="float32")
+
+
+TARGETS = {
+    "array": lambda folder, shape: np.zeros(shape, "float32"),
+    "memory map": lambda folder, shape: open_memmap(folder / "y.npy", "w+", "float32", shape),
+    "hdf5": lambda folder, shape: h5py.File(folder / "y.h5", "w").create_dataset("y", shape, "float32"),
+    "hdf5, chunks": lambda folder, shape: h5py.File(folder / "y.h5", "w").create_dataset(
+        "y", shape, "float32", chunks=(8, 5, 3), compression="gzip"
+    ),
+    "zarr": lambda folder, shape: zarr_array(folder, shape, (4, 5, 3)),
+    "zarr, shards": lambda folder, shape: zarr_array(folder, shape, (4, 5, 3), (8, 10, 3)),
+}
+
+
+@pytest.mark.every_backend
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_result_is_the_one_of_the_whole(target, tmp_path, model, expected):
+    out = TARGETS[target](tmp_path, expected.shape)
+    done = ka.apply_blocks(model, X, out, block=BLOCK, workers=2)
+    assert done.blocks == done.computed == 15
+    np.testing.assert_allclose(out[:], expected, atol=1e-5)
+    assert not list(tmp_path.glob("**/*.journal"))
+
+
+def test_input_and_target_may_have_a_batch_axis_and_be_files(tmp_path, model, expected):
+    np.save(tmp_path / "x.npy", np.stack([X, -X, 2 * X]))
+    out = np.zeros((3, *expected.shape), "float32")
+    done = ka.apply_blocks(model, np.load(tmp_path / "x.npy", mmap_mode="r"), out, block=BLOCK)
+    assert done.blocks == 45
+    np.testing.assert_allclose(out[0], expected, atol=1e-5)
+    np.testing.assert_allclose(out, keras.ops.convert_to_numpy(model(np.stack([X, -X, 2 * X]))), atol=1e-4)
+
+
+def test_blocks_that_are_alike_are_computed_together(model):
+    plan = ka.plan_blocks(model, SHAPE[:2], block=4)
+    assert plan.batch > 1
+    sizes = []
+    compute = plan.compute
+    plan.compute = lambda program, parts: sizes.append(len(parts)) or compute(program, parts)
+    ka.apply_blocks(plan, X, np.zeros(plan.out_shape, "float32"))
+    assert sum(sizes) == len(plan) == 80 and max(sizes) == 35 and len(sizes) < 20
+
+
+def test_blocks_follow_the_chunks_of_the_target(tmp_path, model, expected):
+    with h5py.File(tmp_path / "y.h5", "w") as file:
+        out = file.create_dataset("y", expected.shape, "float32", chunks=(8, 6, 3))
+        for block in (5, (8, 7), (16, 9)):
+            with pytest.raises(ka.SizeError, match=r"may not write one chunk.*of [68] positions.*Received: block="):
+                ka.apply_blocks(model, X, out, block=block)
+        done = ka.apply_blocks(model, X, out, memory="60kB")
+        assert done.blocks > 1 and done.plan.block[0] % 8 == 0 and done.plan.block[1] in (6, 12, 18, 24, 29)
+        np.testing.assert_allclose(out[:], expected, atol=1e-5)
+        batch = file.create_dataset("batch", (2, *expected.shape), "float32", chunks=(2, 8, 6, 3))
+        with pytest.raises(ka.SizeError, match="chunks of the target hold several"):
+            ka.apply_blocks(model, np.stack([X, X]), batch, block=(8, 6))
+
+
+# --- killed and resumed
+
+PROGRAM = """
+import sys, time
+import numpy as np
+from numpy.lib.format import open_memmap
+import keras, keras_adjoint as ka
+folder, mode, slowly = sys.argv[1], sys.argv[2], float(sys.argv[3])
+model = keras.saving.load_model(folder + "/model.keras")
+x = np.load(folder + "/x.npy", mmap_mode="r")
+out = open_memmap(folder + "/y.npy", mode, "float32", x.shape[:2] + (3,) if mode == "w+" else None)
+plan = ka.plan_blocks(model, x.shape[:2], block=8)
+plan.batch, compute = 2, plan.compute
+plan.compute = lambda *given: (time.sleep(slowly), compute(*given))[1]
+done = ka.apply_blocks(plan, x, out, workers=2)
+print(done.computed, done.blocks)
+"""
+
+
+def killed(journal, pid, lines):
+    """Kill a process as soon as its journal has some lines, and what is finished by then."""
+    until = time.monotonic() + 120
+    while not (journal.exists() and len(journal.read_text().splitlines()) > lines) and time.monotonic() < until:
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    return {json.loads(line)[0] for line in journal.read_text().splitlines()[1:]}
+
+
+def slow(plan, seconds):
+    compute = plan.compute
+    plan.compute = lambda *given: (time.sleep(seconds), compute(*given))[1]
+    return plan
+
+
+@pytest.mark.parametrize("lines", [1, 4, 9])
+def test_killed_in_the_middle_it_goes_on_to_the_same_bits(lines, tmp_path, model, expected):
+    """No finished block is computed twice, whenever it is killed; the journal says which are finished."""
+
+    def plan():
+        made = ka.plan_blocks(model, SHAPE[:2], block=8)
+        made.batch = 2
+        return made
+
+    out, journal = open_memmap(tmp_path / "y.npy", "w+", "float32", expected.shape), tmp_path / "y.npy.journal"
+    process = os.fork()
+    if not process:
+        try:
+            ka.apply_blocks(slow(plan(), 0.03), X, out, workers=2)
+        finally:
+            os._exit(0)
+    finished = killed(journal, process, lines)
+    assert os.waitpid(process, 0)[1] == signal.SIGKILL and lines <= len(finished) < 11
+    with journal.open("a") as file:
+        file.write("[19, 12")  # as if it had been killed in the middle of a line
+    computed = ka.apply_blocks(plan(), X, out, workers=2).computed
+    assert 20 - 2 * len(finished) <= computed <= 20 - len(finished)  # of one or two blocks each
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+    assert not journal.exists()
+    anew = np.zeros_like(expected)
+    assert ka.apply_blocks(plan(), X, anew).computed == 20
+    assert anew.tobytes() == np.asarray(out).tobytes()
+
+
+@pytest.mark.exhaustive
+def test_killed_it_goes_on_in_a_new_process(tmp_path, model, expected):
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "x.npy", X)
+    journal = tmp_path / "y.npy.journal"
+
+    def start(mode, slowly):
+        command = [sys.executable, "-c", PROGRAM, str(tmp_path), mode, str(slowly)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    process = start("w+", 0.3)
+    finished = killed(journal, process.pid, 3)
+    assert process.wait() == -signal.SIGKILL and 2 < len(finished) < 10
+    process = start("r+", 0)
+    computed, blocks = map(int, process.communicate(timeout=120)[0].split())
+    assert blocks == 20 and 0 < computed <= 20 - len(finished)  # of one or two blocks each
+    found = np.load(tmp_path / "y.npy")
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert not journal.exists()
+    process = start("w+", 0)
+    assert process.communicate(timeout=120)[0].split() == ["20", "20"]
+    assert found.tobytes() == np.load(tmp_path / "y.npy").tobytes()
+
+
+def rows(model):
+    """A plan of five blocks, each computed by itself."""
+    plan = ka.plan_blocks(model, SHAPE[:2], block=(8, 29))
+    plan.batch = 1
+    return plan
+
+
+class Failing:
+    """An array of which reading some parts fails, as often as is said."""
+
+    def __init__(self, array, error, times=10**9, where=0):
+        self.array, self.error, self.times, self.where = array, error, times, where
+        self.shape, self.dtype = array.shape, array.dtype
+
+    def __getitem__(self, cut):
+        if cut[0].start <= self.where < cut[0].stop and self.times > 0:
+            self.times -= 1
+            raise self.error
+        return self.array[cut]
+
+
+def test_a_block_that_fails_is_tried_again_then_named_and_the_others_stay(tmp_path, model, expected):
+    out = open_memmap(tmp_path / "y.npy", "w+", "float32", expected.shape)
+    again = Failing(X, OSError("a corrupt chunk"), times=1)
+    ka.apply_blocks(model, again, out, block=(8, 29))
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+
+    out[:] = 0
+    with pytest.raises(ka.KerasAdjointError, match=r"\[0:8, 0:29, 0:3\].*all other blocks.*OSError: a corrupt chunk"):
+        ka.apply_blocks(model, Failing(X, OSError("a corrupt chunk")), out, block=(8, 29))
+    assert not out[:8].any()
+    np.testing.assert_allclose(out[8:], expected[8:], atol=1e-5)
+    done = ka.apply_blocks(model, X, out, block=(8, 29))
+    assert done.computed == 1
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+def test_a_full_disk_ends_it_at_once_and_loses_nothing(tmp_path, model, expected):
+    class Full(np.memmap):
+        written = 0
+
+        def __setitem__(self, cut, value):
+            if Full.written == 2:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            Full.written += 1
+            super().__setitem__(cut, value)
+
+    np.save(tmp_path / "y.npy", np.zeros(expected.shape, "float32"))
+    out = np.load(tmp_path / "y.npy", mmap_mode="r+")
+    with pytest.raises(ka.KerasAdjointError, match="Make room, and start it again.*No space left on device"):
+        ka.apply_blocks(rows(model), X, out.view(Full))
+    assert ka.apply_blocks(rows(model), X, out).computed == 3
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+@pytest.fixture
+def unfinished(tmp_path, model, expected):
+    """A target of which one block is missing."""
+    out = open_memmap(tmp_path / "y.npy", "w+", "float32", expected.shape)
+    with pytest.raises(ka.KerasAdjointError):
+        ka.apply_blocks(rows(model), Failing(X, OSError("no"), where=36), out)
+    return out
+
+
+def test_what_is_resumed_is_the_same_or_refused(unfinished, model, expected):
+    def refused(what, op=model, x=X):
+        with pytest.raises(ka.KerasAdjointError, match=rf"{what}.*`resume=False`.*Received: journal .*y.npy.journal"):
+            ka.apply_blocks(op if isinstance(op, Plan) else rows(op), x, unfinished)
+
+    refused("another plan", op=ka.plan_blocks(model, SHAPE[:2], block=(16, 29)))
+    refused("another shape or dtype", x=X.astype("float64"))
+    other = keras.models.clone_model(model)
+    refused("other weights", op=other)
+    changed = X.copy()
+    changed[10, 3, 1] += 1e-3
+    refused("it has changed where .*reads", x=changed)
+    done = ka.apply_blocks(rows(model), X, unfinished)
+    assert (done.computed, done.blocks) == (1, 5)
+    np.testing.assert_allclose(unfinished, expected, atol=1e-5)
+
+
+def test_what_the_target_has_lost_is_computed_again(unfinished, model, expected):
+    unfinished[9, 4, 0] += 1
+    assert ka.apply_blocks(rows(model), X, unfinished).computed == 2
+    np.testing.assert_allclose(unfinished, expected, atol=1e-5)
+
+
+def test_two_processes_never_write_one_target(unfinished, model):
+    with open(f"{unfinished.filename}.journal", "a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for resume in (True, False):
+            with pytest.raises(ka.KerasAdjointError, match="Another process is writing.*Received: journal"):
+                ka.apply_blocks(rows(model), X, unfinished, resume=resume)
+    assert ka.apply_blocks(rows(model), X, unfinished).computed == 1
+
+
+def test_begun_anew_everything_is_computed(unfinished, model):
+    assert ka.apply_blocks(rows(model), X, unfinished, resume=False).computed == 5
+
+
+# --- arguments
+
+
+def test_progress_is_reported(model, expected, capsys):
+    seen = []
+    out = np.zeros(expected.shape, "float32")
+    ka.apply_blocks(model, X, out, block=BLOCK, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (15, 15) and seen == sorted(seen)
+    ka.apply_blocks(model, X, out, block=BLOCK, progress=True)
+    assert "15 of 15 blocks, 0:0" in capsys.readouterr().err
+
+
+def test_wrong_arguments_are_refused(model, expected):
+    out = np.zeros(expected.shape, "float32")
+    with pytest.raises(ka.SizeError, match=r"\(37, 29, 3\) is made.*Received: out.shape=\(37, 29, 2\)"):
+        ka.apply_blocks(model, X, X.copy())
+    with pytest.raises(ka.SizeError, match="Received: "):
+        ka.apply_blocks(model, X[..., :1], out)
+    with pytest.raises(ka.SizeError, match=r"Received: "):  # which is no batch of 37 rows
+        ka.apply_blocks(model, X[..., :1], np.zeros((37, 29, 1, 3), "float32"))
+    with pytest.raises(ValueError, match="slices like a NumPy array.*type list"):
+        ka.apply_blocks(model, [1, 2], out)
+    with pytest.raises(ValueError, match="Received: workers=0"):
+        ka.apply_blocks(model, X, out, workers=0)
+    with pytest.raises(ValueError, match="has its blocks already"):
+        ka.apply_blocks(ka.plan_blocks(model, SHAPE[:2]), X, out, block=3)
+    with pytest.raises(ValueError, match="progress='bar'"):
+        ka.apply_blocks(model, X, out, progress="bar")

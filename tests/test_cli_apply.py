@@ -1,0 +1,130 @@
+"""`keras-adjoint apply`: from file to file what the model gives for the whole, complete or under another name."""
+
+import json
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from command_line import complains, run, saved
+from layer_list import randomize
+
+import keras_adjoint as ka
+from keras_adjoint_cli.files.volumes import chunks_for, codecs_in
+
+L = keras.layers
+pytestmark = pytest.mark.any_backend
+X = np.random.default_rng(0).normal(size=(31, 26, 2)).astype("float32")
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = keras.Sequential([keras.Input((None, None, 2)), L.Conv2D(3, 3, strides=2, padding="same", name="conv")])
+    randomize(model.layers[0])
+    np.save("x.npy", X)
+    return saved(model, tmp_path)
+
+
+def expected(file, x=X):
+    return keras.ops.convert_to_numpy(keras.saving.load_model(file)(x[None]))[0]
+
+
+def test_the_output_is_what_the_model_gives(file):
+    result = run("apply", file, "x.npy", "-o", "y.npy", "--block", 8, "--workers", 2)
+    assert result.exit_code == 0, result.output
+    assert "the model applied to x.npy, 31×26×2 to 16×13×3, in 4 blocks of 8×8." in result.stdout
+    np.testing.assert_allclose(np.load("y.npy"), expected(file), atol=1e-5)
+    assert {one.name for one in file.parent.iterdir()} == {"model.keras", "x.npy", "y.npy"}
+
+
+def test_arrays_of_hdf5_and_batches(file):
+    with h5py.File("x.h5", "w") as written:
+        written["scans/one"], written["scans/many"] = X, np.stack([X, 2 * X])
+    complains(
+        run("apply", file, "x.h5", "-o", "y.npy"), "has 2 arrays; name one of them with --key: scans/many, scans/one"
+    )
+    complains(run("apply", file, "x.h5", "-o", "y.npy", "--key", "two"), "Received: --key two")
+    assert run("apply", file, "x.h5", "-o", "y.npy", "--key", "scans/many").exit_code == 0
+    np.testing.assert_allclose(np.load("y.npy")[1], expected(file, 2 * X), atol=1e-4)
+
+
+def test_the_adjoint_at_the_size_that_is_asked_for(file):
+    y = np.random.default_rng(1).normal(size=(16, 13, 3)).astype("float32")
+    np.save("y.npy", y)
+    complains(run("apply", file, "y.npy", "-o", "z.npy", "--adjoint"), "size")
+    result = run("apply", file, "y.npy", "-o", "z.npy", "--adjoint", "--size", "31x26", "--block", 10, "--json")
+    assert result.exit_code == 0, result.output
+    data = json.loads(result.stdout)
+    assert data["adjoint"] and data["output_shape"] == [31, 26, 2] and data["blocks"] == data["computed"] == 12
+    operator = ka.operator(keras.saving.load_model(file), size=(31, 26))
+    np.testing.assert_allclose(np.load("z.npy"), keras.ops.convert_to_numpy(operator.T @ y[None])[0], atol=1e-4)
+
+
+def test_from_zarr_to_zarr(file):
+    zarr = pytest.importorskip("zarr")
+    zarr.create_array("x.zarr", data=X, chunks=(10, 10, 2))
+    result = run("apply", file, "x.zarr", "-o", "y.zarr", "--block", "8x5")
+    assert result.exit_code == 0, result.output
+    np.testing.assert_allclose(zarr.open_array("y.zarr")[:], expected(file), atol=1e-5)
+    complains(run("apply", file, "x.zarr", "-o", "y.zarr"), "y.zarr exists already")
+    complains(run("apply", file, "x.zarr", "-o", "x.zarr", "--force"), "is the input, which is never overwritten")
+    assert run("apply", file, "x.zarr", "-o", "y.zarr", "--force").exit_code == 0
+    described = Path("x.zarr/zarr.json")
+    described.write_text(described.read_text().replace('"zstd"', '"numcodecs.pickle"'))
+    complains(run("apply", file, "x.zarr", "-o", "z.zarr"), "packed by codecs that are not used here: pickle")
+
+
+def test_a_run_that_failed_goes_on(file):
+    with h5py.File("x.h5", "w") as written:
+        data = written.create_dataset("x", X.shape, "float32", chunks=(8, 26, 2), compression="gzip")
+        data[...] = X
+        chunk = data.id.get_chunk_info(3)
+    whole = Path("x.h5").read_bytes()
+    with open("x.h5", "r+b") as corrupt:
+        corrupt.seek(chunk.byte_offset)
+        corrupt.write(b"\0" * 40)
+    arguments = ("apply", file, "x.h5", "-o", "y.npy", "--block", 4)
+    complains(run(*arguments), "[12:16, 0:4, 0:3]")
+    assert {one.name for one in file.parent.glob("y.*")} == {"y.part.npy", "y.part.npy.journal"}
+    complains(run(*arguments), "Pass --resume to go on with it, or --force to begin anew")
+    complains(run(*arguments[:-1], 8, "--resume"), "another plan")
+    Path("x.h5").write_bytes(whole)
+    result = run(*arguments, "--resume", "--json")
+    assert result.exit_code == 0, result.output
+    assert 0 < json.loads(result.stdout)["computed"] < json.loads(result.stdout)["blocks"]
+    np.testing.assert_allclose(np.load("y.npy"), expected(file), atol=1e-5)
+    assert not list(file.parent.glob("*.journal"))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ("x.npy -o y.png", "ends in .npy, .zarr"),
+        ("x.npy -o x.npy --force", "is the input, which is never overwritten"),
+        ("model.keras -o y.npy", "ends in .npy, .zarr, .h5, .hdf5"),
+        ("missing.npy -o y.npy", "There is no file missing.npy"),
+        ("words.npy -o y.npy", "no real numbers"),
+        ("x.npy -o y.npy --key x", "has no name"),
+        ("x.npy -o y.npy --block none", "Received: --block none"),
+        ("x.npy -o y.npy --block 3x3x3", "cut along 2 axes"),
+        ("x.npy -o y.npy --memory none", "Received: --memory none"),
+        ("x.npy -o y.npy --memory 10", "The smallest block"),
+        ("x.npy -o y.npy --size 3", "Received: --size 3"),
+        ("thin.npy -o y.npy", "Received: "),
+        ("x.npy -o missing/y.npy", "There is no folder missing"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(arguments, message, file):
+    np.save("words.npy", np.array(["a", "b"]))
+    np.save("thin.npy", X[..., :1])
+    complains(run("apply", file, *arguments.split()), message)
+    assert not list(file.parent.glob("y*"))
+
+
+def test_chunks_are_parts_of_blocks():
+    assert chunks_for((600, 500, 400, 8), (0, 1, 2), None) == (64, 64, 64, 8)
+    assert chunks_for((600, 500, 400, 8), (0, 1, 2), (128, 96, 500)) == (64, 48, 64, 8)
+    assert chunks_for((600, 500, 40, 8), (0, 1, 2), (127, 96, 40)) == (127, 48, 40, 8)
+    assert set(codecs_in({"filters": [{"id": "delta"}], "compressor": {"id": "pickle"}})) == {"delta", "pickle"}

@@ -1,0 +1,260 @@
+"""`unroll`: networks of steps that find known solutions, with steps that no training makes too long."""
+
+import keras
+import numpy as np
+import pytest
+from autodiff import kernel_gradients
+from helpers import in_turn
+from keras import layers, ops
+from layer_list import LAYERS
+from sklearn.linear_model import Lasso
+
+import keras_adjoint as ka
+from keras_adjoint.solvers.operator_layers import DataGradient
+from keras_adjoint.solvers.proximal import PROXIMALS
+from keras_adjoint.solvers.step_layers import GradientStep, Momentum, ProximalStep
+
+BACKEND = keras.backend.backend()
+METHODS = ("ista", "fista")
+MOSTLY_TORCH = (*("torch",) * 5, "tensorflow", *("torch",) * 5, "jax")
+
+
+def numpy(tensor):
+    return np.asarray(ops.convert_to_numpy(tensor))
+
+
+def dictionary(inputs=8, units=20, scale=1.0, **options):
+    """A dense layer, and its matrix."""
+    dense = layers.Dense(units, use_bias=True, bias_initializer="ones", **options)
+    dense.build((None, inputs))
+    kernel = scale * np.random.default_rng(0).normal(size=(inputs, units))
+    dense.kernel.assign(kernel)
+    return dense, kernel.T
+
+
+def image_layer(dtype="float64"):
+    """A strided convolution, and some of what it gives."""
+    conv = layers.Conv2D(3, 3, strides=2, padding="same", dtype=dtype)
+    conv.build((None, 6, 5, 2))
+    return conv, np.random.default_rng(0).random((2, 3, 3, 3)).astype("float32" if "mixed" in dtype else dtype)
+
+
+def of_type(model, layer_class):
+    return [layer for layer in model.layers if isinstance(layer, layer_class)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_finds_the_lasso_of_scikit_learn_also_beside_a_sample_that_is_not_finite(method):
+    layer, matrix = dictionary()
+    y = np.random.default_rng(1).normal(size=(3, 20))
+    y[1, 0] = np.nan
+    network = ka.unroll(layer, 60, method=method, weight=2.0, learn=())
+    found = numpy(network(y.astype("float32")))
+    assert np.isnan(found[1]).any()
+    for sample in (0, 2):
+        lasso = Lasso(alpha=2.0 / 20, fit_intercept=False, tol=1e-10, max_iter=10**5).fit(matrix, y[sample])
+        np.testing.assert_allclose(found[sample], lasso.coef_, atol=1e-5)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("prox", ["soft", "nonnegative", "soft_nonnegative", "box", "tv"])
+def test_no_step_of_ista_raises_the_objective(prox):
+    layer, y = image_layer()
+    weight = 0.05
+    network = ka.unroll(layer, 5, weight=weight, prox=prox, upper=0.1, inner_steps=40)
+    steps = keras.Model(network.inputs, [each.output for each in of_type(network, ProximalStep)])
+    A = ka.operator(layer)
+    details = of_type(network, ProximalStep)[0].details
+
+    def objective(x):
+        fit = ops.sum(ops.square(A @ x - ops.convert_to_tensor(y)), axis=(1, 2, 3)) / 2
+        return numpy(fit + weight * PROXIMALS[prox].penalty(x, details))
+
+    values = [objective(x) for x in (ops.zeros((2, 6, 5, 2), "float64"), *steps(y))]
+    assert (np.diff(values, axis=0) <= 1e-9).all()
+    assert (values[-1] < 0.95 * values[0]).all()
+
+
+@pytest.mark.parametrize(
+    "case", in_turn([case for case in LAYERS if case.runs_itself], backends=lambda case: MOSTLY_TORCH)
+)
+def test_two_steps_are_what_the_matrix_gives(case):
+    if not case.title.startswith("max"):  # which is not linear
+        check_two_steps(case.build("float32"))
+
+
+def test_model_of_several_tensors_is_a_source():
+    inputs = {"a": keras.Input((6, 2), name="a"), "b": keras.Input((3, 2), name="b")}
+    outputs = layers.Conv1D(2, 2, use_bias=False)(inputs["a"])[:, ::2] + layers.Dense(2, use_bias=False)(inputs["b"])
+    found = check_two_steps(keras.Model(inputs, outputs))
+    assert {name: tuple(each.shape) for name, each in found.items()} == {"a": (2, 6, 2), "b": (2, 3, 2)}
+
+
+def check_two_steps(layer):
+    A = ka.operator(layer)
+    network = ka.unroll(layer, 2, weight=0.1, learn=())
+    rows = np.random.default_rng(0).normal(size=(2, A.shape[0])).astype("float32")
+    x = network(A.out_space.pack(A.out_space.split(ops.convert_to_tensor(rows))))
+    found = numpy(A.in_space.join(keras.tree.flatten(x)))
+    matrix, length = A.to_matrix(), 1 / float(numpy(A.bound())) ** 2
+    expected = np.zeros_like(found)
+    for _ in range(2):
+        moved = expected - length * (expected @ matrix.T - rows) @ matrix
+        expected = np.sign(moved) * np.maximum(np.abs(moved) - 0.1 * length, 0)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * max(1, np.abs(expected).max()))
+    return x
+
+
+def test_what_is_trained_is_tied_saved_and_cloned(tmp_path):
+    layer, _ = dictionary()
+    x = np.random.default_rng(0).random((4, 8), "float32")
+    inputs = keras.Input((8,))
+    network = ka.unroll(layer, 3, method="fista", weight=0.5, learn=("step", "threshold", "momentum"))
+    assert [weight.name for weight in network.trainable_weights if not len(weight.shape)] == [
+        *("step", "threshold") * 2,
+        *("momentum", "step", "threshold"),
+    ]
+    model = keras.Model(inputs, network(layer(inputs)))
+    model.compile(keras.optimizers.SGD(0.01), "mse")
+    before = [numpy(weight) for weight in model.trainable_weights]
+    model.fit(x, x, epochs=1, verbose=0)
+    assert len(before) == 2 + 7
+    assert not any(np.array_equal(old, numpy(new)) for old, new in zip(before, model.trainable_weights, strict=True))
+    expected = numpy(model(x))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for copy in (loaded, ka.clone_tied(model)):
+        assert len(copy.weights) == len(model.weights)
+        np.testing.assert_allclose(numpy(copy(x)), expected, atol=1e-6)
+    loaded.layers[1].kernel.assign(0 * loaded.layers[1].kernel)
+    assert not numpy(loaded(x)).any()
+
+
+@pytest.mark.parametrize("tied", ["forward", False])
+def test_untied_steps_begin_with_the_kernel_and_go_ways_of_their_own(tied, tmp_path):
+    layer, _ = dictionary()
+    y = np.random.default_rng(0).random((4, 20), "float32")
+    network = ka.unroll(layer, 2, weight=0.5, tied=tied, learn=())
+    expected = numpy(ka.unroll(layer, 2, weight=0.5, learn=())(y))
+    np.testing.assert_allclose(numpy(network(y)), expected, atol=1e-5)
+    kernels = [weight for weight in network.trainable_weights if weight.name == "kernel"]
+    assert len(kernels) == {"forward": 3, False: 4}[tied]
+    assert any(kernel is layer.kernel for kernel in kernels) == (tied == "forward")
+    network.compile("sgd", "mse")
+    network.fit(y, np.ones((4, 8)), verbose=0)
+    assert len({numpy(kernel).tobytes() for kernel in kernels}) == len(kernels)
+    network.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert len(loaded.weights) == len(network.weights)
+    np.testing.assert_allclose(numpy(loaded(y)), numpy(network(y)), atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-3, 1e3])
+def test_no_kernel_makes_a_step_too_long(scale):
+    layer, matrix = dictionary(scale=1.0)
+    y = np.random.default_rng(0).random((4, 20), "float32")
+    network = ka.unroll(layer, 12, method="fista", weight=1e-9, learn=("step", "momentum"))
+    for weight in network.trainable_weights:
+        weight.assign(np.random.default_rng(1).normal(size=weight.shape) * (scale if len(weight.shape) else 100.0))
+    x = numpy(network(y))
+    residual = numpy(layer(x) - layer.bias) - y
+    assert (np.square(residual).sum(1) <= np.square(y).sum(1) * (1 + 1e-5)).all()
+    found = kernel_gradients(lambda: ops.sum(ops.square(network(y))), [layer.kernel])
+    assert np.isfinite(found[0]).all()
+
+
+def test_gradient_by_the_kernel_includes_that_of_the_bound():
+    conv = layers.Conv2D(3, 2, strides=2, use_bias=False, dtype="float64")  # whose bound is smooth
+    conv.build((None, 6, 6, 2))
+    y = np.random.default_rng(0).random((2, 3, 3, 3))
+    network = ka.unroll(conv, 3, method="fista", weight=0.01)
+    (found,) = kernel_gradients(lambda: ops.sum(ops.square(network(y))), [conv.kernel])
+    kernel = numpy(conv.kernel)
+    direction = np.random.default_rng(0).normal(size=kernel.shape)
+    values = []
+    for step in (1e-3, -1e-3):  # PyTorch rounds some products to float32
+        conv.kernel.assign(kernel + step * direction)
+        values.append(float(np.square(numpy(network(y))).sum()))
+    assert np.vdot(found, direction) == pytest.approx((values[0] - values[1]) / 2e-3, rel=1e-4)
+
+
+def test_half_precision_is_summed_in_single():
+    layer, y = image_layer("mixed_bfloat16")
+    network = ka.unroll(layer, 20, method="fista", weight=0.01, learn=())
+    found = network(y)
+    assert keras.backend.standardize_dtype(found.dtype) == "bfloat16"
+    single, _ = image_layer("float32")
+    single.kernel.assign(layer.kernel)
+    expected = numpy(ka.unroll(single, 20, method="fista", weight=0.01, learn=())(numpy(y.astype("float32"))))
+    np.testing.assert_allclose(numpy(ops.cast(found, "float32")), expected, atol=2**-7 * np.abs(expected).max())
+
+
+@keras.saving.register_keras_serializable(package="tests")
+def halved(x, t):
+    return x / (1 + t)
+
+
+def test_models_and_functions_take_the_place_of_the_penalty(tmp_path):
+    layer, y = image_layer("float32")
+    denoisers = [keras.Sequential([keras.Input((6, 5, 2)), layers.Conv2D(2, 3, padding="same")]) for _ in range(2)]
+    one = ka.unroll(layer, 2, prox=denoisers[0])
+    each = ka.unroll(layer, 2, prox=denoisers)
+    assert len(each.trainable_weights) == len(one.trainable_weights) + 2
+    function = ka.unroll(layer, 2, prox=halved, weight=3.0)
+    for network in (one, each, function):
+        network.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        np.testing.assert_allclose(numpy(loaded(y)), numpy(network(y)), atol=1e-6)
+    factor = (
+        1
+        + 3.0
+        * numpy(of_type(function, GradientStep)[0].relative_length)
+        / float(numpy(ka.operator(layer).bound())) ** 2
+    )
+    first = keras.Model(function.inputs, of_type(function, ProximalStep)[0].output)(y)
+    moved = keras.Model(function.inputs, of_type(function, GradientStep)[0].output[0])(y)
+    np.testing.assert_allclose(numpy(first), numpy(moved) / factor, rtol=1e-5)
+
+
+@pytest.mark.any_backend
+def test_summary_names_the_steps():
+    layer, _ = dictionary()
+    network = ka.unroll(layer, 3, method="fista", weight=1.0, learn=("momentum",))
+    assert [len(of_type(network, each)) for each in (DataGradient, GradientStep, ProximalStep, Momentum)] == [
+        1,
+        3,
+        3,
+        1,
+    ]
+    assert {f"{layer.name}_step_3", f"{layer.name}_prox_3", f"{layer.name}_momentum_2"} <= {
+        each.name for each in network.layers
+    }
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"steps": 0}, "positive integer"),
+        ({}, "needs a `weight`"),
+        ({"weight": -1.0}, "not negative"),
+        ({"weight": 1.0, "method": "ista", "learn": ("momentum",)}, '"fista" does'),
+        ({"weight": 1.0, "learn": 3}, "tuple of names"),
+        ({"prox": "box", "lower": 2.0}, "not above"),
+        ({"weight": 1.0, "inner_steps": 0}, "positive integer"),
+        ({"prox": [layers.ReLU()]}, "one for each of the 16 steps"),
+    ],
+)
+def test_options_without_sense_are_refused(options, words):
+    layer, _ = dictionary()
+    with pytest.raises(ValueError, match=words) as caught:
+        ka.unroll(layer, **options)
+    assert "Received: " in str(caught.value)
+
+
+def test_sources_that_are_not_linear_are_refused():
+    relu = layers.Dense(3, activation="relu")
+    relu.build((None, 4))
+    with pytest.raises(ka.NoRuleError, match="linear_part=True"):
+        ka.unroll(relu, weight=1.0)
+    assert ka.unroll(relu, 1, weight=1.0, linear_part=True)(np.ones((1, 3))).shape == (1, 4)
