@@ -39,6 +39,7 @@ def of_a_batch(batch, *shapes):
 
 rows, pair, image = on((4, 3)), on((4, 3), (4, 3)), on(IMAGE)
 
+# Functions that Keras 3.10 lacks are looked up when they are called.
 # Each must have a right adjoint. What else `keras.ops` has is tried in a general way, and must be right or refused.
 LINEAR: dict[str, list[Applied]] = {
     "adaptive_average_pool": [],  # Keras announces a wrong shape for symbolic tensors
@@ -61,7 +62,7 @@ LINEAR: dict[str, list[Applied]] = {
     "correlate": [],  # along the axis of the samples
     "cross": of_a_batch(2, (4, 3))(lambda x: ops.cross(x, np.stack([ROWS, ROWS]))),
     "cumsum": rows(lambda x: ops.cumsum(x, axis=1)),
-    "deg2rad": rows(ops.deg2rad),
+    "deg2rad": rows(lambda x: ops.deg2rad(x)),
     "depth_to_space": on((2, 3, 8))(lambda x: ops.depth_to_space(x, 2)),
     "depthwise_conv": image(lambda x: ops.depthwise_conv(x, KERNEL)),
     "diagonal": rows(lambda x: ops.diagonal(x, axis1=1, axis2=2)),
@@ -79,7 +80,7 @@ LINEAR: dict[str, list[Applied]] = {
     "fft": on((6,), (6,))(lambda x, y: ops.fft((x, y))),
     "fft2": on((4, 3), (4, 3))(lambda x, y: ops.fft2((x, y))),
     "flip": rows(lambda x: ops.flip(x, axis=1), lambda x: ops.flip(x, axis=(1, 2))),
-    "fliplr": rows(ops.fliplr),
+    "fliplr": rows(lambda x: ops.fliplr(x)),
     "fold": on((12, 4))(lambda x: ops.fold(x, (3, 3), 2)),
     "get_item": rows(lambda x: x[:, 1:, ::2], lambda x: ops.get_item(x, (slice(None), 2)), lambda x: x[..., None, -1]),
     "hsplit": rows(lambda x: ops.hsplit(x, 2)),
@@ -102,7 +103,7 @@ LINEAR: dict[str, list[Applied]] = {
     "pad": rows(
         lambda x: ops.pad(x, [[0, 0], [1, 2], [0, 1]]), lambda x: ops.pad(x, [[0, 0], [1, 2], [0, 1]], mode="reflect")
     ),
-    "rad2deg": rows(ops.rad2deg),
+    "rad2deg": rows(lambda x: ops.rad2deg(x)),
     "real": rows(ops.real),
     "rearrange": of_a_batch(2, (4, 3))(lambda x: ops.rearrange(x, "b i j -> b (j i)")),
     "repeat": rows(lambda x: ops.repeat(x, 2, axis=1), lambda x: ops.repeat(x, 3, axis=-1)),

@@ -70,13 +70,13 @@ API = {
     "plot_kernels", "plot_mirror", "plot_reconstruction", "AdjointReport", "register_rule",
     "Lipschitz", "Regularized", "certify", "operator", "identity", "vstack", "hstack", "block", "from_scipy",
     "unroll",
-    "lstsq", "nnls", "pinv", "LeastSquares", "plan_blocks", "apply_blocks",
+    "lstsq", "nnls", "pinv", "LeastSquares", "plan_blocks", "apply_blocks", "stream",
     "SparseCoding",
     "KerasAdjointError", "NoRuleError", "TieError", "SizeError",
 }  # fmt: skip
 
 FRAMEWORKS = {"jax", "jaxlib", "tensorflow", "torch"}
-EXTRAS = {"bridges", "jax", "tensorflow", "torch", "plot", "cli", "export", "demo", "docs", "test"}
+EXTRAS = {"bridges", "scale", "jax", "tensorflow", "torch", "plot", "cli", "export", "demo", "docs", "test"}
 
 PACKAGE = Path(importlib.util.find_spec("keras_adjoint").origin).parent
 COMMAND_LINE = Path(importlib.util.find_spec("keras_adjoint_cli").origin).parent

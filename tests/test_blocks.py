@@ -154,7 +154,7 @@ def test_new_weights_are_read_at_once():
 def test_memory_decides_about_the_block():
     conv = L.Conv2D(4, 3, padding="same")
     conv.build((None, None, None, 4))
-    small, large = (ka.plan_blocks(conv, (4000, 3000), memory=memory) for memory in ("20MB", "200MB"))
+    small, large = (ka.plan_blocks(conv, (40000, 30000), memory=memory) for memory in ("288MB", "468MB"))
     assert 3 * small.block[0] < 1.1 * large.block[0] < 4 * small.block[0] and small.block[0] == small.block[1]
     with pytest.raises(ka.SizeError, match="smallest block of 1 × 1 takes about .* bytes.*Received: memory=100"):
         ka.plan_blocks(conv, (4000, 3000), memory=100)

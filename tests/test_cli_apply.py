@@ -110,7 +110,7 @@ def test_a_run_that_failed_goes_on(file):
         ("x.npy -o y.npy --block none", "Received: --block none"),
         ("x.npy -o y.npy --block 3x3x3", "cut along 2 axes"),
         ("x.npy -o y.npy --memory none", "Received: --memory none"),
-        ("x.npy -o y.npy --memory 10", "The smallest block"),
+        ("x.npy -o y.npy --memory 10", "Allow more `memory`"),
         ("x.npy -o y.npy --size 3", "Received: --size 3"),
         ("thin.npy -o y.npy", "Received: "),
         ("x.npy -o missing/y.npy", "There is no folder missing"),

@@ -279,3 +279,15 @@ def test_the_adjoint_of_an_adjoint_at_steps_of_steps_is_what_the_layer_does(make
     x = np.random.default_rng(0).standard_normal((2, 2, 3, 5, 2)).astype("float32")
     second = ka.adjoint(ka.adjoint(twice))
     np.testing.assert_allclose(values(second(x)), values(twice(x)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("axes", [1, 2])
+def test_a_normalisation_that_was_adapted_on_more_axes_than_a_step_has_is_refused(axes):
+    """It gives steps an axis more, along which Keras takes the samples of all steps for one step's."""
+    norm = L.Normalization(axis=-1)
+    norm.adapt(random(8, *(2,) * axes, 3))
+    each = distributed(norm)
+    each.build((None, 2, 3))
+    with pytest.raises(ka.NoRuleError, match="broadcasts its input.*Give it an input of"):
+        ka.adjoint(each)

@@ -56,6 +56,30 @@ def test_what_is_no_layer_is_refused():
         ka.adjoint(np.zeros((3, 3)))
 
 
+NO_LAYERS = [None, 3, "x", np.zeros(3), [L.Dense(3)], L.Dense, lambda x: x]
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("value", NO_LAYERS, ids=["None", "number", "name", "array", "list", "class", "function"])
+@pytest.mark.parametrize("name", ["adjoint", "mirror", "untie", "clone_tied", "is_tied", "check_adjoint", "operator"])
+def test_what_is_no_layer_is_refused_by_every_function_of_layers(name, value):
+    with pytest.raises(ValueError, match=r"(?s)(takes|is mirrored|must be|is derived).*Received: "):
+        getattr(ka, name)(value)
+
+
+@pytest.mark.any_backend
+def test_what_is_no_layer_is_refused_as_the_second_one():
+    dense = built(L.Dense(3), None, 4)
+    with pytest.raises(ValueError, match="`backward` must be a layer, a model or a function. Received: backward='x'"):
+        ka.check_adjoint(dense, "x")
+    with pytest.raises(ValueError, match="`is_tied` takes Keras layers or models. Received: b=3"):
+        ka.is_tied(dense, 3)
+    with pytest.raises(ValueError, match="that of a function is not"):
+        ka.check_adjoint(lambda x: 2 * x, input_shape=(2, 3))
+    with pytest.raises(ValueError, match="`untie` takes a Keras layer or model"):
+        ka.untie(L.InputLayer((3,)))
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -105,10 +105,16 @@ def an_unused_input():
     return keras.Model([x, z], [L.Dense(3)(x), L.Dense(2)(x)])
 
 
+def an_input_listed_twice():
+    """What Keras is given for it first has no part in the result."""
+    x, z = image(4), image(3)
+    return keras.Model([x, z, x], [L.Dense(3)(x), L.Dense(2)(z)])
+
+
 MODELS = [
     sequential, a_tensor_read_twice, a_layer_called_twice, a_layer_called_at_two_sizes, one_tensor_added_to_itself,
     branches_joined, several_inputs_and_outputs, the_same_output_twice, nested, nested_in_nested, operations_between,
-    channels_first,
+    channels_first, an_input_listed_twice,
 ]  # fmt: skip
 
 
@@ -292,6 +298,17 @@ def test_a_subclassed_model_that_is_not_linear_is_refused():
 def test_an_unbuilt_sequential_is_refused():
     with pytest.raises(ka.NoRuleError, match="not built yet; call it once, or give it an `Input`"):
         ka.adjoint(keras.Sequential([L.Dense(3)]))
+
+
+def test_a_sequential_that_keras_cannot_wire_is_refused_with_the_reason():
+    class Shapeless(L.Layer):
+        def call(self, x):
+            return 2 * x
+
+    model = keras.Sequential([image(3, 2), L.TimeDistributed(Shapeless())])
+    model(np.ones((1, 3, 2)))
+    with pytest.raises(ka.NoRuleError, match="is built, but Keras cannot tell which shape.*`compute_output_shape`"):
+        ka.adjoint(model)
 
 
 def test_options_of_layers_are_refused_for_models():

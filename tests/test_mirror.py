@@ -239,6 +239,7 @@ def test_several_inputs_and_outputs():
         ({"bias": "zero"}, '`bias` must be one of "none", "own"'),
         ({"pooling": {"conv": "max"}}, "`pooling` must be one of"),
         ({"norm": {"nrm": "own"}}, "has no layer of the name 'nrm'"),
+        ({"bias": {3: "own"}}, "has no layer of the name 3"),
         ({"gates": lambda layer: "maybe"}, '`gates` must be one of "skip", "recorded"'),
     ],
 )

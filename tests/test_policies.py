@@ -166,6 +166,34 @@ def test_preprocessing_is_undone(make):
     assert_close(back(encoder, X, preprocessing="adjoint"), values(ka.adjoint(encoder.layers[1])(X)))
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: L.Normalization(mean=[90.0, 80.0, 0.0], variance=[9000.0, 8000.0, 0.0]),  # a pixel that is always black
+        lambda: L.Normalization(mean=[1.0, 2.0, 0.0], variance=[1.0, 1e6, 1.0], dtype="mixed_bfloat16"),
+        lambda: L.Normalization(mean=[0.0, 0.0, 0.0], variance=[1.0, 1e-14, 1e14], invert=True),
+        lambda: L.Rescaling([1.0, 1e-9, 1e9]),
+    ],
+    ids=["constant", "mixed precision", "inverted", "rescaling"],
+)
+def test_channels_of_very_different_scales_are_all_undone(make):
+    encoder = chain(make())
+    half = encoder.layers[1].compute_dtype == "bfloat16"
+    x = X * [1, 1, 0] if encoder.layers[1].name.startswith("normalization") else X  # what a constant feature is
+    autoencoder = ka.autoencoder(encoder)
+    for model in (autoencoder, ka.untie(autoencoder)):
+        np.testing.assert_allclose(values(model(x)).astype("float32"), x, rtol=0, atol=0.05 if half else 5e-5)
+
+
+def test_scales_of_a_norm_are_inverted_whatever_the_others_are():
+    norm = L.BatchNormalization()
+    encoder = chain(norm)
+    norm.gamma.assign([1.0, 1e-8, 1e8])
+    for shift in (norm.beta, norm.moving_mean):  # in a sum with which a small scale would be lost before
+        shift.assign([0.0, 0.0, 0.0])
+    assert_close(back(encoder, encoder(X, training=False), norm="inverse"), X)
+
+
 # --- pooling
 
 

@@ -102,6 +102,18 @@ def test_a_quantised_source_is_saved_with_its_tie(name, way, tmp_path):
         np.testing.assert_allclose(values(each(numbers)), values(model(numbers)), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.any_backend
+@pytest.mark.parametrize("way", ["int8", "float8"])
+def test_clones_of_sequential_models_that_were_quantised(way):
+    """Their layers were made inside of a model, so that their variables' paths begin with its name."""
+    encoder = keras.Sequential([keras.Input((3, 6)), L.Dense(4), L.EinsumDense("abc,cd->abd", (3, 5))])
+    autoencoder = ka.autoencoder(encoder)
+    WAYS[way](encoder)
+    for model in (encoder, autoencoder):
+        x = np.random.default_rng(1).normal(size=(2, 3, 6)).astype("float32")
+        np.testing.assert_array_equal(values(ka.clone_tied(model)(x)), values(model(x)))
+
+
 @INT4
 @pytest.mark.in_turn("torch")
 @pytest.mark.parametrize("way", ["int8", "int4", "int4 by blocks"])

@@ -329,3 +329,7 @@ def test_atoms_of_other_layers_cannot_be_made_of_unit_norm():
         ka.SparseCoding(ka.identity((3,)))
     with pytest.raises(ka.SizeError, match="takes batches of"):
         built("dense")(np.ones((2, 5), "float32"))
+    coding = built("dense")
+    for method in (coding.solution, coding.lambda_max, coding.reconstruct):
+        with pytest.raises(ValueError, match=r"compute at once, so that `\w+` has numbers"):
+            method(keras.Input((6,)))

@@ -31,6 +31,7 @@ from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError, TieE
 if TYPE_CHECKING:
     from keras_adjoint.blocks.apply import apply_blocks
     from keras_adjoint.blocks.plan import plan_blocks
+    from keras_adjoint.blocks.stream import stream
     from keras_adjoint.kernels.layouts import adapt_bias, adapt_channels, convert_layout, transpose_kernel
     from keras_adjoint.layers.autotune import autotune
     from keras_adjoint.layers.registry import register_rule
@@ -96,6 +97,7 @@ __all__ = [
     "plot_mirror",
     "plot_reconstruction",
     "register_rule",
+    "stream",
     "transpose_kernel",
     "unroll",
     "untie",
@@ -141,6 +143,7 @@ _IMPORTED_WHEN_ASKED_FOR = {
     "plot_kernels": "plots.kernels",
     "plot_mirror": "plots.mirror",
     "plot_reconstruction": "plots.reconstruction",
+    "stream": "blocks.stream",
     "vstack": "operators.blocks",
 }
 

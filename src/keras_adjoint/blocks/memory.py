@@ -7,6 +7,7 @@ UNITS = {"": 1, "B": 1}
 UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1)}
 UNITS |= {f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", 1)}
 DEFAULT = 2**30
+FIXED = 2**28  # bytes for threads, the allocator and compiled programs, as measured on all backends
 
 
 def bytes_of(memory: int | str | None) -> int:

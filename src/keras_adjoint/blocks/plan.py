@@ -11,10 +11,12 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from keras_adjoint.blocks import memory as limits
 from keras_adjoint.blocks.interval import Box, Interval, slices
 from keras_adjoint.blocks.memory import bytes_of, largest_block
 from keras_adjoint.blocks.program import Circuit, Program
 from keras_adjoint.blocks.sources import circuit_of
+from keras_adjoint.blocks.to_dask import to_dask
 from keras_adjoint.errors import SizeError
 from keras_adjoint.layers.options import as_integer
 from keras_adjoint.ops.backend import current
@@ -103,6 +105,27 @@ class Plan:
             box[axis] = Interval(index * size, min((index + 1) * size, self.out_shape[axis]))
         return tuple(box)
 
+    def to_dask(self, array: Any) -> Any:
+        """The result as a `dask.array.Array`, with a chunk for every block, computed when dask is asked to.
+
+        The plan is sent to every worker once, with the weights as they are then.
+
+        Args:
+            array: A dask array, or anything else that slices and has a shape and a dtype, without a batch axis.
+
+        Returns:
+            The dask array.
+
+        Raises:
+            KerasAdjointError: If dask is not installed; `keras-adjoint[scale]` has it.
+            SizeError: If the array has another shape than `in_shape`.
+
+        Example:
+
+        >>> plan.to_dask(zarr.open_array("volume.zarr")).to_zarr("out.zarr")  # doctest: +SKIP
+        """
+        return to_dask(self, array)
+
     # --- how blocks are computed
 
     @cached_property
@@ -134,7 +157,10 @@ class Plan:
     @cached_property
     def middle(self) -> Program:
         """The program of a block in the middle, which no edge makes smaller."""
-        return self.circuit.program(self._box([count // 2 - (count > 2) for count in self.grid]))[1]
+        return self.circuit.program(self._box([(count - 1) // 2 for count in self.grid]))[1]
+
+    def __reduce__(self) -> Any:
+        return restored, (self.source, self.in_shape, self.block, self.batch)
 
     def __repr__(self) -> str:
         name = getattr(self.source, "name", None) or repr(self.source)
@@ -142,6 +168,11 @@ class Plan:
             f"<Plan of {name}: {self.in_shape} to {self.out_shape} in {' × '.join(map(str, self.grid)) or 1} blocks of "
             f"{' × '.join(map(str, self.block)) or 'everything'}>"
         )
+
+
+def restored(source: Any, shape: tuple[int, ...], block: Sequence[int], batch: int) -> Plan:
+    """A plan that was pickled."""
+    return Plan(source, circuit_of(source, shape), block, batch)
 
 
 def plan_blocks(
@@ -214,20 +245,28 @@ def planned(
         )
     plan = Plan(op, circuit, chosen)
     of_one = max(1, plan.middle.most_numbers())
-    plan.batch = max(1, min(MOST_BLOCKS, len(plan), WHOLE_BATCH // of_one, memory // needed(chosen)))
+    plan.batch = max(
+        1,
+        min(
+            MOST_BLOCKS,
+            len(plan),
+            WHOLE_BATCH // of_one,
+            (memory - limits.FIXED) // max(1, needed(chosen) - limits.FIXED),
+        ),
+    )
     return plan
 
 
 def needed_bytes(plan: Plan, workers: int = 1) -> int:
-    """About how many bytes applying a plan holds at once, beside the weights.
+    """About how many bytes applying a plan holds at once, beside the weights and what importing Keras takes.
 
-    `workers` batches are being computed, and the arrays of one more are read or written.
+    `workers` batches are computed while one more is read or written, of which both make copies.
     """
     program, batch = plan.middle, plan.batch
-    arrays = math.prod(program.read) + math.prod(program.made)
+    arrays = 2 * (math.prod(program.read) + math.prod(program.made))
     computing = program.most_numbers() + plan.circuit.workspace(program, batch) // batch
     itemsize = max([4, *(np.dtype(dtype).itemsize for dtype in plan.circuit.dtypes if "bfloat" not in dtype)])
-    return batch * itemsize * (workers * (computing + arrays) + (workers + 1) * arrays)
+    return limits.FIXED + batch * itemsize * (workers * computing + (workers + 1) * arrays)
 
 
 def _checked(block: Any, sizes: Sequence[int]) -> list[int]:

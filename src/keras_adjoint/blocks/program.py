@@ -76,7 +76,8 @@ class Circuit:
         space: The axes of the input along which it may be cut.
 
     Attributes:
-        out_space: The axes of the output along which blocks are cut.
+        spaces: By the number of a tensor, the axes along which it is cut.
+        out_space: Those of the output.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Circuit:
             rule = rule_of(call, frozenset().union(*inputs))
             self.rules.append(rule)
             spaces[number] = _space_of(call, rule, inputs)
+        self.spaces = spaces
         self.out_space = tuple(sorted(spaces[self.numbers[id(made)]]))
 
     @property

@@ -1,9 +1,10 @@
 """What is applied, as calls of layers and operations at a known size, which no layer keeps a record of."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import keras
 from keras import tree
@@ -16,6 +17,8 @@ from keras_adjoint.layers.tied import Tied, call_at_inference, with_size
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Graph
 from keras_adjoint.ops import Tensor
+
+ChooseSize: TypeAlias = Callable[[int, Tied, keras.KerasTensor], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,14 +89,25 @@ class SizedCall:
         return describe(self.operation)
 
 
-def calls_of_layer(layer: keras.layers.Layer, shape: tuple[int, ...]) -> list[SizedCall]:
-    """The call of one layer on a tensor of a shape, without the batch axis."""
+def calls_of_layer(
+    layer: keras.layers.Layer, shape: tuple[int, ...], choose_size: ChooseSize | None = None
+) -> list[SizedCall]:
+    """The call of one layer on a tensor of a shape, without the batch axis; see `calls_at`."""
     x = keras.KerasTensor((None, *shape), layer.compute_dtype)
-    return [SizedCall(layer, layer.name, [x], _outputs_of(layer, layer.name, (x,), {}), ((x,), {}))]
+    outputs = _outputs_of(layer, layer.name, (x,), {}, choose_size and partial(choose_size, 0))
+    return [SizedCall(layer, layer.name, [x], outputs, ((x,), {}))]
 
 
-def calls_at(graph: Graph, shape: tuple[int, ...]) -> tuple[list[SizedCall], keras.KerasTensor, keras.KerasTensor]:
+def calls_at(
+    graph: Graph, shape: tuple[int, ...], choose_size: ChooseSize | None = None
+) -> tuple[list[SizedCall], keras.KerasTensor, keras.KerasTensor]:
     """(the calls of a graph of one input and one output, the input, the output), for a shape without the batch axis.
+
+    Args:
+        graph: The graph.
+        shape: The shape.
+        choose_size: `choose_size(number of the call, adjoint layer, what it is called on)` is the `output_size` of an adjoint
+            layer, unless it is that of another tensor. Without it, or where that is `None`, the call or the layer says it.
 
     Raises:
         NoRuleError: If a call depends on a mask, or on constants that its rule knows nothing of.
@@ -101,10 +115,11 @@ def calls_at(graph: Graph, shape: tuple[int, ...]) -> tuple[list[SizedCall], ker
     """
     (x,), (y,) = graph.inputs, graph.outputs
     now = {id(x): keras.KerasTensor((None, *shape), x.dtype)}
-    calls = []
+    calls: list[SizedCall] = []
     for call in graph.calls:
         arguments, keywords = _arguments_of(call, now)
-        outputs = _outputs_of(call.operation, call.place, arguments, keywords)
+        choose = choose_size and partial(choose_size, len(calls))
+        outputs = _outputs_of(call.operation, call.place, arguments, keywords, choose)
         inputs = [now[id(tensor)] for tensor in call.inputs]
         for part, tensor in enumerate(call.outputs):
             calls.append(SizedCall(call.operation, call.place, inputs, outputs, (arguments, keywords), part))
@@ -137,12 +152,19 @@ def _filled(value: Any, now: Mapping[int, keras.KerasTensor]) -> Any:
 
 
 def _outputs_of(
-    operation: keras.Operation, place: str, arguments: Any, keywords: dict[str, Any]
+    operation: keras.Operation,
+    place: str,
+    arguments: Any,
+    keywords: dict[str, Any],
+    choose_size: Callable[[Any, Any], Any] | None = None,
 ) -> list[keras.KerasTensor]:
     """What a call gives, without a record of it."""
     is_layer = isinstance(operation, keras.layers.Layer)
     try:
         if isinstance(operation, Tied) and (operation.needs_output_size or "output_size" in keywords):
+            if choose_size is not None and not any(map(is_symbolic, tree.flatten(keywords.get("output_size")))):
+                chosen = choose_size(operation, arguments[0])
+                keywords = keywords if chosen is None else {**keywords, "output_size": chosen}
             keywords = with_size(operation, arguments[0], keywords)
         with called_aside(operation) if is_layer else nullcontext():
             found = tree.flatten(operation.compute_output_spec(*arguments, **keywords))

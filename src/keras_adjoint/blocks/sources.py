@@ -8,7 +8,7 @@ from keras_adjoint.blocks.pointwise import EMBEDDINGS
 from keras_adjoint.blocks.program import Circuit
 from keras_adjoint.blocks.rule import spatial_axes
 from keras_adjoint.blocks.rules import core_of
-from keras_adjoint.blocks.sized_call import SizedCall, calls_at, calls_of_layer
+from keras_adjoint.blocks.sized_call import ChooseSize, SizedCall, calls_at, calls_of_layer
 from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.layers.registry import class_with_rule, describe
 from keras_adjoint.layers.sizes import recorded_shapes
@@ -20,8 +20,8 @@ from keras_adjoint.operators.operator import Operator
 from keras_adjoint.ops import Shape
 
 
-def circuit_of(source: Any, size: Any) -> Circuit:
-    """The calls that an operator, layer or model makes of an array of some size, and their rules.
+def circuit_of(source: Any, size: Any, choose_size: ChooseSize | None = None) -> Circuit:
+    """The calls that an operator, layer or model makes of an array of some size, and their rules; see `calls_at`.
 
     Raises:
         NoRuleError: If it cannot be applied in blocks.
@@ -36,13 +36,34 @@ def circuit_of(source: Any, size: Any) -> Circuit:
         )
     if graph_of(source) is None or class_with_rule(source) is not None:
         (shape,) = _one(source, sizes_meant(source, _templates(source), size))
-        return _of_layer(source, shape)
+        return _of_layer(source, shape, choose_size)
     _one(source, source.inputs)
     _one(source, source.outputs)
     template = tuple(source.inputs[0].shape[1:])
     first = next((layer for layer in source.layers if hasattr(layer, "data_format")), source)
     (shape,) = sizes_meant(first if len(template) > 1 else source, [template], size)
-    return _of_model(source, shape)
+    return _of_model(source, shape, choose_size)
+
+
+def circuit_of_signals(source: Any, length: int, choose_size: ChooseSize) -> Circuit:
+    """The same for signals of any length, also of a model that was made for one: layers with a rule do not depend on it.
+
+    Raises:
+        NoRuleError: See `circuit_of`, or if it takes no signals.
+        SizeError: If it does not take signals of this length.
+    """
+    if graph_of(source) is None or class_with_rule(source) is not None:
+        return circuit_of(source, length, choose_size)
+    ((*template,),) = (tuple(x.shape[1:]) for x in _one(source, source.inputs))
+    _one(source, source.outputs)
+    if len(template) != 2:
+        raise NoRuleError(
+            f"A stream is of signals, with one axis of positions and one of channels. Received: {describe(source)}, which "
+            f"takes {tuple(template)}"
+        )
+    formats = [_format_of(core_of(layer)) for layer in source.layers]
+    template[1 if "channels_first" in formats else 0] = length
+    return _of_model(source, tuple(template), choose_size)
 
 
 def _one(source: Any, tensors: Any) -> Any:
@@ -67,14 +88,14 @@ def _templates(layer: keras.layers.Layer) -> list[Shape]:
     return [tuple(same)] if len({len(shape) for shape in found}) == 1 else []
 
 
-def _of_layer(layer: keras.layers.Layer, shape: tuple[int, ...]) -> Circuit:
-    calls = calls_of_layer(layer, shape)
+def _of_layer(layer: keras.layers.Layer, shape: tuple[int, ...], choose_size: ChooseSize | None = None) -> Circuit:
+    calls = calls_of_layer(layer, shape, choose_size)
     _one(layer, calls[0].outputs)
     return Circuit(calls, calls[0].inputs[0], calls[0].output, _space(calls, len(shape)))
 
 
-def _of_model(model: keras.Model, shape: tuple[int, ...]) -> Circuit:
-    calls, given, made = calls_at(trace(model), shape)
+def _of_model(model: keras.Model, shape: tuple[int, ...], choose_size: ChooseSize | None = None) -> Circuit:
+    calls, given, made = calls_at(trace(model), shape, choose_size)
     return Circuit(calls, given, made, _space(calls, len(shape)))
 
 

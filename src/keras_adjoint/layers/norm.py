@@ -12,13 +12,12 @@ from keras_adjoint.layers.inputs import Expected
 from keras_adjoint.layers.registry import describe, rule
 from keras_adjoint.layers.tied_channels import TiedShift
 from keras_adjoint.ops import Shape, Tensor
-from keras_adjoint.ops.precision import epsilon
 
 
 class AdjointScaling(TiedShift):
     """The adjoint of x ↦ a·x + b: y ↦ a·y, or with `bias="subtract"` y ↦ a·(y − b); or its inverse, y ↦ (y − b) / a.
 
-    Where a is zero up to rounding, the inverse gives zero, as the pseudo-inverse does.
+    Where a is zero, or so small that 1 / a is not finite, the inverse gives zero, as the pseudo-inverse does.
 
     Args:
         source: A built layer.
@@ -33,6 +32,14 @@ class AdjointScaling(TiedShift):
     def __init__(self, source: Layer, *, inverse: bool = False, **kwargs: Any) -> None:
         super().__init__(source, **kwargs)
         self.inverse = inverse
+        self._check_recorded()
+
+    def read_sizes_of(self, wrapper: Layer, axes: int) -> None:
+        super().read_sizes_of(wrapper, axes)
+        self._check_recorded()  # at one step there is an axis less
+
+    def _check_recorded(self) -> None:
+        source = self.source
         for shape in self.recorded_shapes():
             if not self.expected.fits(shape):
                 raise NoRuleError(
@@ -48,10 +55,23 @@ class AdjointScaling(TiedShift):
         """a and b of the source, as they are now, each able to broadcast to a tensor of `rank` axes."""
         raise NotImplementedError
 
+    def inverse_map(self, rank: int) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        """(s, f, t) of the inverse y ↦ (y − s)·f + t, of which s or t may be `None`."""
+        scale, shift = self.scale_and_shift(rank)
+        return shift, pseudo_inverse(scale), None
+
+    def factor(self, rank: int) -> Tensor:
+        """What this layer multiplies by: a, or 1/a if it is the inverse."""
+        return self.inverse_map(rank)[1] if self.inverse else self.scale_and_shift(rank)[0]
+
     def apply_adjoint(self, y: Tensor) -> Tensor:
-        scale, shift = self.scale_and_shift(len(y.shape))
+        rank = len(y.shape)
         if self.inverse:
-            return (y - ops.cast(shift, y.dtype)) * ops.cast(pseudo_inverse(scale), y.dtype)
+            before, factor, after = self.inverse_map(rank)
+            y = y if before is None else y - ops.cast(before, y.dtype)
+            y = y * ops.cast(factor, y.dtype)
+            return y if after is None else y + ops.cast(after, y.dtype)
+        scale, shift = self.scale_and_shift(rank)
         if self.bias_mode == "subtract":
             y = y - ops.cast(shift, y.dtype)
         return y * ops.cast(scale, y.dtype)
@@ -64,9 +84,9 @@ class AdjointScaling(TiedShift):
 
 
 def pseudo_inverse(scale: Tensor) -> Tensor:
-    """1 / scale, and 0 where scale is lost in the rounding of the largest one."""
-    size = ops.absolute(scale)
-    lost = size <= epsilon(keras.backend.standardize_dtype(scale.dtype)) * ops.max(size)
+    """1 / scale, and 0 where that is not finite. Each channel has its own, whatever the scales of others are."""
+    zero = scale == 0
+    lost = ops.logical_or(zero, ops.logical_not(ops.isfinite(1 / ops.where(zero, ops.ones_like(scale), scale))))
     return ops.where(lost, ops.zeros_like(scale), 1 / ops.where(lost, ops.ones_like(scale), scale))
 
 
@@ -132,9 +152,20 @@ class AdjointNormalization(AdjointScaling):
         return Expected.broadcast_from(self.source.mean.shape)
 
     def scale_and_shift(self, rank: int) -> tuple[Tensor, Tensor]:
-        deviation = ops.maximum(ops.sqrt(self.source.variance), keras.backend.epsilon())
-        deviation, mean = ops.cast(deviation, self.compute_dtype), ops.cast(self.source.mean, self.compute_dtype)
+        deviation, mean = self._deviation_and_mean()
         return (deviation, mean) if self.source.invert else (1.0 / deviation, -mean / deviation)
+
+    def inverse_map(self, rank: int) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        if self.source.invert:
+            return super().inverse_map(rank)
+        return (
+            None,
+            *self._deviation_and_mean(),
+        )  # of a constant feature σ is tiny, and 1/σ may be infinite in half precision
+
+    def _deviation_and_mean(self) -> tuple[Tensor, Tensor]:
+        deviation = ops.maximum(ops.sqrt(self.source.variance), keras.backend.epsilon())
+        return ops.cast(deviation, self.compute_dtype), ops.cast(self.source.mean, self.compute_dtype)
 
 
 @rule(keras.layers.Rescaling)

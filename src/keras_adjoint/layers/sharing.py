@@ -53,18 +53,25 @@ def copy_value(new: keras.Variable, old: keras.Variable) -> None:
 def copy_values(new: Sequence[keras.Variable], old: Sequence[keras.Variable], *, by: str) -> None:
     """Give variables the values of others with the same `by`, "name" or "path", in the order of those that share it.
 
-    A layer that was quantised makes its variables in another order when it is made from its config.
+    A layer that was quantised makes its variables in another order when it is made from its config. In a `Sequential`
+    model the paths begin with the model's name or not, but all end in those of the layer and the variable.
     """
-    named: defaultdict[str, list[keras.Variable]] = defaultdict(list)
-    for variable in old:
-        named[getattr(variable, by)].append(variable)
-    wanted = Counter(getattr(variable, by) for variable in new)
-    if any(len(named[key]) < count for key, count in wanted.items()):  # the names are not those of the originals
+    for key in (lambda variable: getattr(variable, by), _end_of_path):
+        named: defaultdict[str, list[keras.Variable]] = defaultdict(list)
+        for variable in old:
+            named[key(variable)].append(variable)
+        wanted = Counter(key(variable) for variable in new)
+        if all(len(named[name]) >= count for name, count in wanted.items()):
+            pairs = [(variable, named[key(variable)].pop(0)) for variable in new]
+            break
+    else:  # the names are not those of the originals
         pairs = list(zip(new, old, strict=True))
-    else:
-        pairs = [(variable, named[getattr(variable, by)].pop(0)) for variable in new]
     for variable, value in pairs:
         copy_value(variable, value)
+
+
+def _end_of_path(variable: keras.Variable) -> str:
+    return "/".join(variable.path.split("/")[-2:])
 
 
 def copy_state(new: Layer, old: Layer, *, by: str) -> None:

@@ -191,8 +191,13 @@ def _on(node: Node, current: dict[int, Any]) -> Node:
 
 def _no_graph(model: keras.Model, place: str) -> str:
     name = type(model).__name__
+    unbuilt = "it is not built yet; call it once, or give it an `Input`"
+    unknown = (
+        "it is built, but Keras cannot tell which shape one of its layers gives; give your own layer a `compute_output_shape`, "
+        "a `Lambda` its `output_shape`, and a model inside of it an `Input`"
+    )
     reason = (
-        "it is not built yet; call it once, or give it an `Input`"
+        (unknown if model.built else unbuilt)
         if _calls_as(model, keras.Sequential)
         else "its `call` is its own; write it as a Functional model, or, if it is linear, teach its adjoint with "
         f"`@keras_adjoint.register_rule({name})`"
@@ -236,7 +241,9 @@ def transpose_graph(
         cotangents = [cotangent_of(tensor) for tensor in call.outputs]
         if any(cotangent is not None for cotangent in cotangents):
             collect(call.inputs, transpose_call(call, cotangents))
-    return [cotangent_of(tensor) for tensor in graph.inputs]
+    # a model that lists one input twice computes with what it is given for the last of them
+    last = {id(tensor): position for position, tensor in enumerate(graph.inputs)}
+    return [cotangent_of(x) if last[id(x)] == position else None for position, x in enumerate(graph.inputs)]
 
 
 # --- layers, called or not

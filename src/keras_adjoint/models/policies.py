@@ -146,11 +146,12 @@ class Policies:
         for policy in NAMES:
             value = getattr(self, policy)
             if isinstance(value, Mapping):
-                strange = [key for key in value if isinstance(key, str) and key not in known | {"default"}]
+                names = known | {"default"}
+                strange = [key for key in value if (key not in names if isinstance(key, str) else not callable(key))]
                 if strange:
                     raise ValueError(
                         f'The keys of a policy are layer names, layer classes, predicates and "default", and the encoder has '
-                        f"no layer of the name {', '.join(map(repr, strange))}.{did_you_mean(strange[0], known)} "
+                        f"no layer of the name {', '.join(map(repr, strange))}.{did_you_mean(str(strange[0]), known)} "
                         f"Received: {policy}={value!r}"
                     )
                 for choice in value.values():

@@ -21,6 +21,9 @@ def is_tied(a: keras.layers.Layer, b: keras.layers.Layer | None = None) -> bool:
     Returns:
         A Boolean; `False` if there is no adjoint layer at all.
 
+    Raises:
+        ValueError: If an argument is no Keras layer.
+
     Example:
 
     >>> inputs = keras.Input((9, 9, 1))
@@ -30,6 +33,9 @@ def is_tied(a: keras.layers.Layer, b: keras.layers.Layer | None = None) -> bool:
     >>> ka.is_tied(model), ka.is_tied(model, conv), ka.is_tied(conv)
     (True, True, False)
     """
+    for argument, value in (("a", a), ("b", b)):
+        if not isinstance(value, keras.layers.Layer) and not (argument == "b" and value is None):
+            raise ValueError(f"`is_tied` takes Keras layers or models. Received: {argument}={value!r}")
     if b is not None:
         return _reads(a, _own_variables(b)) or _reads(b, _own_variables(a))
     adjoint = innermost(a)

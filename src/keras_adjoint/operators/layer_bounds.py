@@ -13,7 +13,7 @@ from keras_adjoint.layers.dense import AdjointDense, AdjointEinsumDense, Adjoint
 from keras_adjoint.layers.depthwise import AdjointSeparableConv
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
 from keras_adjoint.layers.merge import AdjointConcatenate, AdjointSum, weights_of
-from keras_adjoint.layers.norm import AdjointScaling, pseudo_inverse
+from keras_adjoint.layers.norm import AdjointScaling
 from keras_adjoint.layers.pooling import AdjointAveragePooling, SpreadPooling
 from keras_adjoint.layers.selection import SpreadAdaptivePooling
 from keras_adjoint.layers.shape import AdjointRepeatVector, AdjointReshape, AdjointZeroPadding1D
@@ -150,8 +150,7 @@ def _of_equation(layer: AdjointEinsumDense, taken: Space, given: Space) -> Tenso
 
 @bound_rule(AdjointScaling)
 def _of_scaling(layer: AdjointScaling, taken: Space, given: Space) -> Tensor:
-    scale, _ = layer.scale_and_shift(len(taken.shapes[0]) + 1)
-    scale = pseudo_inverse(scale) if layer.inverse else scale
+    scale = layer.factor(len(taken.shapes[0]) + 1)
     return ops.max(ops.abs(ops.cast(scale, _at_least_single(layer)))) * ABOVE
 
 

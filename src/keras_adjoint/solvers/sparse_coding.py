@@ -152,6 +152,7 @@ class SparseCoding(Tied):
         Raises:
             SizeError: If `y` is no batch of signals.
         """
+        _check_numbers("y", y)
         return _reported(self.without_warning(y), self)
 
     def without_warning(self, y: Any) -> SparseCodes:
@@ -170,6 +171,7 @@ class SparseCoding(Tied):
         Raises:
             SizeError: If `y` is no batch of signals.
         """
+        _check_numbers("y", y)
         return self.lasso.lambda_max(self.operands(), rows_of(self.D.out_space, y, self.D))[:, 0]
 
     def reconstruct(self, codes: Any) -> Any:
@@ -184,6 +186,7 @@ class SparseCoding(Tied):
         Raises:
             SizeError: If `codes` is no batch of codes.
         """
+        _check_numbers("codes", codes)
         rows = rows_of(self.D.in_space, codes, self.D)
         with self.lasso.problem.at(self.operands()) as system:
             return packed(self.D.T, system.forward(rows))
@@ -284,6 +287,15 @@ def _find(coding: SparseCoding, y: Any) -> tuple[Any, ...]:
 
 
 _found = current().untraced(_find)
+
+
+def _check_numbers(name: str, tensors: Any) -> None:
+    """Raise a ValueError for tensors of a Functional model, which have no numbers yet."""
+    if any(isinstance(leaf, keras.KerasTensor) for leaf in keras.tree.flatten(tensors)):
+        raise ValueError(
+            f"The methods of `SparseCoding` compute at once, so that `{name}` has numbers. In a Functional model call the "
+            f"layer itself. Received: {name}={tensors!r}"
+        )
 
 
 def _weights(weight: Any, relative: Any) -> tuple[float | None, float | None]:

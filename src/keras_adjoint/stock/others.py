@@ -13,7 +13,7 @@ from keras_adjoint.layers.dense import AdjointEmbedding
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
 from keras_adjoint.layers.kernel import read_kernel
 from keras_adjoint.layers.merge import weights_of
-from keras_adjoint.layers.norm import AdjointScaling, pseudo_inverse
+from keras_adjoint.layers.norm import AdjointScaling
 from keras_adjoint.layers.pooling import PoolingAlongAxes
 from keras_adjoint.layers.sizes import spatial
 from keras_adjoint.layers.tied import Tied
@@ -85,9 +85,15 @@ def multiplied_along(call: AdjointCall, matrices: Sequence[np.ndarray], first_ax
 
 def scaling(call: AdjointCall) -> list[Step]:
     """The scale and the shift as they are now: a `Rescaling` keeps them in its config and does not train them."""
-    scale, shift = call.tied.scale_and_shift(len(call.input_shape))
+    rank = len(call.input_shape)
     if call.tied.inverse:
-        return [step(L.Rescaling, scale=1.0, offset=-constant(shift)), scaled(pseudo_inverse(scale))]
+        before, factor, after = call.tied.inverse_map(rank)
+        shifted = [] if before is None else [step(L.Rescaling, scale=1.0, offset=-constant(before))]
+        return [
+            *shifted,
+            scaled(factor) if after is None else step(L.Rescaling, scale=constant(factor), offset=constant(after)),
+        ]
+    scale, shift = call.tied.scale_and_shift(rank)
     return [*subtracted(call.tied, shift), scaled(scale)]
 
 
@@ -198,8 +204,7 @@ def automatic(call: AdjointCall) -> list[Step] | Branches:
     """
     layer = call.tied.source
     if isinstance(layer, AdjointScaling):
-        scale, _ = layer.scale_and_shift(len(call.input_shape))
-        return [scaled(pseudo_inverse(scale) if layer.inverse else scale)]
+        return [scaled(layer.factor(len(call.input_shape)))]
     if isinstance(layer, PoolingAlongAxes):
         sizes = call.known(spatial(call.input_shape, layer.data_format))
         return multiplied_along(call, [matrix.T for matrix in layer.matrices_along(sizes)], layer.first_axis)

@@ -8,8 +8,8 @@ from keras_adjoint.errors import one_of
 def untie(layer_or_model: keras.layers.Layer, *, to: str = "conv_transpose") -> keras.Model:
     """A model of stock Keras layers that computes the same to rounding, with copies of all weights.
 
-    The file that it saves loads without this package. Kernels and biases train on their own from then on, unless they were
-    frozen; scales, and biases that are subtracted, become constants. An automatic adjoint of what has no weights becomes a
+    The file that it saves loads without this package. Kernels and biases train on their own from then on, unless their layers
+    were frozen; scales, and biases that are subtracted, become constants. An automatic adjoint of what has no weights becomes a
     product with its matrix, of up to 2²⁰ numbers. A `Lipschitz` layer becomes the layer inside with the
     scaled kernel, under the name of the wrapper, or with a `Rescaling` before it where no kernel is known to scale.
 
@@ -45,7 +45,7 @@ def untie(layer_or_model: keras.layers.Layer, *, to: str = "conv_transpose") -> 
     from keras_adjoint.stock.converters import KINDS
 
     one_of("to", to, KINDS)
-    if not isinstance(layer_or_model, keras.layers.Layer):
+    if not isinstance(layer_or_model, keras.layers.Layer) or isinstance(layer_or_model, keras.layers.InputLayer):
         raise ValueError(f"`untie` takes a Keras layer or model. Received: layer_or_model={layer_or_model!r}")
     converter = Converter(to)
     model = (converter.model if isinstance(layer_or_model, keras.Model) else converter.single)(layer_or_model)

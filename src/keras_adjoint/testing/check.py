@@ -108,6 +108,7 @@ def check_adjoint(
     wrong size: B returns (1, 4, 4, 4) where x has (1, 8, 8, 4)
     """
     trials, seed, tolerance = _at_least(1, "trials", trials), _at_least(0, "seed", seed), _tolerance(tolerance)
+    _check_operators(forward, backward)
     name, linear = name_of_linear(forward), linear_part_of_model(forward)
     if linear is not None:
         name, forward, backward = f"the linear part of {name}", linear[0], linear[1] if backward is None else backward
@@ -159,6 +160,18 @@ def check_adjoint(
         input_shape=shape if inputs is None else inputs.shapes,
         output_shape=output_shape if pair.outputs is None else pair.outputs.shapes,
     )
+
+
+def _check_operators(forward: Operator, backward: Operator | None) -> None:
+    """Raise a ValueError unless both are layers, models or functions, and there is a way to B if it is not given."""
+    for option, operator in (("forward", forward), ("backward", backward)):
+        if not callable(operator) and not (option == "backward" and operator is None):
+            raise ValueError(f"`{option}` must be a layer, a model or a function. Received: {option}={operator!r}")
+    if backward is None and not isinstance(forward, keras.layers.Layer):
+        raise ValueError(
+            "The adjoint of a layer or model is derived, that of a function is not. Pass it as `backward`, or put the function "
+            f"into a `keras.layers.Lambda`. Received: forward={forward!r}, backward=None"
+        )
 
 
 def _residual(pair: Pair, x: Array, y: Array, tolerance: float) -> float:

@@ -1,0 +1,357 @@
+"""`stream`: a model of signals chunk by chunk, so that what it gives, put together, is what it gives of the whole.
+
+Every tensor between two calls keeps the end of what it has been, as far as the next outputs read it. Whatever the chunks, a
+call makes an output as soon as all that it reads is there, and never twice.
+"""
+
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_adjoint.blocks.advance import Held, advance, run_advance
+from keras_adjoint.blocks.functional_stream import FunctionalStream
+from keras_adjoint.blocks.interval import Along, Interval, Shifted, Transposed, Windowed
+from keras_adjoint.blocks.program import Circuit
+from keras_adjoint.blocks.sources import circuit_of_signals
+from keras_adjoint.errors import NoRuleError, SizeError
+from keras_adjoint.layers.options import as_integer
+from keras_adjoint.layers.registry import describe
+from keras_adjoint.ops import Tensor
+from keras_adjoint.ops.backend import current
+
+OPEN = 2**30  # the length of a signal whose end is not known
+PROBES = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)  # by how much longer ones, of which what has been computed is to be the same
+
+
+class Stream:
+    """A layer or model of signals that takes them in chunks.
+
+    Attributes:
+        in_channels: The channels of a chunk.
+        out_channels: Those of what is given back.
+        rate: Inputs for one output, a fraction.
+        lookahead: The most inputs behind its own that an output depends on. Of a causal model it is 0; the adjoint of one is
+            anti-causal.
+        latency: How many inputs have to be pushed before the first output is there.
+    """
+
+    def __init__(self, source: Any, length: int | None = None) -> None:
+        self.source, self.length = source, length
+        try:
+            self.circuit = self._circuit(OPEN if length is None else length)
+        except SizeError as error:
+            if length is not None:
+                raise
+            raise SizeError(f"Pass the `length`, since not every one is taken. {error}") from error
+        if len(self.circuit.in_shape) != 2 or len(self.circuit.spaces[-1]) != 1 or len(self.circuit.out_space) != 1:
+            raise NoRuleError(
+                f"A stream is of signals: batches with one axis of positions and one of channels. Received: from "
+                f"{self.circuit.in_shape} to {self.circuit.out_shape}, {describe(source)}"
+            )
+        if length is None:
+            self._check_open()
+        self.functions: dict[Any, Any] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what has been pushed: a new signal begins."""
+        self.held: dict[int, Held] = {number: Held(0, 0) for number in self.circuit.spaces}
+        self.buffers: dict[int, Tensor] = {}
+
+    # --- what is known beforehand
+
+    @property
+    def in_axis(self) -> int:
+        """The axis of positions of a batch that is pushed."""
+        return self._axis(-1)
+
+    @property
+    def in_channels(self) -> int:
+        return self.circuit.in_shape[2 - self.in_axis]
+
+    @property
+    def out_channels(self) -> int:
+        return self.circuit.out_shape[2 - self._axis(self._last)]
+
+    @cached_property
+    def rate(self) -> Fraction:
+        far, period = self._middle, 2**6 * 3**3 * 5 * 7
+        return Fraction(self._read_by(far + period) - self._read_by(far), period)
+
+    @cached_property
+    def lookahead(self) -> int:
+        first = self._middle - self._middle % self.rate.denominator
+        own = [first + number for number in range(self.rate.denominator)]
+        return max(0, *(self._read_by(j) - 1 - int(j * self.rate) for j in own))
+
+    @cached_property
+    def latency(self) -> int:
+        return self._read_by(0)
+
+    @property
+    def _middle(self) -> int:
+        return min(2**20, self.circuit.out_shape[self._axis(self._last) - 1] // 2)
+
+    def _read_by(self, output: int) -> int:
+        """How many inputs have to be there for an output."""
+        needed = {self._last: output + 1}
+        for number in range(len(self.circuit.calls) - 1, -1, -1):
+            if number in needed:
+                for tensor, along in self.reads(number):
+                    stop = along.reads(Interval(needed[number] - 1, needed[number])).stop
+                    needed[tensor] = max(needed.get(tensor, 1), stop)
+        return needed.get(-1, 1)
+
+    # --- the signal
+
+    def push(self, chunk: Any) -> Tensor:
+        """What can be computed from a chunk, and from those before it, without derivatives; `functional` has them.
+
+        Args:
+            chunk: A batch of signals with any number of positions.
+
+        Returns:
+            A batch of the next outputs, of which there may be none.
+
+        Raises:
+            SizeError: If the chunk has other channels or another batch than those before, or is longer than the `length`.
+        """
+        chunk = self._checked(chunk)
+        axis, (start, stop) = self._axis(-1), self.held[-1]
+        stop, limit = stop + chunk.shape[axis], OPEN if self.length is None else self.length
+        if stop > limit:
+            raise SizeError(
+                f"The signal is longer than the {limit:,} positions that it may have. "
+                f"{'Begin a new one: `reset()`.' if self.length is None else 'Pass another `length`.'} "
+                f"Received: {stop:,} positions"
+            )
+        old = self.buffers.get(-1)
+        whole = chunk if old is None else ops.concatenate([old, chunk], axis=axis)
+        return self._advanced(
+            self.circuit, {**self.held, -1: Held(start, stop)}, {**self.buffers, -1: whole}, ended=False
+        )
+
+    def flush(self, output_size: int | None = None) -> Tensor:
+        """The rest of the outputs, now that the signal has ended; then a new one may begin.
+
+        Args:
+            output_size: How many outputs there are in all, where adjoints with a stride leave that open. By default as many as
+                can be.
+
+        Returns:
+            A batch of the last outputs, of which there may be none.
+
+        Raises:
+            SizeError: If nothing has been pushed, the signal does not have the `length`, or there cannot be so many outputs.
+        """
+        total = self.held[-1].stop
+        if not self.buffers or total == 0:
+            raise SizeError("Nothing has been pushed, so nothing is left to give. Received: flush() before push(chunk)")
+        if self.length is not None and total != self.length:
+            raise SizeError(f"The stream is of signals of {self.length} positions. Received: {total} before the end")
+        circuit = self._circuit(total, output_size) if self.length is None or output_size is not None else self.circuit
+        self._check_end(circuit, output_size)
+        rest = self._advanced(circuit, self.held, self.buffers, ended=True)
+        self.reset()
+        return rest
+
+    def functional(self, chunk_size: int) -> FunctionalStream:
+        """The same without a state of its own, for `jit`, `scan` and the like, with chunks of one size.
+
+        Args:
+            chunk_size: Positions of a chunk, a multiple of `rate.numerator`.
+
+        Returns:
+            A `FunctionalStream`.
+
+        Raises:
+            NoRuleError: If a layer reads beyond the beginning, and takes something else than zeros for what is there.
+            ValueError: If there are no chunks of this size.
+        """
+        return FunctionalStream(self, chunk_size)
+
+    # --- how
+
+    @property
+    def _last(self) -> int:
+        return self.circuit.numbers[id(self.circuit.made)]
+
+    def _axis(self, tensor: int) -> int:
+        (axis,) = self.circuit.spaces[tensor]
+        return axis + 1
+
+    def reads(self, number: int, circuit: Circuit | None = None) -> list[tuple[int, Along]]:
+        """(a tensor that a call reads, how its positions are read) for each of its inputs."""
+        circuit = circuit or self.circuit
+        call, rule = circuit.calls[number], circuit.rules[number]
+        found = []
+        for x, reads in zip(call.inputs, rule.reads, strict=True):
+            tensor = circuit.numbers[id(x)]
+            along = next((reads[axis] for axis in circuit.spaces[tensor]), None)
+            if along is not None:
+                found.append((tensor, along))
+        return found
+
+    def certain(self, number: int, inputs: int) -> int | None:
+        """How many outputs a call has at least of some inputs, whatever follows; `None` where nothing limits that."""
+        along = self.reads(number)[0][1]
+        if isinstance(along, Shifted):  # the end may be cut off
+            return max(0, inputs + self.circuit.calls[number].out_shape[along.axis] - along.size)
+        windows = _open_windows(self.circuit, number) if self.length is None else None
+        return None if windows is None else max(0, windows[0].possible_sizes(inputs)[0])
+
+    def _advanced(self, circuit: Circuit, held: dict[int, Held], buffers: dict[int, Tensor], *, ended: bool) -> Tensor:
+        """The next outputs, with what is held now. Should that fail, nothing has changed."""
+        made, held = advance(self, circuit, held, ended=ended)
+        variables, tensors = self.variables, sorted(buffers)
+
+        def run(values: list[Tensor], given: list[Tensor]) -> list[Tensor]:
+            with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+                return run_advance(circuit, made, dict(zip(tensors, given, strict=True)))
+
+        # What ends a signal is computed once.
+        function = run
+        if circuit is self.circuit:
+            function = self.functions.setdefault((made, *tensors), current().compiled(run))
+        values = [ops.convert_to_tensor(variable) for variable in variables]
+        found = function(values, [buffers[tensor] for tensor in tensors])
+        out, *left = map(ops.stop_gradient, found)  # otherwise a signal would be held as long as it goes on
+        self.held, self.buffers = held, dict(zip(made.kept, left, strict=True))
+        return out
+
+    @cached_property
+    def variables(self) -> list[keras.Variable]:
+        """The variables that are read."""
+        found = [variable for call in self.circuit.calls for variable in getattr(call.operation, "variables", ())]
+        found += [each for call in self.circuit.calls for each in call.constants if isinstance(each, keras.Variable)]
+        return list({id(variable): variable for variable in found}.values())
+
+    def _checked(self, chunk: Any) -> Tensor:
+        try:
+            chunk = ops.convert_to_tensor(chunk, self.circuit.given.dtype)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"A chunk is a batch of numbers. Received: {chunk!r}") from error
+        wanted = ["batch", "positions", "positions"]
+        wanted[3 - self.in_axis] = str(self.in_channels)
+        shape = tuple(chunk.shape)
+        if len(shape) != 3 or shape[3 - self.in_axis] != self.in_channels:
+            raise SizeError(f"A chunk has the shape ({', '.join(wanted)}). Received: a chunk of shape {shape}")
+        old = self.buffers.get(-1)
+        if old is not None and old.shape[0] != shape[0]:
+            raise SizeError(
+                f"All chunks of a signal have the same batch. Received: a chunk of shape {shape} after a batch of "
+                f"{old.shape[0]}"
+            )
+        return chunk
+
+    # --- sizes
+
+    def _circuit(self, length: int, output_size: Any = None) -> Circuit:
+        """The calls for a signal of some length, with the largest sizes that adjoints may give."""
+        sizes: dict[int, int] = {}
+
+        def choose(number: int, layer: Any, y: keras.KerasTensor) -> Any:
+            windows = getattr(layer, "windows", None)
+            if windows is None:
+                return None
+            if number in sizes:
+                return (sizes[number],)
+            axis = 1 if layer.data_format == "channels_last" else 2
+            return tuple(window.possible_sizes(y.shape[axis])[1] for window in windows)
+
+        circuit = circuit_of_signals(self.source, length, choose)
+        if output_size is None:
+            return circuit
+        wanted = as_integer(output_size)
+        if wanted is None or wanted < 1:
+            raise ValueError(f"`output_size` is a positive integer. Received: output_size={output_size!r}")
+        sizes.update(_sizes_before(circuit, wanted, self))
+        return circuit_of_signals(self.source, length, choose)
+
+    def _check_open(self) -> None:
+        """Raise unless what is computed before the end does not depend on where that is."""
+        for more in PROBES:
+            self._compare(self._circuit(OPEN + more))
+
+    def _compare(self, other: Circuit) -> None:
+        for number, call in enumerate(self.circuit.calls):
+            here, there = self.reads(number), self.reads(number, other)
+            if any(a[1].reads(Interval(0, 1)) != b[1].reads(Interval(0, 1)) for a, b in zip(here, there, strict=True)):
+                raise NoRuleError(
+                    f"`{call.place}` pads the beginning of a signal by its total length, which a stream does not know yet. "
+                    f'Pass `length`, or use `padding="causal"` or "valid". Received: {call.describe()}'
+                )
+
+    def _check_end(self, circuit: Circuit, output_size: Any) -> None:
+        self._compare(circuit)
+        given = self.held[self._last].stop
+        size = circuit.out_shape[self._axis(self._last) - 1]
+        if size < given or (output_size is not None and size != output_size):
+            raise SizeError(
+                f"After {self.held[-1].stop} inputs there are {size} outputs, of which {given} have been given already. "
+                f"Received: output_size={output_size}"
+            )
+
+
+def _open_windows(circuit: Circuit, number: int) -> Any:
+    """The windows of an adjoint layer whose size its input leaves open, or `None`."""
+    operation = circuit.rules[number].operation
+    return getattr(operation, "windows", None) if getattr(operation, "needs_output_size", False) else None
+
+
+def _sizes_before(circuit: Circuit, wanted: int, stream: Stream) -> dict[int, int]:
+    """The sizes of what calls give, from that of the last one backwards, as far as one follows from the other."""
+    sizes = {circuit.numbers[id(circuit.made)]: wanted}
+    for number in range(len(circuit.calls) - 1, -1, -1):
+        for tensor, along in stream.reads(number, circuit) if number in sizes else []:
+            if type(along) is Along:
+                sizes.setdefault(tensor, sizes[number])
+            elif isinstance(along, Transposed):
+                windows = _open_windows(circuit, number)
+                if windows is not None:
+                    sizes.setdefault(tensor, windows[0].at(sizes[number]).outputs)
+            elif isinstance(along, Windowed) and along.window.outputs == along.size:
+                sizes.setdefault(tensor, sizes[number])
+    return {number: size for number, size in sizes.items() if number >= 0}
+
+
+def stream(source: Any, *, length: int | None = None) -> Stream:
+    """A layer or model of signals that takes them in chunks, with `push(chunk)`, `flush()` and `reset()`.
+
+    What is given back, put together, is what the model gives of the whole signal, however that is cut.
+
+    Args:
+        source: A built layer, an adjoint layer, or a model of one input and one output, of batches of signals.
+        length: How long the signals are. Needed where the beginning depends on the end, as Keras pads for `padding="same"` with
+            a stride.
+
+    Returns:
+        A `Stream`.
+
+    Raises:
+        NoRuleError: If a layer depends on the whole signal, or nothing is known of how it reads, or it needs the `length`.
+        SizeError: If it takes no signals of that length.
+
+    Example:
+
+    >>> conv = keras.layers.Conv1D(4, 9, strides=4, padding="causal")
+    >>> conv.build((None, None, 1))
+    >>> encode, decode = ka.stream(conv), ka.stream(ka.adjoint(conv))
+    >>> encode.lookahead, decode.lookahead
+    (0, 2)
+    >>> signal = np.random.default_rng(0).normal(size=(1, 100, 1)).astype("float32")
+    >>> chunks = [encode.push(signal[:, :30]), encode.push(signal[:, 30:]), encode.flush()]
+    >>> [chunk.shape[1] for chunk in chunks]
+    [8, 17, 0]
+    """
+    if not isinstance(source, keras.layers.Layer):
+        raise ValueError(
+            f"A stream is made of a Keras layer or model. Received: {source!r} of type {type(source).__name__}"
+        )
+    number = None if length is None else as_integer(length)
+    if length is not None and (number is None or number < 1):
+        raise ValueError(f"`length` is a positive integer. Received: length={length!r}")
+    return Stream(source, number)

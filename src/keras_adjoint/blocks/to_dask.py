@@ -1,0 +1,47 @@
+"""A plan as a graph of dask, for its schedulers: threads, processes, or a cluster of any size."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_adjoint.errors import SizeError
+from keras_adjoint.operators.optional import imported
+
+SCALE = '"keras-adjoint[scale]"'
+
+
+def to_dask(plan: Any, array: Any) -> Any:
+    """See `Plan.to_dask`."""
+    dask = imported("dask", "`to_dask`", SCALE)
+    lazy = imported("dask.array", "`to_dask`", SCALE)
+    if tuple(array.shape) != plan.in_shape:
+        raise SizeError(f"The plan reads arrays of shape {plan.in_shape}. Received: array.shape={tuple(array.shape)}")
+    source = array if isinstance(array, lazy.Array) else lazy.from_array(array, chunks=_chunks(array))
+    shared = dask.delayed(plan, traverse=False)  # once for each worker
+    compute = dask.delayed(compute_block, pure=False)
+    dtype = np.dtype("float32" if plan.dtype == "bfloat16" else plan.dtype)
+    blocks = np.empty(len(plan), object)
+    for block in plan:
+        made = compute(shared, block.number, source[block.read])
+        shape = tuple(cut.stop - cut.start for cut in block.write)
+        blocks[block.number] = lazy.from_delayed(made, shape, dtype)
+    return _joined(lazy, blocks.reshape(plan.grid), plan.axes)
+
+
+def _chunks(array: Any) -> Any:
+    """The chunks in which an array is stored; "auto" where it is one piece."""
+    return getattr(array, "chunks", None) or "auto"
+
+
+def _joined(lazy: Any, blocks: Any, axes: Sequence[int]) -> Any:
+    """An array of blocks as one array: the first axis of the grid runs along the first of `axes`."""
+    if not axes:
+        return blocks.item() if hasattr(blocks, "item") else blocks
+    return lazy.concatenate([_joined(lazy, part, axes[1:]) for part in blocks], axis=axes[0])
+
+
+def compute_block(plan: Any, number: int, part: Any) -> Any:
+    """A block of a plan, from the part of the array that it reads, on whichever worker."""
+    made = plan.compute(plan[number].program, np.asarray(part)[np.newaxis])[0]
+    return made.astype("float32") if made.dtype.name == "bfloat16" else made
