@@ -78,7 +78,7 @@ def lstsq(
         preconditioner: A symmetric positive definite operator close to (AᵀA + ridge)⁻¹, for "cgls". Where A does not have full
             column rank it needs a ridge, since it would change which of several solutions is found.
         callback: A function of (number of the step, x so far), called after every step outside of compiled functions. A true
-            value ends the iteration.
+            value ends the iteration, without a warning about what has not converged.
         gradient: "implicit", by solving once more with the same operator, or "unrolled", by differentiating all steps, which
             takes memory for each of `max_steps`.
 
@@ -109,7 +109,7 @@ def lstsq(
         gradient=one_of("gradient", gradient, arguments.GRADIENTS),
     )
     strength = arguments.ridge_from(ridge, A.precision)
-    found = _solve(
+    *found, ended = _solve(
         A,
         y,
         options,
@@ -120,7 +120,7 @@ def lstsq(
         preconditioner=arguments.preconditioner_for(preconditioner, A, options.name, strength is not None),
         callback=arguments.callback_from(callback),
     )
-    return reported(Solution(*found), options)
+    return reported(Solution(*found), options, ended=ended, preconditioned=preconditioner is not None)
 
 
 def nnls(A: Operator, y: Any, **options: Any) -> Solution:
@@ -149,16 +149,21 @@ def nnls(A: Operator, y: Any, **options: Any) -> Solution:
     return lstsq(A, y, lower=0.0, **options)
 
 
-def reported(solution: Solution, method: Method) -> Solution:
-    """The solution, after a warning that names the samples that did not converge, if that is known now."""
+def reported(solution: Solution, method: Method, *, ended: bool, preconditioned: bool) -> Solution:
+    """The solution, after a warning that names the samples that did not converge, if that is known now.
+
+    A callback that ended the steps did so on purpose, so that only what is not finite is worth a warning then.
+    """
     if current().is_concrete([solution.converged]):
         failed = np.flatnonzero(~np.asarray(ops.convert_to_numpy(solution.converged)))
+        if ended:
+            failed = failed[~np.isfinite(np.asarray(ops.convert_to_numpy(solution.residual_norm))[failed])]
         if len(failed):
-            warnings.warn(_warning(failed, solution, method), stacklevel=3)
+            warnings.warn(_warning(failed, solution, method, preconditioned), stacklevel=3)
     return solution
 
 
-def _warning(failed: Any, solution: Solution, method: Method) -> str:
+def _warning(failed: Any, solution: Solution, method: Method, preconditioned: bool) -> str:
     named = ", ".join(map(str, failed[:5])) + (f" and {len(failed) - 5} others" if len(failed) > 5 else "")
     norms, steps = (np.asarray(ops.convert_to_numpy(each))[failed] for each in (solution.residual_norm, solution.steps))
     if not np.isfinite(norms).any():
@@ -166,7 +171,9 @@ def _warning(failed: Any, solution: Solution, method: Method) -> str:
             f"`lstsq`: y, `x0` or what A makes of them is not finite in sample {named}, which has no solution. Other samples "
             "are not touched by that."
         )
-    if steps.max() < method.max_steps:
+    if steps.max() < method.max_steps and preconditioned:
+        help = "Either the `preconditioner` is not symmetric and positive definite, or rounding stands in the way."
+    elif steps.max() < method.max_steps:
         help = "More steps do not help, since rounding stands in the way: compute in float64, or pass a larger `tolerance`."
     else:
         help = "Pass more `max_steps`, a larger `tolerance`, a `ridge`, or a `preconditioner`."
