@@ -34,13 +34,12 @@ class Block:
         number: Its number in the plan.
         read: The slices of the array that it reads, without the batch axis.
         write: The slices of the result that it is.
-        program: How it is computed. Blocks with equal programs are computed together.
     """
 
     number: int
     read: tuple[slice, ...]
     write: tuple[slice, ...]
-    program: Program = field(repr=False)
+    program: Program = field(repr=False)  # blocks with equal ones are computed together
     plan: "Plan" = field(repr=False, compare=False)
 
     def compute(self, array: Any) -> Array:
@@ -58,7 +57,7 @@ class Block:
 class Plan:
     """The blocks of the result of an operator, layer or model on an array of one size.
 
-    Iterating gives its `Block`s.
+    Iterating gives its blocks, see `Block`.
 
     Attributes:
         in_shape: The shape of the array that is read, without a batch axis.
