@@ -48,7 +48,13 @@ class Block:
         Args:
             array: Anything that slices, of the shape `plan.in_shape`, with or without a batch axis in front.
         """
-        has_batch = len(array.shape) == len(self.read) + 1
+        shape = tuple(getattr(array, "shape", ()))
+        has_batch = len(shape) == len(self.read) + 1
+        if shape[has_batch:] != self.plan.in_shape:
+            given = f"an array of shape {shape}" if hasattr(array, "shape") else f"a {type(array).__name__}"
+            raise SizeError(
+                f"A block reads from an array of shape {self.plan.in_shape}, with or without a batch axis. Received: {given}"
+            )
         part = np.asarray(array[(slice(None), *self.read) if has_batch else self.read])
         made = self.plan.compute(self.program, part if has_batch else part[np.newaxis])
         return made if has_batch else made[0]
