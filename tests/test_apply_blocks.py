@@ -319,3 +319,29 @@ def test_wrong_arguments_are_refused(model, expected):
         ka.apply_blocks(ka.plan_blocks(model, SHAPE[:2]), X, out, block=3)
     with pytest.raises(ValueError, match="progress='bar'"):
         ka.apply_blocks(model, X, out, progress="bar")
+    out.setflags(write=False)
+    with pytest.raises(ValueError, match="read-only"):
+        ka.apply_blocks(model, X, out)
+    with pytest.raises(ValueError, match=r"would not keep its fractions.*out.dtype=uint8"):
+        ka.apply_blocks(model, X, np.zeros(expected.shape, "uint8"))
+
+
+def test_what_is_still_to_be_read_is_not_written_over(tmp_path):
+    conv = L.Conv2D(2, 3, padding="same")
+    conv.build((None, None, None, 2))
+    whole = keras.ops.convert_to_numpy(conv(X[None]))[0]
+    rows, columns = np.zeros((45, *SHAPE[1:]), "float32"), np.zeros((*SHAPE[:2], 4), "float32")
+    np.save(tmp_path / "x.npy", X)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        stored, other = file.create_dataset("x", data=X), file.create_dataset("y", SHAPE, "float32")
+        maps = [np.load(tmp_path / "x.npy", mmap_mode="r+") for _ in range(2)]
+        shared = [(rows[:37], rows[8:]), tuple(maps), (maps[0][::-1], maps[1]), (stored, file["x"]), (rows[:37],) * 2]
+        for given, out in shared:
+            before = np.array(out)
+            with pytest.raises(ValueError, match="memory or the file of `input`"):
+                ka.apply_blocks(conv, given, out, block=8)
+            np.testing.assert_array_equal(out, before)
+        columns[..., ::2] = X
+        for given, out in ((columns[..., ::2], columns[..., 1::2]), (stored, other)):
+            ka.apply_blocks(conv, given, out, block=8)
+            np.testing.assert_allclose(out, whole, rtol=0, atol=1e-5)

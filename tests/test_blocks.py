@@ -202,3 +202,25 @@ def test_wrong_arguments_are_refused():
     two = keras.Input((4, 2))
     with pytest.raises(ka.NoRuleError, match="has 2"):
         ka.plan_blocks(keras.Model(two, [two, two]), (4,))
+
+
+def test_average_pooling_with_positions_that_no_window_reads():
+    x = keras.Input((None, None, 3))
+    model = keras.Model(x, L.AveragePooling2D((2, 3), (5, 1), padding="same")(x))
+    image = np.random.default_rng(0).normal(size=(23, 18, 3)).astype("float32")
+    plan = ka.plan_blocks(model, (23, 18), block=4)
+    result = np.zeros(plan.out_shape, "float32")
+    for block in plan:
+        result[block.write] = block.compute(image)
+    np.testing.assert_allclose(result, keras.ops.convert_to_numpy(model(image[None]))[0], rtol=0, atol=1e-5)
+
+
+def test_sizes_that_do_not_fit_are_refused():
+    x = keras.Input((None, None, 3))
+    model = keras.Model(x, L.Concatenate()([x, L.UpSampling2D(2)(L.MaxPooling2D(2)(x))]))
+    with pytest.raises(ka.SizeError, match=r"one size along axis 1.*\[22, 23\]"):
+        ka.plan_blocks(model, (23, 18))
+    block = ka.plan_blocks(model, (24, 18), block=5)[0]
+    for wrong in (np.zeros((24, 19, 3)), np.zeros((24, 18, 4)), [1.0]):
+        with pytest.raises(ka.SizeError, match=r"reads from an array of shape \(24, 18, 3\)"):
+            block.compute(wrong)

@@ -149,6 +149,7 @@ MISSPELT = {
     "lstsq(gradient)": (lambda name: ka.lstsq(square(), np.ones((1, 3)), gradient=name), "implict", "implicit"),
     "LeastSquares(method)": (lambda name: ka.LeastSquares(conv(), method=name), "cgsl", "cgls"),
     "LeastSquares(gradient)": (lambda name: ka.LeastSquares(conv(), gradient=name), "unroled", "unrolled"),
+    "LeastSquares(bias)": (lambda name: ka.LeastSquares(conv(), bias=name), "subtact", "subtract"),
     "SparseCoding(dictionary)": (lambda name: ka.SparseCoding(conv(), dictionary=name), "adjiont", "adjoint"),
     "unroll(method)": (lambda name: ka.unroll(conv(), weight=1.0, method=name), "istaa", "ista"),
     "unroll(prox)": (lambda name: ka.unroll(conv(), weight=1.0, prox=name), "sofft", "soft"),

@@ -336,10 +336,14 @@ def test_solution_from_a_start_is_the_closest_one_to_it():
 def test_callback_sees_every_step_and_may_end_them():
     operator = ka.operator(square(6))
     y, seen = normal(2, 1, 6), []
-    with pytest.warns(UserWarning, match="did not reach"):
+    with warnings.catch_warnings(action="error", category=UserWarning):  # it was ended on purpose
         found = ka.lstsq(operator, y, callback=lambda step, x: seen.append((step, numpy(x))) or step == 3)
     assert [step for step, _ in seen] == [1, 2, 3]
     np.testing.assert_allclose(seen[-1][1], numpy(found.x), rtol=1e-12)
+    assert not numpy(found.converged).any()
+    y[1, 0, 0] = np.nan
+    with pytest.warns(UserWarning, match="is not finite in sample 1"):
+        ka.lstsq(operator, y, callback=lambda step, x: step == 3)
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="PyTorch leaves its compiled functions for a solver")
@@ -371,6 +375,18 @@ def test_preconditioner_saves_steps():
     found = derivatives_along(lambda c: ops.sum(ka.lstsq(c * operator, y, ridge=1e-3, preconditioner=aid(root)).x), 1.0)
     plain = derivatives_along(lambda c: ops.sum(ka.lstsq(c * operator, y, ridge=1e-3).x), 1.0)
     np.testing.assert_allclose(found, plain, rtol=1e-6)
+
+
+@pytest.mark.in_turn("torch")
+def test_preconditioners_that_are_not_positive_definite_are_refused_or_named():
+    operator, y = ka.operator(square(6)), normal(2, 1, 6)
+    identity = ka.identity(operator.in_shape, dtype="float64")
+    with pytest.raises(ValueError, match="positive definite.*Received: .*sample 0"):
+        ka.lstsq(operator, y, ridge=0.1, preconditioner=-1 * identity)
+    layer = square(6)
+    layer.kernel.assign(np.diag([1.0, 1, 1, 1, 1, -1])[None])  # which the first gradient may not show
+    with pytest.warns(UserWarning, match="not symmetric and positive definite"):
+        ka.lstsq(operator, y, ridge=0.1, tolerance=1e-15, preconditioner=ka.operator(layer))
 
 
 def aid(root):
@@ -438,5 +454,7 @@ def test_what_is_no_operator_or_no_batch_of_its_outputs_is_refused():
         ka.lstsq(layer, np.ones((2, 4)))
     with pytest.raises(SizeError, match="takes batches"):
         ka.lstsq(ka.operator(layer), np.ones((2, 5)))
+    with pytest.raises(SizeError, match="a list of float, which `np.asarray` makes an array of"):
+        ka.lstsq(ka.operator(layer), np.ones((2, 4)).tolist())
     with pytest.raises(ValueError, match="lower limit of 0"):
         ka.nnls(ka.operator(layer), np.ones((2, 4)), lower=1)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from autodiff import compiled, mapped
+from command_line import run_in_new_process
 from keras import layers, ops
 
 import keras_adjoint as ka
@@ -82,6 +83,91 @@ def test_pseudo_inverse_has_the_four_properties_of_penrose(kind):
     np.testing.assert_allclose(transposed, found, atol=1e-3 * np.abs(found).max())
 
 
+@pytest.mark.parametrize("kind", ["layer", "activated", "wrapped", "model"])
+def test_what_the_source_adds_is_subtracted(kind, tmp_path):
+    conv = layers.Conv2D(
+        8, 3, padding="same", bias_initializer="normal", activation="tanh" if kind == "activated" else None
+    )
+    normed = layers.BatchNormalization(beta_initializer="normal", moving_mean_initializer="normal")
+    inputs = keras.Input((2, 6, 5, 2) if kind == "wrapped" else (6, 5, 2))
+    source = layers.TimeDistributed(conv) if kind == "wrapped" else conv
+    outputs = source(inputs)
+    if kind == "model":
+        source = keras.Model(inputs, normed(outputs))
+    x = np.random.default_rng(0).random((2, *inputs.shape[1:]), "float32")
+    y = source(x, training=False)
+    given = numpy(y)
+    if kind == "activated":
+        given = np.arctanh(given)
+    options = {"linear_part": kind == "activated", "tolerance": 1e-6}
+    solve = ka.pinv(source, bias="subtract", **options)
+    np.testing.assert_allclose(numpy(solve(given)), x, atol=2e-3)
+    assert np.abs(numpy(ka.pinv(source, **options)(given)) - x).max() > 0.05
+    adjoint = ka.adjoint(solve)
+    assert ka.check_adjoint(solve, adjoint, trials=1)
+    assert not numpy(ka.adjoint(adjoint)(np.zeros_like(given))).any()  # the linear part, which the layer itself is not
+    y = keras.Input(given.shape[1:])
+    keras.Model([inputs, y], [source(inputs), solve(y)]).save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(numpy(loaded([x, given])[1]), x, atol=2e-3)
+
+
+def test_weights_leave_out_what_is_masked(tmp_path):
+    conv = layers.Conv2D(8, 3, padding="same", use_bias=False)
+    y, mask = keras.Input((6, 5, 8)), keras.Input((6, 5, 1))
+    conv.build((None, 6, 5, 2))
+    solve = ka.LeastSquares(conv, ridge=1e-6)
+    model = keras.Model([y, mask], solve(y, weights=mask))
+    x = np.random.default_rng(0).random((3, 6, 5, 2), "float32")
+    shown = (np.random.default_rng(1).random((3, 6, 5, 1)) < 0.85).astype("float32")  # a mask for each sample
+    given = numpy(conv(x)) * shown + 9 * (1 - shown)
+    np.testing.assert_allclose(numpy(model([given, shown])), x, atol=0.02)
+    np.testing.assert_allclose(numpy(solve(given, weights=shown > 0)), numpy(model([given, shown])), atol=1e-6)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(numpy(loaded([given, shown])), numpy(model([given, shown])), atol=1e-6)
+    with pytest.raises(ka.KerasAdjointError):  # what it gives depends on another input
+        ka.adjoint(model)
+
+
+@pytest.mark.in_turn("torch")
+def test_adjoint_test_knows_the_shapes_of_several_tensors():
+    one, two = keras.Input((4,)), keras.Input((3,))
+    summed = layers.Dense(2, use_bias=False)(one) + layers.Dense(2, use_bias=False)(two)
+    split = [layers.Dense(2, use_bias=False)(one), layers.Dense(5, use_bias=False)(one)]
+    named = keras.Model(one, dict(zip("ab", split, strict=True)))
+    for source in (keras.Model([one, two], summed), keras.Model(one, split), named):
+        layer = ka.LeastSquares(source, ridge=0.1)
+        assert ka.check_adjoint(layer)
+        assert ka.check_adjoint(ka.adjoint(layer))
+
+
+@pytest.mark.in_turn("jax")
+def test_training_through_several_solutions_goes_on_in_a_new_process(tmp_path):
+    file = tmp_path / "model.keras"
+    camera = layers.Conv2D(1, 4, strides=2, padding="same", use_bias=False, trainable=False)
+    camera.build((None, 8, 8, 1))
+    y = keras.Input((4, 4, 1))
+    solve = ka.LeastSquares(camera, ridge=0.05, learn_ridge=True, tolerance=1e-3)
+    first = layers.Conv2D(1, 3, padding="same")(solve(y))
+    model = keras.Model(y, first + solve(y - camera(first)))
+    model.compile("adam", "mse")
+    given, wanted = np.random.default_rng(0).random((4, 4, 4, 1)), np.ones((4, 8, 8, 1))
+    before = model.fit(given, wanted, epochs=2, verbose=0).history["loss"]
+    model.save(file)
+    np.save(tmp_path / "given.npy", given)
+    script = f"""
+import keras_adjoint, keras, numpy as np
+model = keras.saving.load_model({str(file)!r})
+given = np.load({str(tmp_path / "given.npy")!r})
+print(model.evaluate(given, np.ones((4, 8, 8, 1)), verbose=0))
+model.fit(given, np.ones((4, 8, 8, 1)), verbose=0)
+"""
+    found = run_in_new_process("-c", script, KERAS_BACKEND=BACKEND)
+    assert before[1] < before[0]
+    np.testing.assert_allclose(float(found.stdout.split()[-1]), model.evaluate(given, wanted, verbose=0), rtol=1e-4)
+
+
 def test_model_is_a_source(tmp_path):
     inputs = {"a": keras.Input((6, 2)), "b": keras.Input((3, 2))}
     outputs = layers.Conv1D(2, 2, use_bias=False)(inputs["a"])[:, ::2] + layers.Dense(2, use_bias=False)(inputs["b"])
@@ -145,6 +231,7 @@ def test_too_many_steps_for_a_file_of_pytorch_are_refused(of_dense, tmp_path):
         ({"learn_ridge": 1}, "`True` or `False`"),
         ({"method": "qr"}, "one of"),
         ({"max_steps": 0}, "positive integer"),
+        ({"bias": "own"}, "one of"),
     ],
 )
 def test_options_without_sense_are_refused(options, words):
@@ -163,6 +250,9 @@ def test_sources_without_a_solution_are_refused():
     assert ka.LeastSquares(relu, linear_part=True)(np.ones((1, 3))).shape == (1, 4)
     with pytest.raises(ValueError, match="there is `lstsq`"):
         ka.LeastSquares(ka.identity((3,)))
+    inputs = keras.Input((4,))
+    with pytest.raises(ValueError, match="ends before its activation"):
+        ka.pinv(keras.Model(inputs, relu(inputs)), bias="subtract", linear_part=True)
     with pytest.raises(ValueError, match="has no ridge"):
         ka.pinv(relu, ridge=1.0)
 

@@ -14,7 +14,7 @@ from PIL import Image
 import keras_adjoint as ka
 from keras_adjoint.models.graph import layers_of, trace
 from keras_adjoint.models.policy_names import NAMES
-from keras_adjoint.report import samples
+from keras_adjoint.report import inverses, samples
 from keras_adjoint.report.facts import facts_about, short
 from keras_adjoint.report.page import page_about, source_of
 from keras_adjoint.report.policy_words import MEANS
@@ -207,6 +207,54 @@ def test_a_failed_adjoint_test_is_reported():
 
     text = Read(page(autoencoder(SwappedAdjointConv))).text
     assert "test of its adjoint failed" in text and "H and W swapped" in text
+
+
+def test_the_pseudo_inverse_stands_beside_the_adjoint():
+    """A layer of more outputs than inputs lets everything through, and one of fewer does not."""
+    model = chain(
+        layers.Conv2D(9, 3, padding="same", name="all", bias_initializer="ones", activation="relu"),
+        layers.Conv2D(2, 3, strides=2, padding="same", name="some"),
+        shape=(12, 12, 3),
+    )
+    found = facts_about(model, [(name, layer, check_layer(name, layer)) for name, layer in layers_of(model)])
+    unadjusted = {}
+    for section in found.sections:
+        given, adjoint, inverse = section.inverse.panels
+        assert (given.title, adjoint.title, inverse.title) == ("what it takes", "adjoint", "pseudo-inverse")
+        unadjusted[section.name] = [
+            float(re.search(r"unadjusted (\S+) dB", panel.caption)[1].replace("−", "-")) for panel in (adjoint, inverse)
+        ]
+    assert unadjusted["all"][0] < 20 < 45 < unadjusted["all"][1]
+    assert unadjusted["some"][0] < unadjusted["some"][1] < 30  # of all x with this y the smallest is not the right one
+    read = Read(page_about(found))
+    assert len([image for image in read.all("img") if image["alt"].startswith("The pseudo-inverse of what")]) == 2
+
+
+def test_why_there_is_no_pseudo_inverse(monkeypatch):
+    model = chain(layers.Conv2D(4, 3, name="one"), layers.Conv2D(4, 3, name="two"), shape=(12, 12, 3))
+
+    def notes():
+        return [section.inverse.note for section in facts_about(model, [*examined]).sections]
+
+    examined = [(name, layer, check_layer(name, layer)) for name, layer in layers_of(model)]
+    monkeypatch.setattr(inverses, "WORK", 1e3)
+    assert all("takes long for this layer. `keras_adjoint.pinv(layer)`" in note for note in notes())
+    monkeypatch.setattr(inverses, "WORK", 2 * 21 * 10**2 * 3**2 * 3 * 4)
+    (section, _) = facts_about(model, [*examined]).sections
+    assert section.inverse.panels[2].caption.endswith("dB, not converged after 21 steps")
+    monkeypatch.setattr(inverses, "SECONDS", 0.0)
+    assert all("the layers above took the time" in note for note in notes())
+    monkeypatch.setattr(inverses, "SECONDS", 10.0)
+    monkeypatch.setattr(inverses, "lstsq", lambda *given, **options: 1 / 0)
+    assert notes() == ["Not computed: division by zero."] * 2
+    kernel = np.array(keras.ops.convert_to_numpy(model.get_layer("one").kernel))
+    kernel[0, 0, 0, 0] = np.nan
+    model.get_layer("one").kernel.assign(kernel)
+    assert notes()[0] == "Not computed: the layer has weights that are not finite."
+    assert (
+        "Not computed: the layer has weights that are not finite."
+        in Read(page_about(facts_about(model, examined))).text
+    )
 
 
 # --- safety

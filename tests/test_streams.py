@@ -1,5 +1,8 @@
 """Streams: however a signal is cut, what is given back, put together, is what the model gives of the whole."""
 
+import copy
+import pickle
+
 import keras
 import numpy as np
 import pytest
@@ -245,3 +248,99 @@ def test_functional_form_refuses_what_it_has_no_chunks_for():
     edges = keras.Sequential([keras.Input((None, 2)), L.MaxPooling1D(3, 1, padding="same")])
     with pytest.raises(ka.NoRuleError, match="something else than zeros"):
         ka.stream(edges).functional(4)
+
+
+DEEP = [L.Conv1D(3, 9, padding="same"), L.Conv1D(3, 9, strides=2, padding="causal"), L.Conv1D(3, 9, padding="same")]
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("number", range(3))
+def test_functional_form_of_windows_longer_than_a_chunk(number):
+    layers, size = [([L.Conv1D(4, 3, dilation_rate=4)], 1), ([L.Conv1D(4, 9, strides=4)], 4), (DEEP, 2)][number]
+    model = keras.Sequential([keras.Input((None, 3)), *layers])
+    step, x = ka.stream(model).functional(size), signals(2, 96, 3)
+    state, made = step.initial_state(2), []
+    for start in range(0, 96, size):
+        state, out = step(state, x[:, start : start + size])
+        made.append(numpy(out))
+    made, whole = np.concatenate(made, axis=1), numpy(model(x))
+    found = made[:, step.delay :]
+    assert not made[:, : step.delay].any() and step.delay > 0 and found.shape[1] >= whole.shape[1] - 8
+    agree(found, whole[:, : found.shape[1]])
+
+
+@pytest.mark.any_backend
+def test_functional_form_refuses_chunks_and_states_of_something_else():
+    model = keras.Sequential([keras.Input((None, 3)), L.MaxPooling1D(4), L.UpSampling1D(4)])
+    with pytest.raises(ValueError, match="positive multiple of 4"):  # although there are as many outputs as inputs
+        ka.stream(model).functional(2)
+    conv, _ = conv_of("causal")
+    step = ka.stream(conv).functional(4)
+    other = ka.stream(conv_of("causal, stride 4")[0]).functional(4).initial_state(2)
+    for state, chunk in (
+        (step.initial_state(2), signals(2, 4, 5)),
+        (step.initial_state(2), signals(1, 4, 3)),
+        (other, signals(2, 4, 3)),
+        ((), signals(2, 4, 3)),
+    ):
+        with pytest.raises(ka.SizeError, match="channels, and as many signals as its state"):
+            step(state, chunk)
+    with pytest.raises(ValueError, match="batch=0"):
+        step.initial_state(0)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("length", [None, 15])
+def test_a_mirror_ends_where_its_encoder_began(length):
+    encoder = keras.Sequential(
+        [keras.Input((61, 3)), L.Conv1D(4, 5, strides=2, padding="causal"), L.Conv1D(6, 3, strides=2)]
+    )
+    mirror = ka.mirror(encoder)
+    codes = signals(2, 15, 6)
+    whole = numpy(mirror(codes))
+    assert whole.shape[1] == 61
+    agree(in_chunks(ka.stream(mirror, length=length), codes, [3, 4, 9]), whole)
+
+
+@pytest.mark.any_backend
+def test_an_adjoint_of_a_known_size_is_not_streamed_as_that_of_another():
+    conv = L.Conv1D(4, 5, strides=2, padding="same")
+    conv.build((None, None, 3))
+    backward, y = ka.adjoint(conv, output_size=21), signals(2, 11, 4)
+    stream = ka.stream(backward)
+    stream.push(y)
+    with pytest.raises(ka.NoRuleError, match="Pass `length`"):
+        stream.flush()
+    agree(in_chunks(ka.stream(backward, length=11), y, [3, 4, 9]), numpy(backward(y)))
+
+
+ENDS = {
+    "cropped": [L.Cropping1D((1, 3))],
+    "cropped between": [L.Conv1D(3, 5, strides=2), L.Cropping1D((1, 3)), L.MaxPooling1D(3)],
+    "output padding": [L.Conv1DTranspose(3, 4, strides=3, padding="same", output_padding=1)],
+    "transposed, cropped": [L.Conv1DTranspose(3, 5, strides=11), L.Cropping1D((1, 13))],
+}
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("name", ENDS)
+def test_what_an_end_cuts_off_is_waited_for(name):
+    model = keras.Sequential([keras.Input((None, 3)), *ENDS[name]])
+    stream, x = ka.stream(model), signals(2, LENGTH, 3)
+    made = [numpy(stream.push(x[:, number : number + 1])) for number in range(LENGTH)]
+    first = next(number for number, out in enumerate(made, 1) if out.shape[1])
+    agree(np.concatenate([*made, numpy(stream.flush())], axis=1), numpy(model(x)))
+    assert first == stream.latency
+
+
+@pytest.mark.any_backend
+def test_streams_are_copied_and_chunks_written_to_again():
+    conv, _ = conv_of("causal, stride 4")
+    stream, x = ka.stream(conv), signals(2, LENGTH, 3)
+    chunk = ops.convert_to_tensor(x[:, :20])
+    first = numpy(stream.push(chunk))
+    if BACKEND == "torch":
+        chunk.fill_(1e6)
+    for copied in (copy.deepcopy(stream), pickle.loads(pickle.dumps(stream)), stream):
+        rest = [numpy(copied.push(x[:, 20:])), numpy(copied.flush())]
+        agree(np.concatenate([first, *rest], axis=1), numpy(conv(x)))

@@ -28,7 +28,8 @@ The same operator in other libraries: one sample, float32, milliseconds, the bes
 twenty iterations are those of CGLS, the same program on each library's own arrays. A and Aᵀ of every library were compared with
 ours before they were timed.
 
-DeepInverse 0.5 needs torchvision, and SCICO another version of JAX, so both are left out; for DeepInverse see [solvers](solvers.md).
+DeepInverse 0.5 needs torchvision, and SCICO another version of JAX, so both are left out. DeepInverse is measured beside
+[solvers](solvers.md).
 """
 
 

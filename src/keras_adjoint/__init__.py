@@ -9,7 +9,7 @@ Where things are, from the ground up:
   `models/policies.py`.
 - `testing`: `check_adjoint` and its diagnosis.
 - `operators`: layers as linear maps, with an algebra, norms and bounds.
-- `solvers`: least squares with operators, as functions and layers.
+- `solvers`: least squares with operators, as functions and layers, and unrolled networks.
 - `blocks`: operators and models applied to arrays larger than memory.
 - `stock`: `untie`, the same in stock layers.
 - `plots`, `report`, `doctor`, `demo`: figures, the page about a model, common mistakes, the demo.

@@ -153,7 +153,8 @@ def run_advance(circuit: Circuit, made: Advance, buffers: dict[int, Tensor]) -> 
         shape[0], shape[space + 1] = batch, 0
         found = ops.zeros(tuple(shape), circuit.made.dtype)
     kept = [
-        _slice(buffers[tensor], axis, drop, buffers[tensor].shape[axis])
+        # A copy, since the chunk may be written to again, and a slice of PyTorch's would hold all of it.
+        ops.copy(_slice(buffers[tensor], axis, drop, buffers[tensor].shape[axis]))
         for tensor, drop, axis in zip(made.kept, made.dropped, made.axes, strict=True)
     ]
     return [ops.cast(found, circuit.made.dtype), *kept]

@@ -16,7 +16,15 @@ from keras_adjoint.blocks.plan import Block, Plan, planned
 from keras_adjoint.blocks.program import Circuit
 from keras_adjoint.blocks.progress import Bar
 from keras_adjoint.blocks.sources import circuit_of
-from keras_adjoint.blocks.targets import allocate, check_chunks, chunks_of, flush, journal_of, multiples_of
+from keras_adjoint.blocks.targets import (
+    allocate,
+    check_chunks,
+    check_target,
+    chunks_of,
+    flush,
+    journal_of,
+    multiples_of,
+)
 from keras_adjoint.errors import KerasAdjointError, SizeError, in_short
 from keras_adjoint.layers.options import as_integer, boolean
 
@@ -114,6 +122,7 @@ def apply_blocks(
             stays, and the same call computes what is missing.
         NoRuleError: If a layer depends on the whole array, or nothing is known of its blocks.
         SizeError: If shapes do not fit, two blocks would be in one chunk, or `memory` is too small.
+        ValueError: If the target is in the memory or the file of the input, or keeps no fractions of numbers that have some.
 
     Example:
 
@@ -129,6 +138,7 @@ def apply_blocks(
     workers = _positive("workers", workers)
     resume = boolean("resume", resume)
     plan, has_batch = _plan_for(op, input, out, block, memory, workers)
+    check_target(input, out, plan.dtype)
     allocate(out)
     start = time.monotonic()
     header = header_of(plan, input, out, chunks_of(out))

@@ -5,6 +5,7 @@ lags behind by as many positions as it has to wait for, so that those that it ma
 signal in part; these are set to zero.
 """
 
+import math
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from keras_adjoint.blocks.advance import Advance, Held, Reading, advance, run_pa
 from keras_adjoint.blocks.interval import Interval, Repeated
 from keras_adjoint.blocks.transposed import ByAdjoint
 from keras_adjoint.blocks.windows import AsForward, InWindows
-from keras_adjoint.errors import NoRuleError
+from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.layers.options import as_integer
 from keras_adjoint.ops import Tensor
 
@@ -29,7 +30,7 @@ class Streamed(Reading, Protocol):
     length: int | None
 
     @property
-    def rate(self) -> Fraction: ...
+    def rates(self) -> dict[int, Fraction]: ...
 
     @property
     def in_axis(self) -> int: ...
@@ -46,7 +47,7 @@ class FunctionalStream:
     """
 
     def __init__(self, stream: Streamed, chunk_size: Any) -> None:
-        size, period = as_integer(chunk_size), stream.rate.numerator
+        size, period = as_integer(chunk_size), math.lcm(*(rate.numerator for rate in stream.rates.values()))
         if size is None or size < 1 or size % period:
             raise ValueError(
                 f"`chunk_size` is a positive multiple of {period}, so that all chunks are alike. Received: "
@@ -71,13 +72,34 @@ class FunctionalStream:
         Args:
             batch: How many signals there are.
         """
+        number = as_integer(batch)
+        if number is None or number < 1:
+            raise ValueError(f"`batch` is a positive integer. Received: batch={batch!r}")
         buffers = []
         for tensor, axis in zip(self.made.kept, self.made.axes, strict=True):
-            like = self.circuit.given if tensor == -1 else self.circuit.calls[tensor].output
-            shape = [batch, *like.shape[1:]]
-            shape[axis] = self.sizes[tensor]
-            buffers.append(ops.zeros(tuple(shape), like.dtype))
+            buffers.append(ops.zeros(self._shape(number, tensor, axis), self._like(tensor).dtype))
         return (ops.zeros((), "int32"), *buffers)
+
+    def _check(self, state: Any, chunk: Tensor) -> None:
+        """Raise unless the state is one of this stream, for the batch and the channels of a chunk."""
+        shapes = [tuple(x.shape) for x in state] if isinstance(state, (tuple, list)) else []
+        kept = zip(self.made.kept, self.made.axes, strict=True)
+        wanted = [(), *(self._shape(chunk.shape[0], *pair) for pair in kept)]
+        channels, own = self.circuit.in_shape[2 - self.in_axis], chunk.shape[3 - self.in_axis]
+        if not same_shapes(shapes, wanted) or own != channels:
+            raise SizeError(
+                f"A chunk has {channels} channels, and as many signals as its state, which `initial_state` or the last call "
+                f"gave. Received: a chunk of shape {tuple(chunk.shape)}, a state of shapes {shapes}"
+            )
+
+    def _like(self, tensor: int) -> Any:
+        return self.circuit.given if tensor == -1 else self.circuit.calls[tensor].output
+
+    def _shape(self, batch: Any, tensor: int, axis: int) -> tuple[Any, ...]:
+        """The shape of what is kept of a tensor."""
+        shape = [batch, *self._like(tensor).shape[1:]]
+        shape[axis] = self.sizes[tensor]
+        return tuple(shape)
 
     def __call__(self, state: State, chunk: Any) -> tuple[State, Tensor]:
         """(the state after a chunk, its outputs).
@@ -86,12 +108,14 @@ class FunctionalStream:
             state: What `initial_state` or the last call gave.
             chunk: A batch of signals with `chunk_size` positions.
         """
-        made, count = self.made, state[0]
+        made = self.made
         chunk = ops.convert_to_tensor(chunk, self.circuit.given.dtype)
-        if chunk.shape[self.in_axis] != self.chunk_size:
+        if len(chunk.shape) != 3 or chunk.shape[self.in_axis] != self.chunk_size:
             raise ValueError(
                 f"Every chunk has {self.chunk_size} positions. Received: a chunk of shape {tuple(chunk.shape)}"
             )
+        self._check(state, chunk)
+        count = state[0]
         buffers = dict(zip(made.kept, state[1:], strict=True))
         buffers[-1] = ops.concatenate([buffers[-1], chunk], axis=self.in_axis)
         found = chunk
@@ -118,14 +142,25 @@ class FunctionalStream:
         return ops.where(is_inside, y, ops.zeros_like(y))
 
 
+def same_shapes(found: list[Any], wanted: list[Any]) -> bool:
+    """Whether shapes agree, as far as a compiler knows them."""
+    return len(found) == len(wanted) and all(
+        len(a) == len(b) and all(m is None or n is None or m == n for m, n in zip(a, b, strict=True))
+        for a, b in zip(found, wanted, strict=True)
+    )
+
+
 def _alike(stream: Streamed, size: int) -> tuple[Advance, dict[int, Held], dict[int, Held]]:
     """(what a chunk computes far from the beginning, what is held before, what is held after it)."""
     held = {number: Held(0, 0) for number, space in stream.circuit.spaces.items() if space}
+    steps = {number: int(size / rate) for number, rate in stream.rates.items()}
     before: Advance | None = None
     for _ in range(MOST_CHUNKS):
         start, stop = held[-1]
         made, after = advance(stream, stream.circuit, {**held, -1: Held(start, stop + size)}, ended=False)
-        if made == before:
+        # In the beginning chunks may be alike as well: those of which nothing is computed yet.
+        moved = all((after[n].start - held[n].start, after[n].stop - held[n].stop) == (s, s) for n, s in steps.items())
+        if moved and made == before:
             return made, held, after
         before, held = made, after
     raise NoRuleError(f"Chunks do not become alike. Received: chunk_size={size}")

@@ -1,6 +1,7 @@
 """Intervals and boxes of positions, and how the positions along an axis of an output read those along one of an input."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple, TypeAlias
 
 from keras_adjoint.ops.geometry import Axis
@@ -62,6 +63,11 @@ class Along:
     axis: int
     size: int
 
+    @property
+    def rate(self) -> Fraction:
+        """Positions of the input for one of the output."""
+        return Fraction(1)
+
     def reads(self, made: Interval) -> Interval:
         """The input positions that output positions depend on, beyond the edges as well."""
         return made
@@ -87,6 +93,10 @@ class Windowed(Along):
 
     window: Axis
 
+    @property
+    def rate(self) -> Fraction:
+        return Fraction(self.window.stride)
+
     def reads(self, made: Interval) -> Interval:
         return reach(self.window, made)
 
@@ -96,6 +106,10 @@ class Transposed(Along):
     """The adjoint of a convolution: position p reads the outputs j whose windows have it."""
 
     window: Axis
+
+    @property
+    def rate(self) -> Fraction:
+        return Fraction(1, self.window.stride)
 
     def reads(self, made: Interval) -> Interval:
         s, p, d = self.window.stride, self.window.pad_before, self.window.dilated_taps
@@ -110,6 +124,10 @@ class Repeated(Along):
     shift: int = 0
     neighbours: int = 0
 
+    @property
+    def rate(self) -> Fraction:
+        return Fraction(1, self.factor)
+
     def reads(self, made: Interval) -> Interval:
         first, last = (made.start + self.shift) // self.factor, (made.stop - 1 + self.shift) // self.factor
         return Interval(first - self.neighbours, last + self.neighbours + 1)
@@ -121,6 +139,10 @@ class Collected(Along):
 
     factor: int
     neighbours: int = 0
+
+    @property
+    def rate(self) -> Fraction:
+        return Fraction(self.factor)
 
     def reads(self, made: Interval) -> Interval:
         return Interval((made.start - self.neighbours) * self.factor, (made.stop + self.neighbours) * self.factor)

@@ -34,13 +34,12 @@ class Block:
         number: Its number in the plan.
         read: The slices of the array that it reads, without the batch axis.
         write: The slices of the result that it is.
-        program: How it is computed. Blocks with equal programs are computed together.
     """
 
     number: int
     read: tuple[slice, ...]
     write: tuple[slice, ...]
-    program: Program = field(repr=False)
+    program: Program = field(repr=False)  # blocks with equal ones are computed together
     plan: "Plan" = field(repr=False, compare=False)
 
     def compute(self, array: Any) -> Array:
@@ -49,7 +48,13 @@ class Block:
         Args:
             array: Anything that slices, of the shape `plan.in_shape`, with or without a batch axis in front.
         """
-        has_batch = len(array.shape) == len(self.read) + 1
+        shape = tuple(getattr(array, "shape", ()))
+        has_batch = len(shape) == len(self.read) + 1
+        if shape[has_batch:] != self.plan.in_shape:
+            given = f"an array of shape {shape}" if hasattr(array, "shape") else f"a {type(array).__name__}"
+            raise SizeError(
+                f"A block reads from an array of shape {self.plan.in_shape}, with or without a batch axis. Received: {given}"
+            )
         part = np.asarray(array[(slice(None), *self.read) if has_batch else self.read])
         made = self.plan.compute(self.program, part if has_batch else part[np.newaxis])
         return made if has_batch else made[0]
@@ -58,7 +63,7 @@ class Block:
 class Plan:
     """The blocks of the result of an operator, layer or model on an array of one size.
 
-    Iterating gives its `Block`s.
+    Iterating gives its blocks, see `Block`.
 
     Attributes:
         in_shape: The shape of the array that is read, without a batch axis.

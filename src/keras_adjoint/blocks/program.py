@@ -8,11 +8,11 @@ from functools import cached_property
 import keras
 from keras import ops
 
-from keras_adjoint.blocks.interval import Box, Interval, hull, sizes, slices
+from keras_adjoint.blocks.interval import Along, Box, Interval, hull, sizes, slices
 from keras_adjoint.blocks.rule import Local, Rule
 from keras_adjoint.blocks.rules import rule_of
 from keras_adjoint.blocks.sized_call import SizedCall
-from keras_adjoint.errors import KerasAdjointError, NoRuleError
+from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError
 from keras_adjoint.ops import Tensor
 
 Cuts = tuple[tuple[int, int], ...]  # (start, stop) along each axis of what is held of a tensor
@@ -171,6 +171,13 @@ def _space_of(call: SizedCall, rule: Rule, inputs: Sequence[frozenset[int]]) -> 
         if lost:
             raise reads_everything(call, lost)
         found |= {along.axis for axis, along in enumerate(reads) if along is not None and axis in space}
+    for axis in found:
+        alongs = [along for reads in rule.reads for along in reads if type(along) is Along and along.axis == axis]
+        lengths = sorted({along.size for along in alongs})
+        if len(lengths) > 1:  # Keras' own rule of shapes does not notice
+            raise SizeError(
+                f"`{call.place}` takes tensors of one size along axis {axis + 1}. Received: sizes {lengths}, {call.describe()}"
+            )
     if found & rule.mixes:
         raise reads_everything(call, sorted(found & rule.mixes))
     return frozenset(found)

@@ -18,7 +18,7 @@ from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Graph
 from keras_adjoint.ops import Tensor
 
-ChooseSize: TypeAlias = Callable[[int, Tied, keras.KerasTensor], Any]
+ChooseSize: TypeAlias = Callable[[int, Tied, keras.KerasTensor, Any], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +106,9 @@ def calls_at(
     Args:
         graph: The graph.
         shape: The shape.
-        choose_size: `choose_size(number of the call, adjoint layer, what it is called on)` is the `output_size` of an adjoint
-            layer, unless it is that of another tensor. Without it, or where that is `None`, the call or the layer says it.
+        choose_size: `choose_size(number of the call, adjoint layer, what it is called on, size)` is the `output_size` of an
+            adjoint layer, unless it is that of another tensor. The size is the one that the call or the layer says, or `None`
+            if it does not fit. Without it, or where that is `None`, the call or the layer says it.
 
     Raises:
         NoRuleError: If a call depends on a mask, or on constants that its rule knows nothing of.
@@ -151,19 +152,30 @@ def _filled(value: Any, now: Mapping[int, keras.KerasTensor]) -> Any:
     return tree.map_structure(lambda leaf: now[id(leaf)] if is_symbolic(leaf) else leaf, value)
 
 
+def _said(layer: Tied, x: keras.KerasTensor, keywords: dict[str, Any]) -> Any:
+    """The `output_size` that the call of an adjoint layer or the layer says, if it fits what it is called on."""
+    try:
+        size = with_size(layer, x, keywords).get("output_size")
+        with called_aside(layer):
+            layer.compute_output_spec(x, output_size=size)
+    except SizeError:
+        return None
+    return size
+
+
 def _outputs_of(
     operation: keras.Operation,
     place: str,
     arguments: Any,
     keywords: dict[str, Any],
-    choose_size: Callable[[Any, Any], Any] | None = None,
+    choose_size: Callable[[Any, Any, Any], Any] | None = None,
 ) -> list[keras.KerasTensor]:
     """What a call gives, without a record of it."""
     is_layer = isinstance(operation, keras.layers.Layer)
     try:
         if isinstance(operation, Tied) and (operation.needs_output_size or "output_size" in keywords):
             if choose_size is not None and not any(map(is_symbolic, tree.flatten(keywords.get("output_size")))):
-                chosen = choose_size(operation, arguments[0])
+                chosen = choose_size(operation, arguments[0], _said(operation, arguments[0], keywords))
                 keywords = keywords if chosen is None else {**keywords, "output_size": chosen}
             keywords = with_size(operation, arguments[0], keywords)
         with called_aside(operation) if is_layer else nullcontext():

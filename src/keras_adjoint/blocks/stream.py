@@ -6,7 +6,7 @@ call makes an output as soon as all that it reads is there, and never twice.
 
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeGuard
 
 import keras
 from keras import ops
@@ -61,6 +61,15 @@ class Stream:
         self.held: dict[int, Held] = {number: Held(0, 0) for number in self.circuit.spaces}
         self.buffers: dict[int, Tensor] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        buffers = {number: ops.convert_to_numpy(x) for number, x in self.buffers.items()}
+        return {"source": self.source, "length": self.length, "held": self.held, "buffers": buffers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        Stream.__init__(self, state["source"], state["length"])
+        self.held = state["held"]
+        self.buffers = {number: ops.convert_to_tensor(x, self._dtype(number)) for number, x in state["buffers"].items()}
+
     # --- what is known beforehand
 
     @property
@@ -78,8 +87,17 @@ class Stream:
 
     @cached_property
     def rate(self) -> Fraction:
-        far, period = self._middle, 2**6 * 3**3 * 5 * 7
-        return Fraction(self._read_by(far + period) - self._read_by(far), period)
+        return self.rates[self._last]
+
+    @cached_property
+    def rates(self) -> dict[int, Fraction]:
+        """Inputs for one position of every tensor."""
+        found = {-1: Fraction(1)}
+        for number in range(len(self.circuit.calls)):
+            if self.circuit.spaces[number]:
+                tensor, along = self.reads(number)[0]
+                found[number] = found[tensor] * along.rate
+        return found
 
     @cached_property
     def lookahead(self) -> int:
@@ -89,19 +107,20 @@ class Stream:
 
     @cached_property
     def latency(self) -> int:
-        return self._read_by(0)
+        return self._read_by(0, held_back=True)
 
     @property
     def _middle(self) -> int:
         return min(2**20, self.circuit.out_shape[self._axis(self._last) - 1] // 2)
 
-    def _read_by(self, output: int) -> int:
-        """How many inputs have to be there for an output."""
+    def _read_by(self, output: int, *, held_back: bool = False) -> int:
+        """How many inputs an output depends on, or has to wait for, as where an end of unknown place is cropped."""
         needed = {self._last: output + 1}
         for number in range(len(self.circuit.calls) - 1, -1, -1):
             if number in needed:
                 for tensor, along in self.reads(number):
                     stop = along.reads(Interval(needed[number] - 1, needed[number])).stop
+                    stop = max(stop, self._waited_for(number, needed[number])) if held_back else stop
                     needed[tensor] = max(needed.get(tensor, 1), stop)
         return needed.get(-1, 1)
 
@@ -139,7 +158,7 @@ class Stream:
 
         Args:
             output_size: How many outputs there are in all, where adjoints with a stride leave that open. By default as many as
-                can be.
+                the model gives that was made for this length, or else as many as can be.
 
         Returns:
             A batch of the last outputs, of which there may be none.
@@ -162,7 +181,7 @@ class Stream:
         """The same without a state of its own, for `jit`, `scan` and the like, with chunks of one size.
 
         Args:
-            chunk_size: Positions of a chunk, a multiple of `rate.numerator`.
+            chunk_size: Positions of a chunk, a multiple of `rate.numerator`, and likewise of those of all layers inside.
 
         Returns:
             A `FunctionalStream`.
@@ -183,6 +202,9 @@ class Stream:
         (axis,) = self.circuit.spaces[tensor]
         return axis + 1
 
+    def _dtype(self, tensor: int) -> str:
+        return str((self.circuit.given if tensor == -1 else self.circuit.calls[tensor].output).dtype)
+
     def reads(self, number: int, circuit: Circuit | None = None) -> list[tuple[int, Along]]:
         """(a tensor that a call reads, how its positions are read) for each of its inputs."""
         circuit = circuit or self.circuit
@@ -198,10 +220,20 @@ class Stream:
     def certain(self, number: int, inputs: int) -> int | None:
         """How many outputs a call has at least of some inputs, whatever follows; `None` where nothing limits that."""
         along = self.reads(number)[0][1]
+        size = self.circuit.calls[number].out_shape[along.axis]
         if isinstance(along, Shifted):  # the end may be cut off
-            return max(0, inputs + self.circuit.calls[number].out_shape[along.axis] - along.size)
+            return max(0, inputs + size - along.size)
+        if _cuts_its_end(along, self.circuit, number) and self.length is None:
+            return max(0, size - (along.size - inputs) * along.window.stride)
         windows = _open_windows(self.circuit, number) if self.length is None else None
         return None if windows is None else max(0, windows[0].possible_sizes(inputs)[0])
+
+    def _waited_for(self, number: int, outputs: int) -> int:
+        """How many inputs a call has when it is `certain` of some outputs."""
+        inputs = 1
+        while (certain := self.certain(number, inputs)) is not None and certain < outputs:
+            inputs += 1
+        return inputs
 
     def _advanced(self, circuit: Circuit, held: dict[int, Held], buffers: dict[int, Tensor], *, ended: bool) -> Tensor:
         """The next outputs, with what is held now. Should that fail, nothing has changed."""
@@ -232,7 +264,7 @@ class Stream:
     def _checked(self, chunk: Any) -> Tensor:
         try:
             chunk = ops.convert_to_tensor(chunk, self.circuit.given.dtype)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"A chunk is a batch of numbers. Received: {chunk!r}") from error
         wanted = ["batch", "positions", "positions"]
         wanted[3 - self.in_axis] = str(self.in_channels)
@@ -250,15 +282,17 @@ class Stream:
     # --- sizes
 
     def _circuit(self, length: int, output_size: Any = None) -> Circuit:
-        """The calls for a signal of some length, with the largest sizes that adjoints may give."""
+        """The calls for a signal of some length, with the sizes that adjoints were made for, or the largest ones."""
         sizes: dict[int, int] = {}
 
-        def choose(number: int, layer: Any, y: keras.KerasTensor) -> Any:
+        def choose(number: int, layer: Any, y: keras.KerasTensor, said: Any) -> Any:
             windows = getattr(layer, "windows", None)
             if windows is None:
                 return None
             if number in sizes:
                 return (sizes[number],)
+            if said is not None:  # as in a mirror, whose encoder's sizes are known, at the length that it was made for
+                return said
             axis = 1 if layer.data_format == "channels_last" else 2
             return tuple(window.possible_sizes(y.shape[axis])[1] for window in windows)
 
@@ -300,6 +334,11 @@ def _open_windows(circuit: Circuit, number: int) -> Any:
     """The windows of an adjoint layer whose size its input leaves open, or `None`."""
     operation = circuit.rules[number].operation
     return getattr(operation, "windows", None) if getattr(operation, "needs_output_size", False) else None
+
+
+def _cuts_its_end(along: Along, circuit: Circuit, number: int) -> TypeGuard[Transposed]:
+    """Whether a transposed convolution, by its `output_padding`, gives fewer positions than its windows reach."""
+    return isinstance(along, Transposed) and _open_windows(circuit, number) is None
 
 
 def _sizes_before(circuit: Circuit, wanted: int, stream: Stream) -> dict[int, int]:

@@ -1,5 +1,6 @@
 """Arrays that blocks are written to: their chunks, which one worker alone may write, and where their journal is."""
 
+import mmap
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from keras_adjoint.errors import SizeError
+
+MOST_WORK: Any = 1_000_000  # to find out whether two arrays have numbers in common
 
 
 def chunks_of(target: Any) -> tuple[int, ...] | None:
@@ -42,6 +45,56 @@ def check_chunks(target: Any, block: Sequence[int], sizes: Sequence[int], multip
             f"Two workers may not write one chunk, so blocks are made of whole chunks of the target: of {chunk} positions, or "
             f"a multiple, instead of {one}. Received: block={tuple(block)}, chunks={chunks_of(target)}"
         )
+
+
+def check_target(given: Any, target: Any, dtype: str) -> None:
+    """Raise a ValueError if a target cannot keep what is made, or if writing there changes what is still to be read."""
+    kept = np.dtype(target.dtype)
+    if "float" in dtype and kept.kind not in "fcV":
+        raise ValueError(
+            f"The result is of {dtype}, and `out` would not keep its fractions. Received: out.dtype={kept}"
+        )
+    flags = getattr(target, "flags", None)
+    if isinstance(target, np.ndarray) and flags is not None and not flags.writeable:
+        raise ValueError("`out` is written to. Received: an array that is read-only")
+    if is_shared(given, target):
+        raise ValueError(
+            "Blocks read what is beside them as well, which may not be overwritten yet. Write to another array, or another "
+            "file. Received: `out` in the memory or the file of `input`"
+        )
+
+
+def is_shared(a: Any, b: Any) -> bool:
+    """Whether two arrays have numbers in common, in memory or in one file."""
+    if a is b:
+        return True
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        one, other = _in_file(a), _in_file(b)
+        if one is not None and other is not None:
+            return os.path.samefile(one[0], other[0]) and one[1] < other[2] and other[1] < one[2]
+        try:
+            return bool(np.shares_memory(a, b, max_work=MOST_WORK))
+        except RuntimeError:  # too hard to say
+            return True
+    return not isinstance(a, np.ndarray) and place_of(a) is not None and place_of(a) == place_of(b)
+
+
+def _in_file(array: np.ndarray[Any, Any]) -> tuple[Path, int, int] | None:
+    """(the file, where its part begins, where it ends) of a memory map or a part of one."""
+    place, base = place_of(array) if isinstance(array, np.memmap) else None, array.base
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if place is None or not isinstance(base, mmap.mmap):
+        return None
+    begin = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY - _address(np.frombuffer(base, np.uint8))
+    steps = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
+    first = begin + _address(array)
+    low, high = (sum(each for each in steps if (each > 0) is up) for up in (False, True))
+    return place, first + low, first + high + array.itemsize
+
+
+def _address(array: Any) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 def place_of(target: Any) -> Path | None:

@@ -98,8 +98,7 @@ class Space:
         )
         if not fits or not _same_structure(tensors, self.shape):
             raise SizeError(
-                f"{name} takes batches of {self}, with the batch axis in front. Received: "
-                f"{', '.join(map(shape_text, given)) or 'nothing'}"
+                f"{name} takes batches of {self}, with the batch axis in front. Received: {_received(tensors, given)}"
             )
         for tensor in given:
             if not _is_real(tensor.dtype):
@@ -132,6 +131,13 @@ def _checked(shape: Any) -> tuple[int, ...]:
             f"Received: {shape}"
         )
     return tuple(size for size in integers if size)
+
+
+def _received(tensors: Any, given: Sequence[Any]) -> str:
+    """What came in the place of the tensors of a space."""
+    if given and not any(hasattr(one, "shape") for one in given):
+        return f"a {type(tensors).__name__} of {type(given[0]).__name__}, which `np.asarray` makes an array of"
+    return ", ".join(map(shape_text, given)) or "nothing"
 
 
 def _is_real(dtype: Any) -> bool:

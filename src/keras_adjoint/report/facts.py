@@ -15,6 +15,7 @@ from keras_adjoint.plots.diagram.labels import Labels, labels_of
 from keras_adjoint.plots.diagram.layout import draw
 from keras_adjoint.plots.diagram.shapes import Drawing
 from keras_adjoint.plots.diagram.text import NARROW, WIDE
+from keras_adjoint.report.inverses import Inverses
 from keras_adjoint.report.layers import Section, section_of
 from keras_adjoint.report.norms import Norms
 from keras_adjoint.report.pictures import Reconstruction, reconstructions_of
@@ -138,9 +139,9 @@ def facts_about(
         decisions, refusal = None, str(error)
     labels = {layer: labels_of(decision) for layer, decision in decisions.by_layer().items()} if decisions else {}
     whole, reconstructions, no_reconstructions = reconstruct(decisions, images, limits)
-    norms = Norms()
+    norms, inverses = Norms(), inverses_for(decisions, images, limits)
     sections = {
-        id(layer): section_of(number, name, layer, check, labels.get(id(layer)), norms)
+        id(layer): section_of(number, name, layer, check, labels.get(id(layer)), norms, inverses)
         for number, (name, layer, check) in enumerate(checked, 1)
     }
     anchors = {layer: section.anchor for layer, section in sections.items() if section}
@@ -186,6 +187,16 @@ def reconstruct(
         return whole, reconstructions_of(whole, samples, wanted.limits), ""
     except Exception as error:
         return whole, [], f"the model could not be run on {samples[0].name}: {str(error).partition(chr(10))[0]}"
+
+
+def inverses_for(
+    decisions: Decisions | None, images: Sequence[Path], limits: tuple[float, float] | None
+) -> Inverses | None:
+    """What computes adjoints and pseudo-inverses for the first sample; `None` if there can be none."""
+    wanted = input_format_of(decisions.graph, limits) if decisions is not None else ""
+    if decisions is None or isinstance(wanted, str):
+        return None
+    return Inverses(decisions.graph, samples_for(wanted, images[:1])[0].values)
 
 
 # --- figures

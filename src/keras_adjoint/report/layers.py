@@ -11,6 +11,7 @@ from keras_adjoint.models.text import size_text
 from keras_adjoint.plots.diagram.labels import Labels
 from keras_adjoint.plots.kernel_arrays import KernelArray, kernels_of
 from keras_adjoint.plots.tiles import extent, mosaic
+from keras_adjoint.report.inverses import Inverse, Inverses
 from keras_adjoint.report.norms import Norms
 from keras_adjoint.report.pictures import Picture, kernel_picture
 from keras_adjoint.report.spectrum import Spectrum, spectrum_of
@@ -72,6 +73,7 @@ class Section:
         check: The outcome of its adjoint test.
         kernels: (name, shape, panels) of each kernel.
         spectrum: A `Spectrum`.
+        inverse: What it takes for a sample, beside the adjoint and the pseudo-inverse of what it gives.
     """
 
     anchor: str
@@ -81,6 +83,7 @@ class Section:
     check: LayerCheck
     kernels: list[tuple[str, str, list[KernelPanel]]]
     spectrum: Spectrum
+    inverse: Inverse | None = None
 
 
 def section_of(
@@ -90,6 +93,7 @@ def section_of(
     check: LayerCheck,
     labels: Labels | None = None,
     norms: Norms | None = None,
+    inverses: Inverses | None = None,
 ) -> Section | None:
     """The `Section` of a layer; `None` if it has no kernels to show.
 
@@ -100,6 +104,7 @@ def section_of(
         check: The outcome of its adjoint test.
         labels: Its labels in the diagram, if it is there.
         norms: What computes its norm, if that is wanted.
+        inverses: What computes its `Inverse`, if that is wanted.
     """
     matrix = isinstance(layer, (L.Dense, L.EinsumDense, L.Embedding))
     try:
@@ -112,7 +117,8 @@ def section_of(
         return None
     kernels = [(kernel.name, size_text(kernel.shape), panels_of(layer, kernel, name)) for kernel in shown]
     facts = [*facts_of(layer, labels), *(norms.of(layer) if norms and not check.failed else ())]
-    return Section(f"layer-{number}", name, type(layer).__name__, facts, check, kernels, spectrum_of(layer))
+    inverse = inverses.of(layer) if inverses and not check.failed else None
+    return Section(f"layer-{number}", name, type(layer).__name__, facts, check, kernels, spectrum_of(layer), inverse)
 
 
 def panels_of(layer: keras.layers.Layer, kernel: KernelArray, name: str) -> list[KernelPanel]:

@@ -1,1 +1,1 @@
-"""Least squares and what is built of them: solutions x of A x ≈ y for the operators of `keras_adjoint.operators`."""
+"""Solutions x of A x ≈ y for operators: least squares, penalties in unrolled steps or to convergence, and sparse codes."""

@@ -83,8 +83,8 @@ def _restarted(
         s = gradient_of(left)
         towards = precondition(s)
         following = system.dot_in(s, towards)
-        # What is not finite ends a sample at its last finite x.
-        moves = active & (delta > 0) & ops.isfinite(following) & ops.isfinite(alpha)
+        # What is not finite ends a sample at its last finite x, and so does a map that is not positive definite.
+        moves = active & (delta > 0) & (following >= 0) & ops.isfinite(following) & ops.isfinite(alpha)
         beta = following / ops.where(gamma > 0, gamma, 1.0)
         return (
             k + 1,
@@ -100,7 +100,7 @@ def _restarted(
         s = gradient_of(r)
         p = precondition(s)
         gamma = system.dot_in(s, p)
-        return k, steps, (length(s) > limit) & ops.isfinite(gamma), x, r, p, gamma
+        return k, steps, (length(s) > limit) & (gamma > 0) & ops.isfinite(gamma), x, r, p, gamma
 
     def converges(x: Tensor) -> Tensor:
         return length(gradient_of(residual_of(x))) <= limit

@@ -139,7 +139,7 @@ def _turning(system: System, turned: Tensor | None, null: Tensor | None) -> Tens
 
 
 def derivative(function: Function, at: Sequence[Tensor]) -> list[Tensor]:
-    """The gradient of a scalar function by those of its operands that are floats, and zeros for the others."""
+    """The gradient of a scalar function by those of its operands that are floats, as the last one is, and zeros for others."""
     floats = [_is_float(each) for each in at]
 
     def of_floats(changing: list[Tensor]) -> list[Tensor]:

@@ -14,8 +14,10 @@ from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.operators.model_operator import operator
 from keras_adjoint.operators.operator import Operator
+from keras_adjoint.operators.space import Space
 from keras_adjoint.solvers import arguments
 from keras_adjoint.solvers.lstsq import Solution, lstsq
+from keras_adjoint.solvers.offset import BIASES, check_offset, less_offset
 from keras_adjoint.solvers.shapes import from_json, symbolic, with_batch
 from keras_adjoint.solvers.transposed import transposed_solution
 
@@ -24,7 +26,7 @@ from keras_adjoint.solvers.transposed import transposed_solution
 class LeastSquares(Tied):
     """The layer y ↦ x that minimises ‖A x − y‖² + ridge·‖x‖², where A is the linear part of another layer.
 
-    A bias is no part of A: `solve(layer(x) - layer.bias)` undoes a layer that has one.
+    A bias is no part of A. With `bias="subtract"` it is subtracted from y first, so that a layer that has one is undone.
 
     A is read from the layer's own kernel at every call, so both train it. Every sample is solved by itself, until
     ‖Aᵀ(y − A x) − ridge·x‖ ≤ tolerance·‖Aᵀ y‖. The gradient is that of the solution, by y, by the kernel and by the ridge.
@@ -35,6 +37,7 @@ class LeastSquares(Tied):
         learn_ridge: Whether the ridge is trained; then it begins at `ridge` and stays positive.
         size: The size that the source takes, without the batch axis, if it takes several.
         linear_part: Whether to leave out activations as well.
+        bias: "none", or "subtract" to solve for y without what the source gives of zero: its biases and shifts.
         method: "cgls" or "lsmr", see `lstsq`.
         tolerance: By default 1e-5, in float64 1e-10.
         max_steps: By default 1000.
@@ -44,6 +47,7 @@ class LeastSquares(Tied):
     Call arguments:
         y: A batch of what the source gives.
         x0: Where to begin, a batch of what it takes. By default zero.
+        weights: Of the squares of A x − y, one for each number of y. Those of masked numbers are zero. By default one.
 
     Input shape: That of the source's output.
     Output shape: That of its input.
@@ -73,6 +77,7 @@ class LeastSquares(Tied):
         learn_ridge: bool = False,
         size: Any = None,
         linear_part: bool = False,
+        bias: str = "none",
         method: str = "cgls",
         tolerance: float | None = None,
         max_steps: int | None = None,
@@ -84,11 +89,13 @@ class LeastSquares(Tied):
                 f"`LeastSquares` solves the equations of a layer or model. For an operator there is `lstsq`. "
                 f"Received: {source!r}"
             )
+        check_offset(one_of("bias", bias, BIASES), source, linear_part)
         found = operator(source, size=size, linear_part=linear_part)
         super().__init__(source, **kwargs)
         self.__dict__["A"] = found  # past Keras' tracking: its layers are no parts of this one
         self.ridge_at_first = _ridge(ridge, boolean("learn_ridge", learn_ridge))
         self.learn_ridge, self.linear_part = bool(learn_ridge), linear_part
+        self.bias_mode = bias
         self.method = one_of("method", method, tuple(arguments.METHODS))
         self.tolerance = arguments.tolerance_for(tolerance, found.precision)
         self.max_steps = arguments.steps_from(max_steps)
@@ -113,18 +120,25 @@ class LeastSquares(Tied):
         """The ridge as it is now: a number, or a tensor if it is trained."""
         return self.ridge_at_first if self.log_ridge is None else ops.exp(ops.convert_to_tensor(self.log_ridge))
 
-    def solution(self, y: Any, x0: Any = None) -> Solution:
+    def solution(self, y: Any, x0: Any = None, weights: Any = None) -> Solution:
         """The `Solution`, with the steps, the residual and the status of each sample.
 
         Args:
             y: A batch of what the source gives.
             x0: Where to begin.
+            weights: Of the squares of A x − y.
         """
-        options = {name: getattr(self, name) for name in ("method", "tolerance", "max_steps", "gradient")}
-        return lstsq(self.A, y, ridge=self.ridge, x0=x0, **options)
+        if self.bias_mode == "subtract":
+            y = less_offset(self.source, self.A, y)
+        return self.linear_solution(y, x0, weights)
 
-    def call(self, y: Any, x0: Any = None) -> Any:
-        return self.solution(y, x0).x
+    def linear_solution(self, y: Any, x0: Any = None, weights: Any = None) -> Solution:
+        """The `Solution` for y as it is."""
+        options = {name: getattr(self, name) for name in ("method", "tolerance", "max_steps", "gradient")}
+        return lstsq(self.A, y, ridge=self.ridge, x0=x0, weights=weights, **options)
+
+    def call(self, y: Any, x0: Any = None, weights: Any = None) -> Any:
+        return self.solution(y, x0, weights).x
 
     def apply_forward(self, x: Any) -> Any:
         """A x, what the layer takes for the right side of."""
@@ -148,11 +162,16 @@ class LeastSquares(Tied):
     # --- shapes and files
 
     @property
+    def in_space(self) -> Space:
+        """What the layer takes."""
+        return self.A.out_space
+
+    @property
     def expected(self) -> Expected:
-        shapes = self.A.out_space.shapes
+        shapes = self.in_space.shapes
         return Expected.shape((None, *shapes[0])) if len(shapes) == 1 else Expected()
 
-    def compute_output_spec(self, y: Any, x0: Any = None, **kwargs: Any) -> Any:
+    def compute_output_spec(self, y: Any, x0: Any = None, weights: Any = None, **kwargs: Any) -> Any:
         return symbolic(self.A.in_space, y, self.A.dtype, self.A.out_space, self.name)
 
     def compute_output_shape(self, input_shape: Any, **kwargs: Any) -> Any:
@@ -161,7 +180,8 @@ class LeastSquares(Tied):
     def get_config(self) -> dict[str, Any]:
         names = ("learn_ridge", "linear_part", "method", "tolerance", "max_steps", "gradient")
         own = {name: getattr(self, name) for name in names}
-        return {**super().get_config(), **own, "ridge": self.ridge_at_first, "size": self.A.in_shape}
+        own |= {"bias": self.bias_mode, "ridge": self.ridge_at_first, "size": self.A.in_shape}
+        return {**super().get_config(), **own}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "LeastSquares":
@@ -194,11 +214,17 @@ class AdjointLeastSquares(Tied):
         return transposed_solution(source.A, g, ridge, source.tolerance, source.max_steps)
 
     def apply_forward(self, x: Any) -> Any:
-        return self.source(x)
+        return self.source.linear_solution(x).x
+
+    @property
+    def in_space(self) -> Space:
+        """What the layer takes."""
+        space: Space = self.source.A.in_space
+        return space
 
     @property
     def expected(self) -> Expected:
-        shapes = self.source.A.in_space.shapes
+        shapes = self.in_space.shapes
         return Expected.shape((None, *shapes[0])) if len(shapes) == 1 else Expected()
 
     def compute_output_spec(self, y: Any, **kwargs: Any) -> Any:

@@ -78,7 +78,7 @@ def lstsq(
         preconditioner: A symmetric positive definite operator close to (AᵀA + ridge)⁻¹, for "cgls". Where A does not have full
             column rank it needs a ridge, since it would change which of several solutions is found.
         callback: A function of (number of the step, x so far), called after every step outside of compiled functions. A true
-            value ends the iteration.
+            value ends the iteration, without a warning about what has not converged.
         gradient: "implicit", by solving once more with the same operator, or "unrolled", by differentiating all steps, which
             takes memory for each of `max_steps`.
 
@@ -109,7 +109,7 @@ def lstsq(
         gradient=one_of("gradient", gradient, arguments.GRADIENTS),
     )
     strength = arguments.ridge_from(ridge, A.precision)
-    found = _solve(
+    *found, ended = _solve(
         A,
         y,
         options,
@@ -120,7 +120,7 @@ def lstsq(
         preconditioner=arguments.preconditioner_for(preconditioner, A, options.name, strength is not None),
         callback=arguments.callback_from(callback),
     )
-    return reported(Solution(*found), options, A, was_watched=callback is not None)
+    return reported(Solution(*found), options, A, ended=ended, preconditioned=preconditioner is not None)
 
 
 def nnls(A: Operator, y: Any, **options: Any) -> Solution:
@@ -149,8 +149,11 @@ def nnls(A: Operator, y: Any, **options: Any) -> Solution:
     return lstsq(A, y, lower=0.0, **options)
 
 
-def reported(solution: Solution, method: Method, operator: Operator, *, was_watched: bool) -> Solution:
-    """The solution, after a warning that names the samples that have none, or did not converge, if that is known now."""
+def reported(solution: Solution, method: Method, operator: Operator, *, ended: bool, preconditioned: bool) -> Solution:
+    """The solution, after a warning that names the samples that have none, or did not converge, if that is known now.
+
+    A callback that ended the steps did so on purpose.
+    """
     if not current().is_concrete([solution.converged]):
         return solution
     norms = ops.stop_gradient(solution.residual_norm)  # of which JAX knows numbers while it differentiates
@@ -162,8 +165,8 @@ def reported(solution: Solution, method: Method, operator: Operator, *, was_watc
             "samples are not touched by that.",
             stacklevel=3,
         )
-    if failed.any():
-        warnings.warn(_unconverged(failed, solution, method, operator, was_watched), stacklevel=3)
+    if failed.any() and not ended:
+        warnings.warn(_unconverged(failed, solution, method, operator, preconditioned), stacklevel=3)
     if operator.dtype != operator.precision and not np.all(~converged | _is_finite(solution.x)):
         warnings.warn(
             f"`lstsq`: the solution of sample {_named(converged & ~_is_finite(solution.x))} has numbers that are too large for "
@@ -184,10 +187,10 @@ def _is_finite(x: Any) -> Any:
     return np.all([leaf.reshape(len(leaf), -1).all(axis=1) for leaf in leaves], axis=0)
 
 
-def _unconverged(failed: Any, solution: Solution, method: Method, operator: Operator, was_watched: bool) -> str:
+def _unconverged(failed: Any, solution: Solution, method: Method, operator: Operator, preconditioned: bool) -> str:
     named, steps = _named(failed), np.asarray(ops.convert_to_numpy(solution.steps))[failed]
-    if steps.max() < method.max_steps and was_watched:
-        help = "The `callback` ended it, or rounding, where a larger `tolerance` helps."
+    if steps.max() < method.max_steps and preconditioned:
+        help = "Either the `preconditioner` is not symmetric and positive definite, or rounding stands in the way."
     elif steps.max() < method.max_steps and operator.precision == "float64":
         help = (
             "More steps do not help, since rounding stands in the way: pass a larger `tolerance`. On PyTorch, Keras computes "

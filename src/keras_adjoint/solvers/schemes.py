@@ -4,12 +4,23 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import keras
+from keras import ops, tree
 
 from keras_adjoint.models.ties import clone_tied
 from keras_adjoint.operators.operator import Operator
+from keras_adjoint.operators.space import Space
 from keras_adjoint.solvers import unroll_options
 from keras_adjoint.solvers.momentum import factors
-from keras_adjoint.solvers.operator_layers import DataGradient, SquaredBound
+from keras_adjoint.solvers.operator_layers import Backward, DataGradient, Forward, OperatorLayer, SquaredBound
+from keras_adjoint.solvers.splitting_layers import (
+    DualStep,
+    PrimalStep,
+    SplittingStep,
+    VariationDual,
+    VariationPull,
+    VariationSplit,
+    VariationStart,
+)
 from keras_adjoint.solvers.step_layers import FirstBound, GradientStep, Momentum, ProximalStep, ZeroStart
 from keras_adjoint.solvers.unroll_options import COPIES, Options
 
@@ -39,7 +50,7 @@ class Parts:
     ) -> None:
         self.source, self.A, self.options, self.tied, self.of_operator = source, A, options, tied, of_operator
         self.start = start
-        self.shared = DataGradient(source, **self.of_operator) if tied is True else None
+        self.shared: dict[type[OperatorLayer], OperatorLayer] = {}
 
     def name(self, what: str, step: int) -> str:
         """The name of a layer of one step, counted from 0."""
@@ -53,10 +64,10 @@ class Parts:
         bound = float(keras.ops.convert_to_numpy(self.A.bound()))
         return FirstBound(bound**2, dtype=self.A.precision, name=f"{self.source.name}_first_bound")(y)
 
-    def gradient(self, step: int) -> DataGradient:
-        """Aᵀ (A x − y)."""
-        if self.shared is not None:
-            return self.shared
+    def gradient(self, step: int) -> OperatorLayer:
+        """(x, y) ↦ Aᵀ (A x − y)."""
+        if self.tied is True:
+            return self._once(DataGradient)
         learned, name = self.copy(), self.name("gradient", step)
         if self.tied == COPIES:
             return DataGradient(self.source, learned=learned, name=name, **self.of_operator)
@@ -67,6 +78,53 @@ class Parts:
         copied = clone_tied(self.source)
         copied.trainable = True
         return copied
+
+    def forward(self, step: int) -> OperatorLayer:
+        """x ↦ A x."""
+        if self.tied is not False:
+            return self._once(Forward)
+        return Forward(self.copy(), tied=False, name=self.name("forward", step), **self.of_operator)
+
+    def backward(self, step: int) -> OperatorLayer:
+        """y ↦ Aᵀ y."""
+        if self.tied is True:
+            return self._once(Backward)
+        return Backward(self.copy(), tied=False, name=self.name("backward", step), **self.of_operator)
+
+    def _once(self, layer_class: type[OperatorLayer]) -> OperatorLayer:
+        """The layer that all steps share."""
+        if layer_class not in self.shared:
+            self.shared[layer_class] = layer_class(self.source, **self.of_operator)
+        return self.shared[layer_class]
+
+    def zeros(self, space: Space, what: str, y: Any) -> Any:
+        """Zeros of a space."""
+        return ZeroStart(space.shape, dtype=self.A.precision, name=f"{self.source.name}_{what}")(y)
+
+    def balanced(self, layer_class: type[Any], step: int) -> Any:
+        """A step of a method that splits the problem."""
+        return layer_class(
+            "step" in self.options.learn,
+            has_variation=self.has_variation,
+            details=vars(self.options.details),
+            dtype=self.A.precision,
+            name=self.name("step", step),
+        )
+
+    @property
+    def has_variation(self) -> bool:
+        """Whether the penalty is the total variation, which some methods split off."""
+        return self.options.prox == "tv"
+
+    def of_variation(self, layer_class: type[Any], what: str, step: int, is_weighted: bool = False) -> Any:
+        """A layer of the discrete gradient."""
+        return layer_class(
+            self.options.weight,
+            learned=is_weighted and self.options.learns_threshold,
+            details=vars(self.options.details),
+            dtype=self.A.precision,
+            name=self.name(what, step),
+        )
 
     def gradient_step(self, step: int) -> GradientStep:
         """A step downhill."""
@@ -80,7 +138,7 @@ class Parts:
         layer = ProximalStep(
             options.prox,
             options.weight,
-            learned="threshold" in options.learn and options.scales,
+            learned=options.learns_threshold,
             details=vars(options.details),
             dtype=self.A.precision,
             name=self.name("prox", step),
@@ -104,16 +162,15 @@ class Scheme(ABC):
         self.parts = parts
 
     def begin(self, y: Any) -> State:
-        """The state before the first step: x, and what else the method keeps."""
+        """The state before the first step."""
         parts = self.parts
         if parts.start is not None:
             return (unroll_options.started(parts.start, y, parts.A),)
-        start = ZeroStart(parts.A.in_shape, dtype=parts.A.precision, name=f"{parts.source.name}_start")
-        return (start(y),)
+        return (parts.zeros(parts.A.in_space, "start", y),)
 
     @abstractmethod
     def step(self, number: int, state: State, y: Any, squared_bound: Any) -> State:
-        """The state after a step. Its first part is x."""
+        """The state after a step. Its first part is the solution."""
 
 
 class ProximalGradient(Scheme):
@@ -140,4 +197,61 @@ class Accelerated(ProximalGradient):
         return self.proximal_gradient(number, ahead, y, squared_bound), x
 
 
-SCHEMES: dict[str, type[Scheme]] = {"ista": ProximalGradient, "fista": Accelerated}
+class PrimalDual(Scheme):
+    """The saddle point of ⟨A x − y, u⟩ − ½‖u‖² + R(x), or of total variation ⟨D x, w⟩ with |w| ≤ weight.
+
+    Chambolle and Pock 2011. It converges with τ (σ L² + σ' ‖D‖²) ≤ 1.
+    """
+
+    def begin(self, y: Any) -> State:
+        x, u = *super().begin(y), self.parts.zeros(self.parts.A.out_space, "dual_start", y)
+        if not self.parts.has_variation:
+            return x, u
+        return x, u, self.parts.of_variation(VariationStart, "variation_start", 0)(x)
+
+    def step(self, number: int, state: State, y: Any, squared_bound: Any) -> State:
+        parts, (x, u, *w) = self.parts, state
+        pull = parts.backward(number)(u)
+        if w:
+            pull = parts.of_variation(VariationPull, "pull", number)(pull, w[0])
+        moved, length, sigma = parts.balanced(PrimalStep, number)(x, pull, squared_bound)
+        moved = moved if w else parts.prox(number, moved, length)
+        ahead = Momentum(1.0, dtype=parts.A.precision, name=parts.name("ahead", number))(moved, x)
+        dual = DualStep(dtype=parts.A.precision, name=parts.name("dual", number))
+        u = dual(u, parts.forward(number)(ahead), y, sigma)
+        if not w:
+            return moved, u
+        variation = parts.of_variation(VariationDual, "variation", number, is_weighted=True)
+        return moved, u, variation(w[0], ahead, squared_bound, sigma)
+
+
+class Splitting(Scheme):
+    """ADMM, linearised: ½‖A x − y‖² + R(z) with z = x, or with z = D x and the lengths of z for total variation.
+
+    The quadratic problem in x is replaced by one step downhill, with which it converges if η (L² + ρ ‖S‖²) ≤ 1 (Boyd et al.
+    2011, section 4.4.2).
+    """
+
+    def begin(self, y: Any) -> State:
+        (x,) = super().begin(y)
+        z = self.parts.of_variation(VariationStart, "variation_start", 0)(x) if self.parts.has_variation else x
+        return (x, x, z, z)
+
+    def step(self, number: int, state: State, y: Any, squared_bound: Any) -> State:
+        parts, (_, x, z, v) = self.parts, state
+        gradient = parts.gradient(number)(x, y)
+        x, length = parts.balanced(SplittingStep, number)(x, gradient, z, v, squared_bound)
+        if parts.has_variation:
+            z, v = parts.of_variation(VariationSplit, "variation", number, is_weighted=True)(x, v, length)
+            return x, x, z, v
+        ahead = tree.map_structure(ops.add, x, v)
+        z = parts.prox(number, ahead, length)
+        return z, x, z, tree.map_structure(ops.subtract, ahead, z)
+
+
+SCHEMES: dict[str, type[Scheme]] = {
+    "ista": ProximalGradient,
+    "fista": Accelerated,
+    "primal_dual": PrimalDual,
+    "admm": Splitting,
+}

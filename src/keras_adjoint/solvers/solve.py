@@ -4,12 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from keras_adjoint.errors import SizeError
 from keras_adjoint.operators.operator import Operator
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Tensor
+from keras_adjoint.ops.backend import current
 from keras_adjoint.solvers.conjugate import Result, least_squares
 from keras_adjoint.solvers.implicit import Implicit, opaque
 from keras_adjoint.solvers.loops import Loop, Watch, loop_for
@@ -42,8 +44,8 @@ def solve(
     limits: tuple[Tensor | None, Tensor | None] = (None, None),
     preconditioner: Operator | None = None,
     callback: Callable[[int, Any], object] | None = None,
-) -> tuple[Any, Tensor, Tensor, Tensor]:
-    """(x, steps, residual norms, which samples converged), from arguments that have been checked."""
+) -> tuple[Any, Tensor, Tensor, Tensor, bool]:
+    """(x, steps, residual norms, which samples converged, whether the callback ended the steps), from checked arguments."""
     problem = Problem(
         operator.widened(),
         ridge is not None,
@@ -61,6 +63,7 @@ def solve(
     right = ops.where(has_solution, right, 0.0)
     start = None if start is None else ops.where(has_solution, start, 0.0)
     z = problem.rows(right)
+    _check_preconditioner(problem, operands, z)
     has_limits, watch = any(limit is not None for limit in limits), None
     if callback is not None:
         watch = Watch(callback, lambda rows: packed(operator, rows if start is None or has_limits else rows + start))
@@ -76,12 +79,32 @@ def solve(
         norm = ops.where(norm > 0, ops.sqrt(ops.where(norm > 0, norm, 1.0)), norm) * unit[:, 0]
     found, none = has_solution[:, 0], float("nan")
     x, norm = ops.where(has_solution, x, none), ops.where(found, norm, none)
-    return packed(operator, x), ops.where(found, steps, 0), norm, converged & found
+    ended = watch is not None and watch.is_over
+    return packed(operator, x), ops.where(found, steps, 0), norm, converged & found, ended
 
 
 def finite_rows(rows: Tensor) -> Tensor:
     """Which rows are finite, as a column."""
     return ops.all(ops.isfinite(rows), axis=-1, keepdims=True)
+
+
+def _check_preconditioner(problem: Problem, operands: list[Tensor], z: Tensor) -> None:
+    """Raise unless ⟨s, P s⟩ > 0 for the first gradient s of each sample, as far as numbers are known."""
+    with problem.at(operands) as system:
+        if system.precondition is None or not current().is_concrete([z]):
+            return
+        s = system.adjoint(z)
+        found = system.dot_in(s, system.precondition(s))
+        if not current().is_concrete([found]):
+            return
+        first = ops.convert_to_numpy(system.dot_in(s, s))
+    numbers = np.asarray(ops.convert_to_numpy(found))
+    wrong = np.flatnonzero((numbers <= 0) & (first > 0))
+    if len(wrong):
+        raise ValueError(
+            f"`preconditioner` is symmetric and positive definite, so that ⟨s, P s⟩ > 0 for every s but zero. Received: one "
+            f"with ⟨s, P s⟩ = {numbers[wrong[0], 0]:.3g} for the first gradient s of sample {wrong[0]}"
+        )
 
 
 def _check_batches(z: Tensor, start: Tensor | None, others: dict[str, Tensor | None]) -> None:

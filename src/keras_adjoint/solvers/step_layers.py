@@ -82,7 +82,7 @@ class GradientStep(keras.layers.Layer):
     def __init__(self, learned: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.learned = learned
-        self.logit = _logit(self, "step", FIRST_LENGTH) if learned else None
+        self.logit = logit_weight(self, "step", FIRST_LENGTH) if learned else None
         self.built = True
 
     @property
@@ -166,7 +166,7 @@ class Momentum(keras.layers.Layer):
     def __init__(self, factor: float, learned: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.factor_at_first, self.learned = factor, learned
-        self.logit = _logit(self, "momentum", max(factor, SMALLEST_FACTOR)) if learned else None
+        self.logit = logit_weight(self, "momentum", max(factor, SMALLEST_FACTOR)) if learned else None
         self.built = True
 
     @property
@@ -195,7 +195,7 @@ def reciprocal(squared_bound: Tensor) -> Tensor:
     return 1 / ops.where(is_zero, ops.ones_like(squared_bound), squared_bound)
 
 
-def _logit(layer: keras.layers.Layer, name: str, start: float) -> keras.Variable:
+def logit_weight(layer: keras.layers.Layer, name: str, start: float) -> keras.Variable:
     """A weight whose sigmoid begins at a number."""
     initializer = keras.initializers.Constant(math.log(start / (1 - start)))
     return layer.add_weight(shape=(), initializer=initializer, name=name)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -17,6 +17,8 @@ from keras_adjoint.solvers.proximal import PROXIMALS, Details
 METHODS = {  # and what of each can be trained
     "ista": ("step", "threshold"),
     "fista": ("step", "threshold", "momentum"),
+    "primal_dual": ("step", "threshold"),
+    "admm": ("step", "threshold"),
 }
 LEARNED = ("step", "threshold", "momentum")
 COPIES = "forward"  # of Aᵀ alone
@@ -29,23 +31,26 @@ class Options:
     """What the steps of an unrolled network are like.
 
     Attributes:
-        steps: How many there are.
         prox: A name, a function, or one model for each step.
         weight: Of the penalty.
         learn: What is trained.
         details: What the penalty is further determined by.
     """
 
-    steps: int
     prox: Penalty
     weight: float
     learn: tuple[str, ...]
     details: Details
 
+    def without_steps(self) -> "Options":
+        """The same, of which nothing is trained that a solution does not depend on."""
+        return replace(self, learn=tuple(name for name in self.learn if name == "threshold"))
+
     @property
-    def scales(self) -> bool:
-        """Whether the weight makes a difference."""
-        return not isinstance(self.prox, list) and (callable(self.prox) or PROXIMALS[self.prox].is_scaled)
+    def learns_threshold(self) -> bool:
+        """Whether the weight of the penalty is trained, which has to make a difference."""
+        scales = not isinstance(self.prox, list) and (callable(self.prox) or PROXIMALS[self.prox].is_scaled)
+        return scales and "threshold" in self.learn
 
 
 def steps_from(value: Any) -> int:
@@ -164,3 +169,22 @@ def details_from(lower: Any, upper: Any, data_format: Any, inner_steps: Any, pro
         one_of("data_format", data_format, FORMATS)
     channels = data_format_of(A, data_format) if prox == "tv" else "channels_last"
     return Details(float(lower), float(upper), channels, inner)
+
+
+def check_solved(tied: bool | str, start: Any) -> None:
+    """Raise a ValueError where steps differ, and so have no common solution, or begin elsewhere than at zero."""
+    if tied is not True:
+        raise ValueError(f"`fixed_point=True` takes one step again and again, with one kernel. Received: tied={tied!r}")
+    if start is not None:
+        raise ValueError(
+            f"`fixed_point=True` begins at zero, as the solution is the same. Received: start={start.name}"
+        )
+
+
+def check_unrolled(tolerance: Any, max_steps: Any) -> None:
+    """Raise a ValueError for options of `fixed_point=True`."""
+    if tolerance is not None or max_steps is not None:
+        raise ValueError(
+            f"`tolerance` and `max_steps` go with `fixed_point=True`; how many steps there are else, `steps` says. "
+            f"Received: tolerance={tolerance!r}, max_steps={max_steps!r}"
+        )

@@ -178,6 +178,9 @@ def shapes_in(given: Any, forward: Operator, backward: Operator) -> tuple[Any, A
         )
     if isinstance(given, Mapping):
         return tuple(given[key] for key in sorted(given)), dict.fromkeys(sorted(given), 0)
+    space = getattr(forward, "in_space", None) if isinstance(forward, Tied) else None
+    if given is None and space is not None:
+        return one_or_list([(2, *shape) for shape in space.shapes]), None if len(space.shapes) == 1 else space.structure
     structure = getattr(forward, "input", None) if isinstance(forward, keras.Model) else None
     structure = structure if isinstance(structure, Mapping) else None
     shape = tuple(given) if given is not None else known_shape(forward, backward)

@@ -54,8 +54,9 @@ def report(
     """Write one HTML file about a model and its mirror: a page with pictures that needs no network and runs no script.
 
     It has a diagram of the encoder and its mirror, what the policies decided, reconstructions of pictures (yours, or
-    photographs that come with scikit-image), every kernel with its transposes, and the adjoint test of every layer. Where a
-    layer cannot be mirrored, the page says so and shows the rest.
+    photographs that come with scikit-image), every kernel with its transposes, what the adjoint and the pseudo-inverse of a
+    layer make of its outputs, and the adjoint test of every layer. Where a layer cannot be mirrored, the page says so and
+    shows the rest.
 
     Exit status: 0 if the page was written; 2 if a file or an option cannot be used, and nothing is written.
     """

@@ -54,7 +54,8 @@ def coarse_epsilon() -> float:
 
 def average_pooling_edges(pad_before: Sequence[Size], pad_after: Sequence[Size]) -> Literal["inside", "replicated"]:
     # Keras pads uneven edges itself here, and repeats the edge instead of leaving it out of the mean.
-    even = all(before == after for before, after in zip(pad_before, pad_after, strict=True))
+    # Positions that no window reads, where it is negative, are no padding.
+    even = all(before == max(after, 0) for before, after in zip(pad_before, pad_after, strict=True))
     return "inside" if even else "replicated"
 
 
