@@ -25,6 +25,7 @@ from benchmarks.norms import kernels as norm_kernels
 from benchmarks.peers import __main__ as peers
 from benchmarks.peers.problems import Problem
 from benchmarks.solvers import __main__ as solvers
+from benchmarks.solvers import candidate
 from benchmarks.solvers import peers as solver_peers
 from benchmarks.solvers import problem as solver_problem
 from benchmarks.solvers import worker as solver_worker
@@ -245,7 +246,7 @@ def test_solvers_reach_the_same_error_before_they_are_timed(tmp_path, monkeypatc
     monkeypatch.setattr(
         solvers, "LIBRARIES", {name: make for name, make in solvers.LIBRARIES.items() if "cg" in name.lower()}
     )
-    monkeypatch.setattr(solvers, "TOLERANCES", [1e-1, 1e-4, 1e-6])
+    monkeypatch.setattr(candidate, "TOLERANCES", [1e-1, 1e-4, 1e-6])
     monkeypatch.setitem(solvers.LIBRARIES, "one that gives zero", lambda *_: lambda y: np.zeros((2, 8, 8, 3)))
     monkeypatch.setattr(solvers, "NAMES", {"jax": ("one in another process",)})
     monkeypatch.setattr(solvers, "worker", in_no_other_process)
