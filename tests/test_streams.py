@@ -6,6 +6,7 @@ import pickle
 import keras
 import numpy as np
 import pytest
+from autodiff import compiled
 from helpers import BACKEND
 from hypothesis import given
 from hypothesis import strategies as st
@@ -344,3 +345,20 @@ def test_streams_are_copied_and_chunks_written_to_again():
     for copied in (copy.deepcopy(stream), pickle.loads(pickle.dumps(stream)), stream):
         rest = [numpy(copied.push(x[:, 20:])), numpy(copied.flush())]
         agree(np.concatenate([first, *rest], axis=1), numpy(conv(x)))
+
+
+@pytest.mark.only_on("jax", "tensorflow")
+def test_compiled_functions_leave_the_stream_as_it_was():
+    conv, _ = conv_of("causal")
+    stream, x = ka.stream(conv), signals(1, 20, 3)
+    first = numpy(stream.push(x[:, :8]))
+    with pytest.raises(ka.KerasAdjointError, match=r"Use `stream.functional\(chunk_size\)`"):
+        compiled(stream.push)(ops.convert_to_tensor(x[:, 8:]))
+    agree(np.concatenate([first, numpy(stream.push(x[:, 8:]))], axis=1), numpy(conv(x)))
+
+
+def test_chunks_are_of_real_numbers():
+    conv, _ = conv_of("causal")
+    for dtype in ("complex64", "O", "datetime64[s]", "U3"):
+        with pytest.raises(ValueError, match="real numbers. Received: a chunk of dtype"):
+            ka.stream(conv).push(np.zeros((1, 4, 3)).astype(dtype))

@@ -16,7 +16,7 @@ from keras_adjoint.blocks.functional_stream import FunctionalStream
 from keras_adjoint.blocks.interval import Along, Interval, Shifted, Transposed, Windowed
 from keras_adjoint.blocks.program import Circuit
 from keras_adjoint.blocks.sources import circuit_of_signals
-from keras_adjoint.errors import NoRuleError, SizeError
+from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError
 from keras_adjoint.layers.options import as_integer
 from keras_adjoint.layers.registry import describe
 from keras_adjoint.ops import Tensor
@@ -137,6 +137,7 @@ class Stream:
 
         Raises:
             SizeError: If the chunk has other channels or another batch than those before, or is longer than the `length`.
+            KerasAdjointError: In a function that is compiled or transformed.
         """
         chunk = self._checked(chunk)
         axis, (start, stop) = self._axis(-1), self.held[-1]
@@ -262,10 +263,18 @@ class Stream:
         return list({id(variable): variable for variable in found}.values())
 
     def _checked(self, chunk: Any) -> Tensor:
+        dtype = str(getattr(chunk, "dtype", ""))
+        if any(kind in dtype for kind in ("complex", "object", "datetime", "timedelta", "str", "<U")):
+            raise ValueError(f"A chunk is a batch of real numbers. Received: a chunk of dtype {dtype}")
         try:
             chunk = ops.convert_to_tensor(chunk, self.circuit.given.dtype)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"A chunk is a batch of numbers. Received: {chunk!r}") from error
+        if not current().is_concrete([chunk]):
+            raise KerasAdjointError(
+                "A stream holds the end of a signal between calls, which compiled functions and transformations do not follow. "
+                f"Use `stream.functional(chunk_size)` in them. Received: {chunk!r}"
+            )
         wanted = ["batch", "positions", "positions"]
         wanted[3 - self.in_axis] = str(self.in_channels)
         shape = tuple(chunk.shape)
