@@ -328,3 +328,9 @@ def test_sources_that_are_not_linear_are_refused():
     with pytest.raises(ka.NoRuleError, match="linear_part=True"):
         ka.unroll(relu, weight=1.0)
     assert ka.unroll(relu, 1, weight=1.0, linear_part=True)(np.ones((1, 3))).shape == (1, 4)
+
+
+@pytest.mark.any_backend
+def test_many_steps_are_a_deep_graph():
+    layer, _ = dictionary(2, 3)
+    assert ka.unroll(layer, 800, weight=0.1, learn=()).output_shape == (None, 2)

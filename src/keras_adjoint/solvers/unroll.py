@@ -9,6 +9,7 @@ from keras_adjoint.errors import one_of
 from keras_adjoint.layers.options import boolean, name_or_none
 from keras_adjoint.operators.linear_map import HALF
 from keras_adjoint.operators.model_operator import operator
+from keras_adjoint.recursion import deep_recursion
 from keras_adjoint.solvers import arguments, unroll_options
 from keras_adjoint.solvers.fixed_point import FixedPoint
 from keras_adjoint.solvers.operator_layers import SquaredBound
@@ -119,7 +120,8 @@ def unroll(
     if A.dtype in HALF:
         x = tree.map_structure(lambda leaf: keras.layers.Identity(dtype=A.dtype)(leaf), x)
     name = name_or_none("name", name) or f"{layer.name}_unrolled"
-    return keras.Model(y, x, name=name)
+    with deep_recursion():  # Keras walks the graph by recursion
+        return keras.Model(y, x, name=name)
 
 
 def fixed_point_layer(parts: Parts, method: str, y: Any, tolerance: float, max_steps: int) -> FixedPoint:
