@@ -9,18 +9,16 @@ solved by conjugate gradients for its least squares, which need Jᵀ v and J v a
 where I − J is singular. The derivative of its solution is made of such solutions again.
 """
 
-import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from keras import ops
 
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.backend import current
 from keras_adjoint.solvers.conjugate import least_squares
-from keras_adjoint.solvers.implicit import derivative, differentiated, opaque
+from keras_adjoint.solvers.implicit import derivative, differentiated, opaque, report_gradient
 from keras_adjoint.solvers.loops import loop_for
 from keras_adjoint.solvers.proximal_gradient import proximal_gradient
 from keras_adjoint.solvers.scaling import solve_least_squares
@@ -131,14 +129,6 @@ class Equilibrium:
         return self.functions[key]
 
     def _report(self, converged: Tensor) -> None:
-        """Warn of a gradient that is not known to the tolerance, if that is known now."""
-        if not current().is_concrete([converged]):
-            return
-        failed = np.flatnonzero(np.asarray(ops.convert_to_numpy(converged)) == 0)
-        if len(failed):
-            warnings.warn(
-                f"`unroll`: the equations of the gradient of a fixed point were not solved to the tolerance of "
-                f"{self.tolerance:g} in {self.max_steps} steps in sample {', '.join(map(str, failed[:5]))}, so the gradient is "
-                f"not accurate. Pass a larger `tolerance`, or more `max_steps`.",
-                stacklevel=2,
-            )
+        equations = "`unroll`: the equations of the gradient of a fixed point"
+        advice = "Pass a larger `tolerance`, or more `max_steps`."
+        report_gradient(equations, converged, self.tolerance, self.max_steps, advice)

@@ -120,17 +120,21 @@ class Implicit:
             return ops.concatenate([found.x, ops.cast(converged, found.x.dtype)], axis=1)
 
     def _report(self, converged: Tensor) -> None:
-        """Warn of a gradient that is not known to the tolerance, if that is known now."""
-        if not current().is_concrete([converged]):
-            return
-        failed = np.flatnonzero(np.asarray(ops.convert_to_numpy(converged)) == 0)
-        if len(failed):
-            warnings.warn(
-                f"`lstsq`: the equations of the gradient were not solved to the tolerance of {self.tolerance:g} in "
-                f"{self.max_steps} steps in sample {', '.join(map(str, failed[:5]))}, so the gradient is not accurate. Pass a "
-                f"`ridge`, a larger `tolerance`, or more `max_steps`.",
-                stacklevel=2,
-            )
+        advice = "Pass a `ridge`, a larger `tolerance`, or more `max_steps`."
+        report_gradient("`lstsq`: the equations of the gradient", converged, self.tolerance, self.max_steps, advice)
+
+
+def report_gradient(equations: str, converged: Tensor, tolerance: float, max_steps: int, advice: str) -> None:
+    """Warn of a gradient that is not known to the tolerance, if that is known now."""
+    if not current().is_concrete([converged]):
+        return
+    failed = np.flatnonzero(np.asarray(ops.convert_to_numpy(converged)) == 0)
+    if len(failed):
+        warnings.warn(
+            f"{equations} were not solved to the tolerance of {tolerance:g} in {max_steps} steps in sample "
+            f"{', '.join(map(str, failed[:5]))}, so the gradient is not accurate. {advice}",
+            stacklevel=3,
+        )
 
 
 def _turning(system: System, turned: Tensor | None, null: Tensor | None) -> Tensor | float:
