@@ -77,7 +77,7 @@ class FunctionalStream:
             raise ValueError(f"`batch` is a positive integer. Received: batch={batch!r}")
         buffers = []
         for tensor, axis in zip(self.made.kept, self.made.axes, strict=True):
-            buffers.append(ops.zeros(self._shape(number, tensor, axis), self._like(tensor).dtype))
+            buffers.append(ops.zeros(self._shape(number, tensor, axis), self.circuit.tensor(tensor).dtype))
         return (ops.zeros((), "int32"), *buffers)
 
     def _check(self, state: Any, chunk: Tensor) -> None:
@@ -92,12 +92,9 @@ class FunctionalStream:
                 f"gave. Received: a chunk of shape {tuple(chunk.shape)}, a state of shapes {shapes}"
             )
 
-    def _like(self, tensor: int) -> Any:
-        return self.circuit.given if tensor == -1 else self.circuit.calls[tensor].output
-
     def _shape(self, batch: Any, tensor: int, axis: int) -> tuple[Any, ...]:
         """The shape of what is kept of a tensor."""
-        shape = [batch, *self._like(tensor).shape[1:]]
+        shape = [batch, *self.circuit.tensor(tensor).shape[1:]]
         shape[axis] = self.sizes[tensor]
         return tuple(shape)
 

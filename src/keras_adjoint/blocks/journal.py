@@ -144,7 +144,7 @@ def header_of(plan: Plan, given: Any, target: Any, chunks: Any) -> dict[str, Any
         "format": FORMAT,
         "backend": f"{keras.backend.backend()}, Keras {keras.__version__}",
         "plan": _hash(json.dumps(_described(plan), sort_keys=True).encode()),
-        "weights": _hash(*(_bytes(variable) for variable in plan.variables)),
+        "weights": _hash(*(_bytes(variable) for variable in plan.circuit.variables)),
         "input": [list(given.shape), str(given.dtype)],
         "target": [list(target.shape), str(target.dtype), chunks and list(chunks)],
     }

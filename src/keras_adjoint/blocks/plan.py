@@ -133,26 +133,19 @@ class Plan:
 
     # --- how blocks are computed
 
-    @cached_property
-    def variables(self) -> list[keras.Variable]:
-        """The variables that are read."""
-        found = [variable for call in self.circuit.calls for variable in getattr(call.operation, "variables", ())]
-        found += [each for call in self.circuit.calls for each in call.constants if isinstance(each, keras.Variable)]
-        return list({id(variable): variable for variable in found}.values())
-
     def compute(self, program: Program, parts: Array) -> Array:
         """Blocks of one program, from a batch of the parts that they read."""
         function = self.functions.get(program)
         if function is None:
             function = self.functions[program] = self._compiled(program)
         x = ops.convert_to_tensor(parts, self.circuit.given.dtype)
-        values = [ops.convert_to_tensor(variable) for variable in self.variables]
+        values = [ops.convert_to_tensor(variable) for variable in self.circuit.variables]
         made: Array = ops.convert_to_numpy(function(values, x))
         return made
 
     def _compiled(self, program: Program) -> Any:
         def run(values: list[Any], x: Any) -> Any:
-            with keras.StatelessScope(state_mapping=list(zip(self.variables, values, strict=True))):
+            with keras.StatelessScope(state_mapping=list(zip(self.circuit.variables, values, strict=True))):
                 return self.circuit.run(program, x)
 
         return current().compiled(run)

@@ -103,6 +103,17 @@ class Circuit:
     def out_shape(self) -> tuple[int, ...]:
         return tuple(self.made.shape[1:])
 
+    @cached_property
+    def variables(self) -> list[keras.Variable]:
+        """The variables that are read."""
+        found = [variable for call in self.calls for variable in getattr(call.operation, "variables", ())]
+        found += [each for call in self.calls for each in call.constants if isinstance(each, keras.Variable)]
+        return list({id(variable): variable for variable in found}.values())
+
+    def tensor(self, number: int) -> keras.KerasTensor:
+        """The tensor of a number: the input for −1, else what a call gives."""
+        return self.given if number == -1 else self.calls[number].output
+
     @property
     def dtypes(self) -> set[str]:
         """The dtypes of all tensors."""

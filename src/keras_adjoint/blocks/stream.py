@@ -204,7 +204,7 @@ class Stream:
         return axis + 1
 
     def _dtype(self, tensor: int) -> str:
-        return str((self.circuit.given if tensor == -1 else self.circuit.calls[tensor].output).dtype)
+        return str(self.circuit.tensor(tensor).dtype)
 
     def reads(self, number: int, circuit: Circuit | None = None) -> list[tuple[int, Along]]:
         """(a tensor that a call reads, how its positions are read) for each of its inputs."""
@@ -239,7 +239,7 @@ class Stream:
     def _advanced(self, circuit: Circuit, held: dict[int, Held], buffers: dict[int, Tensor], *, ended: bool) -> Tensor:
         """The next outputs, with what is held now. Should that fail, nothing has changed."""
         made, held = advance(self, circuit, held, ended=ended)
-        variables, tensors = self.variables, sorted(buffers)
+        variables, tensors = self.circuit.variables, sorted(buffers)
 
         def run(values: list[Tensor], given: list[Tensor]) -> list[Tensor]:
             with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
@@ -254,13 +254,6 @@ class Stream:
         out, *left = map(ops.stop_gradient, found)  # otherwise a signal would be held as long as it goes on
         self.held, self.buffers = held, dict(zip(made.kept, left, strict=True))
         return out
-
-    @cached_property
-    def variables(self) -> list[keras.Variable]:
-        """The variables that are read."""
-        found = [variable for call in self.circuit.calls for variable in getattr(call.operation, "variables", ())]
-        found += [each for call in self.circuit.calls for each in call.constants if isinstance(each, keras.Variable)]
-        return list({id(variable): variable for variable in found}.values())
 
     def _checked(self, chunk: Any) -> Tensor:
         dtype = str(getattr(chunk, "dtype", ""))

@@ -158,10 +158,8 @@ class AdjointNormalization(AdjointScaling):
     def inverse_map(self, rank: int) -> tuple[Tensor | None, Tensor, Tensor | None]:
         if self.source.invert:
             return super().inverse_map(rank)
-        return (
-            None,
-            *self._deviation_and_mean(),
-        )  # of a constant feature σ is tiny, and 1/σ may be infinite in half precision
+        # Of a constant feature σ is tiny, and 1/σ may be infinite in half precision.
+        return (None, *self._deviation_and_mean())
 
     def _deviation_and_mean(self) -> tuple[Tensor, Tensor]:
         deviation = ops.maximum(ops.sqrt(self.source.variance), keras.backend.epsilon())
