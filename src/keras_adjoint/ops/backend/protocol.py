@@ -24,6 +24,9 @@ class HostProduct(Protocol):
 class Form(Protocol):
     """What a backend needs to know of a bilinear form ⟨A x, y⟩ to differentiate its adjoint."""
 
+    def __hash__(self) -> int:
+        """Forms are parts of programs that are cached."""
+
     @property
     def convolution(self) -> Convolution:
         """The geometry of A."""
@@ -43,6 +46,9 @@ class Form(Protocol):
 
     def kernel(self, x: Tensor, y: Tensor) -> Tensor:
         """The gradient by the kernel of A, tap by tap."""
+
+    def at(self, convolution: Convolution) -> "Form":
+        """The form of another convolution with the same kind of kernel, by the same algorithm."""
 
     def kernel_shape(self, x: Tensor, y: Tensor) -> tuple[int, ...]:
         """The shape of the kernel."""
