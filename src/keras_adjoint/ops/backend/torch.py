@@ -59,6 +59,10 @@ def average_pooling_edges(pad_before: Sequence[Size], pad_after: Sequence[Size])
     return "inside" if even else "replicated"
 
 
+def held_dtype(dtype: str) -> str:
+    return dtype
+
+
 def device_of(tensor: Tensor) -> Literal["cpu", "gpu"]:
     return "cpu" if tensor.device.type in ("cpu", "meta") else "gpu"
 

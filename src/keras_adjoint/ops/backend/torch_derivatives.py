@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from keras_adjoint.errors import KerasAdjointError
 from keras_adjoint.ops import Tensor
 
 
@@ -94,6 +95,14 @@ class _CustomGradient(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _, ctx.gradient, *operands = inputs
         ctx.save_for_backward(*operands)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        raise KerasAdjointError(
+            "PyTorch has derivatives of this function in reverse alone. Use `torch.func.vjp`, `torch.func.jacrev` or "
+            "`torch.autograd.functional.jvp`, which takes two of those. Received: a call within `torch.func.jvp` or "
+            "`torch.func.jacfwd`"
+        )
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
