@@ -63,6 +63,6 @@ def _by_absolute_values(kernel: Tensor, convolution: Convolution) -> Tensor:
     at_phase = ops.convert_to_tensor(grids_of(convolution)[0].is_at_phase, kernel.dtype)
     absolute = ops.abs(kernel)
     of_outputs = ops.max(ops.sum(absolute, axis=(0, 1)))
-    of_inputs = ops.max(ops.tensordot(at_phase, ops.sum(absolute, axis=3), axes=1))
+    of_inputs = ops.max(ops.einsum("pt,tcg->pcg", at_phase, ops.sum(absolute, axis=3)))
     unit = epsilon(keras.backend.standardize_dtype(kernel.dtype))
     return ops.sqrt(of_outputs * of_inputs) * (1 + unit * math.prod(kernel.shape[:2]))
