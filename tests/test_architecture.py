@@ -70,7 +70,7 @@ API = {
     "plot_kernels", "plot_mirror", "plot_reconstruction", "AdjointReport", "register_rule",
     "Lipschitz", "Regularized", "certify", "operator", "identity", "vstack", "hstack", "block", "from_scipy",
     "unroll",
-    "lstsq", "nnls", "pinv", "LeastSquares", "plan_blocks", "apply_blocks", "stream",
+    "lstsq", "nnls", "pinv", "LeastSquares", "plan_blocks", "apply_blocks", "stream", "layout_map",
     "SparseCoding",
     "KerasAdjointError", "NoRuleError", "TieError", "SizeError",
 }  # fmt: skip

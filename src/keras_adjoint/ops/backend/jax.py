@@ -39,6 +39,7 @@ map_sequential = map_unrolled
 fold = fold_missing
 SHIFTS_CONV_TRANSPOSE = False
 JIT_CALLS_HOST = True
+DIVIDES_VARIABLES = True
 RECORDS_LOOPS = True
 
 

@@ -81,6 +81,9 @@ class Backend(Protocol):
     JIT_CALLS_HOST: bool
     """Whether what Keras compiles a model with can call the host."""
 
+    DIVIDES_VARIABLES: bool
+    """Whether `keras.distribution` divides variables among devices."""
+
     RECORDS_LOOPS: bool
     """Whether what traces a function keeps `keras.ops.while_loop` as a loop."""
 

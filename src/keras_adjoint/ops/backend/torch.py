@@ -37,6 +37,7 @@ CHANNELS_AT_ONCE = 4
 NATIVE_MARGIN = 1.05
 LONGEST_SUM_IN_HALF = 2**15
 JIT_CALLS_HOST = True
+DIVIDES_VARIABLES = False
 RECORDS_LOOPS = False
 SHIFTS_CONV_TRANSPOSE = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15)  # keras-team/keras#22876
 convolve = torch_conv.convolve
