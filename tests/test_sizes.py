@@ -330,3 +330,13 @@ def test_a_whole_shape_that_an_adjoint_is_made_with_has_its_channels(name):
     assert tuple(again(y).shape) == (2, 9, 9, 3)
     with pytest.raises(ValueError, match="channels|axis -1 has size 7"):
         ka.adjoint(layer, output_size=(None, 9, 9, 7))(y)
+
+
+@pytest.mark.any_backend
+def test_a_size_for_several_tensors_is_taken_as_it_is():
+    x = keras.Input((6, 2))
+    layer = keras.layers.Lambda(lambda x: [x[:, 1:], x[:, :-1]])
+    y = layer(x)
+    decode = ka.adjoint(layer)
+    assert decode(y, output_size=(6, 2)).shape == ka.adjoint(keras.Model(x, y)).output_shape == (None, 6, 2)
+    assert tuple(decode([np.ones((3, 5, 2), "float32")] * 2, output_size=(6, 2)).shape) == (3, 6, 2)

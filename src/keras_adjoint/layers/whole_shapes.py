@@ -45,7 +45,7 @@ def check_whole_shape(layer: Any, y: Any, size: Any) -> None:
     if type(size) is tuple and len(size) == getattr(layer, "rank", None):  # as graphs record it
         return
     given = sizes_of(size)
-    if given is None or getattr(y.shape, "rank", 0) is None:
+    if given is None or not hasattr(y, "shape") or getattr(y.shape, "rank", 0) is None:  # several tensors, or no shape
         return
     if not is_shaped_like(size) and len(given) == 1:
         return
