@@ -53,6 +53,10 @@ def average_pooling_edges(pad_before: Sequence[Size], pad_after: Sequence[Size])
     return "inside"
 
 
+def held_dtype(dtype: str) -> str:
+    return str(jax.dtypes.canonicalize_dtype(dtype))
+
+
 def device_of(tensor: Tensor) -> Literal["cpu", "gpu"]:
     return "cpu" if jax.default_backend() == "cpu" else "gpu"
 

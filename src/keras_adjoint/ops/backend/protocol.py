@@ -104,6 +104,9 @@ class Backend(Protocol):
         "inside" means over positions of the input alone, "replicated" also over copies of the edge.
         """
 
+    def held_dtype(self, dtype: str) -> str:
+        """The dtype that numbers of `dtype` have: JAX holds float64 in float32 unless it is set to do otherwise."""
+
     def device_of(self, tensor: Tensor) -> Literal["cpu", "gpu"]:
         """Where a tensor is computed with."""
 

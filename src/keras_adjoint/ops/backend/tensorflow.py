@@ -64,6 +64,10 @@ def average_pooling_edges(pad_before: Sequence[Size], pad_after: Sequence[Size])
     return "inside"
 
 
+def held_dtype(dtype: str) -> str:
+    return dtype
+
+
 def device_of(tensor: Tensor) -> Literal["cpu", "gpu"]:
     return "gpu" if _gpus() else "cpu"
 
