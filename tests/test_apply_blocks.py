@@ -19,6 +19,7 @@ from numpy.lib.format import open_memmap
 import keras_adjoint as ka
 from keras_adjoint.blocks import memory
 from keras_adjoint.blocks.plan import Plan
+from keras_adjoint.blocks.targets import is_full
 
 L = keras.layers
 pytestmark = pytest.mark.any_backend
@@ -345,3 +346,58 @@ def test_what_is_still_to_be_read_is_not_written_over(tmp_path):
         for given, out in ((columns[..., ::2], columns[..., 1::2]), (stored, other)):
             ka.apply_blocks(conv, given, out, block=8)
             np.testing.assert_allclose(out, whole, rtol=0, atol=1e-5)
+
+
+def test_an_error_of_progress_ends_it_and_loses_nothing(tmp_path, model, expected):
+    out = open_memmap(tmp_path / "y.npy", "w+", "float32", expected.shape)
+
+    def progress(done, total):
+        raise ZeroDivisionError("the user's own")
+
+    with pytest.raises(ZeroDivisionError, match="the user's own"):
+        ka.apply_blocks(rows(model), X, out, progress=progress)
+    assert 0 < ka.apply_blocks(rows(model), X, out).computed < 5  # none that was finished
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+def test_a_journal_that_cannot_be_written_is_said_before_anything_is(tmp_path, model, expected):
+    out = open_memmap(tmp_path / "y.npy", "w+", "float32", expected.shape)
+    (tmp_path / "y.npy.journal").mkdir()
+    for resume in (True, False):
+        with pytest.raises(
+            ka.KerasAdjointError, match="journal beside the target, which cannot.*Received: journal .*y.npy"
+        ):
+            ka.apply_blocks(model, X, out, resume=resume)
+    assert not out.any()
+
+
+def test_no_room_for_a_memory_map_is_said_before_anything_is_written(tmp_path, model, expected, monkeypatch):
+    out = open_memmap(tmp_path / "y.npy", "w+", "float32", expected.shape)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(ka.KerasAdjointError, match="Make room.*Received: out.shape="):
+        ka.apply_blocks(model, X, out)
+
+
+def test_a_target_that_overlaps_itself_is_refused(model, expected):
+    twice = np.lib.stride_tricks.as_strided(np.zeros(expected.shape[1:], "float32"), expected.shape, (0, 12, 4))
+    with pytest.raises(ValueError, match=r"share memory.*Received: out.strides=\(0, 12, 4\)"):
+        ka.apply_blocks(model, X, twice)
+    transposed = np.zeros(expected.shape[::-1], "float32").T[::-1]
+    ka.apply_blocks(model, X, transposed)
+    np.testing.assert_allclose(transposed, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "error, full",
+    [
+        (OSError(errno.EDQUOT, "quota"), True),
+        (OSError("write failed: No space left on device"), True),
+        (OSError(), False),
+    ],
+)
+def test_a_full_disk_is_known_by_its_number_or_its_words(error, full):
+    assert is_full(error) is full

@@ -44,7 +44,18 @@ PARTS = [
 
 # Within a part, what the rest of it is built on: a folder or module imports only from those before it.
 LEVELS = {
-    "ops": ["geometry", "window", "maxima", "products", "exporting", "backend", "precision", "dot_test", "algorithms"],
+    "ops": [
+        "geometry",
+        "halo",
+        "window",
+        "maxima",
+        "products",
+        "exporting",
+        "backend",
+        "precision",
+        "dot_test",
+        "algorithms",
+    ],
     "keras_adjoint_cli": [
         *(
             "interruption",
@@ -70,7 +81,7 @@ API = {
     "plot_kernels", "plot_mirror", "plot_reconstruction", "AdjointReport", "register_rule",
     "Lipschitz", "Regularized", "certify", "operator", "identity", "vstack", "hstack", "block", "from_scipy",
     "unroll",
-    "lstsq", "nnls", "pinv", "LeastSquares", "plan_blocks", "apply_blocks", "stream",
+    "lstsq", "nnls", "pinv", "LeastSquares", "plan_blocks", "apply_blocks", "stream", "layout_map",
     "SparseCoding",
     "KerasAdjointError", "NoRuleError", "TieError", "SizeError",
 }  # fmt: skip

@@ -154,7 +154,7 @@ def test_new_weights_are_read_at_once():
 def test_memory_decides_about_the_block():
     conv = L.Conv2D(4, 3, padding="same")
     conv.build((None, None, None, 4))
-    small, large = (ka.plan_blocks(conv, (40000, 30000), memory=memory) for memory in ("288MB", "468MB"))
+    small, large = (ka.plan_blocks(conv, (40000, 30000), memory=memory) for memory in ("154MB", "334MB"))
     assert 3 * small.block[0] < 1.1 * large.block[0] < 4 * small.block[0] and small.block[0] == small.block[1]
     with pytest.raises(ka.SizeError, match="smallest block of 1 × 1 takes about .* bytes.*Received: memory=100"):
         ka.plan_blocks(conv, (4000, 3000), memory=100)
@@ -202,6 +202,31 @@ def test_wrong_arguments_are_refused():
     two = keras.Input((4, 2))
     with pytest.raises(ka.NoRuleError, match="has 2"):
         ka.plan_blocks(keras.Model(two, [two, two]), (4,))
+
+
+@pytest.mark.any_backend
+def test_blocks_are_named_by_numbers():
+    conv = L.Conv1D(4, 3)
+    conv.build((None, None, 4))
+    plan = ka.plan_blocks(conv, (40,), block=20)
+    assert plan[np.int64(1)].number == 1
+    for wrong in ("a", slice(0, 1), 1.5):
+        with pytest.raises(TypeError, match="by their numbers.*Received: "):
+            plan[wrong]
+    for wrong in (2, -1):
+        with pytest.raises(IndexError, match=f"0 to 1. Received: {wrong}"):
+            plan[wrong]
+
+
+@pytest.mark.any_backend
+def test_blocks_that_memory_decides_about_are_alike():
+    conv = L.Conv2D(4, 3, padding="same")
+    conv.build((None, None, None, 4))
+    plan = ka.plan_blocks(conv, (1100, 1000), memory="160MB")
+    assert all(
+        size > 1 and -(-whole // size) * size - whole < count
+        for whole, size, count in zip((1100, 1000), plan.block, plan.grid, strict=True)
+    )
 
 
 def test_average_pooling_with_positions_that_no_window_reads():

@@ -79,8 +79,25 @@ def test_programs_in_the_readme_print_and_draw_what_they_say(program, capsys, tm
 # --- the pages
 
 
-@pytest.mark.parametrize("page", in_turn([page for page in PAGES if blocks(page)], name, backends_of_page))
+WITH_BLOCKS = [page for page in PAGES if blocks(page)]
+FOR_EACH_BACKEND = [page for page in WITH_BLOCKS if not backends_of_page(page)]
+
+
+@pytest.mark.parametrize("page", FOR_EACH_BACKEND, ids=name)
+def test_blocks_of_a_page_with_a_part_for_each_backend_run_on_each(page, capsys, tmp_path, monkeypatch):
+    assert {backend for block in blocks(page) for backend in backends_of(block)} == set(BACKENDS)
+    run_blocks(page, capsys, tmp_path, monkeypatch)
+
+
+ON_ANY = [page for page in WITH_BLOCKS if page not in FOR_EACH_BACKEND]
+
+
+@pytest.mark.parametrize("page", in_turn(ON_ANY, name, backends_of_page))
 def test_blocks_of_a_page_run_in_order_and_print_what_they_say(page, capsys, tmp_path, monkeypatch):
+    run_blocks(page, capsys, tmp_path, monkeypatch)
+
+
+def run_blocks(page, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__"}
     for block in (block for block in blocks(page) if BACKEND in backends_of(block)):

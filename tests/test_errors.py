@@ -113,6 +113,10 @@ def square():
     return ka.identity((3,))
 
 
+def mesh():
+    return keras.distribution.DeviceMesh((1, 1), ("batch", "model"), ["cpu:0"])
+
+
 KERNEL = np.ones((3, 3, 4, 5), "float32")
 MISSPELT = {
     "adjoint(bias)": (lambda name: ka.adjoint(conv(), bias=name), "onw", "own"),
@@ -160,6 +164,7 @@ MISSPELT = {
         "channel_last",
         "channels_last",
     ),
+    "layout_map(axis)": (lambda name: ka.layout_map(conv(), mesh(), axis=name), "modell", "model"),
     "Operator.gram(side)": (lambda name: square().gram(name), "output", "outputs"),
     "Operator.singular_values(which)": (lambda name: square().singular_values(which=name), "small", "smallest"),
     "Operator.to_deepinv(data_format)": (

@@ -51,7 +51,7 @@ def test_every_method_finds_the_lasso_of_scikit_learn_also_beside_a_sample_that_
     y = np.random.default_rng(1).normal(size=(3, 20))
     y[1, 0] = np.nan
     network = ka.unroll(layer, method=method, weight=2.0, fixed_point=True)
-    with pytest.warns(UserWarning, match="in sample 1;"):
+    with pytest.warns(UserWarning, match="y is not finite in sample 1,"):
         found = numpy(network(y.astype("float32")))
     assert np.isnan(found[1]).all()
     for sample in (0, 2):

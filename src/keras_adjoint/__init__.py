@@ -30,6 +30,7 @@ from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError, TieE
 
 if TYPE_CHECKING:
     from keras_adjoint.blocks.apply import apply_blocks
+    from keras_adjoint.blocks.layout_map import layout_map
     from keras_adjoint.blocks.plan import plan_blocks
     from keras_adjoint.blocks.stream import stream
     from keras_adjoint.kernels.layouts import adapt_bias, adapt_channels, convert_layout, transpose_kernel
@@ -87,6 +88,7 @@ __all__ = [
     "hstack",
     "identity",
     "is_tied",
+    "layout_map",
     "lstsq",
     "mirror",
     "nnls",
@@ -134,6 +136,7 @@ _IMPORTED_WHEN_ASKED_FOR = {
     "deconvnet": "models.deconvnet",
     "hstack": "operators.blocks",
     "identity": "operators.operator",
+    "layout_map": "blocks.layout_map",
     "lstsq": "solvers.lstsq",
     "mirror": "models.mirror",
     "nnls": "solvers.lstsq",

@@ -1,6 +1,5 @@
 """`apply_blocks`: read, compute and write blocks at the same time, in bounded memory, and go on where a process was killed."""
 
-import errno
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from keras_adjoint.blocks.journal import Journal, checksum, header_of
-from keras_adjoint.blocks.memory import bytes_of
-from keras_adjoint.blocks.plan import Block, Plan, planned
+from keras_adjoint.blocks.memory import bytes_of, give_back
+from keras_adjoint.blocks.plan import Array, Block, Plan, planned
 from keras_adjoint.blocks.program import Circuit
 from keras_adjoint.blocks.progress import Bar
 from keras_adjoint.blocks.sources import circuit_of
@@ -22,6 +21,7 @@ from keras_adjoint.blocks.targets import (
     check_target,
     chunks_of,
     flush,
+    is_full,
     journal_of,
     multiples_of,
 )
@@ -30,7 +30,6 @@ from keras_adjoint.layers.options import as_integer, boolean
 
 ATTEMPTS = 2
 MOST_FAILURES = 16  # after which nothing more is tried
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,13 @@ def apply_blocks(
     resume = boolean("resume", resume)
     plan, has_batch = _plan_for(op, input, out, block, memory, workers)
     check_target(input, out, plan.dtype)
-    allocate(out)
+    try:
+        allocate(out)
+    except OSError as error:
+        raise KerasAdjointError(
+            f"There is no room for `out`: {in_short(error)}. Make room, and start it again; nothing has been written. "
+            f"Received: out.shape={tuple(out.shape)} of {out.dtype}"
+        ) from error
     start = time.monotonic()
     header = header_of(plan, input, out, chunks_of(out))
     journal = Journal(journal_of(out), header, resume=resume)
@@ -219,12 +224,21 @@ class Run:
         taking = threading.Lock()
 
         def work() -> None:
-            while not self.stop.is_set():
-                with taking:
-                    task = next(tasks, None)
-                if task is None:
-                    return
-                self.attempt(task)
+            try:
+                while not self.stop.is_set():
+                    with taking:
+                        task = next(tasks, None)
+                    if task is None:
+                        return
+                    computed = self.attempt(task)
+                    give_back()
+                    if computed is not None:
+                        self.bar.advance(
+                            len(task.blocks), computed=computed
+                        )  # which may be a user's function, and fail
+            except BaseException:
+                self.stop.set()  # for the other threads
+                raise
 
         with ThreadPoolExecutor(workers + 1, "blocks") as pool, self.bar:
             futures = [pool.submit(work) for _ in range(workers + 1)]
@@ -236,26 +250,27 @@ class Run:
                 raise
         self.report()
 
-    def attempt(self, task: Task) -> None:
-        """Do a task, a second time if it fails, and note it where it fails again."""
+    def attempt(self, task: Task) -> bool | None:
+        """Do a task, a second time if it fails, and note it where it fails again: whether it was computed, or `None`."""
         for attempt in range(ATTEMPTS):
             try:
-                self.do(task)
-                return
+                return self.do(task)
             except Exception as error:
-                hopeless = isinstance(error, InputChanged) or getattr(error, "errno", None) in FULL
+                hopeless = isinstance(error, InputChanged) or is_full(error)
                 if attempt + 1 == ATTEMPTS or hopeless:
                     with self.counting:
                         self.error = error if hopeless or self.error is None else self.error
                         self.failures.append(task.names())
                         if hopeless or len(self.failures) >= MOST_FAILURES:
                             self.stop.set()
-                    return
+                    break
+        return None
 
-    def do(self, task: Task) -> None:
-        """Read, compute, write and note, unless all of that was done before."""
-        parts = np.stack([np.asarray(self.given[(*task.sample, *block.read)]) for block in task.blocks])
-        read, noted = checksum(parts), self.journal.finished.get(task.number)
+    def do(self, task: Task) -> bool | None:
+        """Read, compute, write and note, unless that was done before: whether it was now, `None` if it is too late."""
+        parts = _joined([self.given[(*task.sample, *block.read)] for block in task.blocks])
+        has_journal = self.journal.file is not None
+        read, noted = checksum(parts) if has_journal else 0, self.journal.finished.get(task.number)
         if noted is not None and noted[0] != read:
             raise InputChanged(
                 f"The input is not the one of which blocks are finished: it has changed where {task.names()} reads. Write to "
@@ -264,21 +279,22 @@ class Run:
         if noted is None or noted[1] != self.written(task):
             with self.computing:
                 if self.stop.is_set():
-                    return
+                    return None
                 made = self.plan.compute(task.blocks[0].program, parts).astype(self.target.dtype, copy=False)
+            del parts  # which others may have the memory of, while this is written
             for block, one in zip(task.blocks, made, strict=True):
                 self.target[(*task.sample, *block.write)] = one
             flush(self.target)
-            self.journal.note(task.number, read, checksum(made))
+            if has_journal:
+                self.journal.note(task.number, read, checksum(made))
             with self.counting:
                 self.computed += len(task.blocks)
-            self.bar.advance(len(task.blocks), computed=True)
-        else:
-            self.bar.advance(len(task.blocks), computed=False)
+            return True
+        return False
 
     def written(self, task: Task) -> int:
         """The checksum of what the target holds of a task."""
-        return checksum(np.stack([np.asarray(self.target[(*task.sample, *block.write)]) for block in task.blocks]))
+        return checksum(_joined([self.target[(*task.sample, *block.write)] for block in task.blocks]))
 
     def report(self) -> None:
         """Raise an error that names the blocks that failed."""
@@ -289,12 +305,20 @@ class Run:
             raise self.error
         count = len(self.failures)
         named = ", ".join(self.failures[:5]) + (" and others" if count > 5 else "")
-        full = "Make room, and start it again: " if getattr(self.error, "errno", None) in FULL else ""
+        full = "Make room, and start it again: " if is_full(self.error) else ""
         raise KerasAdjointError(
             f"{count} of the batches of blocks failed{' twice' if not full else ''}, of {named}. {full or 'Of a file, '}"
             f"the same call computes what is missing; all other blocks are finished. The first error: "
             f"{type(self.error).__name__}: {in_short(self.error)}"
         ) from self.error
+
+
+def _joined(parts: list[Any]) -> Array:
+    """Parts of one shape as a batch, in one piece; a single one is copied only where it is part of another array."""
+    if len(parts) > 1:
+        return np.stack(parts)
+    one = np.asarray(parts[0])
+    return (one if one.flags.owndata and one.flags.c_contiguous else one.copy())[np.newaxis]
 
 
 class InputChanged(KerasAdjointError):

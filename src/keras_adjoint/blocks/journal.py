@@ -19,7 +19,7 @@ import numpy as np
 
 from keras_adjoint.atomic_write import atomic_write
 from keras_adjoint.blocks.plan import Plan
-from keras_adjoint.errors import KerasAdjointError
+from keras_adjoint.errors import KerasAdjointError, in_short
 
 try:
     import fcntl
@@ -62,6 +62,16 @@ class Journal:
             raise KerasAdjointError(
                 f"{file} is a link, which is neither followed nor replaced. Remove it. Received: {file}"
             )
+        try:
+            self._open(file, resume=resume)
+        except OSError as error:
+            raise KerasAdjointError(
+                f"Finished blocks are noted in a journal beside the target, which cannot be written: {in_short(error)}. "
+                f"Make room or the folder writable, or write to a target in another one. Nothing has been written. "
+                f"Received: journal {file}"
+            ) from error
+
+    def _open(self, file: Path, *, resume: bool) -> None:
         if resume and file.exists():
             self._read(file)
         else:

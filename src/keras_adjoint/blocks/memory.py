@@ -1,13 +1,15 @@
 """How many bytes a plan holds at once, and the largest block that a limit allows."""
 
+import ctypes
 import re
+import sys
 from collections.abc import Callable, Sequence
 
 UNITS = {"": 1, "B": 1}
 UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1)}
 UNITS |= {f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", 1)}
 DEFAULT = 2**30
-FIXED = 2**28  # bytes for threads, the allocator and compiled programs, as measured on all backends
+FIXED = 2**27  # bytes for threads, the allocator and compiled programs, as measured on all backends
 
 
 def bytes_of(memory: int | str | None) -> int:
@@ -52,3 +54,19 @@ def largest_block(
         middle = (least + most + 1) // 2
         least, most = (middle, most) if fits(block(middle)) else (least, middle - 1)
     return block(least)
+
+
+def alike(sizes: Sequence[int], multiples: Sequence[int], block: Sequence[int]) -> tuple[int, ...]:
+    """The smallest blocks of which there are no more than of `block`, so that the last ones are not much smaller."""
+    found = []
+    for size, multiple, most in zip(sizes, multiples, block, strict=True):
+        even = -(-size // -(-size // most))
+        found.append(min(size, -(-even // multiple) * multiple))
+    return tuple(found)
+
+
+def give_back() -> None:
+    """Give memory that is free back to the system, which glibc would keep for each thread that had it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

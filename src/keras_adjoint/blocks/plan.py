@@ -3,7 +3,7 @@
 import math
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import keras
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from keras_adjoint.blocks import memory as limits
 from keras_adjoint.blocks.interval import Box, Interval, slices
-from keras_adjoint.blocks.memory import bytes_of, largest_block
+from keras_adjoint.blocks.memory import alike, bytes_of, largest_block
 from keras_adjoint.blocks.program import Circuit, Program
 from keras_adjoint.blocks.sources import circuit_of
 from keras_adjoint.blocks.to_dask import to_dask
@@ -97,8 +97,17 @@ class Plan:
         return (self[number] for number in range(len(self)))
 
     def __getitem__(self, number: int) -> Block:
-        if not 0 <= number < len(self):
-            raise IndexError(f"A plan of {len(self)} blocks has none of number {number}.")
+        wanted = as_integer(number)
+        if wanted is None:
+            raise TypeError(
+                f"A plan has {len(self)} blocks by their numbers, `plan[0]` and so on; iterating gives all of them. "
+                f"Received: {number!r}"
+            )
+        if not 0 <= wanted < len(self):
+            raise IndexError(
+                f"A plan of {len(self)} blocks has them by the numbers 0 to {len(self) - 1}. Received: {number}"
+            )
+        number = wanted
         place = [int(index) for index in np.unravel_index(number, self.grid)] if self.grid else []
         box = self._box(place)
         read, program = self.circuit.program(box)
@@ -137,18 +146,15 @@ class Plan:
         """Blocks of one program, from a batch of the parts that they read."""
         function = self.functions.get(program)
         if function is None:
-            function = self.functions[program] = self._compiled(program)
+            function = self.functions[program] = current().compiled(partial(self._run, program))
         x = ops.convert_to_tensor(parts, self.circuit.given.dtype)
         values = [ops.convert_to_tensor(variable) for variable in self.circuit.variables]
         made: Array = ops.convert_to_numpy(function(values, x))
         return made
 
-    def _compiled(self, program: Program) -> Any:
-        def run(values: list[Any], x: Any) -> Any:
-            with keras.StatelessScope(state_mapping=list(zip(self.circuit.variables, values, strict=True))):
-                return self.circuit.run(program, x)
-
-        return current().compiled(run)
+    def _run(self, program: Program, values: list[Any], x: Any) -> Any:
+        with keras.StatelessScope(state_mapping=list(zip(self.circuit.variables, values, strict=True))):
+            return self.circuit.run(program, x)
 
     # --- how much they hold
 
@@ -235,6 +241,7 @@ def planned(
         multiples = multiples or [1] * len(sizes)
         least = [min(*pair) for pair in zip(sizes, multiples, strict=True)]
         chosen = largest_block(sizes, multiples, lambda block: needed(block) <= memory)
+        chosen = None if chosen is None else alike(sizes, multiples, chosen)
     if chosen is None or needed(chosen) > memory:
         raise SizeError(
             f"{'A' if block is not None else 'The smallest'} block of {' × '.join(map(str, least))} takes about "
@@ -258,13 +265,13 @@ def planned(
 def needed_bytes(plan: Plan, workers: int = 1) -> int:
     """About how many bytes applying a plan holds at once, beside the weights and what importing Keras takes.
 
-    `workers` batches are computed while one more is read or written, of which both make copies.
+    `workers` batches are computed, each with the arrays that it comes from and goes to, while one more is read or written.
     """
     program, batch = plan.middle, plan.batch
-    arrays = 2 * (math.prod(program.read) + math.prod(program.made))
+    read, made = math.prod(program.read), math.prod(program.made)
     computing = program.most_numbers() + plan.circuit.workspace(program, batch) // batch
     itemsize = max([4, *(np.dtype(dtype).itemsize for dtype in plan.circuit.dtypes if "bfloat" not in dtype)])
-    return limits.FIXED + batch * itemsize * (workers * computing + (workers + 1) * arrays)
+    return limits.FIXED + batch * itemsize * (workers * (computing + read + made) + 2 * max(read, made))
 
 
 def _checked(block: Any, sizes: Sequence[int]) -> list[int]:

@@ -1,5 +1,6 @@
 """Arrays that blocks are written to: their chunks, which one worker alone may write, and where their journal is."""
 
+import errno
 import mmap
 import os
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import numpy as np
 
 from keras_adjoint.errors import SizeError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 MOST_WORK: Any = 1_000_000  # to find out whether two arrays have numbers in common
 
 
@@ -57,11 +59,26 @@ def check_target(given: Any, target: Any, dtype: str) -> None:
     flags = getattr(target, "flags", None)
     if isinstance(target, np.ndarray) and flags is not None and not flags.writeable:
         raise ValueError("`out` is written to. Received: an array that is read-only")
+    if isinstance(target, np.ndarray) and overlaps_itself(target):
+        raise ValueError(
+            "`out` has positions that share memory, of which only one would be kept. Write to an array of its own. "
+            f"Received: out.strides={target.strides}, out.shape={target.shape}"
+        )
     if is_shared(given, target):
         raise ValueError(
             "Blocks read what is beside them as well, which may not be overwritten yet. Write to another array, or another "
             "file. Received: `out` in the memory or the file of `input`"
         )
+
+
+def overlaps_itself(array: np.ndarray[Any, Any]) -> bool:
+    """Whether two positions of an array may be in one place, as where it was made by `as_strided`."""
+    reached = array.itemsize
+    for stride, size in sorted((abs(stride), size) for stride, size in zip(array.strides, array.shape, strict=True)):
+        if size > 1 and stride < reached:
+            return True
+        reached += (size - 1) * stride
+    return False
 
 
 def is_shared(a: Any, b: Any) -> bool:
@@ -119,11 +136,25 @@ def journal_of(target: Any) -> Path | None:
 
 
 def allocate(target: Any) -> None:
-    """Claim the space of a memory map, which would otherwise end the process where the disk is full."""
+    """Claim the space of a memory map, which would otherwise end the process where the disk is full.
+
+    Raises:
+        OSError: If there is no room.
+    """
     place = place_of(target) if isinstance(target, np.memmap) and target.mode != "r" else None
-    if place is not None and place.exists() and hasattr(os, "posix_fallocate"):
-        with place.open("r+b") as file:
+    if place is None or not place.exists() or not hasattr(os, "posix_fallocate"):
+        return
+    with place.open("r+b") as file:
+        try:
             os.posix_fallocate(file.fileno(), 0, place.stat().st_size)
+        except OSError as error:
+            if is_full(error):
+                raise  # others say that the file system cannot do it
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error says that there is no room on the disk; HDF5's have no number."""
+    return getattr(error, "errno", None) in FULL or any(os.strerror(number) in str(error) for number in FULL)
 
 
 def flush(target: Any) -> None:

@@ -28,6 +28,7 @@ from keras_adjoint.layers.kernel import check_readable, float_policy, read_kerne
 from keras_adjoint.layers.options import boolean
 from keras_adjoint.layers.sharing import owns_everything, read_config, share
 from keras_adjoint.layers.sizes import Records, size_of_call
+from keras_adjoint.layers.whole_shapes import check_whole_shape
 from keras_adjoint.layers.wrapped import WRAPPERS
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.backend import current
@@ -92,6 +93,8 @@ class Tied(keras.layers.Layer):
         is_symbolic = isinstance(y, keras.KerasTensor)
         if is_symbolic and self.tied and calls_of(self) and self.source.weights:
             warn_behind_copy(self, self.source, y)
+        if len(args) > 1:
+            args, kwargs = _with_keyword(self, args, kwargs)
         if kwargs.get("output_size") is not None or (is_symbolic and self.needs_output_size):
             if is_symbolic:
                 check_symbolic(self, y)
@@ -260,6 +263,8 @@ def name_after(source: keras.layers.Layer, adjoint: Tied, name: str | None) -> s
 def with_size(layer: Any, y: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The keywords of a call of an adjoint layer, with the `output_size` as Keras takes it, or as the graph records it."""
     is_symbolic, size = isinstance(y, keras.KerasTensor), size_of_call(kwargs.get("output_size"))
+    if size is not None:
+        check_whole_shape(layer, y, size)
     if size is None and is_symbolic and layer.needs_output_size:
         # The size that is known now is written into the graph: the source may record others later.
         size = layer.size_for_graph(y)
@@ -317,6 +322,18 @@ def stand_in(layer: keras.layers.Layer, attributes: dict[str, Any]) -> keras.lay
 def call_at_inference(layer: keras.layers.Layer, x: Any) -> Any:
     """What a layer gives for `x` when it is not trained. `training` is passed only to layers that take it."""
     return layer(x, training=False) if _takes_training(layer.__class__) else layer(x)
+
+
+def _with_keyword(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call with an `output_size` by its keyword, if it came second."""
+    if len(args) != 2 or "output_size" in kwargs or not _takes_size_second(layer.__class__):
+        return args, kwargs
+    return args[:1], {"output_size": args[1], **kwargs}
+
+
+@lru_cache
+def _takes_size_second(layer_class: type[keras.layers.Layer]) -> bool:
+    return list(inspect.signature(layer_class.call).parameters)[2:3] == ["output_size"]
 
 
 @lru_cache

@@ -39,6 +39,7 @@ map_sequential = map_unrolled
 fold = fold_missing
 SHIFTS_CONV_TRANSPOSE = False
 JIT_CALLS_HOST = True
+DIVIDES_VARIABLES = True
 RECORDS_LOOPS = True
 
 
@@ -50,6 +51,10 @@ def coarse_epsilon() -> float:
 
 def average_pooling_edges(pad_before: Sequence[Size], pad_after: Sequence[Size]) -> Literal["inside", "replicated"]:
     return "inside"
+
+
+def held_dtype(dtype: str) -> str:
+    return str(jax.dtypes.canonicalize_dtype(dtype))
 
 
 def device_of(tensor: Tensor) -> Literal["cpu", "gpu"]:

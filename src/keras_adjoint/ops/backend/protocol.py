@@ -24,6 +24,9 @@ class HostProduct(Protocol):
 class Form(Protocol):
     """What a backend needs to know of a bilinear form ⟨A x, y⟩ to differentiate its adjoint."""
 
+    def __hash__(self) -> int:
+        """Forms are parts of programs that are cached."""
+
     @property
     def convolution(self) -> Convolution:
         """The geometry of A."""
@@ -43,6 +46,9 @@ class Form(Protocol):
 
     def kernel(self, x: Tensor, y: Tensor) -> Tensor:
         """The gradient by the kernel of A, tap by tap."""
+
+    def at(self, convolution: Convolution) -> "Form":
+        """The form of another convolution with the same kind of kernel, by the same algorithm."""
 
     def kernel_shape(self, x: Tensor, y: Tensor) -> tuple[int, ...]:
         """The shape of the kernel."""
@@ -81,6 +87,9 @@ class Backend(Protocol):
     JIT_CALLS_HOST: bool
     """Whether what Keras compiles a model with can call the host."""
 
+    DIVIDES_VARIABLES: bool
+    """Whether `keras.distribution` divides variables among devices."""
+
     RECORDS_LOOPS: bool
     """Whether what traces a function keeps `keras.ops.while_loop` as a loop."""
 
@@ -94,6 +103,9 @@ class Backend(Protocol):
 
         "inside" means over positions of the input alone, "replicated" also over copies of the edge.
         """
+
+    def held_dtype(self, dtype: str) -> str:
+        """The dtype that numbers of `dtype` have: JAX holds float64 in float32 unless it is set to do otherwise."""
 
     def device_of(self, tensor: Tensor) -> Literal["cpu", "gpu"]:
         """Where a tensor is computed with."""

@@ -47,6 +47,7 @@ NATIVE_MARGIN = 1.05
 LONGEST_SUM_IN_HALF = 2**15
 SHIFTS_CONV_TRANSPOSE = False
 JIT_CALLS_HOST = False  # XLA has no `tf.numpy_function`
+DIVIDES_VARIABLES = False
 RECORDS_LOOPS = True
 DEPTHWISE_RANKS = (1, 2)  # what `ops.depthwise_conv` knows
 fold = fold_missing
@@ -61,6 +62,10 @@ def coarse_epsilon() -> float:
 
 def average_pooling_edges(pad_before: Sequence[Size], pad_after: Sequence[Size]) -> Literal["inside", "replicated"]:
     return "inside"
+
+
+def held_dtype(dtype: str) -> str:
+    return dtype
 
 
 def device_of(tensor: Tensor) -> Literal["cpu", "gpu"]:

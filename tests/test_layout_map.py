@@ -1,0 +1,89 @@
+"""`ka.layout_map`: which variables are divided among devices, and along which axis."""
+
+import math
+
+import keras
+import pytest
+
+import keras_adjoint as ka
+
+L = keras.layers
+on_jax = pytest.mark.only_on("jax")
+
+
+def mesh(*shape, names=("batch", "model")):
+    devices = [f"cpu:{number}" for number in range(math.prod(shape))]
+    return keras.distribution.DeviceMesh(shape, names, devices)
+
+
+def divided(model, devices=4):
+    """The axes along which variables are divided, by their paths."""
+    layouts = ka.layout_map(model, mesh(2, devices))
+    axes = {variable.path: layouts[variable.path] for variable in model.variables}
+    return {path: layout.axes.index("model") for path, layout in axes.items() if layout is not None}
+
+
+def built(layer, *shape):
+    layer.build((None, *shape))
+    return layer
+
+
+KERNELS = {
+    "filters": (lambda: built(L.Conv2D(8, 3), 9, 9, 3), {"kernel": 3}),
+    "channels where filters do not divide": (lambda: built(L.Conv1D(6, 3), 9, 4), {"kernel": 1}),
+    "units of a dense layer": (lambda: built(L.Dense(8), 5), {"kernel": 1}),
+    "channels of a depthwise kernel": (lambda: built(L.DepthwiseConv2D(3, depth_multiplier=4), 9, 9, 8), {"kernel": 2}),
+    "whole groups": (lambda: built(L.Conv2D(16, 3, groups=8), 9, 9, 8), {"kernel": 3}),
+    "transposed": (lambda: built(L.Conv2DTranspose(3, 3), 9, 9, 8), {"kernel": 3}),
+    "heads": (lambda: built(L.EinsumDense("abc,cde->abde", (None, 8, 3)), 5, 6), {"kernel": 1}),
+    "embeddings": (lambda: built(L.Embedding(7, 4)), {"embeddings": 1}),
+    "separable": (
+        lambda: built(L.SeparableConv2D(12, 3), 9, 9, 8),
+        {"depthwise_kernel": 2, "pointwise_kernel": 3},
+    ),
+}
+
+
+@on_jax
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_are_divided_along_channels_and_never_along_taps(name):
+    make, expected = KERNELS[name]
+    assert {path.rsplit("/")[-1]: axis for path, axis in divided(make()).items()} == expected
+
+
+@on_jax
+def test_a_kernel_that_several_layers_read_has_one_layout_and_what_cannot_be_divided_none():
+    x = keras.Input((9, 9, 4))
+    y = L.Conv2D(6, 3, groups=2, name="groups")(L.Conv2D(8, 3, name="first")(x))
+    model = ka.autoencoder(keras.Model(x, y))
+    assert divided(model) == {"first/kernel": 3}
+    assert len(ka.layout_map(model, mesh(2, 4))) == 1
+
+
+@on_jax
+def test_axis_is_the_last_one_unless_named():
+    layer = built(L.Dense(8), 8)
+    assert ka.layout_map(layer, mesh(4, 2), axis="batch")[layer.kernel.path].axes == (None, "batch")
+    assert ka.layout_map(layer, mesh(8, names=("all",)))[layer.kernel.path].axes == (None, "all")
+    with pytest.raises(ValueError, match=r'Did you mean "model"\? Received: axis=.modell.'):
+        ka.layout_map(layer, mesh(4, 2), axis="modell")
+
+
+@on_jax
+def test_what_devices_cannot_share_at_all_is_refused_with_the_kernels():
+    layer = built(L.Dense(5, name="odd"), 3)
+    with pytest.raises(
+        ValueError, match=r"4 devices can share no kernel .*DataParallel.* Received: .*odd/kernel \(3, 5\)"
+    ):
+        ka.layout_map(layer, mesh(2, 4))
+
+
+def test_other_arguments_and_backends_are_refused():
+    layer = built(L.Dense(8), 8)
+    with pytest.raises(ValueError, match="built Keras model or layer. Received: model="):
+        ka.layout_map(L.Dense(8), mesh(2, 4))
+    with pytest.raises(ValueError, match=r"`DeviceMesh\(\(2, 4\).* Received: mesh=4"):
+        ka.layout_map(layer, 4)
+    if keras.backend.backend() != "jax":
+        with pytest.raises(ValueError, match="on JAX alone. Set KERAS_BACKEND=jax, .* Received: backend="):
+            ka.layout_map(layer, mesh(2, 4))
