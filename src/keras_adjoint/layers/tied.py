@@ -131,7 +131,9 @@ class Tied(keras.layers.Layer):
         """A kernel of the source, as it is now, in this layer's compute dtype."""
         source, name = self.source, name or self.kernel_name
         is_plain = source.built and source.quantization_mode is None
-        kernel = ops.convert_to_tensor(getattr(source, name) if is_plain else read_kernel(source, name))
+        variable = getattr(source, name) if is_plain else read_kernel(source, name)
+        current().check_trained(variable, (self, source))
+        kernel = ops.convert_to_tensor(variable)
         return kernel if name_of_dtype(kernel.dtype) == self.compute_dtype else ops.cast(kernel, self.compute_dtype)
 
     def recorded_shapes(self) -> list[Shape]:

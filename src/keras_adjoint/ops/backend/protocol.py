@@ -122,6 +122,9 @@ class Backend(Protocol):
     def untraced(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, which a compiler without loops of unknown length leaves as it is."""
 
+    def check_trained(self, variable: Any, layers: Sequence[Any]) -> None:
+        """Raise a TieError if a variable of one of these layers, or of the model they are called in, is trained in vain."""
+
     def wait(self, tensor: Tensor) -> None:
         """Return when the tensor has been computed."""
 

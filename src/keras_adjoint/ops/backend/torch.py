@@ -9,7 +9,7 @@ import torch
 
 from keras_adjoint.errors import KerasAdjointError
 from keras_adjoint.ops import Size, Tensor
-from keras_adjoint.ops.backend import BFLOAT16, TF32, map_unrolled, sum_unrolled, torch_conv
+from keras_adjoint.ops.backend import BFLOAT16, TF32, map_unrolled, sum_unrolled, torch_conv, torch_distributed
 from keras_adjoint.ops.backend.protocol import Adjoint, Form
 from keras_adjoint.ops.backend.torch_derivatives import custom_gradient as custom_gradient
 from keras_adjoint.ops.backend.torch_derivatives import exported_vjp, is_traced_by_export, twice_differentiable
@@ -85,6 +85,11 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
     disabled: Callable[..., Any] = torch.compiler.disable(function)
     return disabled
+
+
+def check_trained(variable: Any, layers: Sequence[Any]) -> None:
+    if not torch.compiler.is_compiling() and torch_distributed.has_processes():
+        torch_distributed.check_trained(variable, layers)
 
 
 def wait(tensor: Tensor) -> None:
