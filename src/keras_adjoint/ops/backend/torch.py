@@ -40,6 +40,8 @@ JIT_CALLS_HOST = True
 DIVIDES_VARIABLES = False
 RECORDS_LOOPS = False
 SHIFTS_CONV_TRANSPOSE = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15)  # keras-team/keras#22876
+PROCESS_GROUPS = torch_distributed.PROCESS_GROUPS
+check_trained = torch_distributed.check_trained
 convolve = torch_conv.convolve
 transposed_convolution = torch_conv.transposed_convolution
 fold = torch_conv.fold
@@ -85,11 +87,6 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
     disabled: Callable[..., Any] = torch.compiler.disable(function)
     return disabled
-
-
-def check_trained(variable: Any, layers: Sequence[Any]) -> None:
-    if not torch.compiler.is_compiling() and torch_distributed.has_processes():
-        torch_distributed.check_trained(variable, layers)
 
 
 def wait(tensor: Tensor) -> None:

@@ -1,6 +1,6 @@
 """What of PyTorch's distributed tensors is refused: what it computes wrongly, and what Keras would train in vain."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -9,10 +9,11 @@ from keras_adjoint.errors import SizeError, TieError
 from keras_adjoint.keras_internals import held_value, outermost_call, parameters_by_path
 from keras_adjoint.ops import Tensor
 
-
-def has_processes() -> bool:
-    """Whether this process has joined others, as all of PyTorch's ways to divide parameters need."""
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+# The groups of processes that this one has joined, as all of PyTorch's ways to divide parameters need. To ask for them by
+# `torch.distributed.is_initialized` would take as long as a tenth of a small layer's call.
+PROCESS_GROUPS: Mapping[Any, Any] = {}
+if torch.distributed.is_available():
+    PROCESS_GROUPS = getattr(torch.distributed.distributed_c10d, "_pg_map", PROCESS_GROUPS)
 
 
 def check_whole_space(x: Tensor) -> None:
