@@ -44,7 +44,18 @@ PARTS = [
 
 # Within a part, what the rest of it is built on: a folder or module imports only from those before it.
 LEVELS = {
-    "ops": ["geometry", "window", "maxima", "products", "exporting", "backend", "precision", "dot_test", "algorithms"],
+    "ops": [
+        "geometry",
+        "halo",
+        "window",
+        "maxima",
+        "products",
+        "exporting",
+        "backend",
+        "precision",
+        "dot_test",
+        "algorithms",
+    ],
     "keras_adjoint_cli": [
         *(
             "interruption",

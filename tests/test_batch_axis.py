@@ -109,3 +109,25 @@ def test_samples_of_known_number_may_be_scaled_one_by_one():
     factors = np.arange(6.0, dtype="float32").reshape(3, 2)
     adjoint = ka.adjoint(keras.Model(x, x * factors))
     np.testing.assert_allclose(ops.convert_to_numpy(adjoint(np.ones((3, 2)))), factors)
+
+
+# --- axes that Keras announces in another order
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("make", [ka.adjoint, ka.mirror, ka.autoencoder])
+def test_axes_that_keras_announces_in_reverse_are_refused_and_those_written_out_are_not(make):
+    x = keras.Input((3, 4, 5))
+
+    def model(equation, shape):
+        layer = keras.layers.EinsumDense(equation, output_shape=shape)
+        return keras.Model(x, keras.layers.Flatten()(layer(x)))
+
+    with pytest.raises(ka.NoRuleError, match=r"`.*einsum_dense.*Keras announces.*'abcx,xy->abcy'.*Received: equation"):
+        make(model("...x,xy->...y", 7))
+    made = make(model("abcx,xy->abcy", (3, 4, 7)))
+    assert made.output_shape == (None, 3, 4, 5)
+    y = np.ones((2, *made.input_shape[1:]), "float32")
+    assert tuple(made(y).shape) == (2, 3, 4, 5)
+    y = keras.Input((4, 4, 5))  # in reverse the same
+    assert make(keras.Model(y, keras.layers.EinsumDense("...x,xy->...y", 7)(y))).output_shape == (None, 4, 4, 5)

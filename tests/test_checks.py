@@ -63,7 +63,7 @@ WRONG_LAYERS = {
     "scaled by a constant: B is 2 times": lambda conv: transposed(conv, 2 * kernel_of(conv)),
     "wrong size: B returns .1, 24, 24, 4. where x has .1, 12, 12, 4.": lambda conv: transposed(conv, strides=2),
     "bias left in: B": lambda conv: transposed(conv, use_bias=True, bias_initializer="ones"),
-    "activation left in: B": lambda conv: transposed(conv, activation="relu"),
+    "activation left in, .*: B": lambda conv: transposed(conv, activation="relu"),
 }
 
 
@@ -172,7 +172,31 @@ def test_bias_or_activation_left_in_the_forward_function_is_named():
     layer = ka.adjoint(conv)
     biased = ka.check_adjoint(lambda x: conv(x) + 1.0, layer, input_shape=SHAPE)
     bent = ka.check_adjoint(lambda x: ops.relu(conv(x)), layer, input_shape=SHAPE)
-    assert "bias left in: A" in biased.diagnosis and "activation left in: A" in bent.diagnosis
+    assert (
+        "bias left in: A" in biased.diagnosis
+        and "activation left in, or another function that is not linear: A" in bent.diagnosis
+    )
+
+
+ROUNDED = {
+    "cast": (lambda x: ops.cast(x, "int32"), "rounded to integers: A"),
+    "rounding": (lambda x: ops.round(x), "rounded to integers: A"),
+    "rounding to tenths": (lambda x: ops.round(10.0 * x) / 10.0, "not linear: A"),
+    "cube": (lambda x: x**3, "not linear: A"),
+    "tanh": (lambda x: ops.tanh(x), "not linear: A"),
+    "sorting": (lambda x: ops.sort(x, axis=-1), "not linear: A"),
+}
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("shape", [(2, 4), (2, 5, 4)])
+@pytest.mark.parametrize("name", ROUNDED)
+def test_what_is_not_linear_is_called_that_and_no_kernel_is_blamed(name, shape):
+    function, diagnosis = ROUNDED[name]
+    report = ka.check_adjoint(function, lambda y: y, input_shape=shape)
+    assert not report and diagnosis in report.diagnosis, report.diagnosis
+    report = ka.check_adjoint(lambda x: x, function, input_shape=shape)
+    assert not report and diagnosis.replace(": A", ": B") in report.diagnosis, report.diagnosis
 
 
 def test_quantised_layer_is_said_to_be_linear_up_to_its_rounding():

@@ -152,3 +152,35 @@ def of_many_layers():
             keras.layers.Dense(5),
         ]
     )
+
+
+def behind(layer, shape):
+    """A model of the adjoint of a layer that takes inputs of a shape."""
+    y = keras.Input(layer(keras.Input(shape)).shape[1:])
+    return keras.Model(y, ka.adjoint(layer)(y))
+
+
+@pytest.mark.only_on("torch")
+@pytest.mark.parametrize(
+    "layer, shape",
+    [
+        (keras.layers.SimpleRNN(3, activation="linear", return_sequences=True), (4, 5)),
+        (keras.layers.Lambda(lambda x: x[:, 1:] - x[:, :-1]), (4, 5)),
+    ],
+)
+def test_an_automatic_adjoint_is_written_by_torch_export(layer, shape, tmp_path):
+    import torch
+
+    model = behind(layer, shape)
+    model.export(str(tmp_path / "m.pt2"), format="torch", verbose=False)
+    given = np.random.default_rng(0).normal(size=(1, *model.inputs[0].shape[1:])).astype("float32")
+    found = torch.export.load(tmp_path / "m.pt2").module()(torch.from_numpy(given))
+    np.testing.assert_allclose(found.detach().numpy(), model.predict(given, verbose=0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.only_on("torch")
+def test_what_torch_export_cannot_record_is_refused_with_a_way_that_works(tmp_path):
+    model, file = behind(keras.layers.Resizing(5, 4), (8, 8, 2)), str(tmp_path / "m.pt2")
+    with pytest.raises(ka.KerasAdjointError, match=r"Export `keras_adjoint.untie\(model\)`"), ka.exporting("torch"):
+        model.export(file, format="torch", verbose=False)
+    ka.untie(model).export(file, format="torch", verbose=False)

@@ -378,3 +378,41 @@ def test_an_attribute_that_cannot_be_read_is_refused(attribute, value):
     setattr(layer, attribute, value)
     with pytest.raises(ka.TieError, match="Received: "):
         decode(y)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("called", ["before", "after", "never"])
+@pytest.mark.parametrize("groups, attribute, value", [(1, "groups", 2), (2, "groups", 1), (1, "kernel_size", (5, 5))])
+def test_what_the_kernel_of_a_convolution_was_built_for_cannot_be_set_anew(groups, attribute, value, called):
+    layer = L.Conv2D(4, 3, padding="same", groups=groups)
+    y = layer(np.ones((1, 9, 9, 4), "float32"))
+    decode = None if called == "never" else ka.adjoint(layer)
+    if called == "before":
+        decode(y)
+    setattr(layer, attribute, value)
+    for _ in range(2):  # refused again after it was refused
+        for given in (y, keras.Input(y.shape[1:])):
+            with pytest.raises(ka.TieError, match="Build a new layer .*Received: "):
+                (decode or ka.adjoint(layer))(given)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    "layer, shape",
+    [
+        (L.Conv2DTranspose(4, 3), (4, 4, 4)),
+        (L.UpSampling2D(2), (4, 4, 4)),
+        (L.GlobalAveragePooling2D(), (4, 4, 4)),
+        (L.AveragePooling2D(2), (4, 4, 4)),
+        (L.Flatten(), (4, 4)),
+    ],
+)
+def test_another_data_format_is_refused_by_every_adjoint(layer, shape):
+    x = keras.Input(shape)
+    y = layer(x)
+    decode = ka.adjoint(layer)
+    decode(np.ones((1, *y.shape[1:]), "float32"))
+    layer.data_format = "channels_first"
+    for given in (np.ones((1, *y.shape[1:]), "float32"), keras.Input(y.shape[1:])):
+        with pytest.raises(ka.TieError, match="another `data_format`"):
+            decode(given)

@@ -187,3 +187,26 @@ def test_around_pools_and_upsampling_it_is_compiled(layer):
     model = keras.Model(x, ka.Lipschitz(layer, constant=0.5)(x))
     ones = np.ones((1, 6, 2), "float32")
     assert np.linalg.norm(model.predict(ones, verbose=0)) == pytest.approx(0.5 * np.linalg.norm(ones), rel=1e-5)
+
+
+class Product(layers.Layer):
+    """A linear layer that says nothing of shapes."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 3), name="kernel")
+
+    def call(self, x):
+        return ops.matmul(x, self.kernel)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("wrapper", [ka.Lipschitz, lambda layer: ka.Regularized(layer, spectral=0.1)])
+def test_around_a_layer_without_a_method_for_shapes(wrapper):
+    assert wrapper(Product()).compute_output_shape((None, 5)) == (None, 3)
+    layer = wrapper(Product())
+    x = keras.Input((5,))
+    y = layer(x)
+    model = keras.Model(x, ka.adjoint(layer)(y))
+    assert y.shape == (None, 3) and model.output.shape == (None, 5)
+    assert ka.check_adjoint(layer)
+    assert layers.TimeDistributed(wrapper(Product()))(keras.Input((4, 5))).shape == (None, 4, 3)

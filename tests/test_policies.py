@@ -346,3 +346,16 @@ def test_an_unknown_layer_can_be_declared_an_activation_or_a_norm():
     for policies in ({"activation": {Cube: "linear"}}, {"norm": {"cube": "skip"}}):
         assert_close(back(encoder, code, bias="none", **policies), values(ka.adjoint(linear)(code)))
     assert [layer for layer in ka.mirror(encoder, activation={Cube: "same"}).layers if isinstance(layer, Cube)]
+
+
+# --- functions that are part of a policy
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    "policy", [{"activation": {lambda layer: layer.units: "linear"}}, {"norm": lambda layer: layer.units}]
+)
+def test_an_error_of_a_predicate_names_the_layer_that_it_was_asked_about(policy):
+    encoder = chain(L.Conv2D(4, 3), L.BatchNormalization(name="normed"), L.Activation("tanh", name="bent"))
+    with pytest.raises(ValueError, match="`<lambda>`.*`(normed|bent)`.*Received: AttributeError: .*units"):
+        ka.mirror(encoder, **policy)

@@ -272,3 +272,71 @@ def test_a_graph_of_unknown_sizes_does_not_trust_the_recorded_size():
     graph = tf.function(lambda y: ka.adjoint(conv)(y), input_signature=[tf.TensorSpec((None, None, 3))])
     with pytest.raises(ka.SizeError, match="known only when the graph runs.*output_size"):
         graph(np.ones((1, 14, 3), "float32"))
+
+
+# --- whole shapes
+
+
+def with_lambda():
+    layer = keras.layers.Lambda(lambda x: x[:, 1:, 1:] - x[:, :-1, :-1])
+    layer(keras.Input((9, 9, 3)))
+    return layer
+
+
+WHOLE = {
+    "convolution": (lambda: keras.layers.Conv2D(4, 3, strides=2, padding="same"), (5, 5, 4)),
+    "depthwise": (lambda: keras.layers.DepthwiseConv2D(3, strides=2, padding="same"), (5, 5, 3)),
+    "average pooling": (lambda: keras.layers.AveragePooling2D(2), (4, 4, 3)),
+    "global average pooling": (lambda: keras.layers.GlobalAveragePooling2D(), (3,)),
+    "flatten": (lambda: keras.layers.Flatten(), (243,)),
+    "without a rule": (with_lambda, (8, 8, 3)),
+}
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("positional", [False, True])
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_whole_shape_in_a_call_has_the_batch_and_the_channels_of_the_result(name, positional):
+    make, shape = WHOLE[name]
+    layer = make()
+    layer.build((None, 9, 9, 3))
+    decode = ka.adjoint(layer)
+
+    def call(y, size):
+        return decode(y, size) if positional else decode(y, output_size=size)
+
+    for y in (np.ones((2, *shape), "float32"), keras.Input(shape, batch_size=2)):
+        for good in (np.ones((2, 9, 9, 3)), np.ones((1, 9, 9, 3))):
+            assert tuple(call(y, good).shape) == (2, 9, 9, 3)
+        for bad in (np.ones((5, 9, 9, 3)), np.ones((2, 9, 9, 7))):
+            with pytest.raises(ValueError, match="Received: "):
+                call(y, bad)
+        if name not in ("flatten", "without a rule"):  # which take shapes without the batch axis
+            assert tuple(call(y, (2, 9, 9, 3)).shape) == tuple(call(y, (None, 9, 9, 3)).shape) == (2, 9, 9, 3)
+            for bad in ((5, 9, 9, 3), (2, 9, 9, 7), (None, 9, 9, 7)):
+                with pytest.raises(ka.SizeError, match="as a whole shape has another batch axis or other channels"):
+                    call(y, bad)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("name", ["convolution", "depthwise", "average pooling", "global average pooling"])
+def test_a_whole_shape_that_an_adjoint_is_made_with_has_its_channels(name):
+    make, shape = WHOLE[name]
+    layer = make()
+    layer.build((None, None, None, 3))
+    y = np.ones((2, *shape), "float32")
+    decode = ka.adjoint(layer, output_size=(None, 9, 9, 3))
+    again = type(decode).from_config(decode.get_config()) if not layer.weights else decode
+    assert tuple(again(y).shape) == (2, 9, 9, 3)
+    with pytest.raises(ValueError, match="channels|axis -1 has size 7"):
+        ka.adjoint(layer, output_size=(None, 9, 9, 7))(y)
+
+
+@pytest.mark.any_backend
+def test_a_size_for_several_tensors_is_taken_as_it_is():
+    x = keras.Input((6, 2))
+    layer = keras.layers.Lambda(lambda x: [x[:, 1:], x[:, :-1]])
+    y = layer(x)
+    decode = ka.adjoint(layer)
+    assert decode(y, output_size=(6, 2)).shape == ka.adjoint(keras.Model(x, y)).output_shape == (None, 6, 2)
+    assert tuple(decode([np.ones((3, 5, 2), "float32")] * 2, output_size=(6, 2)).shape) == (3, 6, 2)

@@ -256,6 +256,9 @@ class AutomaticAdjoint(Tied):
         pattern, shapes = self.resolve([tuple(each.shape) for each in ys], output_size)
         self._check_linear_at(pattern, shapes)
         tensors = [keras.KerasTensor((ys[0].shape[0], *shape), dtype=self.compute_dtype) for shape in shapes]
+        if output_size is not None and shapes not in [known for _, known in self.calls()]:
+            outputs = flat(pattern.spec(self.source, tensors))
+            self._check_fits([tuple(each.shape) for each in ys], [tuple(each.shape) for each in outputs])
         return pattern.packed(tensors)
 
     def compute_output_shape(self, input_shape: Any, output_size: Any = None) -> Any:

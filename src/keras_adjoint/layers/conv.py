@@ -6,12 +6,14 @@ from typing import Any, Self
 
 import keras
 
+from keras_adjoint.errors import TieError
 from keras_adjoint.layers.inputs import accept
 from keras_adjoint.layers.kernel import kernel_shape
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.sized import Sized, windows_of
 from keras_adjoint.layers.sizes import shape_of, spatial
 from keras_adjoint.layers.tied_channels import TiedChannels
+from keras_adjoint.layers.whole_shapes import check_channels
 from keras_adjoint.ops import Shape, Size, Tensor
 from keras_adjoint.ops.algorithms.choose import adjoint_convolution, check_name, choose, prepared_adjoint
 from keras_adjoint.ops.algorithms.problem import Problem
@@ -59,12 +61,15 @@ class AdjointConv(Sized, TiedChannels):
     """
 
     options = ("output_size", "algorithm", *TiedChannels.options)
-    geometry: tuple[str, ...] = ("padding", "strides", "dilation_rate", "groups", "data_format")
+    geometry: tuple[str, ...] = ("padding", "strides", "dilation_rate", "kernel_size", "groups", "data_format")
 
     def __init__(self, source: keras.layers.Layer, *, algorithm: str | None = None, **kwargs: Any) -> None:
         if algorithm is not None:
             check_name(algorithm)
         super().__init__(source, **kwargs)
+        check_channels(
+            self.asked_channels, self.channels or self.source_channels(), kwargs.get("output_size"), self.name
+        )
         self.algorithm = algorithm
         self.groups = self.source_groups()
         # Past Keras, which would track what is in them. What the source records changes with its calls alone.
@@ -72,17 +77,37 @@ class AdjointConv(Sized, TiedChannels):
 
     @cached_property
     def windows(self) -> tuple[Window, ...]:
-        return windows_of(self.source, "kernel_size")
+        windows, taps = windows_of(self.source, "kernel_size"), kernel_shape(self.source, self.kernel_name)
+        if tuple(window.taps for window in windows) != taps[: len(windows)]:
+            raise TieError(
+                f"`{self.source.name}` was built with a kernel of {taps[: len(windows)]} taps, and its `kernel_size` was set "
+                f"to another one since. Build a new layer of this size. Received: kernel_size={self.source.kernel_size}"
+            )
+        return windows
 
     def follow_source(self) -> None:
+        groups = self.source_groups()  # what is refused is refused in every call
         super().follow_source()
         self.__dict__.pop("windows", None)
         self.transposes.clear()
-        self.groups = self.source_groups()
+        self.groups = groups
 
     def source_groups(self) -> int:
-        """Groups of the convolution."""
-        return int(self.source.groups)
+        """Groups of the convolution.
+
+        Raises:
+            TieError: If they have been set to what the source was not built for. Keras computes with those that the kernel has.
+        """
+        source = self.source
+        axis = -1 if source.data_format == "channels_last" else 1
+        built_for = (getattr(source.input_spec, "axes", None) or {}).get(axis)
+        of_group = kernel_shape(source, self.kernel_name)[-2]
+        if built_for is not None and of_group * source.groups != built_for:
+            raise TieError(
+                f"`{source.name}` was built for {built_for} channels with {of_group} to a group, and its `groups` were set to "
+                f"another number since. Build a new layer with these groups. Received: groups={source.groups}"
+            )
+        return int(source.groups)
 
     def source_channels(self) -> int:
         return kernel_shape(self.source, self.kernel_name)[-2] * self.source_groups()

@@ -1,5 +1,6 @@
 """The adjoints of depthwise and separable convolutions."""
 
+import math
 from collections.abc import Sequence
 
 import keras
@@ -37,13 +38,13 @@ class AdjointDepthwiseConv(AdjointConv):
     (1, 9, 8, 3)
     """
 
-    geometry: tuple[str, ...] = ("padding", "strides", "dilation_rate", "data_format")
+    geometry: tuple[str, ...] = ("padding", "strides", "dilation_rate", "kernel_size", "data_format")
 
     def source_channels(self) -> int:
         return kernel_shape(self.source, self.kernel_name)[-2]
 
     def source_groups(self) -> int:
-        return self.source_channels() * int(self.source.depth_multiplier)
+        return math.prod(kernel_shape(self.source, self.kernel_name)[-2:])
 
     def source_filters(self) -> int:
         return self.source_groups()

@@ -72,7 +72,8 @@ class DistributedAdjoint(keras.layers.TimeDistributed):
         if output_size is None:
             return options
         if hasattr(output_size, "shape") and not holds_sizes(output_size):
-            return {**options, "output_size": at_a_step(output_size)}
+            is_symbolic = isinstance(output_size, keras.KerasTensor)
+            return {**options, "output_size": step_of(output_size) if is_symbolic else output_size[:1, 0]}
         sizes, axes = sizes_of(output_size), self.axes_of_x
         is_whole = sizes is not None and axes is not None and len(sizes) == axes
         return {**options, "output_size": without_steps(sizes) if is_whole and sizes is not None else output_size}

@@ -12,6 +12,7 @@ from keras_adjoint.layers.inputs import Expected, accept
 from keras_adjoint.layers.pooling import Pooling, computes_averages
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.sizes import NOTHING_RECORDED, spatial, standardize_output_size
+from keras_adjoint.layers.whole_shapes import channels_of, with_channels_asked
 from keras_adjoint.ops import Shape, Tensor
 
 
@@ -50,6 +51,7 @@ class BroadcastGlobalPooling(Pooling):
         super().__init__(source, **kwargs)
         self.rank = self.spatial_axes
         self.output_size = standardize_output_size(output_size, self.rank, self.data_format)
+        self.asked_channels = channels_of(output_size, self.rank, self.data_format)
 
     @property
     def spatial_axes(self) -> int:
@@ -74,7 +76,7 @@ class BroadcastGlobalPooling(Pooling):
     @property
     def expected(self) -> Expected:
         kept = range(self.first_axis, self.first_axis + self.rank) if self.source.keepdims else ()
-        return Expected(2 + len(kept), sizes=dict.fromkeys(kept, 1))
+        return Expected(2 + len(kept), sizes={**super().expected.sizes, **dict.fromkeys(kept, 1)})
 
     def call(self, y: Tensor, output_size: Any = None) -> Tensor:
         y = accept(self, y)
@@ -112,7 +114,8 @@ class BroadcastGlobalPooling(Pooling):
         return self.full_shape(input_shape, self.resolve(output_size))
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "output_size": self.output_size}
+        asked = with_channels_asked(self.output_size, self.asked_channels, self.data_format)
+        return {**super().get_config(), "output_size": asked}
 
 
 @rule(keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D, keras.layers.GlobalAveragePooling3D)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_adjoint.errors import SizeError
+from keras_adjoint.errors import SizeError, TieError
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.geometry import is_known
 
@@ -64,6 +64,7 @@ class Adjoint(Protocol):
 
     name: str
     source: keras.layers.Layer
+    data_format: str
 
     @property
     def compute_dtype(self) -> str:
@@ -85,6 +86,8 @@ def accept(layer: Adjoint, y: Tensor, expected: Expected | None = None) -> Tenso
     Raises:
         ValueError: If y is no tensor of real numbers, or has another shape.
     """
+    if getattr(layer.source, "data_format", None) not in (None, layer.data_format):  # no frame in every call
+        check_data_format(layer)
     shape = getattr(y, "shape", None)
     if shape is None or not (expected or layer.expected).fits(shape):
         raise ValueError(_refusal(layer, y, expected or layer.expected))
@@ -120,9 +123,20 @@ def check_switches(layer: Any, y: Any, switches: Any) -> None:
 
 def check_symbolic(layer: Adjoint, y: Any, expected: Expected | None = None) -> None:
     """Refuse a symbolic tensor that `accept` would refuse when the layer runs."""
+    check_data_format(layer)
     if not hasattr(y, "shape") or not (expected or layer.expected).fits(y.shape):
         raise ValueError(_refusal(layer, y, expected or layer.expected))
     check_real(layer, name_of_dtype(y.dtype))
+
+
+def check_data_format(layer: Any) -> None:
+    """Raise a TieError if the source has its channels on another axis than when its adjoint was made."""
+    before = getattr(layer, "data_format", None)
+    if before is not None and getattr(layer.source, "data_format", before) != before:
+        raise TieError(
+            f"`{layer.source.name}` had another `data_format` when its adjoint was made. Take the adjoint anew. "
+            f"Received: data_format={layer.source.data_format!r} after {before!r}"
+        )
 
 
 def check_real(layer: Adjoint, dtype: str) -> None:

@@ -43,9 +43,14 @@ class Pooling(Tied):
     def windows(self) -> tuple[Window, ...]:
         return windows_of(self.source, "pool_size")
 
+    asked_channels: int | None = None
+    """The channels of a whole shape that was given as `output_size`: those of y, too."""
+
     @property
     def expected(self) -> Expected:
-        return Expected(self.source.input_spec.ndim)
+        return Expected(
+            self.source.input_spec.ndim, sizes={1 if self.data_format == "channels_first" else -1: self.asked_channels}
+        )
 
     def full_shape(self, pooled_shape: Shape, sizes: Shape) -> Shape:
         """`sizes` with the batch and the channels of `pooled_shape`, which may have lost its spatial axes."""

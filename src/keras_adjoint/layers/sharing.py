@@ -68,6 +68,14 @@ def copy_values(new: Sequence[keras.Variable], old: Sequence[keras.Variable], *,
         pairs = list(zip(new, old, strict=True))
     for variable, value in pairs:
         copy_value(variable, value)
+    freeze_alike([variable for variable, _ in pairs], [value for _, value in pairs])
+
+
+def freeze_alike(new: Sequence[keras.Variable], old: Sequence[keras.Variable]) -> None:
+    """Freeze those variables whose originals are frozen, each by a switch of its own that no config has."""
+    for variable, other in zip(new, old, strict=True):
+        if variable.trainable and not other.trainable:
+            variable.trainable = False
 
 
 def _end_of_path(variable: keras.Variable) -> str:

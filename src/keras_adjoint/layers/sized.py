@@ -6,8 +6,10 @@ from typing import Any
 import keras
 
 from keras_adjoint.errors import TieError
+from keras_adjoint.layers.inputs import check_data_format
 from keras_adjoint.layers.sizes import recorded_shapes, resolve, spatial, standardize_output_size, where_fixed
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.layers.whole_shapes import channels_of, with_channels_asked
 from keras_adjoint.ops import Shape
 from keras_adjoint.ops.geometry import CACHE_SIZE, Window, is_known
 
@@ -37,8 +39,8 @@ class Sized(Tied):
 
     Args:
         source: A built layer.
-        output_size: The sizes of the output's spatial axes, or a whole shape with batch axis and channels; by default what
-            the source recorded.
+        output_size: The sizes of the output's spatial axes, or a whole shape with batch axis and channels, of which the
+            channels are checked and the batch axis, of any size in a layer, is not; by default what the source recorded.
     """
 
     geometry: tuple[str, ...] = ("padding", "strides", "data_format")
@@ -50,6 +52,7 @@ class Sized(Tied):
         self.__dict__.update(state_of=state_of, state=state_of(source))
         self.rank = len(self.windows)
         self.output_size = standardize_output_size(output_size, self.rank, self.data_format)
+        self.asked_channels = channels_of(output_size, self.rank, self.data_format)
         self.__dict__["resolved"] = {}  # past Keras, which would track what is in it
 
     @property
@@ -59,11 +62,7 @@ class Sized(Tied):
 
     def follow_source(self) -> None:
         """Forget what was worked out for attributes of the source that have been set anew."""
-        if self.source.data_format != self.data_format:
-            raise TieError(
-                f"`{self.source.name}` had another `data_format` when its adjoint was made. Take the adjoint anew. "
-                f"Received: data_format={self.source.data_format!r} after {self.data_format!r}"
-            )
+        check_data_format(self)
         self.__dict__["state"] = self.state_of(self.source)
         self.resolved.clear()
 
@@ -110,4 +109,5 @@ class Sized(Tied):
         return None if None in sizes else sizes
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "output_size": self.output_size}
+        asked = with_channels_asked(self.output_size, self.asked_channels, self.data_format)
+        return {**super().get_config(), "output_size": asked}

@@ -105,6 +105,8 @@ class AdjointMaxPooling(Switches):
 class AdjointGlobalMaxPooling(Switches):
     """The adjoint of global max pooling: every maximum goes back to where it came from, and nothing to anywhere else.
 
+    Among equal maxima the first one in row-major order is that place.
+
     Args:
         source: A global max pooling layer.
 

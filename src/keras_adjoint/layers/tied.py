@@ -28,6 +28,7 @@ from keras_adjoint.layers.kernel import check_readable, float_policy, read_kerne
 from keras_adjoint.layers.options import boolean
 from keras_adjoint.layers.sharing import owns_everything, read_config, share
 from keras_adjoint.layers.sizes import Records, size_of_call
+from keras_adjoint.layers.whole_shapes import check_whole_shape
 from keras_adjoint.layers.wrapped import WRAPPERS
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.backend import current
@@ -74,7 +75,9 @@ class Tied(keras.layers.Layer):
         self.source = source
         self.tied = boolean("tied", tied)
         self._recorded = tuple(tuple(shape) for shape in recorded or ())
-        self.__dict__.update(records=Records(((source, 0),)), calls_of_source=calls_of(source))  # past Keras' tracking
+        # Past Keras' tracking.
+        self.__dict__.update(records=Records(((source, 0),)), calls_of_source=calls_of(source))
+        self.__dict__.update(process_groups=current().PROCESS_GROUPS)
         self._read_source = False
         self.data_format = getattr(source, "data_format", "channels_last")
         self.supports_masking = source.supports_masking
@@ -92,6 +95,8 @@ class Tied(keras.layers.Layer):
         is_symbolic = isinstance(y, keras.KerasTensor)
         if is_symbolic and self.tied and calls_of(self) and self.source.weights:
             warn_behind_copy(self, self.source, y)
+        if len(args) > 1:
+            args, kwargs = _with_keyword(self, args, kwargs)
         if kwargs.get("output_size") is not None or (is_symbolic and self.needs_output_size):
             if is_symbolic:
                 check_symbolic(self, y)
@@ -128,7 +133,10 @@ class Tied(keras.layers.Layer):
         """A kernel of the source, as it is now, in this layer's compute dtype."""
         source, name = self.source, name or self.kernel_name
         is_plain = source.built and source.quantization_mode is None
-        kernel = ops.convert_to_tensor(getattr(source, name) if is_plain else read_kernel(source, name))
+        variable = getattr(source, name) if is_plain else read_kernel(source, name)
+        if self.process_groups:
+            current().check_trained(variable, (self, source))
+        kernel = ops.convert_to_tensor(variable)
         return kernel if name_of_dtype(kernel.dtype) == self.compute_dtype else ops.cast(kernel, self.compute_dtype)
 
     def recorded_shapes(self) -> list[Shape]:
@@ -260,6 +268,8 @@ def name_after(source: keras.layers.Layer, adjoint: Tied, name: str | None) -> s
 def with_size(layer: Any, y: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The keywords of a call of an adjoint layer, with the `output_size` as Keras takes it, or as the graph records it."""
     is_symbolic, size = isinstance(y, keras.KerasTensor), size_of_call(kwargs.get("output_size"))
+    if size is not None:
+        check_whole_shape(layer, y, size)
     if size is None and is_symbolic and layer.needs_output_size:
         # The size that is known now is written into the graph: the source may record others later.
         size = layer.size_for_graph(y)
@@ -317,6 +327,18 @@ def stand_in(layer: keras.layers.Layer, attributes: dict[str, Any]) -> keras.lay
 def call_at_inference(layer: keras.layers.Layer, x: Any) -> Any:
     """What a layer gives for `x` when it is not trained. `training` is passed only to layers that take it."""
     return layer(x, training=False) if _takes_training(layer.__class__) else layer(x)
+
+
+def _with_keyword(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call with an `output_size` by its keyword, if it came second."""
+    if len(args) != 2 or "output_size" in kwargs or not _takes_size_second(layer.__class__):
+        return args, kwargs
+    return args[:1], {"output_size": args[1], **kwargs}
+
+
+@lru_cache
+def _takes_size_second(layer_class: type[keras.layers.Layer]) -> bool:
+    return list(inspect.signature(layer_class.call).parameters)[2:3] == ["output_size"]
 
 
 @lru_cache

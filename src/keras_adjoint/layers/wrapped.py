@@ -27,8 +27,18 @@ class LinearWrapper(keras.layers.Wrapper):
         self.supports_masking = layer.supports_masking
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        shape: Shape = self.layer.compute_output_shape(input_shape)
-        return shape
+        return output_shape_of(self.layer, input_shape)
+
+
+def output_shape_of(layer: keras.layers.Layer, input_shape: Shape) -> Shape:
+    """The shape that a layer gives for an input of a shape, by its call if it has no method that computes shapes."""
+    try:
+        shape: Shape = tuple(layer.compute_output_shape(input_shape))
+    except NotImplementedError:
+        if not layer.built:
+            layer.build(input_shape)
+        shape = tuple(layer.compute_output_spec(keras.KerasTensor(input_shape, layer.compute_dtype)).shape)
+    return shape
 
 
 WRAPPERS = (keras.layers.TimeDistributed, keras.layers.SpectralNormalization, LinearWrapper)

@@ -18,6 +18,7 @@ from keras_adjoint.layers.call_pattern import one_or_list
 from keras_adjoint.layers.derivative import CallGradient
 from keras_adjoint.layers.registry import describe
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.models.announced import check_announced
 from keras_adjoint.models.automatic import adjoint_of_call, adjoint_of_operation, is_automatic, operator_of
 from keras_adjoint.models.batch_axis import check_batch_axis
 from keras_adjoint.models.calls import Call
@@ -134,6 +135,7 @@ class BackwardPass:
             ]
             self.integers.check(call)
             check_batch_axis(call)
+            check_announced(call)
             if not isinstance(call.operation, keras.layers.Layer):
                 if has_rule(call.operation):
                     return transpose_operation(call, ys)

@@ -10,7 +10,7 @@ import keras
 from keras_adjoint.errors import did_you_mean, one_of, quoted, unknown_name
 from keras_adjoint.keras_internals import StochasticDepth, activation_operations, nn_operations, numpy_operations
 from keras_adjoint.layers.adjoint import has_activation
-from keras_adjoint.layers.registry import class_with_rule, nearest_class
+from keras_adjoint.layers.registry import class_with_rule, describe, nearest_class
 from keras_adjoint.layers.selection import ADAPTIVE_MAX_POOLS, EXTREMA
 from keras_adjoint.layers.wrapped import activation_of, inside
 from keras_adjoint.models.calls import Call
@@ -198,7 +198,7 @@ class Policies:
             default = next(field.default for field in fields(self) if field.name == policy)
             return value.get("default" if key is None else key, default)
         if callable(value) and policy != "activation":
-            value = value(layer)
+            value = _asked(value, layer)
             _check_choice(policy, value)
         return value
 
@@ -237,7 +237,24 @@ def _keys(choices: Mapping[Any, Any], layer: keras.Operation, *, predicates: boo
     functions: list[Callable[[keras.Operation], Any]] = [
         key for key in choices if callable(key) and not isinstance(key, type)
     ]
-    yield from (key for each in layers for key in functions if predicates and key(each))
+    yield from (key for each in layers for key in functions if predicates and _asked(key, each))
+
+
+def _asked(function: Callable[[keras.Operation], Any], layer: keras.Operation) -> Any:
+    """What a function that is part of a policy says of a layer.
+
+    Raises:
+        ValueError: If it raises an error.
+    """
+    try:
+        return function(layer)
+    except Exception as error:
+        name = getattr(function, "__name__", repr(function))
+        raise ValueError(
+            f"`{name}`, which is part of a policy, raised an error when it was asked about `{layer.name}`. It is asked about "
+            f"layers of every class, so have it look at the class first. Received: {type(error).__name__}: {error}, "
+            f"{describe(layer)}"
+        ) from error
 
 
 def _check_choice(policy: str, choice: Any) -> None:

@@ -27,7 +27,8 @@ def convolution_bound(kernel: Tensor, convolution: Convolution) -> Tensor:
         A scalar tensor.
     """
     kernel, scale = scaled(kernel_by_groups(kernel, convolution))
-    return scale * ops.minimum(_by_symbol(kernel, convolution), _by_absolute_values(kernel, convolution))
+    one, other = _by_symbol(kernel, convolution), _by_absolute_values(kernel, convolution)
+    return scale * ops.where(one < other, one, other)  # PyTorch takes a `minimum` of float64 in float32
 
 
 def _by_symbol(kernel: Tensor, convolution: Convolution) -> Tensor:
@@ -42,7 +43,7 @@ def _by_symbol(kernel: Tensor, convolution: Convolution) -> Tensor:
         group = ops.argmax(largest_eigenvalue_bound(*gram_at(ops.stop_gradient(kernel), there))[0], axis=0)
         alone = kernel[:, :, group][:, :, None]
     block = largest_eigenvalue_bound(*gram_at(alone, there))[0, 0]
-    squared = block * ops.stop_gradient(peak.squared / ops.maximum(block, _TINY))
+    squared = block * ops.stop_gradient(peak.squared / ops.where(block > _TINY, block, _TINY))
 
     # A sum of n products errs by n units of the sum of their absolute values, and the angle of a wave by as many as it has
     # radians. F is a sum over the taps; the errors of its Gram matrix, and of the squares of that, are relative to Frobenius
@@ -62,6 +63,6 @@ def _by_absolute_values(kernel: Tensor, convolution: Convolution) -> Tensor:
     at_phase = ops.convert_to_tensor(grids_of(convolution)[0].is_at_phase, kernel.dtype)
     absolute = ops.abs(kernel)
     of_outputs = ops.max(ops.sum(absolute, axis=(0, 1)))
-    of_inputs = ops.max(ops.tensordot(at_phase, ops.sum(absolute, axis=3), axes=1))
+    of_inputs = ops.max(ops.einsum("pt,tcg->pcg", at_phase, ops.sum(absolute, axis=3)))
     unit = epsilon(keras.backend.standardize_dtype(kernel.dtype))
     return ops.sqrt(of_outputs * of_inputs) * (1 + unit * math.prod(kernel.shape[:2]))

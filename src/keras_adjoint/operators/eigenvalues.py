@@ -47,13 +47,14 @@ def powered(
 
 
 _SMALLEST = 1e-30  # added to squares, so that zeros have a derivative
-_LARGEST = 1e36  # whose reciprocal is not taken for zero
+_RANGE = {"float32": (1e-30, 1e36), "float64": (1e-300, 1e300)}  # of what is divided by, whose reciprocals are not zero
 
 
 def scaled(kernel: Tensor) -> tuple[Tensor, Tensor]:
     """(the kernel over the largest of its absolute values, that value): what is squared may not overflow, nor vanish."""
     largest = ops.stop_gradient(ops.max(ops.abs(kernel)))
-    scale, is_zero = ops.clip(largest, _SMALLEST, _LARGEST), largest == 0
+    least, most = _RANGE.get(keras.backend.standardize_dtype(kernel.dtype), _RANGE["float32"])
+    scale, is_zero = ops.clip(largest, least, most), largest == 0
     # Of zeros it is exactly zero, and so is the derivative, for which they may not be divided by what they are.
     return ops.where(is_zero, ops.ones_like(kernel), kernel / scale), ops.where(is_zero, ops.zeros_like(scale), scale)
 

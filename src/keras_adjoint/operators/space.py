@@ -101,7 +101,7 @@ class Space:
                 f"{name} takes batches of {self}, with the batch axis in front. Received: {_received(tensors, given)}"
             )
         for tensor in given:
-            if not _is_real(tensor.dtype):
+            if not is_real(tensor.dtype):
                 raise ValueError(f"{name} takes real numbers. Received: a tensor of dtype {tensor.dtype}")
         return [tensor if _is_symbolic(tensor) else ops.convert_to_tensor(tensor, dtype) for tensor in given]
 
@@ -140,7 +140,7 @@ def _received(tensors: Any, given: Sequence[Any]) -> str:
     return ", ".join(map(shape_text, given)) or "nothing"
 
 
-def _is_real(dtype: Any) -> bool:
+def is_real(dtype: Any) -> bool:
     """Whether a dtype is one of floats, integers or booleans."""
     if isinstance(dtype, np.dtype):
         return dtype.kind in "fiub" or dtype.name == "bfloat16"

@@ -45,7 +45,9 @@ def symbol_at(kernel: Tensor, waves: tuple[Tensor, Tensor | None]) -> tuple[Tens
     _, channels, groups, filters = kernel.shape
     shape = (count, phases * channels, groups, filters)
     real, imaginary = (
-        None if wave is None else ops.transpose(ops.reshape(ops.tensordot(wave, kernel, axes=1), shape), (0, 2, 1, 3))
+        None
+        if wave is None
+        else ops.transpose(ops.reshape(ops.einsum("npt,tcgf->npcgf", wave, kernel), shape), (0, 2, 1, 3))
         for wave in waves
     )
     return real, imaginary

@@ -2,9 +2,9 @@
 
 import threading
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
-from keras_adjoint.errors import one_of
+from keras_adjoint.errors import KerasAdjointError, in_short, one_of
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,9 @@ FORMATS = {
     "litert": Format(),
     "torch": Format(),
 }
+
+
+_UNTRACED = "fake tensor in the exported program constant's list"  # in the message of `torch.export`
 
 
 class _Tracing(threading.local):
@@ -76,5 +79,12 @@ class exporting:
         self._outer, TRACING.format = TRACING.format, FORMATS[self.format]
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         TRACING.format = self._outer
+        if self.format == "torch" and error is not None and _UNTRACED in str(error):
+            raise KerasAdjointError(
+                "`torch.export` cannot record the gradient of some operations, of `torch.nn.functional.interpolate` and "
+                "`torch.einsum` for instance, and automatic adjoints are computed as gradients. Export "
+                "`keras_adjoint.untie(model)`, in which the adjoint of what has no weights is a product with its matrix, or "
+                f"teach the adjoint with `@keras_adjoint.register_rule`. Received: {in_short(error)}"
+            ) from error

@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_adjoint.layers.options import as_integer
 from keras_adjoint.operators.operator import Operator
-from keras_adjoint.operators.space import Space
+from keras_adjoint.operators.space import Space, is_real
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.backend import current
 
@@ -38,10 +38,10 @@ def check_numbers(name: str, tensors: Any) -> None:
 
 
 def tolerance_for(value: Any, dtype: str) -> float:
-    """A relative tolerance, by default that of the dtype."""
+    """A relative tolerance, by default that of the dtype which the backend has for this one."""
     if value is None:
-        return TOLERANCES[dtype]
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < 1:
+        return TOLERANCES[current().held_dtype(dtype)]
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not 0 < value < 1:
         raise ValueError(f"`tolerance` is a relative error between 0 and 1. Received: tolerance={value!r}")
     return float(value)
 
@@ -60,8 +60,8 @@ def ridge_from(value: Any, dtype: str) -> Tensor | None:
     Raises:
         ValueError: If it is negative, not finite, or no scalar. What a compiler traces is taken to be positive.
     """
-    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not is_number and (not hasattr(value, "dtype") or tuple(value.shape)):
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number and (not hasattr(value, "dtype") or tuple(value.shape) or not is_real(value.dtype)):
         raise ValueError(f"`ridge` is one number that is not negative. Received: ridge={value!r}")
     tensor = ops.convert_to_tensor(value, dtype)
     if current().is_concrete([tensor]):
@@ -113,6 +113,8 @@ def limits_from(lower: Any, upper: Any, operator: Operator) -> tuple[Tensor | No
 
 def _broadcast(name: str, value: Any, space: Space, dtype: str) -> Tensor:
     """One value for every number of a sample as rows, of one or of all samples."""
+    if any(hasattr(leaf, "dtype") and not is_real(leaf.dtype) for leaf in keras.tree.flatten(value)):
+        raise ValueError(f"`{name}` has real numbers. Received: {name}={value!r}")
     is_leaf = hasattr(value, "shape") or not isinstance(value, (list, tuple, dict))
     leaves = [value] if is_leaf else keras.tree.flatten(value)
     if is_leaf and not len(getattr(value, "shape", ())):

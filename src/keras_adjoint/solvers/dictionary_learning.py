@@ -9,7 +9,8 @@ from keras import ops, tree
 
 from keras_adjoint.operators.operator import Operator
 from keras_adjoint.ops import Tensor
-from keras_adjoint.solvers.solve import finite_rows, rows_of
+from keras_adjoint.solvers.samples import finite_rows, named
+from keras_adjoint.solvers.solve import rows_of
 from keras_adjoint.solvers.sparse_codes import Lasso
 from keras_adjoint.solvers.system import dot
 
@@ -132,10 +133,9 @@ def check_signals(signals: Any) -> None:
             f"`fit` learns from signals: an array of some, or a dataset. Received: {None if shape is None else tuple(shape)}"
         )
     if isinstance(signals, np.ndarray) and signals.dtype.kind == "f":
-        missing = np.flatnonzero(~np.isfinite(signals).reshape(len(signals), -1).all(axis=1))
-        if len(missing):
-            named = ", ".join(map(str, missing[:5])) + (f" and {len(missing) - 5} others" if len(missing) > 5 else "")
+        missing = ~np.isfinite(signals).reshape(len(signals), -1).all(axis=1)
+        if missing.any():
             warnings.warn(
-                f"`SparseCoding`: sample {named} is not finite, so it has no codes, and nothing is learned from it.",
+                f"`SparseCoding`: sample {named(missing)} is not finite, so it has no codes, and nothing is learned from it.",
                 stacklevel=3,
             )

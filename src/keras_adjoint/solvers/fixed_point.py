@@ -14,7 +14,8 @@ from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.backend import current
 from keras_adjoint.solvers.equilibrium import Equilibrium
 from keras_adjoint.solvers.lstsq import Solution
-from keras_adjoint.solvers.operator_layers import SquaredBound
+from keras_adjoint.solvers.operator_layers import Bound
+from keras_adjoint.solvers.samples import finite_rows, named, warn_of_missing
 from keras_adjoint.solvers.shapes import symbolic, with_batch
 
 
@@ -23,8 +24,8 @@ class FixedPoint(keras.layers.Layer):
     """y ↦ the x that a step leaves as it is.
 
     Args:
-        cell: One step as a model: lists of the parts of a state, of y, and L², to the state after it, in which x is first.
-        squared_bound: A `SquaredBound` layer, which gives L².
+        cell: One step as a model: lists of the parts of a state, of y, and L, to the state after it, in which x is first.
+        bound: A `Bound` layer, which gives L.
         accelerated: Whether steps are taken with momentum.
         tolerance: ‖T(x) − x‖ relative to ‖T(0)‖, where T is the step.
         max_steps: The most steps.
@@ -36,7 +37,7 @@ class FixedPoint(keras.layers.Layer):
     def __init__(
         self,
         cell: keras.Model,
-        squared_bound: SquaredBound,
+        bound: Bound,
         *,
         accelerated: bool,
         tolerance: float,
@@ -44,7 +45,7 @@ class FixedPoint(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.cell, self.squared_bound = cell, squared_bound
+        self.cell, self.bound = cell, bound
         self.accelerated, self.tolerance, self.max_steps = accelerated, tolerance, max_steps
         self.__dict__["equilibrium"] = Equilibrium(self._step, accelerated, tolerance, max_steps)
         self.built = True
@@ -54,7 +55,7 @@ class FixedPoint(keras.layers.Layer):
     @property
     def spaces(self) -> tuple[Space, Space, Space]:
         """Those of x, of y, and of the state."""
-        A = self.squared_bound.A
+        A = self.bound.A
         return A.in_space, A.out_space, Space(tuple(tuple(x.shape[1:]) for x in self.cell.outputs))
 
     def solution(self, y: Any) -> Solution:
@@ -73,19 +74,22 @@ class FixedPoint(keras.layers.Layer):
         return solution.x
 
     def _step(self, operands: Sequence[Tensor], rows: Tensor) -> Tensor:
-        *values, y, squared_bound = operands
+        *values, y, bound = operands
         _, outputs, state = self.spaces
         mapping = list(zip(self.cell.variables, values, strict=True))
         with keras.StatelessScope(state_mapping=mapping):
-            found = self.cell([*state.split(rows), *outputs.split(y), squared_bound], training=False)
+            found = self.cell([*state.split(rows), *outputs.split(y), bound], training=False)
         return state.join(tree.flatten(found))
 
     def _report(self, solution: Solution) -> None:
-        failed = np.flatnonzero(~np.asarray(ops.convert_to_numpy(solution.converged)))
-        if len(failed):
+        norms = ops.stop_gradient(solution.residual_norm)  # of which JAX knows numbers while it differentiates
+        converged, norms = (np.asarray(ops.convert_to_numpy(each)) for each in (solution.converged, norms))
+        warn_of_missing(f"`{self.name}`", ~converged & ~np.isfinite(norms))
+        failed = ~converged & np.isfinite(norms)
+        if failed.any():
             warnings.warn(
                 f"`{self.name}` did not converge to the tolerance of {self.tolerance:g} in {self.max_steps} steps in sample "
-                f"{', '.join(map(str, failed[:5]))}; their x is the last one, see `converged` of its `solution(y)`. Pass a "
+                f"{named(failed)}; their x is the last one, see `converged` of its `solution(y)`. Pass a "
                 f"larger `tolerance` or more `max_steps` to `unroll`.",
                 stacklevel=3,
             )
@@ -97,27 +101,28 @@ class FixedPoint(keras.layers.Layer):
         return with_batch(self.spaces[0], input_shape)
 
     def get_config(self) -> dict[str, Any]:
-        layers = {name: getattr(self, name) for name in ("cell", "squared_bound")}
+        layers = {name: getattr(self, name) for name in ("cell", "bound")}
         own = {name: getattr(self, name) for name in ("accelerated", "tolerance", "max_steps")}
         written = {name: keras.saving.serialize_keras_object(layer) for name, layer in layers.items()}
         return {**super().get_config(), **written, **own}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        return cls(**{**config, **{name: read_config(config[name]) for name in ("cell", "squared_bound")}})
+        return cls(**{**config, **{name: read_config(config[name]) for name in ("cell", "bound")}})
 
 
 def _fixed_point(layer: FixedPoint, y: Any) -> tuple[Any, Tensor, Tensor, Tensor]:
     inputs, outputs, state = layer.spaces
     rows = outputs.join(outputs.leaves(y, layer.compute_dtype, layer.name))
-    is_finite = ops.all(ops.isfinite(rows), axis=-1, keepdims=True)
+    is_finite = finite_rows(rows)
     rows = ops.where(is_finite, rows, ops.zeros_like(rows))
     # The fixed point does not depend on how long the steps are.
-    bound = ops.stop_gradient(layer.squared_bound(y))
+    bound = ops.stop_gradient(layer.bound(y))
     operands = [ops.copy(each) for each in layer.cell.variables]  # TensorFlow's variables are no tensors
     start = ops.zeros((ops.shape(rows)[0], state.size), rows.dtype)
     found, steps, missed, converged = layer.equilibrium.find([*operands, rows, bound], start)
     x = ops.where(is_finite, found[:, : inputs.size], float("nan"))  # of no y there is no solution
+    missed = ops.where(is_finite[:, 0], missed, float("nan"))
     return inputs.pack(inputs.split(x)), steps, missed, converged & is_finite[:, 0]
 
 

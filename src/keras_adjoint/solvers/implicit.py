@@ -28,6 +28,7 @@ from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.backend import current
 from keras_adjoint.solvers.conjugate import least_squares
 from keras_adjoint.solvers.loops import loop_for
+from keras_adjoint.solvers.samples import named
 from keras_adjoint.solvers.scaling import compiled, solve_least_squares, solve_normal_equations
 from keras_adjoint.solvers.system import Problem, System
 
@@ -128,11 +129,11 @@ def report_gradient(equations: str, converged: Tensor, tolerance: float, max_ste
     """Warn of a gradient that is not known to the tolerance, if that is known now."""
     if not current().is_concrete([converged]):
         return
-    failed = np.flatnonzero(np.asarray(ops.convert_to_numpy(converged)) == 0)
-    if len(failed):
+    failed = np.asarray(ops.convert_to_numpy(converged)) == 0
+    if failed.any():
         warnings.warn(
             f"{equations} were not solved to the tolerance of {tolerance:g} in {max_steps} steps in sample "
-            f"{', '.join(map(str, failed[:5]))}, so the gradient is not accurate. {advice}",
+            f"{named(failed)}, so the gradient is not accurate. {advice}",
             stacklevel=3,
         )
 

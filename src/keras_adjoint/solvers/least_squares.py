@@ -268,7 +268,7 @@ def pinv(layer: keras.layers.Layer, **options: Any) -> LeastSquares:
 
 
 def _ridge(value: Any, is_learned: bool) -> float:
-    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not is_number or not 0 <= value < math.inf or (is_learned and value == 0):
         wanted = "a positive number where it is learned" if is_learned else "a number that is not negative"
         raise ValueError(f"`ridge` is {wanted}. Received: ridge={value!r}")

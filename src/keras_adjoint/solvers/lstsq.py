@@ -13,6 +13,7 @@ from keras_adjoint.operators.operator import Operator
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.backend import current
 from keras_adjoint.solvers import arguments
+from keras_adjoint.solvers.samples import named
 from keras_adjoint.solvers.solve import Method, solve
 
 _solve = current().untraced(solve)
@@ -161,7 +162,7 @@ def reported(solution: Solution, method: Method, operator: Operator, *, ended: b
     missing, failed = ~converged & ~np.isfinite(norms), ~converged & np.isfinite(norms)
     if missing.any():
         warnings.warn(
-            f"`lstsq`: y, `x0` or what A makes of them is not finite in sample {_named(missing)}, which has no solution. Other "
+            f"`lstsq`: y, `x0` or what A makes of them is not finite in sample {named(missing)}, which has no solution. Other "
             "samples are not touched by that.",
             stacklevel=3,
         )
@@ -169,16 +170,11 @@ def reported(solution: Solution, method: Method, operator: Operator, *, ended: b
         warnings.warn(_unconverged(failed, solution, method, operator, preconditioned), stacklevel=3)
     if operator.dtype != operator.precision and not np.all(~converged | _is_finite(solution.x)):
         warnings.warn(
-            f"`lstsq`: the solution of sample {_named(converged & ~_is_finite(solution.x))} has numbers that are too large for "
+            f"`lstsq`: the solution of sample {named(converged & ~_is_finite(solution.x))} has numbers that are too large for "
             f"{operator.dtype}, in which A gives its results. Divide y by a number, or take a layer in float32.",
             stacklevel=3,
         )
     return solution
-
-
-def _named(chosen: Any) -> str:
-    samples = np.flatnonzero(chosen)
-    return ", ".join(map(str, samples[:5])) + (f" and {len(samples) - 5} others" if len(samples) > 5 else "")
 
 
 def _is_finite(x: Any) -> Any:
@@ -188,8 +184,13 @@ def _is_finite(x: Any) -> Any:
 
 
 def _unconverged(failed: Any, solution: Solution, method: Method, operator: Operator, preconditioned: bool) -> str:
-    named, steps = _named(failed), np.asarray(ops.convert_to_numpy(solution.steps))[failed]
-    if steps.max() < method.max_steps and preconditioned:
+    samples, steps = named(failed), np.asarray(ops.convert_to_numpy(solution.steps))[failed]
+    if current().held_dtype(operator.precision) != operator.precision:
+        help = (
+            "The layer is said to be of float64, and JAX computes in float32: set the environment variable JAX_ENABLE_X64=1, "
+            "or pass a larger `tolerance`."
+        )
+    elif steps.max() < method.max_steps and preconditioned:
         help = "Either the `preconditioner` is not symmetric and positive definite, or rounding stands in the way."
     elif steps.max() < method.max_steps and operator.precision == "float64":
         help = (
@@ -201,6 +202,6 @@ def _unconverged(failed: Any, solution: Solution, method: Method, operator: Oper
     else:
         help = "Pass more `max_steps`, a larger `tolerance`, a `ridge`, or a `preconditioner`."
     return (
-        f"`lstsq` did not reach the tolerance of {method.tolerance:g} in sample {named}, after {steps.max()} steps; their x is "
-        f"the last one, see `converged` and `residual_norm`. {help}"
+        f"`lstsq` did not reach the tolerance of {method.tolerance:g} in sample {samples}, after {steps.max()} steps; their x "
+        f"is the last one, see `converged` and `residual_norm`. {help}"
     )

@@ -4,6 +4,7 @@ A is the linear part of the source. All of them compute in float32, or float64, 
 precision.
 """
 
+import warnings
 from typing import Any, Self
 
 import keras
@@ -16,7 +17,9 @@ from keras_adjoint.operators.model_operator import operator
 from keras_adjoint.operators.operator import Operator
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Tensor
+from keras_adjoint.ops.backend import current
 from keras_adjoint.solvers.shapes import from_json, symbolic, with_batch
+from keras_adjoint.solvers.step_layers import SMALLEST
 
 
 class OperatorLayer(Tied):
@@ -159,8 +162,8 @@ class DataGradient(OperatorLayer):
 
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")
-class SquaredBound(OperatorLayer):
-    """y ↦ L², where L = `A.bound()` is never below the norm of A with the kernel that it has now.
+class Bound(OperatorLayer):
+    """y ↦ L = `A.bound()`, which is never below the norm of A with the kernel that it has now.
 
     It is computed once in every call of a model, for all steps. Its derivative by the kernel is a part of the derivative of
     what the steps give, which would be wrong without it.
@@ -175,10 +178,23 @@ class SquaredBound(OperatorLayer):
     Output shape: `(1,)`.
     """
 
-    suffix = "squared_bound"
+    suffix = "bound"
 
     def call(self, y: Any) -> Tensor:
-        return ops.reshape(ops.square(self.A.bound()), (1,))
+        bound = self.A.bound()
+        if current().is_concrete([bound]):
+            self._warn(float(ops.convert_to_numpy(ops.stop_gradient(bound))))
+        return ops.reshape(bound, (1,))
+
+    def _warn(self, bound: float) -> None:
+        """Warn of a kernel for which the length of a step is no number."""
+        smallest = SMALLEST[current().held_dtype(self.A.precision)]
+        if bound != 0 and not smallest <= bound <= 1 / smallest:
+            warnings.warn(
+                f"`{self.name}`: steps of length 1/L² need an L between {smallest:g} and {1 / smallest:g}, or none but zero. "
+                f"Divide the kernel of `{self.source.name}` by a number. Received: L={bound:g}",
+                stacklevel=3,
+            )
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         return keras.KerasTensor((1,), dtype=self.compute_dtype)

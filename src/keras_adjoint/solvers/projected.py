@@ -42,7 +42,9 @@ def projected(
         is_finite = ops.isfinite(dot(s_moved, s_moved))
         moves = active & fits & is_finite
         curvature = ops.where(
-            active & ops.logical_not(fits) & ops.isfinite(found), ops.maximum(found, 2 * curvature), curvature
+            active & ops.logical_not(fits) & ops.isfinite(found),
+            ops.where(found > 2 * curvature, found, 2 * curvature),
+            curvature,
         )
         still = active & is_finite & ops.logical_not(moves & (length(moved, s_moved) <= limit))
         return (

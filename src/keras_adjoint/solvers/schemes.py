@@ -11,7 +11,7 @@ from keras_adjoint.operators.operator import Operator
 from keras_adjoint.operators.space import Space
 from keras_adjoint.solvers import unroll_options
 from keras_adjoint.solvers.momentum import factors
-from keras_adjoint.solvers.operator_layers import Backward, DataGradient, Forward, OperatorLayer, SquaredBound
+from keras_adjoint.solvers.operator_layers import Backward, Bound, DataGradient, Forward, OperatorLayer
 from keras_adjoint.solvers.splitting_layers import (
     DualStep,
     PrimalStep,
@@ -56,13 +56,13 @@ class Parts:
         """The name of a layer of one step, counted from 0."""
         return f"{self.source.name}_{what}_{step + 1}"
 
-    def squared_bound(self, y: Any) -> Any:
-        """L² for all steps."""
+    def bound(self, y: Any) -> Any:
+        """L for all steps."""
         if self.tied is not False:
-            return SquaredBound(self.source, **self.of_operator)(y)
+            return Bound(self.source, **self.of_operator)(y)
         # That of every copy in every call would take longer than the steps.
         bound = float(keras.ops.convert_to_numpy(self.A.bound()))
-        return FirstBound(bound**2, dtype=self.A.precision, name=f"{self.source.name}_first_bound")(y)
+        return FirstBound(bound, dtype=self.A.precision, name=f"{self.source.name}_first_bound")(y)
 
     def gradient(self, step: int) -> OperatorLayer:
         """(x, y) ↦ Aᵀ (A x − y)."""
@@ -169,32 +169,32 @@ class Scheme(ABC):
         return (parts.zeros(parts.A.in_space, "start", y),)
 
     @abstractmethod
-    def step(self, number: int, state: State, y: Any, squared_bound: Any) -> State:
+    def step(self, number: int, state: State, y: Any, bound: Any) -> State:
         """The state after a step. Its first part is the solution."""
 
 
 class ProximalGradient(Scheme):
     """ISTA: x⁺ = prox(x − τ Aᵀ(A x − y), τ). Daubechies, Defrise and De Mol 2004."""
 
-    def step(self, number: int, state: State, y: Any, squared_bound: Any) -> State:
-        return (self.proximal_gradient(number, state[0], y, squared_bound),)
+    def step(self, number: int, state: State, y: Any, bound: Any) -> State:
+        return (self.proximal_gradient(number, state[0], y, bound),)
 
-    def proximal_gradient(self, number: int, x: Any, y: Any, squared_bound: Any) -> Any:
+    def proximal_gradient(self, number: int, x: Any, y: Any, bound: Any) -> Any:
         """One step from x."""
         parts = self.parts
         gradient = parts.gradient(number)(x, y)
-        moved, length = parts.gradient_step(number)(x, gradient, squared_bound)
+        moved, length = parts.gradient_step(number)(x, gradient, bound)
         return parts.prox(number, moved, length)
 
 
 class Accelerated(ProximalGradient):
     """FISTA: the same from where the last two x lead. Beck and Teboulle 2009."""
 
-    def step(self, number: int, state: State, y: Any, squared_bound: Any) -> State:
+    def step(self, number: int, state: State, y: Any, bound: Any) -> State:
         x, before = state[0], state[-1]
         # The first factor is 0, and after the last step there is none.
         ahead = x if number < 2 else self.parts.momentum(number - 1, factors(number)[-1])(x, before)
-        return self.proximal_gradient(number, ahead, y, squared_bound), x
+        return self.proximal_gradient(number, ahead, y, bound), x
 
 
 class PrimalDual(Scheme):
@@ -209,12 +209,12 @@ class PrimalDual(Scheme):
             return x, u
         return x, u, self.parts.of_variation(VariationStart, "variation_start", 0)(x)
 
-    def step(self, number: int, state: State, y: Any, squared_bound: Any) -> State:
+    def step(self, number: int, state: State, y: Any, bound: Any) -> State:
         parts, (x, u, *w) = self.parts, state
         pull = parts.backward(number)(u)
         if w:
             pull = parts.of_variation(VariationPull, "pull", number)(pull, w[0])
-        moved, length, sigma = parts.balanced(PrimalStep, number)(x, pull, squared_bound)
+        moved, length, sigma = parts.balanced(PrimalStep, number)(x, pull, bound)
         moved = moved if w else parts.prox(number, moved, length)
         ahead = Momentum(1.0, dtype=parts.A.precision, name=parts.name("ahead", number))(moved, x)
         dual = DualStep(dtype=parts.A.precision, name=parts.name("dual", number))
@@ -222,7 +222,7 @@ class PrimalDual(Scheme):
         if not w:
             return moved, u
         variation = parts.of_variation(VariationDual, "variation", number, is_weighted=True)
-        return moved, u, variation(w[0], ahead, squared_bound, sigma)
+        return moved, u, variation(w[0], ahead, bound, sigma)
 
 
 class Splitting(Scheme):
@@ -237,10 +237,10 @@ class Splitting(Scheme):
         z = self.parts.of_variation(VariationStart, "variation_start", 0)(x) if self.parts.has_variation else x
         return (x, x, z, z)
 
-    def step(self, number: int, state: State, y: Any, squared_bound: Any) -> State:
+    def step(self, number: int, state: State, y: Any, bound: Any) -> State:
         parts, (_, x, z, v) = self.parts, state
         gradient = parts.gradient(number)(x, y)
-        x, length = parts.balanced(SplittingStep, number)(x, gradient, z, v, squared_bound)
+        x, length = parts.balanced(SplittingStep, number)(x, gradient, z, v, bound)
         if parts.has_variation:
             z, v = parts.of_variation(VariationSplit, "variation", number, is_weighted=True)(x, v, length)
             return x, x, z, v

@@ -17,6 +17,7 @@ from keras_adjoint.solvers.implicit import Implicit, opaque
 from keras_adjoint.solvers.loops import Loop, Watch, loop_for
 from keras_adjoint.solvers.lsmr import lsmr
 from keras_adjoint.solvers.projected import projected
+from keras_adjoint.solvers.samples import finite_rows
 from keras_adjoint.solvers.scaling import compiled, largest, solve_least_squares
 from keras_adjoint.solvers.system import Problem
 
@@ -81,11 +82,6 @@ def solve(
     x, norm = ops.where(has_solution, x, none), ops.where(found, norm, none)
     ended = watch is not None and watch.is_over
     return packed(operator, x), ops.where(found, steps, 0), norm, converged & found, ended
-
-
-def finite_rows(rows: Tensor) -> Tensor:
-    """Which rows are finite, as a column."""
-    return ops.all(ops.isfinite(rows), axis=-1, keepdims=True)
 
 
 def _check_preconditioner(problem: Problem, operands: list[Tensor], z: Tensor) -> None:

@@ -18,8 +18,9 @@ from keras_adjoint.ops.backend import current
 from keras_adjoint.solvers import arguments
 from keras_adjoint.solvers.atoms import check_atoms, kernel_index, unit_kernel
 from keras_adjoint.solvers.dictionary_learning import DictionaryLearning, check_signals
+from keras_adjoint.solvers.samples import finite_rows, named
 from keras_adjoint.solvers.shapes import from_json, symbolic, with_batch
-from keras_adjoint.solvers.solve import finite_rows, packed, rows_of
+from keras_adjoint.solvers.solve import packed, rows_of
 from keras_adjoint.solvers.sparse_codes import Lasso
 from keras_adjoint.solvers.system import Problem
 
@@ -307,7 +308,7 @@ def _check_numbers(name: str, tensors: Any) -> None:
 
 def _weights(weight: Any, relative: Any) -> tuple[float | None, float | None]:
     for name, value, limit in (("weight", weight, float("inf")), ("relative_weight", relative, 1.0)):
-        is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+        is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
         if value is not None and not (is_number and 0 < value < limit):
             wanted = "a positive number" if name == "weight" else "a part of `lambda_max(y)`, between 0 and 1"
             raise ValueError(f"`{name}` is {wanted}. Received: {name}={value!r}")
@@ -324,19 +325,19 @@ def _reported(found: SparseCodes, coding: SparseCoding) -> SparseCodes:
     """The codes, after a warning that names the samples that did not converge, if that is known now."""
     if not current().is_concrete([found.converged]):
         return found
-    failed = np.flatnonzero(~np.asarray(ops.convert_to_numpy(found.converged)))
-    if len(failed):
-        named = ", ".join(map(str, failed[:5])) + (f" and {len(failed) - 5} others" if len(failed) > 5 else "")
+    failed = ~np.asarray(ops.convert_to_numpy(found.converged))
+    if failed.any():
+        samples = named(failed)
         objective = ops.stop_gradient(found.objective)  # of which JAX knows numbers while it differentiates
         objective, steps = (np.asarray(ops.convert_to_numpy(each))[failed] for each in (objective, found.steps))
         if not np.isfinite(objective).any():
-            text = f"y, or what D makes of it, is not finite in sample {named}, which has no codes."
+            text = f"y, or what D makes of it, is not finite in sample {samples}, which has no codes."
         elif steps.max() < coding.max_steps:
-            text = f"the steps for sample {named} were not finite from the {steps.max()}th on; its codes are the last ones."
+            text = f"the steps for sample {samples} were not finite from the {steps.max()}th on; its codes are the last ones."
         else:
             text = (
-                f"the codes of sample {named} did not reach the tolerance of {coding.tolerance:g} in {steps.max()} steps; they "
-                "are the last ones, see `converged`. Pass more `max_steps`, a larger `tolerance`, or a larger weight."
+                f"the codes of sample {samples} did not reach the tolerance of {coding.tolerance:g} in {steps.max()} steps; "
+                "they are the last ones, see `converged`. Pass more `max_steps`, a larger `tolerance`, or a larger weight."
             )
         warnings.warn(f"`SparseCoding`: {text} Other samples are not touched by that.", stacklevel=3)
     return found

@@ -50,21 +50,21 @@ class _Balanced(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")
 class PrimalStep(_Balanced):
-    """(x, p, L²) ↦ (x − τ p, τ, σ) with τ = ρ/L² and σ = θ/ρ, or half of that beside total variation.
+    """(x, p, L) ↦ (x − τ p, τ, σ) with τ = ρ/L² and σ = θ/ρ, or half of that beside total variation.
 
     Call arguments:
         x: A batch.
         p: Aᵀ u, and Dᵀ w if there is a w.
-        squared_bound: L².
+        bound: L.
     """
 
-    def call(self, x: Any, p: Any, squared_bound: Tensor) -> tuple[Any, Tensor, Tensor]:
-        length = self.ratio * reciprocal(squared_bound)
-        sigma = ops.ones_like(squared_bound) * self.relative_length / self.ratio
-        moved = tree.map_structure(lambda x, p: x - length * p, x, p)
-        return moved, length, sigma / 2 if self.has_variation else sigma
+    def call(self, x: Any, p: Any, bound: Tensor) -> tuple[Any, Tensor, Tensor]:
+        inverse = reciprocal(bound)
+        sigma = ops.ones_like(bound) * self.relative_length / self.ratio
+        moved = tree.map_structure(lambda x, p: x - self.ratio * (inverse * (inverse * p)), x, p)
+        return moved, self.ratio * inverse * inverse, sigma / 2 if self.has_variation else sigma
 
-    def compute_output_spec(self, x: Any, p: Any, squared_bound: Any) -> Any:
+    def compute_output_spec(self, x: Any, p: Any, bound: Any) -> Any:
         length, sigma = (keras.KerasTensor((1,), self.compute_dtype) for _ in range(2))
         return like(x, self.compute_dtype), length, sigma
 
@@ -130,21 +130,21 @@ class VariationPull(_OfVariation):
 class VariationDual(_OfVariation):
     """(w, x, τ, σ) ↦ w + σ' D x, where it is longer than the weight shortened to that; τ σ' ‖D‖² is what τ σ L² is."""
 
-    def call(self, w: Any, x: Any, squared_bound: Tensor, sigma: Tensor) -> Any:
+    def call(self, w: Any, x: Any, bound: Tensor, sigma: Tensor) -> Any:
         def moved(w: Tensor, x: Tensor) -> Tensor:
             D = self.details.differences(x)
-            length = sigma / (reciprocal(squared_bound) * D.norm_squared)
-            return within(w + length * D.forward(x), self.weight)
+            inverse = reciprocal(bound)
+            return within(w + sigma / D.norm_squared * (D.forward(x) / inverse / inverse), self.weight)
 
         return tree.map_structure(moved, w, x)
 
-    def compute_output_spec(self, w: Any, x: Any, squared_bound: Any, sigma: Any) -> Any:
+    def compute_output_spec(self, w: Any, x: Any, bound: Any, sigma: Any) -> Any:
         return like(w, self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")
 class SplittingStep(_Balanced):
-    """(x, g, z, v, L²) ↦ (x − η (g + ρ Sᵀ(S x − z + v)), 1/ρ) with ρ = r L²/‖S‖² and η = θ/(L² + ρ ‖S‖²).
+    """(x, g, z, v, L) ↦ (x − η (g + ρ Sᵀ(S x − z + v)), 1/ρ) with ρ = r L²/‖S‖² and η = θ/(L² + ρ ‖S‖²).
 
     S is the identity, or the discrete gradient.
 
@@ -153,23 +153,24 @@ class SplittingStep(_Balanced):
         g: Aᵀ (A x − y).
         z: What S x is to become.
         v: By how much it missed that so far.
-        squared_bound: L².
+        bound: L.
     """
 
-    def call(self, x: Any, g: Any, z: Any, v: Any, squared_bound: Tensor) -> tuple[Any, Tensor]:
-        inverse = reciprocal(squared_bound)
-        length = self.relative_length * inverse / (1 + self.ratio)
+    def call(self, x: Any, g: Any, z: Any, v: Any, bound: Tensor) -> tuple[Any, Tensor]:
+        inverse = reciprocal(bound)
+        length = self.relative_length / (1 + self.ratio)  # times 1/L² that of g
 
         def moved(x: Tensor, g: Tensor, z: Tensor, v: Tensor) -> Tensor:
+            downhill = inverse * (inverse * g)
             if not self.has_variation:
-                return x - length * (g + (x - z + v) * (self.ratio / inverse))
+                return x - length * (downhill + self.ratio * (x - z + v))
             D = self.details.differences(x)
-            return x - length * (g + D.adjoint(D.forward(x) - z + v) * (self.ratio / inverse / D.norm_squared))
+            return x - length * (downhill + self.ratio / D.norm_squared * D.adjoint(D.forward(x) - z + v))
 
         axes = self.details.differences(tree.flatten(x)[0]).norm_squared if self.has_variation else 1.0
-        return tree.map_structure(moved, x, g, z, v), inverse * axes / self.ratio
+        return tree.map_structure(moved, x, g, z, v), inverse * inverse * axes / self.ratio
 
-    def compute_output_spec(self, x: Any, g: Any, z: Any, v: Any, squared_bound: Any) -> Any:
+    def compute_output_spec(self, x: Any, g: Any, z: Any, v: Any, bound: Any) -> Any:
         return like(x, self.compute_dtype), keras.KerasTensor((1,), self.compute_dtype)
 
 

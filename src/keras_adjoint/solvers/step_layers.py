@@ -17,7 +17,10 @@ from keras_adjoint.solvers.proximal import PROXIMALS, Details, proximal
 
 FIRST_LENGTH = 0.9  # of a step that is trained
 SMALLEST_FACTOR = 0.02  # of momentum, where it is trained
-VANISHING = 1e-30  # a square of a bound that is taken for zero
+SMALLEST = {
+    "float32": 1e-18,
+    "float64": 1e-150,
+}  # a bound whose inverse square is finite; smaller ones are taken for it
 
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")
@@ -47,20 +50,20 @@ class ZeroStart(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")
 class FirstBound(keras.layers.Layer):
-    """y ↦ L² as it once was, which is kept as a weight and not trained.
+    """y ↦ L as it once was, which is kept as a weight and not trained.
 
     Args:
-        squared_bound: L².
+        bound: L.
     """
 
-    def __init__(self, squared_bound: float = 1.0, **kwargs: Any) -> None:
+    def __init__(self, bound: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        initializer = keras.initializers.Constant(squared_bound)
-        self.squared_bound = self.add_weight(shape=(1,), initializer=initializer, trainable=False, name="squared_bound")
+        initializer = keras.initializers.Constant(bound)
+        self.bound = self.add_weight(shape=(1,), initializer=initializer, trainable=False, name="bound")
         self.built = True
 
     def call(self, y: Any) -> Tensor:
-        return ops.convert_to_tensor(self.squared_bound)
+        return ops.convert_to_tensor(self.bound)
 
     def compute_output_spec(self, y: Any) -> Any:
         return keras.KerasTensor((1,), self.compute_dtype)
@@ -68,7 +71,7 @@ class FirstBound(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")
 class GradientStep(keras.layers.Layer):
-    """(x, g, L²) ↦ (x − τ g, τ) with τ = θ/L².
+    """(x, g, L) ↦ (x − τ g, τ) with τ = θ/L².
 
     Args:
         learned: Whether θ is trained, within (0, 1); else it is 1.
@@ -76,7 +79,7 @@ class GradientStep(keras.layers.Layer):
     Call arguments:
         x: A batch.
         g: The gradient there.
-        squared_bound: L², of shape `(1,)`. Where it is zero, τ is θ.
+        bound: L, of shape `(1,)`. Where it is zero, τ is θ.
     """
 
     def __init__(self, learned: bool = False, **kwargs: Any) -> None:
@@ -90,11 +93,12 @@ class GradientStep(keras.layers.Layer):
         """θ."""
         return 1.0 if self.logit is None else ops.sigmoid(self.logit)
 
-    def call(self, x: Any, g: Any, squared_bound: Tensor) -> tuple[Any, Tensor]:
-        length = self.relative_length * reciprocal(squared_bound)
-        return tree.map_structure(lambda x, g: x - length * g, x, g), length
+    def call(self, x: Any, g: Any, bound: Tensor) -> tuple[Any, Tensor]:
+        inverse = reciprocal(bound)
+        moved = tree.map_structure(lambda x, g: x - self.relative_length * (inverse * (inverse * g)), x, g)
+        return moved, self.relative_length * inverse * inverse
 
-    def compute_output_spec(self, x: Any, g: Any, squared_bound: Any) -> tuple[Any, Any]:
+    def compute_output_spec(self, x: Any, g: Any, bound: Any) -> tuple[Any, Any]:
         return like(x, self.compute_dtype), keras.KerasTensor((1,), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
@@ -189,10 +193,17 @@ def like(x: Any, dtype: str) -> Any:
     return tree.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, dtype), x)
 
 
-def reciprocal(squared_bound: Tensor) -> Tensor:
-    """1/L², and 1 where L is zero: there the gradient is zero, and every step is as good."""
-    is_zero = squared_bound <= VANISHING
-    return 1 / ops.where(is_zero, ops.ones_like(squared_bound), squared_bound)
+def reciprocal(bound: Tensor) -> Tensor:
+    """1/L, and 1 where L is zero: there the gradient is zero, and every step is as good.
+
+    What is multiplied by 1/L² is multiplied by this twice. The derivative of 1/L² itself may be no number where that of the
+    product is one: for a kernel of 1e13, float32 holds 1/L², but not 1/L³.
+    """
+    smallest = SMALLEST[keras.backend.standardize_dtype(bound.dtype)]
+    held = ops.where(
+        bound > smallest, bound, ops.where(bound > 0, ops.ones_like(bound) * smallest, ops.ones_like(bound))
+    )
+    return 1 / held
 
 
 def logit_weight(layer: keras.layers.Layer, name: str, start: float) -> keras.Variable:

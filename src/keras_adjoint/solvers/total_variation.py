@@ -66,9 +66,13 @@ class Differences:
 
 def within(q: Tensor, t: Tensor) -> Tensor:
     """The nearest vectors, along the last axis, of a length of at most t."""
-    squares = ops.sum(ops.square(q), axis=-1, keepdims=True)
-    is_longer = squares > t * t
-    return ops.where(is_longer, q * (t / ops.sqrt(ops.where(is_longer, squares, 1.0))), q)
+    # Relative to the largest number, which no square of is too small or too large.
+    largest = ops.max(ops.abs(q), axis=-1, keepdims=True)
+    largest = ops.stop_gradient(ops.where(largest > t, largest, t))  # PyTorch takes a `maximum` of float64 in float32
+    largest = ops.where(largest > 0, largest, 1.0)
+    squares, limit = ops.sum(ops.square(q / largest), axis=-1, keepdims=True), t / largest
+    is_longer = squares > limit * limit
+    return ops.where(is_longer, q * (limit / ops.sqrt(ops.where(is_longer, squares, 1.0))), q)
 
 
 def _difference(x: Tensor, axis: int) -> Tensor:

@@ -12,7 +12,8 @@ from keras_adjoint.operators.model_operator import operator
 from keras_adjoint.recursion import deep_recursion
 from keras_adjoint.solvers import arguments, unroll_options
 from keras_adjoint.solvers.fixed_point import FixedPoint
-from keras_adjoint.solvers.operator_layers import SquaredBound
+from keras_adjoint.solvers.operator_layers import Bound
+from keras_adjoint.solvers.samples import FiniteSamples, OfFiniteSamples
 from keras_adjoint.solvers.schemes import SCHEMES, Parts
 from keras_adjoint.solvers.unroll_options import Options
 
@@ -113,10 +114,11 @@ def unroll(
         unroll_options.check_unrolled(tolerance, max_steps)
         parts = Parts(layer, A, options, tied, begin, size=size, linear_part=linear_part)
         scheme = SCHEMES[method](parts)
-        squared_bound, state = parts.squared_bound(y), scheme.begin(y)
+        given, is_finite = FiniteSamples(dtype=A.precision, name=f"{layer.name}_finite_samples")(y)
+        bound, state = parts.bound(given), scheme.begin(given)
         for number in range(steps):
-            state = scheme.step(number, state, y, squared_bound)
-        x = state[0]
+            state = scheme.step(number, state, given, bound)
+        x = OfFiniteSamples(dtype=A.precision, name=f"{layer.name}_of_finite_samples")(state[0], is_finite)
     if A.dtype in HALF:
         x = tree.map_structure(lambda leaf: keras.layers.Identity(dtype=A.dtype)(leaf), x)
     name = name_or_none("name", name) or f"{layer.name}_unrolled"
@@ -136,7 +138,7 @@ def fixed_point_layer(parts: Parts, method: str, y: Any, tolerance: float, max_s
     cell = keras.Model([*tree.flatten(state), *tree.flatten(given), number], tree.flatten(after), name=f"{name}_step")
     return FixedPoint(
         cell,
-        SquaredBound(parts.source, **parts.of_operator),
+        Bound(parts.source, **parts.of_operator),
         accelerated=method == "fista",
         tolerance=tolerance,
         max_steps=max_steps,

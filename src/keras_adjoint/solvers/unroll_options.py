@@ -122,9 +122,15 @@ def started(start: keras.layers.Layer, y: Any, A: Operator) -> Any:
     """What it gives.
 
     Raises:
-        ValueError: If that is not of the shapes that A takes.
+        ValueError: If it does not take y, or what it gives is not of the shapes that A takes.
     """
-    x = start(y)
+    try:
+        x = start(y)
+    except ValueError as error:  # Keras', of shapes that a layer does not take
+        raise ValueError(
+            f"`start` takes what the layer gives: {A.out_shape}. Received: start={start.name}, which says of that: "
+            f"{str(error).strip()}"
+        ) from error
     given = [tuple(leaf.shape[1:]) for leaf in keras.tree.flatten(x)]
     if given != list(A.in_space.shapes):
         raise ValueError(
@@ -146,7 +152,7 @@ def weight_from(value: Any, prox: Penalty) -> float:
                 f'`prox="{prox}"` needs a `weight`, how much it counts beside ½‖A x − y‖². Received: weight=None'
             )
         return 1.0
-    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not is_number or not 0 <= value < math.inf:
         raise ValueError(f"`weight` is a number that is not negative. Received: weight={value!r}")
     return float(value)
@@ -158,7 +164,10 @@ def details_from(lower: Any, upper: Any, data_format: Any, inner_steps: Any, pro
     Raises:
         ValueError: If nothing is between the limits, or an option has a value that it does not take.
     """
-    if not all(isinstance(limit, (int, float, np.number)) and not isinstance(limit, bool) for limit in (lower, upper)):
+    if not all(
+        isinstance(limit, (int, float, np.integer, np.floating)) and not isinstance(limit, bool)
+        for limit in (lower, upper)
+    ):
         raise ValueError(f"`lower` and `upper` are numbers. Received: lower={lower!r}, upper={upper!r}")
     if not lower <= upper or lower == math.inf or upper == -math.inf:
         raise ValueError(f"`lower` is not above `upper`. Received: lower={lower!r}, upper={upper!r}")

@@ -66,7 +66,8 @@ def forward_kernel(tied: Tied) -> tuple[np.ndarray, int, list[Step]]:
     before = []
     if isinstance(tied, AdjointSeparableConv):
         pointwise = kernel_of(tied, "pointwise_kernel")
-        before = [multiplied(pointwise.reshape(pointwise.shape[-2:]).T, tied.rank)]
+        product = multiplied(pointwise.reshape(pointwise.shape[-2:]).T, tied.rank)
+        before = [replace(product, reads="pointwise_kernel")]
     kernel = kernel_of(tied, "depthwise_kernel" if before else "kernel")
     *taps, channels, multiplier = kernel.shape
     return kernel.reshape(*taps, 1, channels * multiplier), channels, before

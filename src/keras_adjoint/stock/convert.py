@@ -16,7 +16,7 @@ from keras_adjoint.layers.adjoint_of_adjoint import AdjointOfAdjoint
 from keras_adjoint.layers.call_pattern import flat
 from keras_adjoint.layers.copying import copying
 from keras_adjoint.layers.distributed import DistributedAdjoint
-from keras_adjoint.layers.sharing import copy_state
+from keras_adjoint.layers.sharing import copy_state, freeze_alike
 from keras_adjoint.layers.sizes import recorded_shapes, without_steps
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.wrapped import LinearWrapper, axes_of_steps, wrappers_of
@@ -24,6 +24,7 @@ from keras_adjoint.operators.lipschitz import Lipschitz
 from keras_adjoint.ops import Shape
 from keras_adjoint.recursion import deep_recursion
 from keras_adjoint.stock.converters import NOT_STOCK, converter_for
+from keras_adjoint.stock.freezing import freeze_like, trains
 from keras_adjoint.stock.operations import OPERATIONS, joined
 from keras_adjoint.stock.pieces import scaled
 from keras_adjoint.stock.steps import UNKNOWN, AdjointCall, Branches, Step, received, refuse
@@ -39,6 +40,7 @@ class Converter:
         self.made: dict[tuple[int, bytes], tuple[Step, Layer]] = {}  # adjoint layer and fingerprint: step, stock layer
         self.scaled: dict[tuple[int, float], tuple[Layer, Layer]] = {}  # by a layer and its factor: old, new
         self.distributed: dict[tuple[int, int], Layer] = {}  # id of a stock layer, number of axes of steps: around it
+        self.owners: list[tuple[Tied | Lipschitz, Step, Layer]] = []  # adjoint layer, step, stock layer
         self.names: Counter[str] = Counter()
 
     def model(self, model: keras.Model) -> keras.Model:
@@ -178,8 +180,9 @@ class Converter:
             number = self.names[name]
             self.names[name] += 1
             layer = step.make(name=f"{name}_{number}" if number else name, dtype=tied.dtype_policy)
-            layer.trainable = layer.trainable and tied.trainable and bool(tied.trainable_weights)
+            layer.trainable = layer.trainable and tied.trainable and trains(tied)
             self.made[key] = step, layer
+            self.owners.append((tied, step, layer))
         return self.made[key][1]
 
     def copy_weights(self) -> None:
@@ -191,8 +194,12 @@ class Converter:
             weights = old.get_weights()
             place = kernel_index(old)
             new.set_weights([times_factor(one, factor) if i == place else one for i, one in enumerate(weights)])
+            freeze_alike(new.weights, old.weights)
         for step, layer in self.made.values():
             layer.set_weights(step.weights)
+        for tied, step, layer in self.owners:
+            if isinstance(tied, Tied):
+                freeze_like(layer, step, tied)
 
 
 def inside_steps(layer: Any) -> Any:

@@ -1,6 +1,7 @@
 """The pieces that conversions are made of: arrays of weights, and short chains of stock layers."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -82,7 +83,7 @@ def with_options(tied: Tied, rank: int, convert: Callable[[np.ndarray | None], l
     bias = None if bias is None else array(bias)
     if matrix is None:
         return [*before, *convert(bias)]
-    return [*before, *convert(None), multiplied(array(matrix), rank, bias)]
+    return [*before, *convert(None), replace(multiplied(array(matrix), rank, bias), reads="channel_map")]
 
 
 def among_channels_last(tied: Tied, rank: int, steps: list[Step]) -> list[Step]:

@@ -64,11 +64,20 @@ def received(layer: Layer) -> str:
 
 @dataclass(frozen=True)
 class Step:
-    """A stock layer that is yet to be made, and the arrays to be set as its weights."""
+    """A stock layer that is yet to be made, and the arrays to be set as its weights.
+
+    Attributes:
+        layer_class: Its class.
+        options: Those of its constructor.
+        weights: The arrays.
+        reads: The variable that its kernel stands for, of the adjoint's source or of the adjoint itself, if the adjoint reads
+            several.
+    """
 
     layer_class: type
     options: dict[str, Any]
     weights: tuple[np.ndarray, ...]
+    reads: str | None = None
 
     def make(self, **kwargs: Any) -> Layer:
         return self.layer_class(**self.options, **kwargs)

@@ -128,20 +128,32 @@ def quantised(evidence: Evidence) -> str | None:
 
 
 def not_linear(evidence: Evidence) -> str | None:
-    """An activation breaks additivity, a bias moves zero."""
+    """An activation and a rounding break additivity, a bias moves zero."""
     for name, operator, x, probe in (
         ("A", evidence.pair.forward, evidence.x, evidence.of_x),
         ("B", evidence.pair.backward, evidence.y, evidence.of_y),
     ):
         zero, once = operator(np.zeros_like(x)), operator(x)
         scale = np.abs(once).max() or 1.0
-        if probe.may_be_negative:
-            opposite = operator(-x)
-            if np.abs(once + opposite - 2 * zero).max() > 1e3 * evidence.tolerance * scale:
-                return f"activation left in: {name} is not linear"
+        additions = [-x] if probe.may_be_negative else []
+        if probe.may_be_added:  # a rounding and a hyperbolic tangent are odd
+            additions += [probe.random(np.random.default_rng(2)), x]
+        for other in additions:
+            of_sum, sum_of = operator(x + other) + zero, once + operator(other)
+            if np.abs(of_sum - sum_of).max() > 1e3 * evidence.tolerance * max(scale, np.abs(sum_of).max()):
+                if _is_whole(once) and not _is_whole(x):
+                    return (
+                        f"rounded to integers: {name} gives whole numbers for others, as a cast to an integer does, so it is "
+                        f"not linear"
+                    )
+                return f"activation left in, or another function that is not linear: {name} of a sum is not the sum of both"
         if np.abs(zero).max() > 1e3 * evidence.tolerance * scale:
             return f"bias left in: {name} does not map zero to zero"
     return None
+
+
+def _is_whole(numbers: Array) -> bool:
+    return bool(np.all(numbers == np.rint(numbers)))
 
 
 def scaled(evidence: Evidence) -> str | None:
@@ -259,6 +271,8 @@ def matrix_rearranged(evidence: Evidence) -> str | None:
         return None
     wanted = np.moveaxis(a, range(rank, 2 * rank), range(rank))
     largest = min(evidence.relative_tolerance * np.abs(wanted).max(), CLEARLY * np.abs(b - wanted).max())
+    if not largest:
+        return None  # on single ones they agree as they are
     for names in COMBINATIONS:
         candidate: Array | None = b
         for name in names:

@@ -35,6 +35,11 @@ class Probe:
         return not any(dtype == "bool" or dtype.startswith("uint") for _, dtype in self.narrower)
 
     @property
+    def may_be_added(self) -> bool:
+        """Whether the operator takes the sum of any two x."""
+        return not any(dtype == "bool" for _, dtype in self.narrower)
+
+    @property
     def floats(self) -> list[str]:
         """The other dtypes of floats, to which what is of this shape may be rounded."""
         return [dtype for _, dtype in self.narrower if "float" in dtype]

@@ -9,8 +9,8 @@ the other two, to every order: no derivative of an adjoint costs more than what 
 """
 
 import itertools
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from keras import ops
 
@@ -55,6 +55,10 @@ class BilinearForm:
     def kernel(self, x: Tensor, y: Tensor) -> Tensor:
         """The gradient of the forward's kernel, for backends whose own is slow."""
         return kernel_gradient(x, y, self.convolution)
+
+    def at(self, convolution: Convolution) -> Self:
+        """The form of another convolution with the same kind of kernel, by the same algorithm."""
+        return replace(self, convolution=convolution)
 
     def kernel_shape(self, x: Tensor, y: Tensor) -> tuple[int, ...]:
         """The shape of the kernel, `(*taps, channels / groups, filters)`."""

@@ -12,61 +12,66 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from keras_adjoint.ops import Tensor
+from keras_adjoint.ops.backend.jax_partition import compute, operands_of, partitioned
 from keras_adjoint.ops.backend.protocol import Form, HostProduct
 
-ARGUMENTS = ("x", "y", "kernel")
+try:  # without it, JAX does not say what it lowers for, and XLA divides the operations of an algorithm one by one
+    from jax._src.dispatch import prim_requires_devices_during_lowering
+except ImportError:
+    prim_requires_devices_during_lowering = set()
 
 # `bilinear_form.bind(*operands, wanted=…, form=…)` is the gradient of a hashable `Form` by the argument `wanted`, for the other
 # two in the order of `ARGUMENTS`.
 bilinear_form = Primitive("keras_adjoint_bilinear_form")
 
 
-def _others(wanted: str) -> list[str]:
-    return [name for name in ARGUMENTS if name != wanted]
-
-
-def _compute(*operands: Tensor, wanted: str, form: Form) -> Tensor:
-    if wanted == "kernel":
-        return _kernel_gradient(form, *operands)
-    return getattr(form, wanted)(*operands)
-
-
-def _kernel_gradient(form: Form, x: Tensor, y: Tensor) -> Tensor:
-    kernel = jax.ShapeDtypeStruct(form.kernel_shape(x, y), x.dtype)
-    (gradient,) = jax.linear_transpose(lambda kernel: form.y(x, kernel), kernel)(y)
-    return gradient
-
-
 def _gradient(wanted: str, form: Form, others: dict[str, Tensor]) -> Tensor:
-    return bilinear_form.bind(*(others[name] for name in _others(wanted)), wanted=wanted, form=form)
+    return bilinear_form.bind(*(others[name] for name in operands_of(wanted)), wanted=wanted, form=form)
 
 
 def _transpose(position: int, cotangent: Tensor, *operands: Tensor, wanted: str, form: Form) -> Tensor:
     """The derivative by the operand at `position`: contract what was wanted with the cotangent, and want the operand."""
-    names = _others(wanted)
+    names = operands_of(wanted)
     name, other = names[position], names[1 - position]
     return _gradient(name, form, {wanted: cotangent, other: operands[1 - position]})
 
 
 def _batch(operands: tuple[Tensor, ...], axes: tuple[Any, ...], *, wanted: str, form: Form) -> tuple[Tensor, int]:
     """One more axis. In front of the batch it joins the batch, unless the kernel has it too or is what is wanted."""
-    names = _others(wanted)
+    names = operands_of(wanted)
     if wanted != "kernel" and axes[names.index("kernel")] is None:
         position = 1 - names.index("kernel")
         tensor = jax.numpy.moveaxis(operands[position], axes[position], 0)
         folded = tensor.reshape(-1, *tensor.shape[2:])
         result = _gradient(wanted, form, {names[position]: folded, "kernel": operands[1 - position]})
         return result.reshape(*tensor.shape[:2], *result.shape[1:]), 0
-    return jax.vmap(partial(_compute, wanted=wanted, form=form), axes)(*operands), 0
+    return jax.vmap(partial(compute, wanted=wanted, form=form), axes)(*operands), 0
 
 
-bilinear_form.def_impl(jax.jit(_compute, static_argnames=("wanted", "form")))
+def _lower(context: Any, *operands: Any, wanted: str, form: Form) -> Any:
+    """The computation; where it is divided among devices, with a rule of how."""
+    function = (
+        partitioned(wanted, form) if _is_divided(context.module_context) else partial(compute, wanted=wanted, form=form)
+    )
+    return mlir.lower_fun(function, multiple_results=False)(context, *operands)
+
+
+def _is_divided(context: Any) -> bool:
+    """Whether a program is for several devices that Shardy divides tensors among. The rule cannot be written to a file."""
+    devices = getattr(context.axis_context, "device_assignment", None) or ()
+    has_mesh = getattr(context.axis_context, "abstract_mesh", None) is not None
+    exports = getattr(context.lowering_parameters, "for_export", False)
+    return len(devices) > 1 and has_mesh and not exports and bool(jax.config.jax_use_shardy_partitioner)
+
+
+bilinear_form.def_impl(jax.jit(bilinear_form.bind, static_argnames=("wanted", "form")))
 bilinear_form.def_abstract_eval(
     lambda *operands, **parameters: jax.core.ShapedArray(
-        (result := jax.eval_shape(partial(_compute, **parameters), *operands)).shape, result.dtype
+        (result := jax.eval_shape(partial(compute, **parameters), *operands)).shape, result.dtype
     )
 )
-mlir.register_lowering(bilinear_form, mlir.lower_fun(_compute, multiple_results=False))
+mlir.register_lowering(bilinear_form, _lower)
+prim_requires_devices_during_lowering.add(bilinear_form)
 ad.defbilinear(bilinear_form, partial(_transpose, 0), partial(_transpose, 1))
 batching.primitive_batchers[bilinear_form] = _batch
 

@@ -24,6 +24,9 @@ class HostProduct(Protocol):
 class Form(Protocol):
     """What a backend needs to know of a bilinear form ⟨A x, y⟩ to differentiate its adjoint."""
 
+    def __hash__(self) -> int:
+        """Forms are parts of programs that are cached."""
+
     @property
     def convolution(self) -> Convolution:
         """The geometry of A."""
@@ -43,6 +46,9 @@ class Form(Protocol):
 
     def kernel(self, x: Tensor, y: Tensor) -> Tensor:
         """The gradient by the kernel of A, tap by tap."""
+
+    def at(self, convolution: Convolution) -> "Form":
+        """The form of another convolution with the same kind of kernel, by the same algorithm."""
 
     def kernel_shape(self, x: Tensor, y: Tensor) -> tuple[int, ...]:
         """The shape of the kernel."""
@@ -87,6 +93,9 @@ class Backend(Protocol):
     RECORDS_LOOPS: bool
     """Whether what traces a function keeps `keras.ops.while_loop` as a loop."""
 
+    PROCESS_GROUPS: Mapping[Any, Any]
+    """The groups of processes among which the backend may have divided variables behind Keras' back, as they are now."""
+
     def coarse_epsilon(self) -> float:
         """Machine epsilon of float32 products as the backend is set to compute them, 0 if they are exact to float32."""
 
@@ -97,6 +106,9 @@ class Backend(Protocol):
 
         "inside" means over positions of the input alone, "replicated" also over copies of the edge.
         """
+
+    def held_dtype(self, dtype: str) -> str:
+        """The dtype that numbers of `dtype` have: JAX holds float64 in float32 unless it is set to do otherwise."""
 
     def device_of(self, tensor: Tensor) -> Literal["cpu", "gpu"]:
         """Where a tensor is computed with."""
@@ -112,6 +124,9 @@ class Backend(Protocol):
 
     def untraced(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, which a compiler without loops of unknown length leaves as it is."""
+
+    def check_trained(self, variable: Any, layers: Sequence[Any]) -> None:
+        """Raise a TieError if a variable of one of these layers, or of the model they are called in, is trained in vain."""
 
     def wait(self, tensor: Tensor) -> None:
         """Return when the tensor has been computed."""

@@ -9,10 +9,10 @@ import torch
 
 from keras_adjoint.errors import KerasAdjointError
 from keras_adjoint.ops import Size, Tensor
-from keras_adjoint.ops.backend import BFLOAT16, TF32, map_unrolled, sum_unrolled, torch_conv
+from keras_adjoint.ops.backend import BFLOAT16, TF32, map_unrolled, sum_unrolled, torch_conv, torch_distributed
 from keras_adjoint.ops.backend.protocol import Adjoint, Form
 from keras_adjoint.ops.backend.torch_derivatives import custom_gradient as custom_gradient
-from keras_adjoint.ops.backend.torch_derivatives import twice_differentiable
+from keras_adjoint.ops.backend.torch_derivatives import exported_vjp, is_traced_by_export, twice_differentiable
 from keras_adjoint.ops.backend.torch_host import linear_on_host as linear_on_host
 from keras_adjoint.ops.backend.torch_trace import fixed_shape as fixed_shape
 from keras_adjoint.ops.backend.torch_trace import known_size as known_size
@@ -40,6 +40,8 @@ JIT_CALLS_HOST = True
 DIVIDES_VARIABLES = False
 RECORDS_LOOPS = False
 SHIFTS_CONV_TRANSPOSE = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15)  # keras-team/keras#22876
+PROCESS_GROUPS = torch_distributed.PROCESS_GROUPS
+check_trained = torch_distributed.check_trained
 convolve = torch_conv.convolve
 transposed_convolution = torch_conv.transposed_convolution
 fold = torch_conv.fold
@@ -58,6 +60,10 @@ def average_pooling_edges(pad_before: Sequence[Size], pad_after: Sequence[Size])
     # Positions that no window reads, where it is negative, are no padding.
     even = all(before == max(after, 0) for before, after in zip(pad_before, pad_after, strict=True))
     return "inside" if even else "replicated"
+
+
+def held_dtype(dtype: str) -> str:
+    return dtype
 
 
 def device_of(tensor: Tensor) -> Literal["cpu", "gpu"]:
@@ -115,6 +121,8 @@ def differentiable(form: Form) -> Adjoint:
 
 
 def vjp(function: Callable[[Any], Any], x: Any, y: Any) -> Any:
+    if is_traced_by_export():
+        return exported_vjp(function, x, y)
     is_tracing = torch.jit.is_tracing()  # an error ends the trace
     try:
         with twice_differentiable():

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from keras_adjoint.errors import KerasAdjointError
 from keras_adjoint.ops import Tensor
 
 
@@ -96,6 +98,14 @@ class _CustomGradient(torch.autograd.Function):
         ctx.save_for_backward(*operands)
 
     @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        raise KerasAdjointError(
+            "PyTorch has derivatives of this function in reverse alone. Use `torch.func.vjp`, `torch.func.jacrev` or "
+            "`torch.autograd.functional.jvp`, which takes two of those. Received: a call within `torch.func.jvp` or "
+            "`torch.func.jacfwd`"
+        )
+
+    @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
         return (None, None, *ctx.gradient(ctx.saved_tensors, cotangent))
 
@@ -112,3 +122,31 @@ class _CustomGradient(torch.autograd.Function):
             for i in range(info.batch_size)
         ]
         return torch.stack(found), 0
+
+
+def is_traced_by_export() -> bool:
+    """Whether `torch.export` records what is computed, as it does not where it reads the code instead."""
+    is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # the first since PyTorch 2.7
+    return bool(is_exporting() and not torch.compiler.is_dynamo_compiling())
+
+
+def exported_vjp(function: Callable[[Any], Any], x: Any, y: Any) -> Any:
+    """The vector-Jacobian product of a function at x with y by gradients.
+
+    `torch.export` keeps the tensors that `torch.func.vjp` wraps as constants, and cannot write them to a file.
+    """
+    leaves, structure = tree_flatten(x)
+    is_inside = torch.is_grad_enabled()  # perhaps of another one
+    with torch.enable_grad(), twice_differentiable():
+        leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+        outputs, cotangents = tree_flatten(function(tree_unflatten(leaves, structure)))[0], tree_flatten(y)[0]
+        pairs = [(output, along) for output, along in zip(outputs, cotangents, strict=True) if output.requires_grad]
+        found: Sequence[Tensor | None] = [None] * len(leaves)
+        if pairs:
+            found = torch.autograd.grad(*_unzipped(pairs, leaves), create_graph=is_inside, allow_unused=True)
+    filled = [torch.zeros_like(leaf) if one is None else one for leaf, one in zip(leaves, found, strict=True)]
+    return tree_unflatten(filled, structure)
+
+
+def _unzipped(pairs: Sequence[tuple[Tensor, Tensor]], leaves: Sequence[Tensor]) -> tuple[Any, Any, Any]:
+    return [output for output, _ in pairs], leaves, [along for _, along in pairs]
