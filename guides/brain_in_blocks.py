@@ -6,7 +6,8 @@
 # depends on. Nothing is blended at the borders of blocks, so the result is the one of the whole, and can be compared with it.
 #
 # The volume is the MNI152 template, the mean of the brains of 152 people, at one millimetre: 197 × 233 × 189 voxels, none of
-# which are even. It comes with `nilearn`: `pip install --no-deps -r requirements/pretrained.txt`. Without it, ellipsoids take its place.
+# which are even. It comes with `nilearn`: `pip install --no-deps -r requirements/pretrained.txt`. Without it, ellipsoids take
+# its place.
 
 # %%
 import gzip
@@ -24,7 +25,7 @@ from numpy.lib.format import open_memmap
 
 QUICK = "--quick" in sys.argv
 SHAPE, HEADER = (197, 233, 189), 352  # voxels; bytes before them in the file
-UPDATES, CUBE, BLOCK = (2, 16, 32) if QUICK else (150, 32, 64)
+UPDATES, CUBE, BLOCK = (2, 16, 32) if QUICK else (60, 32, 64)
 FILE = Path("nilearn", "datasets", "data", "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz")
 
 
@@ -63,8 +64,8 @@ keras.utils.set_random_seed(0)
 encoder = keras.Sequential(
     [
         keras.Input((None, None, None, 1)),
-        layers.Conv3D(16, 5, strides=2, padding="same", activation="gelu"),
-        layers.Conv3D(32, 3, strides=2, padding="same", activation="gelu"),
+        layers.Conv3D(8, 5, strides=2, padding="same", activation="gelu"),
+        layers.Conv3D(16, 3, strides=2, padding="same", activation="gelu"),
     ]
 )
 autoencoder = ka.autoencoder(encoder)

@@ -101,8 +101,8 @@ def throughput(figures):
         "## Throughput",
         "",
         f"{size}³ positions, which fit in memory, at once and in blocks of {block}, as large as {figures['memory']} "
-        f"allows, {figures['turns']} times in turns, from NumPy arrays or files in the page cache. The numbers are random, which "
-        "zstd makes little smaller.",
+        f"allows, {figures['turns']} times in turns, from NumPy arrays or files in the page cache. The numbers are random, "
+        "which zstd makes little smaller.",
         "",
         *table(*rows),
     ]
@@ -156,8 +156,8 @@ def surface():
         "",
         "What blocks read more than once, as a share of the volume, and what `memory` a block takes with 5³ taps. A block of "
         "edge B reads (B + taps − 1)³ positions, so that the share is about 3 (taps − 1) / B: twice the edge halves it, and "
-        "takes eight times the memory. Neither depends on the size of the volume. Of an array in chunks, a block reads every chunk "
-        "that it touches: chunks are small against blocks where reading is slow.",
+        "takes eight times the memory. Neither depends on the size of the volume. Of an array in chunks, a block reads every "
+        "chunk that it touches: chunks are small against blocks where reading is slow.",
         "",
         *table(*rows),
     ]
