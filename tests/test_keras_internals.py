@@ -28,7 +28,6 @@ from keras_adjoint.keras_internals import (
     computed_by,
     computing_in,
     existing,
-    held_value,
     layers_inside,
     legacy_layer,
     mask_of,
@@ -37,9 +36,7 @@ from keras_adjoint.keras_internals import (
     nn_operations,
     nodes_of,
     numpy_operations,
-    outermost_call,
     own_variables,
-    parameters_by_path,
     producer_of,
     scale_along_codes,
     sequential_models_built_once,
@@ -319,29 +316,6 @@ def test_masks_travel_with_tensors():
     mask = ops.ones((2, 3), "bool")
     assert masked(x, mask) is x and mask_of(x) is mask
     assert mask_of(L.Masking()(keras.Input((3, 4)))).shape == (None, 3)
-
-
-def test_the_outermost_of_the_calls_that_are_going_on():
-    seen = []
-
-    class Inner(L.Layer):
-        def call(self, x):
-            seen.append(outermost_call())
-            return x
-
-    model = keras.Sequential([keras.Input((3,)), Inner()])
-    model(ops.ones((2, 3)))
-    assert seen[-1] is model and outermost_call() is None
-
-
-@pytest.mark.only_on("torch")
-def test_the_parameters_that_pytorch_finds_are_what_variables_hold():
-    model = keras.Sequential([keras.Input((3,)), L.Dense(2)])
-    list(model.parameters())
-    found = parameters_by_path(model)
-    assert set(found) == {variable.path for variable in model.trainable_variables}
-    assert all(found[variable.path] is held_value(variable) for variable in model.trainable_variables)
-    assert not parameters_by_path(None)
 
 
 def test_what_is_called_aside_is_at_inference_and_leaves_no_losses():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_adjoint as ka
+from keras_adjoint.keras_internals import held_value, outermost_call, parameters_by_path
 
 pytestmark = pytest.mark.only_on("torch")
 L = keras.layers
@@ -88,3 +89,28 @@ def test_tensors_that_are_divided_along_the_batch_or_whole_are_not(mesh):
         with implicit_replication():
             found = adjoint(distributed(y, mesh, placement)).full_tensor()
         np.testing.assert_allclose(found.detach(), expected.detach(), rtol=1e-6)
+
+
+# --- what this is seen by
+
+
+def test_the_outermost_of_the_calls_that_are_going_on():
+    seen = []
+
+    class Inner(L.Layer):
+        def call(self, x):
+            seen.append(outermost_call())
+            return x
+
+    model = keras.Sequential([keras.Input((3,)), Inner()])
+    model(keras.ops.ones((2, 3)))
+    assert seen[-1] is model and outermost_call() is None
+
+
+def test_the_parameters_that_pytorch_finds_are_what_variables_hold():
+    model = keras.Sequential([keras.Input((3,)), L.Dense(2)])
+    list(model.parameters())
+    found = parameters_by_path(model)
+    assert set(found) == {variable.path for variable in model.trainable_variables}
+    assert all(found[variable.path] is held_value(variable) for variable in model.trainable_variables)
+    assert not parameters_by_path(None)

@@ -3,17 +3,18 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
-
 from keras_adjoint.errors import SizeError, TieError
 from keras_adjoint.keras_internals import held_value, outermost_call, parameters_by_path
 from keras_adjoint.ops import Tensor
 
-# The groups of processes that this one has joined, as all of PyTorch's ways to divide parameters need. To ask for them by
-# `torch.distributed.is_initialized` would take as long as a tenth of a small layer's call.
-PROCESS_GROUPS: Mapping[Any, Any] = {}
-if torch.distributed.is_available():
-    PROCESS_GROUPS = getattr(torch.distributed.distributed_c10d, "_pg_map", PROCESS_GROUPS)
+try:
+    from torch.distributed.distributed_c10d import _pg_map
+except ImportError:  # PyTorch without processes
+    _pg_map = {}
+
+# The groups of processes that this one has joined, as all of PyTorch's ways to divide parameters need: by the calls of
+# `torch.distributed.is_initialized` an eager call of a small layer would take longer.
+PROCESS_GROUPS: Mapping[Any, Any] = _pg_map
 
 
 def check_whole_space(x: Tensor) -> None:
