@@ -356,6 +356,14 @@ def test_an_attribute_of_a_convolution_that_is_set_anew_is_followed(attribute, v
     assert (numpy_of(decode(y, **size)) * x).sum() == pytest.approx((numpy_of(layer(x)) * y).sum(), rel=1e-4, abs=1e-4)
 
 
+def test_an_equation_that_is_set_anew_is_followed():
+    layer = L.EinsumDense("ab,bc->ac", 2)
+    layer(np.ones((1, 2), "float32"))
+    decode = ka.adjoint(layer)
+    layer.equation = "ab,cb->ac"
+    np.testing.assert_allclose(numpy_of(decode(np.eye(2))), numpy_of(layer(np.eye(2))).T, rtol=1e-6)
+
+
 def test_an_attribute_of_a_pool_that_is_set_anew_is_followed():
     pool = L.AveragePooling1D(2)
     y = np.ones((1, 3, 1), "float32")

@@ -65,6 +65,59 @@ def test_a_model_whose_call_was_replaced_is_not_read_as_its_graph(nested):
     np.testing.assert_allclose(keras.ops.convert_to_numpy(ka.adjoint(model)(np.eye(2))), matrix.T, rtol=1e-6)
 
 
+class DoubledCall(keras.Model):
+    def __call__(self, *arguments, **options):
+        return 2 * super().__call__(*arguments, **options)
+
+
+class DoubledModel(keras.Model):
+    def call(self, x):
+        return 2 * super().call(x)
+
+
+def doubled_by(model_class):
+    x = keras.Input((3,))
+    return model_class(x, L.Dense(2)(x))
+
+
+def around(model):
+    x = keras.Input((3,))
+    return keras.Model(x, model(x))
+
+
+@pytest.mark.parametrize("model_class", [DoubledCall, DoubledModel])
+def test_a_model_that_computes_more_than_its_graph_is_not_read_as_its_graph(model_class):
+    model = doubled_by(model_class)
+    outer = around(model)
+    for each in (model, outer):
+        matrix = keras.ops.convert_to_numpy(each(np.eye(3)))
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(ka.adjoint(each)(np.eye(2))), matrix.T, rtol=1e-6)
+        found = ka.operator(each) @ np.eye(3, dtype="float32")
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(found), matrix, rtol=1e-6)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(ka.untie(outer)(np.eye(3))), matrix, rtol=1e-6)
+    with pytest.raises(ValueError, match="with a `call` of its own"):
+        ka.untie(model)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="hooks are PyTorch's")
+def test_what_forward_hooks_make_of_a_layer_is_not_its_rule():
+    doubling = {
+        "register_forward_hook": lambda layer, given, made: 2 * made,
+        "register_forward_pre_hook": lambda layer, given: (2 * given[0],),
+    }
+    for register, hook in doubling.items():
+        layer = built(L.Dense(2), 3)
+        model = keras.Sequential([keras.Input((3,)), L.Dense(2)])
+        for each in (layer, model):
+            getattr(each, register)(hook)
+            matrix = keras.ops.convert_to_numpy(each(np.eye(3, dtype="float32")))
+            np.testing.assert_allclose(keras.ops.convert_to_numpy(ka.adjoint(each)(np.eye(2))), matrix.T, rtol=1e-6)
+    encoder = keras.Sequential([keras.Input((3,)), L.Dense(2, activation="relu")])
+    encoder.layers[0].register_forward_hook(lambda layer, given, made: None)
+    with pytest.raises(ka.NoRuleError, match="has forward hooks.*remove them first"):
+        ka.mirror(encoder)
+
+
 def test_every_method_that_computes_counts_for_every_layer_with_a_rule():
     """By introspection, so that a Keras that calls it otherwise is followed."""
     for parent in RULES:

@@ -196,6 +196,13 @@ def test_what_cannot_be_streamed_is_refused():
     for wrong in (3, ka.identity((4, 1))):
         with pytest.raises(ValueError, match="Keras layer or model"):
             ka.stream(wrong)
+    pool = L.AveragePooling1D(3, 2)
+    for layer in (pool, ka.adjoint(pool), L.ZeroPadding1D(2), L.UpSampling1D(2), L.Conv1D(2, 3)):
+        for length in (None, 20):
+            with pytest.raises(
+                ka.NoRuleError, match="channels of the signals that `.*` takes are not known. Stream a model"
+            ):
+                ka.stream(layer, length=length)
     conv, _ = conv_of("causal")
     for length in (0, 2.5, "long"):
         with pytest.raises(ValueError, match="positive integer"):

@@ -53,6 +53,7 @@ def circuit_of_signals(source: Any, length: int, choose_size: ChooseSize) -> Cir
         SizeError: If it does not take signals of this length.
     """
     if graph_of(source) is None or class_with_rule(source) is not None:
+        _check_channels(source)
         return circuit_of(source, length, choose_size)
     ((*template,),) = (tuple(x.shape[1:]) for x in _one(source, source.inputs))
     _one(source, source.outputs)
@@ -64,6 +65,19 @@ def circuit_of_signals(source: Any, length: int, choose_size: ChooseSize) -> Cir
     formats = [_format_of(core_of(layer)) for layer in source.layers]
     template[1 if "channels_first" in formats else 0] = length
     return _of_model(source, tuple(template), choose_size)
+
+
+def _check_channels(layer: Any) -> None:
+    """A layer alone has to know the channels of its signals, of which a length says nothing."""
+    if not isinstance(layer, keras.layers.Layer):
+        return
+    templates = _templates(layer)
+    position = 0 if _format_of(core_of(layer)) == "channels_first" else 1
+    if not templates or any(len(template) == 2 and template[position] is None for template in templates):
+        raise NoRuleError(
+            f"The channels of the signals that `{layer.name}` takes are not known. Stream a model of it, "
+            f"`keras.Sequential([keras.Input((None, channels)), layer])`. Received: {describe(layer)}"
+        )
 
 
 def _one(source: Any, tensors: Any) -> Any:
@@ -83,7 +97,8 @@ def _templates(layer: keras.layers.Layer) -> list[Shape]:
         return [tuple(sizes.get(axis) for axis in range(1, axes))]
     found = [shape[1:] for shape in recorded_shapes(layer)]
     if not found:
-        return []
+        axes = getattr(layer.input_spec, "ndim", None)
+        return [(None,) * (axes - 1)] if axes else []
     same = [sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*found, strict=True)]
     return [tuple(same)] if len({len(shape) for shape in found}) == 1 else []
 

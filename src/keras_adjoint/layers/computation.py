@@ -15,6 +15,20 @@ from keras.layers import Layer
 ENTRIES = frozenset({"call", "__call__", "stateless_call", "quantized_call", "compute_output_shape"})
 # What rules read from the source at every call, so that a subclass which computes it is followed.
 FOLLOWED = frozenset({"kernel", "embeddings", "depthwise_kernel", "pointwise_kernel"})
+# Where PyTorch keeps functions that it calls around `call`, and that may return other inputs and outputs.
+HOOKS = ("_forward_pre_hooks", "_forward_hooks")
+
+
+def has_hooks(layer: Any) -> bool:
+    """Whether PyTorch calls functions around a layer's `call` that may change what the layer computes."""
+    return any(vars(layer).get(hooks) for hooks in HOOKS)
+
+
+def calls_as(layer: Any, stock: type[Layer]) -> bool:
+    """Whether a layer is called as those of a stock class are: nothing replaces its `call`, or what calls that."""
+    if not isinstance(layer, stock) or has_hooks(layer) or "call" in vars(layer):
+        return False
+    return type(layer).call is stock.call and type(layer).__call__ is stock.__call__
 
 
 @lru_cache

@@ -1,7 +1,5 @@
 """The adjoints of layers that are one matrix product: `Dense`, `EinsumDense`, and `Embedding` on one-hot vectors."""
 
-from typing import Any
-
 import keras
 from keras import ops
 
@@ -135,16 +133,17 @@ class AdjointEinsumDense(TiedShift):
     ((1, 5, 2, 4), (1, 5, 8))
     """
 
-    def __init__(self, source: keras.layers.Layer, **kwargs: Any) -> None:
-        super().__init__(source, **kwargs)
-        self.equation = backward_equation(source.equation)
-
     @staticmethod
     def covers(source: keras.layers.Layer) -> bool:
         """Whether its equation can be read backwards: it repeats no axis of its input, nor sums over one alone."""
         inputs, kernel, outputs = terms(source.equation)
         letters = inputs.replace("...", "")
         return len(set(letters)) == len(letters) and set(letters) <= {*kernel, *outputs}
+
+    @property
+    def equation(self) -> str:
+        """That of the transpose. The source's may be set anew."""
+        return backward_equation(self.source.equation)
 
     @property
     def expected(self) -> Expected:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from keras.layers import Layer
 
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.layers.computation import computing_methods
+from keras_adjoint.layers.computation import computing_methods, has_hooks
 
 RULES: dict[type, Callable[..., Layer]] = {}
 Rule = TypeVar("Rule", bound=Callable[..., Layer])
@@ -101,7 +101,7 @@ def _covers(make: Callable[..., Layer], layer: Layer) -> bool:
 def nearest_class(layer: Layer, classes: Container[type]) -> type | None:
     """Of some classes that of `layer`, or its nearest parent, as long as nothing in between computes something else."""
     parent = _nearest_parent(layer, classes)
-    return None if parent is None or _replaced(layer, parent) else parent
+    return None if parent is None or _replaced(layer, parent) or has_hooks(layer) else parent
 
 
 def _nearest_parent(layer: Layer, classes: Container[type]) -> type | None:
@@ -137,6 +137,10 @@ def why_no_rule(layer: Layer) -> str:
     parent = _nearest_parent(layer, RULES)
     if parent is None:
         return "no rule is registered for it"
+    if has_hooks(layer):
+        return (
+            "it has forward hooks, which may change what it computes, so no rule holds unless these are removed first"
+        )
     if not _replaced(layer, parent) and not _covers(RULES[parent], layer):
         return f"the rule for `{parent.__name__}` does not cover its options"
     if not _replaced(layer, parent):

@@ -15,6 +15,7 @@ from keras import tree
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import Functional, Node, call_of, layers_inside, nodes_of
 from keras_adjoint.layers.arguments import bind
+from keras_adjoint.layers.computation import calls_as, has_hooks
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule, describe
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.calls import Call, training_of
@@ -98,21 +99,16 @@ def count_calls(model: Functional, known: dict[int, int] | None = None) -> int:
 
 def graph_of(layer: keras.Operation) -> Functional | None:
     """The `Functional` behind a model whose `call` is Keras' own; `None` for everything else."""
-    if _calls_as(layer, keras.Sequential):
+    if calls_as(layer, keras.Sequential):
         built = hasattr(layer, "inputs")
         with deep_recursion():
             return Functional(layer.inputs[0], layer.outputs, name=layer.name) if built else None
-    return layer if _calls_as(layer, Functional) else None
-
-
-def _calls_as(layer: keras.Operation, stock: type[Functional] | type[keras.Sequential]) -> bool:
-    """Whether a layer is a model of a stock class, and neither its class nor the model itself replaces `call`."""
-    return isinstance(layer, stock) and type(layer).call is stock.call and "call" not in vars(layer)
+    return layer if calls_as(layer, Functional) else None
 
 
 def computes_itself(model: keras.Model) -> bool:
     """Whether a model's `call` is its own, so that its layers cannot be walked."""
-    return graph_of(model) is None and not _calls_as(model, keras.Sequential)
+    return graph_of(model) is None and not calls_as(model, keras.Sequential)
 
 
 def _follow(
@@ -198,7 +194,9 @@ def _no_graph(model: keras.Model, place: str) -> str:
     )
     reason = (
         (unknown if model.built else unbuilt)
-        if _calls_as(model, keras.Sequential)
+        if calls_as(model, keras.Sequential)
+        else "it has forward hooks, which may change what it computes; remove them first"
+        if has_hooks(model)
         else "its `call` is its own; write it as a Functional model, or, if it is linear, teach its adjoint with "
         f"`@keras_adjoint.register_rule({name})`"
     )

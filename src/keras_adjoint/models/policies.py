@@ -10,6 +10,7 @@ import keras
 from keras_adjoint.errors import did_you_mean, one_of, quoted, unknown_name
 from keras_adjoint.keras_internals import StochasticDepth, activation_operations, nn_operations, numpy_operations
 from keras_adjoint.layers.adjoint import has_activation
+from keras_adjoint.layers.computation import has_hooks
 from keras_adjoint.layers.registry import class_with_rule, describe, nearest_class
 from keras_adjoint.layers.selection import ADAPTIVE_MAX_POOLS, EXTREMA
 from keras_adjoint.layers.wrapped import activation_of, inside
@@ -287,7 +288,12 @@ WITHOUT_RECORDS = {
 
 def describe_call(call: Call) -> str:
     """The beginning of an error about a call that neither has an adjoint nor a policy."""
-    return f"`{call.place}`, a `{type(call.operation).__name__}`, has neither an adjoint nor a policy."
+    hooks = (
+        " It has forward hooks, which may change what it computes: remove them first."
+        if has_hooks(call.operation)
+        else ""
+    )
+    return f"`{call.place}`, a `{type(call.operation).__name__}`, has neither an adjoint nor a policy.{hooks}"
 
 
 def keeps_shape(call: Call) -> bool:

@@ -19,7 +19,7 @@ from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.models.automatic import is_automatic, pattern_of
 from keras_adjoint.models.backward import packed_as
 from keras_adjoint.models.calls import Call
-from keras_adjoint.models.graph import Graph, trace
+from keras_adjoint.models.graph import Graph, computes_itself, trace
 from keras_adjoint.models.policies import calls_activation
 from keras_adjoint.models.steps import SamplesToSteps, StepsToSamples
 from keras_adjoint.operators.asked_size import sizes_meant, taking
@@ -72,7 +72,8 @@ def operator(source: keras.layers.Layer, *, size: Any = None, linear_part: bool 
             f"`operator` takes a Keras layer or model. Received: {source!r} of type {type(source).__name__}"
         )
     linear_part = boolean("linear_part", linear_part)
-    if isinstance(source, keras.Model) and class_with_rule(source) is None and getattr(source, "inputs", None):
+    is_graph = isinstance(source, keras.Model) and getattr(source, "inputs", None) and not computes_itself(source)
+    if is_graph and class_with_rule(source) is None:
         return ModelOperator.of(source, size, linear_part)
     return LayerOperator.of(source, size, linear_part)
 

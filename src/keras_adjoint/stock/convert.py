@@ -14,6 +14,7 @@ from keras_adjoint.keras_internals import Functional, calls_of, layers_inside
 from keras_adjoint.layers.adjoint import recorded_source
 from keras_adjoint.layers.adjoint_of_adjoint import AdjointOfAdjoint
 from keras_adjoint.layers.call_pattern import flat
+from keras_adjoint.layers.computation import calls_as
 from keras_adjoint.layers.copying import copying
 from keras_adjoint.layers.distributed import DistributedAdjoint
 from keras_adjoint.layers.sharing import copy_state, freeze_alike
@@ -31,6 +32,11 @@ from keras_adjoint.stock.steps import UNKNOWN, AdjointCall, Branches, Step, rece
 from keras_adjoint.stock.wrapped import kernel_index, number, times, times_factor
 
 
+def is_graph(layer: Layer) -> bool:
+    """Whether a layer is a model that computes by the graph of its layers alone."""
+    return calls_as(layer, keras.Sequential) or calls_as(layer, Functional)
+
+
 class Converter:
     """Records what replaced each layer, so that a layer that was shared is shared again."""
 
@@ -45,16 +51,16 @@ class Converter:
 
     def model(self, model: keras.Model) -> keras.Model:
         """A copy of a model with every adjoint layer converted."""
-        if isinstance(model, keras.Sequential):
+        if calls_as(model, keras.Sequential):
             if getattr(model, "inputs", None) is None:
                 raise ValueError(f"Build the model before untying it. Received: {received(model)}")
             inputs, outputs = model.inputs[0], model.outputs[0]
-        elif isinstance(model, Functional):
+        elif calls_as(model, Functional):
             inputs, outputs = model.input, model.output
         else:
             raise ValueError(
-                f"`untie` reads the graphs of Functional and Sequential models, and a subclassed model has none. Write it as "
-                f"a Functional one, or untie its parts. Received: {received(model)}"
+                f"`untie` reads the graphs of Functional and Sequential models, and a model with a `call` of its own, or with "
+                f"forward hooks, has none. Write it as a Functional one, or untie its parts. Received: {received(model)}"
             )
         # The copy of a compiled model would be compiled, with whatever losses that takes; this one is not.
         with deep_recursion():
@@ -87,14 +93,14 @@ class Converter:
         if isinstance(core, Lipschitz):
             return partial(self.limit, layer, core)
         is_plain = any(isinstance(each, LinearWrapper) for each in wrappers_of(layer))
-        if core is not layer and (is_plain or isinstance(core, (keras.Sequential, Functional))):
+        if core is not layer and (is_plain or is_graph(core)):
             return self.at_every_step(self.layer(core), layer)
         if id(layer) not in self.copies:
             self.copies[id(layer)] = layer, self.copy(layer)
         return self.copies[id(layer)][1]
 
     def copy(self, layer: Layer) -> Layer:
-        if isinstance(layer, (keras.Sequential, Functional)):
+        if is_graph(layer):
             return self.model(layer)
         if not isinstance(layer, keras.layers.Layer):
             return layer  # an operation of `keras.ops`, which holds nothing
@@ -188,7 +194,7 @@ class Converter:
     def copy_weights(self) -> None:
         """Give the new layers their values, now that all of them are built."""
         for old, new in self.copies.values():
-            if isinstance(old, keras.layers.Layer) and not isinstance(old, keras.Model):
+            if isinstance(old, keras.layers.Layer) and not is_graph(old):
                 copy_state(new, old, by="name")
         for (_, factor), (old, new) in self.scaled.items():
             weights = old.get_weights()
