@@ -97,8 +97,8 @@ def _templates(layer: keras.layers.Layer) -> list[Shape]:
         return [tuple(sizes.get(axis) for axis in range(1, axes))]
     found = [shape[1:] for shape in recorded_shapes(layer)]
     if not found:
-        axes = getattr(layer.input_spec, "ndim", None)
-        return [(None,) * (axes - 1)] if axes else []
+        rank = getattr(layer.input_spec, "ndim", None)
+        return [(None,) * (rank - 1)] if rank else []
     same = [sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*found, strict=True)]
     return [tuple(same)] if len({len(shape) for shape in found}) == 1 else []
 
