@@ -104,8 +104,8 @@ def throughput(figures):
         "",
         f"{size}³ positions, which fit in memory, at once and in blocks of {block}, as large as {figures['memory']} "
         f"allows, {figures['turns']} times in turns, from NumPy arrays or files in the page cache. The numbers are random, "
-        "which zstd makes little smaller. What other processes do changes the times, and the seconds of processors, of all "
-        "threads together, little.",
+        "which zstd makes little smaller. Other processes lengthen the times, but hardly the seconds of "
+        "processors, which are those of all threads together.",
         "",
         *table(*rows),
     ]
