@@ -367,6 +367,10 @@ def models():
     yield "another program", with_layer("It has a TFSMLayer", "TFSMLayer", {"filepath": "/etc"})
     yield "a pickle", with_layer("It has a TorchModuleWrapper", "TorchModuleWrapper", {"module": "gASV"})
     yield "another file", with_layer("would read another file", "StringLookup", {"vocabulary": "/etc/passwd"})
+    yield (
+        "another file of numbers",
+        with_layer("It has an IntegerLookup, which", "IntegerLookup", {"vocabulary": "/etc/passwd"}),
+    )
     yield "no list of layers", with_config("cannot be loaded", lambda config: config["config"].update(layers=3))
     yield "a layer alone", with_config("holds a Dense and no model", lambda config: DENSE)
     yield "an empty model", with_config("a model without layers", lambda config: config | SEQUENTIAL)

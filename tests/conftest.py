@@ -17,12 +17,15 @@ for threads in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THR
     os.environ.setdefault(threads, "1")
 
 import gc  # noqa: E402
+import itertools  # noqa: E402
 
 import extent  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 QUICKEST = "torch"
+TESTS_BETWEEN_COLLECTIONS = 100
+TESTS_DONE = itertools.count(1)
 EXAMPLES = {"torch": 80, "tensorflow": 30, "jax": 12}
 
 
@@ -64,9 +67,16 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
-    """What was imported stays: the garbage collector need not look at it again. What tests leave, it rarely looks for."""
+    """What was imported stays: the garbage collector need not look at it again."""
     gc.freeze()
-    gc.set_threshold(700, 10, 200)
+    gc.set_threshold(700, 10, 1_000_000)
+
+
+def pytest_runtest_logfinish():
+    """What tests leave is looked for from time to time. What stays then, as programs of backends do, stays for good."""
+    if next(TESTS_DONE) % TESTS_BETWEEN_COLLECTIONS == 0:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

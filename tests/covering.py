@@ -3,6 +3,8 @@
 import itertools
 import random
 
+import extent
+
 
 def covering(cases, properties, strength=2, seed=0):
     """A few of the cases, such that what they have in common is what all have in common.
@@ -31,6 +33,11 @@ def covering(cases, properties, strength=2, seed=0):
         chosen.append(cases[best])
         missing &= ~masks[best]
     return chosen
+
+
+def fewest(cases, properties, strength=2):
+    """What `make test` runs of the cases, see `covering`; exhaustive runs have all of them."""
+    return list(cases) if extent.EXHAUSTIVE else covering(cases, properties, strength)
 
 
 def product(factors, most, seed=0):

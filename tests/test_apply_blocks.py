@@ -4,10 +4,12 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import h5py
 import keras
@@ -401,3 +403,53 @@ def test_a_target_that_overlaps_itself_is_refused(model, expected):
 )
 def test_a_full_disk_is_known_by_its_number_or_its_words(error, full):
     assert is_full(error) is full
+
+
+# --- chunks
+
+
+def damaged(folder):
+    """Write over the first chunk of a folder of zarr's."""
+    first, *_ = sorted(file for file in (folder / "c").rglob("*") if file.is_file())
+    first.write_bytes(b"no chunk at all")
+
+
+def test_a_damaged_chunk_of_the_input_is_named_and_of_the_target_computed_again(tmp_path, model, expected):
+    zarr = pytest.importorskip("zarr")
+    given = zarr.create_array(tmp_path / "x.zarr", data=X, chunks=(8, 29, 2))
+    out = zarr.create_array(tmp_path / "y.zarr", shape=expected.shape, chunks=(8, 29, 3), dtype="float32")
+    damaged(tmp_path / "x.zarr")
+    with pytest.raises(ka.KerasAdjointError, match=r"\[0:8, 0:29, 0:3\].*all other blocks are finished"):
+        ka.apply_blocks(rows(model), given, out)
+    given[:] = X
+    damaged(tmp_path / "y.zarr")  # that of another block, which was finished
+    assert ka.apply_blocks(rows(model), given, out).computed == 3  # two have read the chunk of the input
+    np.testing.assert_allclose(out[:], expected, atol=1e-5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process so")
+def test_memory_is_kept_under_a_limit(tmp_path):
+    """What is allocated in all, beyond what the process had, for arrays of more than that."""
+    allowed, size = 170_000_000, 1800
+    conv = L.Conv2D(8, 5, padding="same")
+    conv.build((None, None, None, 8))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = np.ones((size, size, 8), "float32")
+        file.create_dataset("y", (size, size, 8), "float32")
+    process = os.fork()
+    if not process:
+        status = 1
+        try:
+            signal.alarm(100)
+            status_of = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+            had = next(int(line.split()[1]) for line in status_of if line.startswith("VmData"))
+            resource.setrlimit(resource.RLIMIT_DATA, (1024 * had + allowed,) * 2)
+            with h5py.File(tmp_path / "a.h5", "r+") as file:
+                done = ka.apply_blocks(conv, file["x"], file["y"], memory=allowed)
+            status = 0 if done.blocks > 1 else 2
+        finally:
+            os._exit(status)
+    assert os.waitpid(process, 0)[1] == 0
+    with h5py.File(tmp_path / "a.h5", "r") as file:
+        part = keras.ops.convert_to_numpy(conv(np.ones((1, 20, 20, 8), "float32")))[0]
+        np.testing.assert_allclose(file["y"][:9, :9], part[:9, :9], atol=1e-5)

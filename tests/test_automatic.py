@@ -291,6 +291,7 @@ def test_training_is_at_inference_and_adds_no_loss():
 
 
 @pytest.mark.any_backend
+@pytest.mark.exhaustive  # `make test` loads them among others, see test_fresh_process.py
 def test_another_process_loads_it(tmp_path):
     inputs = keras.Input((4,))
     registered = type("Same", (L.Dense,), {"call": lambda self, x: L.Dense.call(self, x)})(3)

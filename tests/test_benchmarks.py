@@ -113,7 +113,10 @@ def test_figures_of_another_day_and_processor_get_the_facts_of_this_one(tmp_path
 @pytest.mark.every_backend
 @pytest.mark.parametrize(
     "name",
-    [pytest.param("grouped", marks=pytest.mark.in_turn("jax")), pytest.param("dilated", marks=pytest.mark.exhaustive)],
+    [
+        pytest.param("grouped", marks=pytest.mark.in_turn("torch")),
+        pytest.param("dilated", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_what_is_considered_holds_no_more_than_it_may(name):
     """These are the kinds where a backend would hold all terms of a sum at once, or write out what each position reads."""

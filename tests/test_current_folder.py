@@ -53,10 +53,13 @@ def called(*command):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("deconv", "model.keras", "photo.png", "--layer", "conv", "-o", "out.png"),
-        ("report", "model.keras", "-o", "out.html"),
+        pytest.param(
+            ("deconv", "model.keras", "photo.png", "--layer", "conv", "-o", "out.png"),
+            marks=pytest.mark.exhaustive,
+            id="deconv",
+        ),
+        pytest.param(("report", "model.keras", "-o", "out.html"), id="report"),
     ],
-    ids=lambda arguments: arguments[0],
 )
 def test_the_installed_command_runs_nothing_of_the_current_folder(decoys, arguments):
     ran, executed = called(COMMAND, *arguments)

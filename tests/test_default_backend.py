@@ -53,7 +53,9 @@ def test_nothing_is_named_where_nothing_is_installed(settled):
     assert settled(set()) is None
 
 
-@pytest.mark.parametrize("guide", ["which_transpose", "channels_and_biases"])
+@pytest.mark.parametrize(
+    "guide", [pytest.param("which_transpose", marks=pytest.mark.exhaustive), "channels_and_biases"]
+)
 def test_a_guide_runs_where_only_jax_is_installed(guide, tmp_path):
     """Nothing says so: neither `KERAS_BACKEND` nor Keras' configuration."""
     file = Path(__file__).parents[1] / "guides" / f"{guide}.py"

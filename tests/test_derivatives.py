@@ -28,8 +28,8 @@ CASES = [
 each_case = pytest.mark.parametrize(("name", "problem"), CASES)
 # What is dearer: each algorithm and each property once.
 DEARER = CASES if EXHAUSTIVE else covering(CASES, lambda case: {case.values[0], *properties_of(case.values[1])}, 1)
-# JAX compiles each map and each forward derivative anew.
-MAPPABLE = DEARER if BACKEND == "jax" else CASES
+# JAX and TensorFlow trace each map and each forward derivative anew.
+MAPPABLE = CASES if BACKEND == "torch" else DEARER
 PROBLEMS = problems(lambda problem: len(problem.convolution.axes) < 3, strength=1)
 MAPS = {"over y": (0, None), "over kernels": (None, 0), "over both": (0, 0)}
 MAPPED = [  # each map in turn for `make test`

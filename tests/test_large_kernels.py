@@ -4,7 +4,7 @@ import autodiff
 import numpy as np
 import pytest
 from geometries import random, x_shape, y_shape
-from helpers import compiled, in_turn
+from helpers import BACKENDS, compiled, in_turn
 from keras import ops
 
 from keras_adjoint.ops.algorithms.choose import BY_NAME, adjoint_convolution
@@ -30,6 +30,7 @@ def problem_of(shape, stride):
             for stride in (1, 2)
             if algorithm.fits(problem_of(shape, stride))
         ],
+        backends=lambda case: BACKENDS if len(case[1]) == 4 else ("torch",),
         always=["torch"],
     ),
 )

@@ -74,8 +74,9 @@ def rows_of(space, tensors):
     return numpy(space.join(keras.tree.flatten(tensors)))
 
 
-@pytest.mark.parametrize("method", ["cgls", "lsmr"])
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize(
+    ("name", "method"), in_turn([*product(OPERATORS, ["cgls", "lsmr"])], backends=lambda case: TURNS, always=["torch"])
+)
 def test_solution_is_that_of_the_pseudo_inverse(name, method):
     operator = OPERATORS[name]()
     matrix, y = operator.to_matrix(), normal(3, operator.shape[0])
@@ -139,7 +140,7 @@ def test_derivatives_of_the_solution_are_those_of_the_pseudo_inverse(name, gradi
 
 
 @pytest.mark.parametrize(
-    "name", in_turn(["wide", "tall", "neither"], backends=lambda name: ("jax", "torch"), always=["torch"])
+    "name", in_turn(["wide", "tall", "neither"], backends=lambda name: ("jax", "torch", "torch"), always=["torch"])
 )
 def test_derivatives_without_a_ridge_are_those_of_the_weighted_problem(name):
     operator = OPERATORS[name]()
@@ -242,9 +243,16 @@ def test_kernels_of_any_scale_are_solved(scale):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "scale"), [("float32", 1e-30), ("float32", 1e35), ("float64", 1e-250), ("float64", 1e300)]
+    ("dtype", "scale", "options"),
+    in_turn(
+        [
+            (dtype, scale, options)
+            for options in ({}, {"method": "lsmr"}, {"upper": 0.0})
+            for dtype, scale in (("float32", 1e-30), ("float32", 1e35), ("float64", 1e-250), ("float64", 1e300))
+        ],
+        always=["torch"],
+    ),
 )
-@pytest.mark.parametrize("options", [{}, {"method": "lsmr"}, {"upper": 0.0}], ids=str)
 def test_right_sides_of_any_scale_are_solved(dtype, scale, options):
     operator = ka.operator(square(3) if dtype == "float64" else built(layers.Dense(4, use_bias=False), 3, dtype=dtype))
     operator = ka.vstack([operator, 2 * operator])

@@ -7,6 +7,7 @@ import extent
 import keras
 import numpy as np
 import pytest
+import scipy.linalg
 from autodiff import gradients
 from helpers import BACKEND, in_turn
 from keras import layers, ops
@@ -67,6 +68,12 @@ def layer_of(name, seed=0, *, positive=False):
     return layer
 
 
+def longest(matrix):
+    """The norm of a matrix of float64: quicker than by all of its singular values, and as exact."""
+    gram = min(matrix @ matrix.T, matrix.T @ matrix, key=len)
+    return np.sqrt(scipy.linalg.eigh(gram, eigvals_only=True, subset_by_index=[len(gram) - 1] * 2)[0])
+
+
 def number(tensor):
     return float(ops.convert_to_numpy(tensor))
 
@@ -78,7 +85,7 @@ def test_bounds_are_above_the_norm_and_close(seed):
     for name in KERNELS:
         for positive in (False, True):
             operator = ka.operator(layer_of(name, seed, positive=positive))
-            largest = np.linalg.norm(operator.to_matrix().astype("float64"), 2)
+            largest = longest(operator.to_matrix().astype("float64"))
             ratios[name, positive] = number(operator.bound()) / largest
     assert min(ratios.values()) >= 1, ratios
     assert max(ratios.values()) <= 1.3 and np.exp(np.mean(np.log(list(ratios.values())))) <= 1.1, ratios
@@ -135,19 +142,21 @@ LARGE = {
 
 
 @pytest.mark.any_backend
-@pytest.mark.parametrize("positive", [False, True], ids=["signed", "positive"])
+@pytest.mark.parametrize(
+    "positive", [False, pytest.param(True, marks=pytest.mark.exhaustive)], ids=["signed", "positive"]
+)
 def test_large_convolutions_lengthen_a_plane_wave_nearly_most_and_have_a_close_bound(monkeypatch, positive):
     for name, each in LARGE.items():
         monkeypatch.setitem(KERNELS, name, each)
         operator = ka.operator(layer_of(name, positive=positive))
         matrix = operator.to_matrix().astype("float64")
-        largest = np.sqrt(np.linalg.eigvalsh(matrix.T @ matrix)[-1])
+        largest = longest(matrix)
         for one in (operator, operator.T):
             row, bound = one.near_maximum()
             found = np.linalg.norm(ops.convert_to_numpy(one.apply_to_rows(row / ops.norm(row))))
             assert 0.98 * largest <= found <= 1.00001 * largest, name
             assert 0.99999 <= number(bound) / largest <= 1.02, name
-            assert 0.999 <= number(one.norm()) / largest <= 1.00001, name
+        assert 0.999 <= number(operator.norm()) / largest <= 1.00001, name
 
 
 @pytest.mark.parametrize(*("name", in_turn(["5x4, stride 2", "dense", "average pooling", "1x1, stride 2"])))

@@ -54,6 +54,11 @@ def quoted(names: Collection[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
 
+def with_article(name: str) -> str:
+    """A name with the article that fits its first letter: a Dense, an Embedding."""
+    return f"{'an' if name[:1] in 'AEIOUaeiou' else 'a'} {name}"
+
+
 def in_short(error: BaseException) -> str:
     """The line of an error that says what went wrong, without Keras' frame around it and without colours."""
     lines = [re.sub(r"\x1b\[[\d;]*m", "", line).strip() for line in str(error).splitlines()]

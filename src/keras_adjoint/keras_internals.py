@@ -218,6 +218,22 @@ def called_aside(layer: keras.layers.Layer) -> Iterator[None]:
             del each[count:]
 
 
+def outermost_call() -> keras.layers.Layer | None:
+    """The layer or model whose call is going on, rather than one that this has called."""
+    context = global_state.get_global_attribute(_CALL_GOING_ON)
+    return None if context is None else context.entry_layer
+
+
+def parameters_by_path(layer: keras.layers.Layer | None) -> Mapping[str, Any]:
+    """The parameters that PyTorch finds in a layer or model, by the paths of its variables; none before it looks for them."""
+    return dict(getattr(layer, "_torch_params", {}))
+
+
+def held_value(variable: keras.Variable) -> Tensor:
+    """The tensor that a variable holds, in its own dtype and whatever scope it is read in."""
+    return variable._value
+
+
 def mask_of(tensor: Tensor) -> Tensor | None:
     """The mask that a tensor carries, which layers called on it find."""
     return get_keras_mask(tensor)

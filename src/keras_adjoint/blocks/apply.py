@@ -292,9 +292,12 @@ class Run:
             return True
         return False
 
-    def written(self, task: Task) -> int:
-        """The checksum of what the target holds of a task."""
-        return checksum(_joined([self.target[(*task.sample, *block.write)] for block in task.blocks]))
+    def written(self, task: Task) -> int | None:
+        """The checksum of what the target holds of a task; `None` if it cannot be read, as where a chunk is damaged."""
+        try:
+            return checksum(_joined([self.target[(*task.sample, *block.write)] for block in task.blocks]))
+        except Exception:
+            return None
 
     def report(self) -> None:
         """Raise an error that names the blocks that failed."""

@@ -75,7 +75,9 @@ class Tied(keras.layers.Layer):
         self.source = source
         self.tied = boolean("tied", tied)
         self._recorded = tuple(tuple(shape) for shape in recorded or ())
-        self.__dict__.update(records=Records(((source, 0),)), calls_of_source=calls_of(source))  # past Keras' tracking
+        # Past Keras' tracking.
+        self.__dict__.update(records=Records(((source, 0),)), calls_of_source=calls_of(source))
+        self.__dict__.update(process_groups=current().PROCESS_GROUPS)
         self._read_source = False
         self.data_format = getattr(source, "data_format", "channels_last")
         self.supports_masking = source.supports_masking
@@ -131,7 +133,10 @@ class Tied(keras.layers.Layer):
         """A kernel of the source, as it is now, in this layer's compute dtype."""
         source, name = self.source, name or self.kernel_name
         is_plain = source.built and source.quantization_mode is None
-        kernel = ops.convert_to_tensor(getattr(source, name) if is_plain else read_kernel(source, name))
+        variable = getattr(source, name) if is_plain else read_kernel(source, name)
+        if self.process_groups:
+            current().check_trained(variable, (self, source))
+        kernel = ops.convert_to_tensor(variable)
         return kernel if name_of_dtype(kernel.dtype) == self.compute_dtype else ops.cast(kernel, self.compute_dtype)
 
     def recorded_shapes(self) -> list[Shape]:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_adjoint.errors import NoRuleError
+from keras_adjoint.errors import NoRuleError, with_article
 from keras_adjoint.keras_internals import computing_in, layers_inside
 from keras_adjoint.layers.adjoint import original_of
 from keras_adjoint.layers.automatic import AutomaticAdjoint
@@ -125,7 +125,7 @@ class LayerOperator(Operator):
     def __repr__(self) -> str:
         made = self.forward if self.is_adjoint else self.backward
         how = "automatic" if isinstance(made, AutomaticAdjoint) else f"by {type(made).__name__}"
-        return f"{super().__repr__()[:-1]}, of a {type(self.source).__name__}, adjoint {how}>"
+        return f"{super().__repr__()[:-1]}, of {with_article(type(self.source).__name__)}, adjoint {how}>"
 
     def __reduce__(self) -> Any:
         taken = self.out_space if self.is_adjoint else self.in_space

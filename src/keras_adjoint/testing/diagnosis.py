@@ -44,7 +44,9 @@ class Evidence:
         if x is None or forward_x is None:
             x, forward_x = self.x, self.forward_x
         residual = residual_of(forward_x, self.y, x, backward_y)
-        return residual <= min(self.tolerance, CLEARLY * residual_of(forward_x, self.y, x, self.backward_y))
+        if residual > self.tolerance:  # as of nearly all that are tried
+            return False
+        return residual <= CLEARLY * residual_of(forward_x, self.y, x, self.backward_y)
 
     def more(self, count: int) -> list[tuple[Array, Array, Array, Array]]:
         """So many other random pairs: x, y, A x and B y of each."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import keras
 
-from keras_adjoint.errors import NoRuleError, SizeError, in_short
+from keras_adjoint.errors import NoRuleError, SizeError, in_short, with_article
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Graph, trace
 from keras_adjoint.operators.call_constants import Step, step_of
@@ -61,7 +61,7 @@ def steps_of(graph: Graph, layer: str) -> dict[Call, Step]:
         if step.linear is None:
             kind = type(call.operation).__name__
             reason = f": {step.reason.partition(chr(10))[0].rstrip('. ')}" if step.reason else ""
-            raise Unusable(f"{call.path}, a {kind}, is no linear layer{reason}. Received: --layer {layer}")
+            raise Unusable(f"{call.path}, {with_article(kind)}, is no linear layer{reason}. Received: --layer {layer}")
     return steps
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_adjoint.errors import with_article
 from keras_adjoint_cli.errors import Unusable
 from keras_adjoint_cli.files.allowed import candidates, is_allowed, registered, registered_last
 from keras_adjoint_cli.files.limits import Limits
@@ -87,10 +88,11 @@ def why_refused(value: dict[str, Any], modules: Sequence[str]) -> str:
     if not isinstance(module, str) or not isinstance(name, str):
         return ""  # which Keras itself refuses
     if kind in OUTSIDE:
-        return f"It has a {kind}, which {OUTSIDE[kind]}, so it is not safe to load."
+        return f"It has {with_article(kind)}, which {OUTSIDE[kind]}, so it is not safe to load."
     options = config if isinstance(config, dict) else {}
     if kind in LOOKUPS and isinstance(options.get("vocabulary"), str):
-        return f"It has a {kind}, which would read another file, {options['vocabulary']}, so it is not safe to load."
+        listed = options["vocabulary"]
+        return f"It has {with_article(kind)}, which would read another file, {listed}, so it is not safe to load."
     if kind in ARRAYS and not re.fullmatch(DTYPE, str(options.get("dtype"))):
         return f"It has an array of the dtype {options.get('dtype')}, which is not one of numbers."
     if kind == "__lambda__" or kind == "Lambda" and not is_users_function(options.get("function")):

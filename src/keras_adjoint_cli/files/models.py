@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from keras_adjoint.errors import in_short
+from keras_adjoint.errors import in_short, with_article
 from keras_adjoint.keras_internals import (
     sequential_models_built_once,
     without_code_from_files,
@@ -93,7 +93,7 @@ def check_model(file: Path, model: Any) -> None:
     """Raise an `Unusable` unless what was in a file is a model with layers."""
     if not isinstance(model, keras.Model):
         raise Unusable(
-            f"{file} holds a {type(model).__name__} and no model. Save one around it, such as "
+            f"{file} holds {with_article(type(model).__name__)} and no model. Save one around it, such as "
             "keras.Sequential([keras.Input(shape), layer])."
         )
     if isinstance(model, keras.Sequential) and not model.layers:

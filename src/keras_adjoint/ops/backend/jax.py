@@ -1,7 +1,7 @@
 """JAX."""
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
@@ -41,6 +41,7 @@ SHIFTS_CONV_TRANSPOSE = False
 JIT_CALLS_HOST = True
 DIVIDES_VARIABLES = True
 RECORDS_LOOPS = True
+PROCESS_GROUPS: Mapping[Any, Any] = {}
 
 
 def coarse_epsilon() -> float:
@@ -74,6 +75,10 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
+
+
+def check_trained(variable: Any, layers: Sequence[Any]) -> None:
+    pass
 
 
 def wait(tensor: Tensor) -> None:

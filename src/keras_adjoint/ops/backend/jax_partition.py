@@ -1,8 +1,8 @@
 """How JAX divides the bilinear form among devices: each computes its shards, and reads halos of its neighbours' alone.
 
 XLA divides the operations of an algorithm one by one, and gathers whole tensors for some of them: for reshapes that interleave
-phases, for windows wider than a shard, for grouped convolutions. So the primitive is divided as a whole. XLA calls what is
-defined here, and ends the process where it raises an error.
+phases, for loops over taps, for grouped convolutions. So the primitive is divided as a whole. XLA calls what is defined here,
+and ends the process where it raises an error.
 """
 
 import math

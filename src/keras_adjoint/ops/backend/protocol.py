@@ -93,6 +93,9 @@ class Backend(Protocol):
     RECORDS_LOOPS: bool
     """Whether what traces a function keeps `keras.ops.while_loop` as a loop."""
 
+    PROCESS_GROUPS: Mapping[Any, Any]
+    """The groups of processes among which the backend may have divided variables behind Keras' back, as they are now."""
+
     def coarse_epsilon(self) -> float:
         """Machine epsilon of float32 products as the backend is set to compute them, 0 if they are exact to float32."""
 
@@ -121,6 +124,9 @@ class Backend(Protocol):
 
     def untraced(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, which a compiler without loops of unknown length leaves as it is."""
+
+    def check_trained(self, variable: Any, layers: Sequence[Any]) -> None:
+        """Raise a TieError if a variable of one of these layers, or of the model they are called in, is trained in vain."""
 
     def wait(self, tensor: Tensor) -> None:
         """Return when the tensor has been computed."""

@@ -1,6 +1,6 @@
 """TensorFlow."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache, lru_cache
 from typing import Any, Literal
@@ -49,6 +49,7 @@ SHIFTS_CONV_TRANSPOSE = False
 JIT_CALLS_HOST = False  # XLA has no `tf.numpy_function`
 DIVIDES_VARIABLES = False
 RECORDS_LOOPS = True
+PROCESS_GROUPS: Mapping[Any, Any] = {}
 DEPTHWISE_RANKS = (1, 2)  # what `ops.depthwise_conv` knows
 fold = fold_missing
 
@@ -91,6 +92,10 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
+
+
+def check_trained(variable: Any, layers: Sequence[Any]) -> None:
+    pass
 
 
 def wait(tensor: Tensor) -> None:

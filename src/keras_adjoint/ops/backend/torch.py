@@ -9,7 +9,7 @@ import torch
 
 from keras_adjoint.errors import KerasAdjointError
 from keras_adjoint.ops import Size, Tensor
-from keras_adjoint.ops.backend import BFLOAT16, TF32, map_unrolled, sum_unrolled, torch_conv
+from keras_adjoint.ops.backend import BFLOAT16, TF32, map_unrolled, sum_unrolled, torch_conv, torch_distributed
 from keras_adjoint.ops.backend.protocol import Adjoint, Form
 from keras_adjoint.ops.backend.torch_derivatives import custom_gradient as custom_gradient
 from keras_adjoint.ops.backend.torch_derivatives import exported_vjp, is_traced_by_export, twice_differentiable
@@ -40,6 +40,8 @@ JIT_CALLS_HOST = True
 DIVIDES_VARIABLES = False
 RECORDS_LOOPS = False
 SHIFTS_CONV_TRANSPOSE = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15)  # keras-team/keras#22876
+PROCESS_GROUPS = torch_distributed.PROCESS_GROUPS
+check_trained = torch_distributed.check_trained
 convolve = torch_conv.convolve
 transposed_convolution = torch_conv.transposed_convolution
 fold = torch_conv.fold

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.backend.protocol import Adjoint, Pads
+from keras_adjoint.ops.backend.torch_distributed import check_whole_space
 from keras_adjoint.ops.backend.torch_trace import fixed_shape
 from keras_adjoint.ops.geometry import CACHE_SIZE, Convolution, is_known
 
@@ -52,6 +53,8 @@ class Padding(NamedTuple):
 
 def convolve(x: Tensor, kernel: Tensor, pads: Pads, strides: Sequence[int], dilation: Sequence[int]) -> Tensor:
     rank = len(pads)
+    if type(x) is not torch.Tensor:
+        check_whole_space(x)
     # A compiler and a tracer may keep sizes free, which are no key of a cache.
     is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
     padding_of = _padding if is_traced else _cached_padding
@@ -140,6 +143,8 @@ def transposed_convolution(convolution: Convolution) -> Adjoint:
     cuts, zeros = _cuts(missing), _zeros(missing)
 
     def transposed(y: Tensor, kernel: Tensor) -> Tensor:
+        if type(y) is not torch.Tensor:
+            check_whole_space(y)
         y = y.permute(CHANNELS_FIRST[rank])
         x = operation(y, _weight(kernel), None, strides, crops, output_padding, groups, dilation)
         x = x if cuts is None else x[cuts]
