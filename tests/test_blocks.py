@@ -50,8 +50,7 @@ REFUSED = {
     "flatten": "puts positions where channels are",
     "flatten, channels first": "puts positions where channels are",
     "reshape": "puts positions where channels are",
-    "einsum dense, ellipsis": "ellipsis",
-    "einsum dense, ellipsis behind": "ellipsis",
+    "einsum dense, ellipsis behind": "all positions along axis 1",
     "normalization, first axis": "other weights",
     "time distributed": "not known",
     "time distributed, flatten": "not known",
@@ -178,12 +177,35 @@ def test_memory_decides_about_the_block():
         ([L.Permute((3, 1, 2)), L.Softmax(name="over_width")], "over_width", "all positions along axis 3"),
         ([L.Conv2D(2, 3, activation=lambda x: x - keras.ops.mean(x), name="own")], "own", "activation"),
         ([L.Resizing(5, 5, name="resized")], "resized", "not known"),
+        ([L.TimeDistributed(L.Conv1D(2, 3), name="each")], "each", "not known"),
+        ([L.EinsumDense("abcd,de->ace", (8, 3), name="sum")], "sum", "all positions along axis 1"),
     ],
 )
 def test_what_reads_everything_is_refused_by_name(layers, name, reason):
     model = keras.Sequential([keras.Input((8, 8, 2)), *layers])
     with pytest.raises(ka.NoRuleError, match=rf"`[\w/]*{name}`.*{reason}.*Received: "):
         ka.plan_blocks(model, (8, 8))
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    "policy, called", [({"pooling": "switches"}, "switches"), ({"activation": "gradient"}, "recorded")]
+)
+def test_decoders_that_need_recorded_activations_are_refused_by_name(policy, called):
+    x = keras.Input((8, 8, 1))
+    encoder = keras.Model(x, L.MaxPooling2D(2)(L.Conv2D(2, 3, padding="same", activation="relu")(x)))
+    with pytest.raises(ka.NoRuleError, match=rf"`\w+/\w+_\w+`: it is called with {called}. Received: "):
+        ka.plan_blocks(ka.autoencoder(encoder, **policy), (8, 8), block=4)
+
+
+@pytest.mark.any_backend
+def test_what_joins_along_space_or_has_several_tensors_is_refused_by_name():
+    x, y = keras.Input((8, 6, 1)), keras.Input((8, 6, 1))
+    with pytest.raises(ka.NoRuleError, match="`[^`]*joined`.*all positions along axis 1"):
+        ka.plan_blocks(keras.Model(x, L.Concatenate(axis=1, name="joined")([x, x])), (8, 6))
+    for model in (keras.Model([x, y], L.Add()([x, y])), keras.Model(x, [L.Conv2D(1, 3)(x), x])):
+        with pytest.raises(ka.NoRuleError, match="from one array and written to one.*has 2"):
+            ka.plan_blocks(model, (8, 6))
 
 
 @pytest.mark.any_backend

@@ -52,6 +52,10 @@ def conv(**options):
     return L.Conv2D(3, 3, use_bias=False, **options)
 
 
+def sparse_coding(layer):
+    return ka.SparseCoding(layer, dictionary="layer", weight=0.1)
+
+
 KINDS = {
     "adjoint": lambda: on(conv(strides=2), (8, 8, 2), ka.adjoint),
     "adjoint_with_bias": lambda: on(conv(), (8, 8, 2), lambda layer: ka.adjoint(layer, bias="own")),
@@ -64,6 +68,7 @@ KINDS = {
     "least_squares": lambda: on(L.Dense(3, use_bias=False), (5,), lambda layer: ka.LeastSquares(layer, ridge=0.1)),
     "lipschitz": lambda: on(ka.Lipschitz(conv()), (8, 8, 2), ka.adjoint),
     "regularized": lambda: on(ka.Regularized(L.Dense(3), spectral=0.1), (5,), ka.adjoint),
+    "sparse_coding": lambda: on(L.Dense(3, use_bias=False), (5,), sparse_coding),
     "unroll": lambda: on(L.Dense(3, use_bias=False), (5,), lambda layer: ka.unroll(layer, steps=3, weight=0.1)),
 }
 

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers import in_turn
 from keras import layers, ops
 
 import keras_adjoint as ka
@@ -19,6 +20,7 @@ def dictionary(trainable=True):
     return dense, numpy(dense.kernel).T, np.random.default_rng(0).random((4, 8), "float32")
 
 
+@pytest.mark.in_turn("torch")
 def test_steps_go_on_from_where_the_start_is_and_are_saved_with_it(tmp_path):
     layer, matrix, y = dictionary()
     begin = ka.LeastSquares(layer, ridge=0.1)
@@ -41,7 +43,7 @@ def test_start_that_gives_no_x_is_refused():
         ka.unroll(layer, 2, weight=0.1, start=0)
 
 
-@pytest.mark.parametrize(("tied", "trained"), [(True, 0), ("forward", 2), (False, 4)])
+@pytest.mark.parametrize(("tied", "trained"), in_turn([(True, 0), ("forward", 2), (False, 4)], always=["torch"]))
 def test_copies_of_a_frozen_layer_are_trained_and_the_layer_is_not(tied, trained):
     layer, matrix, y = dictionary(trainable=False)
     network = ka.unroll(layer, 2, method="fista", weight=0.1, learn=("step",), tied=tied)

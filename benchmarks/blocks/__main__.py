@@ -29,7 +29,7 @@ def main():
     parser.add_argument("--size", type=int, default=256, help="edge of the volume of `throughput`")
     parser.add_argument("--turns", type=int, default=7, help="how often each way of `throughput` is timed")
     parser.add_argument(
-        "--of-cluster", type=int, nargs=2, default=[192, 32], help="edges of the volume and block of `cluster`"
+        "--of-cluster", type=int, nargs=2, default=[128, 32], help="edges of the volume and block of `cluster`"
     )
     parser.add_argument("--out", type=Path, default=Path(), help="folder with benchmarks/ and docs/")
     given = parser.parse_args()

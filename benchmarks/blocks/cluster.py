@@ -40,12 +40,8 @@ def on_cluster(plan, source, target, count):
     options = {"processes": True, "threads_per_worker": 1, "dashboard_address": None}
     with distributed.LocalCluster(n_workers=count, **options) as cluster, distributed.Client(cluster) as client:
         client.wait_for_workers(count)
-        shared = client.scatter(plan, broadcast=True, hash=False)  # once to each worker
-        everywhere = [
-            client.submit(computed, len(plan) // 2, shared, source, target, workers=[one], pure=False)
-            for one in client.scheduler_info(n_workers=-1)["workers"]
-        ]
-        client.gather(everywhere)  # which import Keras, and compile
+        client.run(computed, len(plan) // 2, plan, source, target)  # on each of them: imports, and compiles
+        shared = client.scatter(plan, broadcast=True, hash=False)  # once to each
         dispatch = dispatched(client, len(plan))
         start = time.perf_counter()
         tasks = client.map(computed, range(len(plan)), plan=shared, source=source, target=target, pure=False)

@@ -91,18 +91,21 @@ def resources(figures):
 def throughput(figures):
     times = figures["times"]
     whole = times["at once"]
-    rows = [("", "best, s", "median, s", "throughput ÷ at once, best", "median")]
+    rows = [("", "best, s", "median, s", "of processors, s", "throughput ÷ at once, best", "median", "by processors")]
     for way, words in WAYS.items():
         one = times[way]
-        ratios = (f"{whole[kind] / one[kind]:.2f}" for kind in ("best", "median"))
-        rows.append((words, f"{one['best']:.1f}", f"{one['median']:.1f}", *ratios))
+        kinds = ("best", "median", "processor")
+        rows.append(
+            (words, *(f"{one[kind]:.1f}" for kind in kinds), *(f"{whole[kind] / one[kind]:.2f}" for kind in kinds))
+        )
     size, block = figures["size"], "×".join(map(str, figures["block"]))
     return [
         "## Throughput",
         "",
         f"{size}³ positions, which fit in memory, at once and in blocks of {block}, as large as {figures['memory']} "
         f"allows, {figures['turns']} times in turns, from NumPy arrays or files in the page cache. The numbers are random, "
-        "which zstd makes little smaller.",
+        "which zstd makes little smaller. Other processes lengthen the times, but hardly the seconds of "
+        "processors, which are those of all threads together.",
         "",
         *table(*rows),
     ]

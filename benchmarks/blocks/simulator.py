@@ -42,12 +42,18 @@ class Profile:
     def numbers_made(self):
         return self.other_made * math.prod(map(sum, self.makes))
 
+    def along_axes(self):
+        """(positions that are read, positions that are made) of every interval, axis by axis."""
+        return [list(zip(*axis, strict=True)) for axis in zip(self.reads, self.makes, strict=True)]
+
+    def size(self, block):
+        """(numbers that are read, numbers that are made) of a block, given by its intervals."""
+        read, made = (math.prod(each) for each in zip(*block, strict=True))
+        return self.other_read * read, self.other_made * made
+
     def sizes(self):
-        """(numbers that are read, numbers that are made) of every block, in order."""
-        axes = [list(zip(*axis, strict=True)) for axis in zip(self.reads, self.makes, strict=True)]
-        for block in itertools.product(*axes):
-            read, made = (math.prod(each) for each in zip(*block, strict=True))
-            yield self.other_read * read, self.other_made * made
+        """The same of every block, in order."""
+        return map(self.size, itertools.product(*self.along_axes()))
 
 
 def profile_of(plan):
@@ -105,11 +111,11 @@ def simulate(profile, rates, workers, bandwidth=math.inf):
     free = [0.0] * min(workers, profile.blocks)
     handed = stored = last = 0.0
     costs = {}
-    for sizes in profile.sizes():
-        if sizes not in costs:
-            read, made = sizes
-            costs[sizes] = rates.fixed + rates.read * read + rates.made * made, 4 * (read + made) / bandwidth
-        seconds, of_storage = costs[sizes]
+    for block in itertools.product(*map(set, profile.along_axes())):  # of all blocks few differ
+        read, made = profile.size(block)
+        costs[block] = rates.fixed + rates.read * read + rates.made * made, 4 * (read + made) / bandwidth
+    for block in itertools.product(*profile.along_axes()):
+        seconds, of_storage = costs[block]
         handed += rates.dispatch
         begin = max(free[0], handed)
         stored = max(stored, begin) + of_storage  # which serves one after the other

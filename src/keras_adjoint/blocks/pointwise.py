@@ -5,6 +5,7 @@ depends on the same part of what it takes, and the layer is called on that.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from string import ascii_letters
 from typing import Any, TypeAlias
 
 import keras
@@ -218,20 +219,21 @@ def embedded(call: SizedCall, layer: Any) -> Rule:
 
 
 def contracted(call: SizedCall, layer: Any) -> Rule:
-    """`EinsumDense`: the letters that the kernel does not have go by themselves."""
+    """`EinsumDense`: the letters that the kernel does not have go by themselves, unless they are summed over."""
     (shape,) = call.in_shapes
-    source = getattr(layer, "source", layer)
-    given, kernel = layer.equation.partition("->")[0].split(",")
-    made = layer.equation.partition("->")[2]
-    if "..." in layer.equation:
-        raise NoRuleError(
-            f"`{call.place}` has an ellipsis in its equation; write the letters for its blocks. "
-            f"Received: equation={layer.equation!r}, {describe(source)}"
-        )
-    own = set(kernel)
-    reads = [None if a in own else Along(made.index(a) - 1, n) for a, n in zip(given[1:], shape, strict=True)]
+    given, kernel, made = _letters(layer.equation, 1 + len(shape))
+    alone = set(made) - set(kernel)
+    reads = [Along(made.index(a) - 1, n) if a in alone else None for a, n in zip(given[1:], shape, strict=True)]
     activation = mixed_by_activation(getattr(layer, "activation", None), len(call.out_shape), layer)
     return Rule((tuple(reads),), mixes=frozenset(activation))
+
+
+def _letters(equation: str, rank: int) -> tuple[str, str, str]:
+    """(input, kernel, output) of an equation for inputs of so many axes, with letters in the place of an ellipsis."""
+    sides, made = equation.replace(" ", "").split("->")
+    given, kernel = sides.split(",")
+    free = "".join(sorted(set(ascii_letters) - set(equation)))[: rank - len(given.replace("...", ""))]
+    return given.replace("...", free), kernel, made.replace("...", free)
 
 
 EMBEDDINGS = (L.Embedding, *REVERSIBLE)

@@ -14,7 +14,7 @@ from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.backend import current
 from keras_adjoint.solvers.equilibrium import Equilibrium
 from keras_adjoint.solvers.lstsq import Solution
-from keras_adjoint.solvers.operator_layers import Bound
+from keras_adjoint.solvers.operator_layers import OperatorLayer
 from keras_adjoint.solvers.samples import finite_rows, named, warn_of_missing
 from keras_adjoint.solvers.shapes import symbolic, with_batch
 
@@ -25,7 +25,7 @@ class FixedPoint(keras.layers.Layer):
 
     Args:
         cell: One step as a model: lists of the parts of a state, of y, and L, to the state after it, in which x is first.
-        bound: A `Bound` layer, which gives L.
+            Its `OperatorLayer` gives L.
         accelerated: Whether steps are taken with momentum.
         tolerance: ‖T(x) − x‖ relative to ‖T(0)‖, where T is the step.
         max_steps: The most steps.
@@ -37,7 +37,6 @@ class FixedPoint(keras.layers.Layer):
     def __init__(
         self,
         cell: keras.Model,
-        bound: Bound,
         *,
         accelerated: bool,
         tolerance: float,
@@ -45,7 +44,7 @@ class FixedPoint(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.cell, self.bound = cell, bound
+        self.cell = cell
         self.accelerated, self.tolerance, self.max_steps = accelerated, tolerance, max_steps
         self.__dict__["equilibrium"] = Equilibrium(self._step, accelerated, tolerance, max_steps)
         self.built = True
@@ -53,9 +52,14 @@ class FixedPoint(keras.layers.Layer):
     equilibrium: Equilibrium
 
     @property
+    def operator(self) -> OperatorLayer:
+        """The layer of the operator, which the step calls."""
+        return next(layer for layer in self.cell.layers if isinstance(layer, OperatorLayer))
+
+    @property
     def spaces(self) -> tuple[Space, Space, Space]:
         """Those of x, of y, and of the state."""
-        A = self.bound.A
+        A = self.operator.A
         return A.in_space, A.out_space, Space(tuple(tuple(x.shape[1:]) for x in self.cell.outputs))
 
     def solution(self, y: Any) -> Solution:
@@ -101,14 +105,12 @@ class FixedPoint(keras.layers.Layer):
         return with_batch(self.spaces[0], input_shape)
 
     def get_config(self) -> dict[str, Any]:
-        layers = {name: getattr(self, name) for name in ("cell", "bound")}
         own = {name: getattr(self, name) for name in ("accelerated", "tolerance", "max_steps")}
-        written = {name: keras.saving.serialize_keras_object(layer) for name, layer in layers.items()}
-        return {**super().get_config(), **written, **own}
+        return {**super().get_config(), "cell": keras.saving.serialize_keras_object(self.cell), **own}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        return cls(**{**config, **{name: read_config(config[name]) for name in ("cell", "bound")}})
+        return cls(**{**config, "cell": read_config(config["cell"])})
 
 
 def _fixed_point(layer: FixedPoint, y: Any) -> tuple[Any, Tensor, Tensor, Tensor]:
@@ -117,7 +119,7 @@ def _fixed_point(layer: FixedPoint, y: Any) -> tuple[Any, Tensor, Tensor, Tensor
     is_finite = finite_rows(rows)
     rows = ops.where(is_finite, rows, ops.zeros_like(rows))
     # The fixed point does not depend on how long the steps are.
-    bound = ops.stop_gradient(layer.bound(y))
+    bound = ops.stop_gradient(layer.operator.part("bound", y))
     operands = [ops.copy(each) for each in layer.cell.variables]  # TensorFlow's variables are no tensors
     start = ops.zeros((ops.shape(rows)[0], state.size), rows.dtype)
     found, steps, missed, converged = layer.equilibrium.find([*operands, rows, bound], start)

@@ -1,6 +1,7 @@
 """The methods of `unroll`, each as what a step makes of symbolic tensors, in layers that can be saved."""
 
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -11,7 +12,7 @@ from keras_adjoint.operators.operator import Operator
 from keras_adjoint.operators.space import Space
 from keras_adjoint.solvers import unroll_options
 from keras_adjoint.solvers.momentum import factors
-from keras_adjoint.solvers.operator_layers import Backward, Bound, DataGradient, Forward, OperatorLayer
+from keras_adjoint.solvers.operator_layers import OperatorLayer
 from keras_adjoint.solvers.splitting_layers import (
     DualStep,
     PrimalStep,
@@ -50,52 +51,46 @@ class Parts:
     ) -> None:
         self.source, self.A, self.options, self.tied, self.of_operator = source, A, options, tied, of_operator
         self.start = start
-        self.shared: dict[type[OperatorLayer], OperatorLayer] = {}
 
     def name(self, what: str, step: int) -> str:
         """The name of a layer of one step, counted from 0."""
         return f"{self.source.name}_{what}_{step + 1}"
 
+    @cached_property
+    def shared(self) -> OperatorLayer:
+        """The layer of the source's kernel, which all steps call."""
+        return OperatorLayer(self.source, **self.of_operator)
+
     def bound(self, y: Any) -> Any:
         """L for all steps."""
         if self.tied is not False:
-            return Bound(self.source, **self.of_operator)(y)
+            return self.shared.part("bound", y)
         # That of every copy in every call would take longer than the steps.
         bound = float(keras.ops.convert_to_numpy(self.A.bound()))
         return FirstBound(bound, dtype=self.A.precision, name=f"{self.source.name}_first_bound")(y)
 
-    def gradient(self, step: int) -> OperatorLayer:
-        """(x, y) ↦ Aᵀ (A x − y)."""
+    def gradient(self, step: int, x: Any, y: Any) -> Any:
+        """Aᵀ (A x − y)."""
         if self.tied is True:
-            return self._once(DataGradient)
-        learned, name = self.copy(), self.name("gradient", step)
-        if self.tied == COPIES:
-            return DataGradient(self.source, learned=learned, name=name, **self.of_operator)
-        return DataGradient(self.copy(), learned=learned, tied=False, name=name, **self.of_operator)
+            return self.shared.part("gradient", x, y)
+        forward = self.shared if self.tied == COPIES else self.copy("forward", step)
+        return self.copy("transpose", step).part("adjoint", forward.part("residual", x, y))
 
-    def copy(self) -> keras.layers.Layer:
-        """A copy of the source, which is trained although the source may be frozen."""
+    def forward(self, step: int, x: Any) -> Any:
+        """A x."""
+        layer = self.copy("forward", step) if self.tied is False else self.shared
+        return layer.part("forward", x)
+
+    def adjoint(self, step: int, y: Any) -> Any:
+        """Aᵀ y."""
+        layer = self.shared if self.tied is True else self.copy("transpose", step)
+        return layer.part("adjoint", y)
+
+    def copy(self, what: str, step: int) -> OperatorLayer:
+        """The layer of a copy of the source, which is trained although the source may be frozen."""
         copied = clone_tied(self.source)
         copied.trainable = True
-        return copied
-
-    def forward(self, step: int) -> OperatorLayer:
-        """x ↦ A x."""
-        if self.tied is not False:
-            return self._once(Forward)
-        return Forward(self.copy(), tied=False, name=self.name("forward", step), **self.of_operator)
-
-    def backward(self, step: int) -> OperatorLayer:
-        """y ↦ Aᵀ y."""
-        if self.tied is True:
-            return self._once(Backward)
-        return Backward(self.copy(), tied=False, name=self.name("backward", step), **self.of_operator)
-
-    def _once(self, layer_class: type[OperatorLayer]) -> OperatorLayer:
-        """The layer that all steps share."""
-        if layer_class not in self.shared:
-            self.shared[layer_class] = layer_class(self.source, **self.of_operator)
-        return self.shared[layer_class]
+        return OperatorLayer(copied, tied=False, name=self.name(what, step), **self.of_operator)
 
     def zeros(self, space: Space, what: str, y: Any) -> Any:
         """Zeros of a space."""
@@ -182,7 +177,7 @@ class ProximalGradient(Scheme):
     def proximal_gradient(self, number: int, x: Any, y: Any, bound: Any) -> Any:
         """One step from x."""
         parts = self.parts
-        gradient = parts.gradient(number)(x, y)
+        gradient = parts.gradient(number, x, y)
         moved, length = parts.gradient_step(number)(x, gradient, bound)
         return parts.prox(number, moved, length)
 
@@ -211,14 +206,14 @@ class PrimalDual(Scheme):
 
     def step(self, number: int, state: State, y: Any, bound: Any) -> State:
         parts, (x, u, *w) = self.parts, state
-        pull = parts.backward(number)(u)
+        pull = parts.adjoint(number, u)
         if w:
             pull = parts.of_variation(VariationPull, "pull", number)(pull, w[0])
         moved, length, sigma = parts.balanced(PrimalStep, number)(x, pull, bound)
         moved = moved if w else parts.prox(number, moved, length)
         ahead = Momentum(1.0, dtype=parts.A.precision, name=parts.name("ahead", number))(moved, x)
         dual = DualStep(dtype=parts.A.precision, name=parts.name("dual", number))
-        u = dual(u, parts.forward(number)(ahead), y, sigma)
+        u = dual(u, parts.forward(number, ahead), y, sigma)
         if not w:
             return moved, u
         variation = parts.of_variation(VariationDual, "variation", number, is_weighted=True)
@@ -239,7 +234,7 @@ class Splitting(Scheme):
 
     def step(self, number: int, state: State, y: Any, bound: Any) -> State:
         parts, (_, x, z, v) = self.parts, state
-        gradient = parts.gradient(number)(x, y)
+        gradient = parts.gradient(number, x, y)
         x, length = parts.balanced(SplittingStep, number)(x, gradient, z, v, bound)
         if parts.has_variation:
             z, v = parts.of_variation(VariationSplit, "variation", number, is_weighted=True)(x, v, length)

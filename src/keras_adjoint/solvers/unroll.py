@@ -12,7 +12,6 @@ from keras_adjoint.operators.model_operator import operator
 from keras_adjoint.recursion import deep_recursion
 from keras_adjoint.solvers import arguments, unroll_options
 from keras_adjoint.solvers.fixed_point import FixedPoint
-from keras_adjoint.solvers.operator_layers import Bound
 from keras_adjoint.solvers.samples import FiniteSamples, OfFiniteSamples
 from keras_adjoint.solvers.schemes import SCHEMES, Parts
 from keras_adjoint.solvers.unroll_options import Options
@@ -138,7 +137,6 @@ def fixed_point_layer(parts: Parts, method: str, y: Any, tolerance: float, max_s
     cell = keras.Model([*tree.flatten(state), *tree.flatten(given), number], tree.flatten(after), name=f"{name}_step")
     return FixedPoint(
         cell,
-        Bound(parts.source, **parts.of_operator),
         accelerated=method == "fista",
         tolerance=tolerance,
         max_steps=max_steps,
