@@ -110,7 +110,7 @@ def test_complex_options_are_refused(options):
         ka.lstsq(ka.operator(layer, size=(8, 2)), y, **options)
 
 
-@pytest.mark.in_turn("jax")
+@pytest.mark.only_on("jax")
 def test_tolerance_of_float64_is_that_of_what_the_backend_computes_in():
     import jax
 
@@ -120,7 +120,7 @@ def test_tolerance_of_float64_is_that_of_what_the_backend_computes_in():
         assert current().held_dtype("float64") == "float32"
 
 
-@pytest.mark.in_turn("torch")
+@pytest.mark.only_on("torch")
 def test_forward_derivatives_of_solutions_are_refused_and_those_by_two_in_reverse_are_right():
     import torch
 
