@@ -16,6 +16,7 @@ from keras_adjoint.testing.pairs import packed
 BACKEND = keras.backend.backend()
 BACKENDS = ("tensorflow", "jax", "torch")
 # Whose turn it is with many small models, each of which JAX compiles.
+MOSTLY_TORCH = ("torch", "torch", "torch", "jax", "torch", "tensorflow")
 RARELY_JAX = ("torch", "tensorflow", "torch", "jax", "torch", "tensorflow")
 DATA_FORMATS = ["channels_last"] if BACKEND == "tensorflow" else ["channels_last", "channels_first"]  # of convolutions
 # Those in which a convolution is trained: PyTorch's CPU has no gradients of float16 convolutions.

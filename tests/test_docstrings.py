@@ -43,7 +43,7 @@ def as_tuples(text):
     return re.sub(r"(?:torch\.Size|TensorShape)\(\[([^\]]*)\]\)", as_tuple, text)
 
 
-@pytest.mark.parametrize("name", in_turn(WITH_EXAMPLES, always=["tensorflow", "torch"]))
+@pytest.mark.parametrize("name", in_turn(WITH_EXAMPLES, always=["torch"]))
 def test_examples_of(name):
     module = importlib.import_module(name)
     names = {"keras": keras, "np": np, "ka": ka} | vars(module)

@@ -12,7 +12,7 @@ import jupytext
 import keras
 import nbformat
 import pytest
-from helpers import BACKEND, BACKENDS, RARELY_JAX, in_turn
+from helpers import BACKEND, BACKENDS, MOSTLY_TORCH, RARELY_JAX, in_turn
 
 import keras_adjoint as ka
 
@@ -197,7 +197,7 @@ def test_drawings_are_what_the_programs_draw(monkeypatch):
 # --- the guides
 
 
-@pytest.mark.parametrize("guide", in_turn(GUIDES, lambda path: path.stem, lambda path: RARELY_JAX))
+@pytest.mark.parametrize("guide", in_turn(GUIDES, lambda path: path.stem, lambda path: MOSTLY_TORCH))
 def test_guide_runs(guide, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(guide.parent))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from every_layer import layer_classes, uses_of
 from extent import EXHAUSTIVE
-from helpers import RARELY_JAX
+from helpers import MOSTLY_TORCH
 from layer_list import randomize
 from operators_of_models import (
     assert_adjoint_of,
@@ -155,7 +155,7 @@ def parameters():
             ways = [way for way, fits in WAYS.items() if fits(layer_class, use)]
             others = [ways[1 + number // 2 % (len(ways) - 1)]] if number % 2 else []
             for way in ways if EXHAUSTIVE else [plain, *others]:
-                turns = RARELY_JAX if way is plain and layer_class not in SLOW else ["torch"]
+                turns = MOSTLY_TORCH if way is plain and layer_class not in SLOW else ["torch"]
                 turns = [turn for turn in turns if turn in use.only_on] or use.only_on
                 title = f"{name}{', ' + use.title if use.title else ''}, {way.__name__.replace('_', ' ')}"
                 yield pytest.param(use, way, id=title, marks=pytest.mark.in_turn(turns[number % len(turns)]))

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from encoders import assert_close, values
-from helpers import BACKEND, HALF_PRECISION_POLICIES, RARELY_JAX, in_turn
+from helpers import BACKEND, HALF_PRECISION_POLICIES, MOSTLY_TORCH, in_turn
 from layer_list import KERAS
 
 import keras_adjoint as ka
@@ -40,7 +40,7 @@ def losses(model, epochs=3, **options):
     return history.history["loss"]
 
 
-@pytest.mark.parametrize("name", in_turn(OPTIMIZERS, backends=lambda name: RARELY_JAX))
+@pytest.mark.parametrize("name", in_turn(OPTIMIZERS, backends=lambda name: MOSTLY_TORCH))
 def test_every_optimizer_of_keras_trains_a_mirrored_model(name):
     if name == "Muon" and BACKEND == "tensorflow" and KERAS < (3, 13):
         pytest.skip("Keras' Muon asks TensorFlow's variables for a path that they do not have, whatever the model")

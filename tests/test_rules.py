@@ -96,6 +96,13 @@ def test_a_model_that_computes_more_than_its_graph_is_not_read_as_its_graph(mode
         ka.untie(model)
 
 
+@pytest.mark.parametrize("make", [ka.operator, ka.untie], ids=lambda make: make.__name__)
+def test_no_graph_is_made_anew_around_a_layer_with_more_around_its_call(make):
+    """Keras would record the doubling a second time."""
+    with pytest.raises(ka.NoRuleError, match="Keras records .* Received: DoubledCall.__call__"):
+        make(around(doubled_by(DoubledCall)))
+
+
 def test_models_with_a_call_of_their_own_are_operators_and_are_copied_whole():
     model = doubled_by(DoubledModel)
     x = np.eye(3, dtype="float32")

@@ -192,6 +192,7 @@ def stored_numbers(path):
     return sum(sizes)
 
 
+@pytest.mark.exhaustive  # `make test` loads it among others, see test_fresh_process.py
 @pytest.mark.in_turn("jax")  # which starts soonest
 def test_a_file_saved_in_one_process_loads_tied_in_another(tmp_path):
     model = nested()

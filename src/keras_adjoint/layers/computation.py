@@ -11,10 +11,13 @@ from typing import Any
 
 from keras.layers import Layer
 
+from keras_adjoint.errors import NoRuleError
+
 # Where a computation begins, whatever the class.
 ENTRIES = frozenset({"call", "__call__", "stateless_call", "quantized_call", "compute_output_shape"})
 # What rules read from the source at every call, so that a subclass which computes it is followed.
 FOLLOWED = frozenset({"kernel", "embeddings", "depthwise_kernel", "pointwise_kernel"})
+PACKAGE = __name__.partition(".")[0]
 # Where PyTorch keeps functions that it calls around `call`, and that may return other inputs and outputs.
 HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 
@@ -29,6 +32,18 @@ def calls_as(layer: Any, stock: type[Layer]) -> bool:
     if not isinstance(layer, stock) or has_hooks(layer) or "call" in vars(layer):
         return False
     return type(layer).call is stock.call and type(layer).__call__ is stock.__call__
+
+
+def check_called_plainly(layer: Any) -> None:
+    """Raise a NoRuleError if a class of the user's replaces `__call__`, where a graph with the layer is to be made anew."""
+    for base in type(layer).__mro__:
+        is_users = base not in Layer.__mro__ and base.__module__.partition(".")[0] not in ("keras", PACKAGE)
+        if is_users and "__call__" in vars(base):
+            raise NoRuleError(
+                f"`{layer.name}` replaces `__call__`. What that does to tensors, Keras records as operations behind the layer, "
+                f"and once more whenever a graph is made anew, which then computes something else. Replace `call` instead. "
+                f"Received: {type(layer).__name__}.__call__"
+            )
 
 
 @lru_cache

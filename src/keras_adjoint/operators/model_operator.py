@@ -12,6 +12,7 @@ from keras import ops, tree
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import layers_inside, numpy_operations
 from keras_adjoint.layers.applied_operation import AppliedOperation
+from keras_adjoint.layers.computation import check_called_plainly
 from keras_adjoint.layers.options import boolean
 from keras_adjoint.layers.registry import class_with_rule, describe
 from keras_adjoint.layers.tied import Tied, call_at_inference
@@ -85,6 +86,8 @@ class ModelOperator(LayerOperator):
 
     @classmethod
     def of(cls, source: Any, size: Any, linear_part: bool) -> Operator:
+        for layer in layers_inside(source):
+            check_called_plainly(layer)
         fixed = model_at(source, size)
         backward = adjoint(fixed, linear_part=linear_part)
         if [tuple(x.shape[1:]) for x in backward.outputs] != [tuple(x.shape[1:]) for x in fixed.inputs]:

@@ -14,7 +14,7 @@ from keras_adjoint.keras_internals import Functional, calls_of, layers_inside
 from keras_adjoint.layers.adjoint import recorded_source
 from keras_adjoint.layers.adjoint_of_adjoint import AdjointOfAdjoint
 from keras_adjoint.layers.call_pattern import flat
-from keras_adjoint.layers.computation import calls_as
+from keras_adjoint.layers.computation import calls_as, check_called_plainly
 from keras_adjoint.layers.copying import copying
 from keras_adjoint.layers.distributed import DistributedAdjoint
 from keras_adjoint.layers.sharing import copy_state, freeze_alike
@@ -100,6 +100,7 @@ class Converter:
         return self.copies[id(layer)][1]
 
     def copy(self, layer: Layer) -> Layer:
+        check_called_plainly(layer)
         if is_graph(layer):
             return self.model(layer)
         if not isinstance(layer, keras.layers.Layer):

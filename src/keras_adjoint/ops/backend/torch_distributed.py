@@ -1,6 +1,6 @@
 """What of PyTorch's distributed tensors is refused: what it computes wrongly, and what Keras would train in vain."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from keras_adjoint.errors import SizeError, TieError
@@ -33,7 +33,7 @@ def check_whole_space(x: Tensor) -> None:
         )
 
 
-def check_trained(variable: Any, layers: Iterable[Any]) -> None:
+def check_trained(variable: Any, layers: Sequence[Any]) -> None:
     """Raise if PyTorch has put another parameter in the place of a variable's, which Keras does not notice.
 
     Raises:
