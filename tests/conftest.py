@@ -24,7 +24,7 @@ import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 QUICKEST = "torch"
-TESTS_BETWEEN_COLLECTIONS = 100
+TESTS_BETWEEN_COLLECTIONS = 250
 TESTS_DONE = itertools.count(1)
 EXAMPLES = {"torch": 80, "tensorflow": 30, "jax": 12}
 
@@ -69,7 +69,7 @@ def pytest_collection_modifyitems(config, items):
 def pytest_collection_finish():
     """What was imported stays: the garbage collector need not look at it again."""
     gc.freeze()
-    gc.set_threshold(700, 10, 1_000_000)
+    gc.set_threshold(10_000, 10, 1_000_000)
 
 
 def pytest_runtest_logfinish():
