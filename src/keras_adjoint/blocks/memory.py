@@ -4,6 +4,7 @@ import ctypes
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 
 UNITS = {"": 1, "B": 1}
 UNITS |= {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", 1)}
@@ -67,6 +68,11 @@ def alike(sizes: Sequence[int], multiples: Sequence[int], block: Sequence[int]) 
 
 def give_back() -> None:
     """Give memory that is free back to the system, which glibc would keep for each thread that had it."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    trim = _malloc_trim()
     if trim is not None:
         trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

@@ -45,6 +45,11 @@ def positive_integer_or_none(option: str, value: Any) -> int | None:
     return number
 
 
+def is_real_number(value: Any) -> bool:
+    """Whether a value is one of Python's or NumPy's integers and real numbers, and no boolean."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
 def as_integer(value: Any) -> int | None:
     """The plain integer behind an integer of any type, scalar tensors included; `None` for all else.
 

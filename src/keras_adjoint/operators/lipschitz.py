@@ -3,12 +3,12 @@
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.adjoint import has_activation
 from keras_adjoint.layers.arguments import heeds_training
+from keras_adjoint.layers.options import is_real_number
 from keras_adjoint.layers.registry import describe
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.wrapped import activation_of
@@ -51,8 +51,7 @@ class Lipschitz(Measured):
     scales = True
 
     def __init__(self, layer: keras.layers.Layer, constant: float = 1.0, **kwargs: Any) -> None:
-        is_number = isinstance(constant, (int, float, np.integer, np.floating)) and not isinstance(constant, bool)
-        if not is_number or not 0 < constant < float("inf"):
+        if not is_real_number(constant) or not 0 < constant < float("inf"):
             raise ValueError(f"The Lipschitz constant is a positive number. Received: constant={constant!r}")
         super().__init__(layer, **kwargs)
         if heeds_training(layer):

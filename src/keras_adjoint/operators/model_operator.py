@@ -86,8 +86,7 @@ class ModelOperator(LayerOperator):
 
     @classmethod
     def of(cls, source: Any, size: Any, linear_part: bool) -> Operator:
-        for layer in layers_inside(source):
-            check_called_plainly(layer)
+        check_layers(source)
         fixed = model_at(source, size)
         backward = adjoint(fixed, linear_part=linear_part)
         if [tuple(x.shape[1:]) for x in backward.outputs] != [tuple(x.shape[1:]) for x in fixed.inputs]:
@@ -151,12 +150,19 @@ def coarsest_dtype(model: keras.Model) -> str:
     return str(max(dtypes, key=epsilon, default=model.compute_dtype))
 
 
+def check_layers(source: keras.Model) -> None:
+    """Raise a NoRuleError if a model has a layer that may not be called anew, see `check_called_plainly`."""
+    for layer in layers_inside(source):
+        check_called_plainly(layer)
+
+
 def model_at(source: keras.Model, size: Any) -> keras.Model:
     """A model as it is where its sizes are known, else one that calls it on inputs of the size that is meant."""
     templates = [tuple(x.shape[1:]) for x in source.inputs]
     shapes = sizes_meant(source, templates, size)
     if shapes == templates:
         return source
+    check_layers(source)
     inputs = [keras.Input(shape, dtype=x.dtype) for shape, x in zip(shapes, source.inputs, strict=True)]
     x = tree.pack_sequence_as(taken_by(source), inputs)
     with taking(source, size):

@@ -5,12 +5,11 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.keras_internals import called_aside
-from keras_adjoint.layers.options import as_integer
+from keras_adjoint.layers.options import as_integer, is_real_number
 from keras_adjoint.layers.registry import describe, rule
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.wrappers import adjoint_inside
@@ -84,8 +83,7 @@ class Regularized(Measured):
         **kwargs: Any,
     ) -> None:
         for name, weight in (("spectral", spectral), ("orthogonality", orthogonality)):
-            is_number = isinstance(weight, (int, float, np.integer, np.floating)) and not isinstance(weight, bool)
-            if not is_number or not 0 <= weight < float("inf"):
+            if not is_real_number(weight) or not 0 <= weight < float("inf"):
                 raise ValueError(f"`{name}` is the weight of a loss, not negative. Received: {name}={weight!r}")
         count = as_integer(probes)
         if count is None or count < 1:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_adjoint.layers.options import as_integer
+from keras_adjoint.layers.options import as_integer, is_real_number
 from keras_adjoint.operators.operator import Operator
 from keras_adjoint.operators.space import Space, is_real
 from keras_adjoint.ops import Tensor
@@ -41,7 +41,7 @@ def tolerance_for(value: Any, dtype: str) -> float:
     """A relative tolerance, by default that of the dtype which the backend has for this one."""
     if value is None:
         return TOLERANCES[current().held_dtype(dtype)]
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not 0 < value < 1:
+    if not is_real_number(value) or not 0 < value < 1:
         raise ValueError(f"`tolerance` is a relative error between 0 and 1. Received: tolerance={value!r}")
     return float(value)
 

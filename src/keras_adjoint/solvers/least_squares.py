@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_adjoint.errors import KerasAdjointError, one_of
 from keras_adjoint.layers.inputs import Expected
-from keras_adjoint.layers.options import boolean
+from keras_adjoint.layers.options import boolean, is_real_number
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.operators.model_operator import operator
@@ -268,8 +268,7 @@ def pinv(layer: keras.layers.Layer, **options: Any) -> LeastSquares:
 
 
 def _ridge(value: Any, is_learned: bool) -> float:
-    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not is_number or not 0 <= value < math.inf or (is_learned and value == 0):
+    if not is_real_number(value) or not 0 <= value < math.inf or (is_learned and value == 0):
         wanted = "a positive number where it is learned" if is_learned else "a number that is not negative"
         raise ValueError(f"`ridge` is {wanted}. Received: ridge={value!r}")
     return float(value)

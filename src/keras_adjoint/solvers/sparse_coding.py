@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_adjoint.errors import one_of
 from keras_adjoint.layers.inputs import Expected
-from keras_adjoint.layers.options import boolean
+from keras_adjoint.layers.options import boolean, is_real_number
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.operators.model_operator import operator
 from keras_adjoint.operators.operator import Operator
@@ -308,8 +308,7 @@ def _check_numbers(name: str, tensors: Any) -> None:
 
 def _weights(weight: Any, relative: Any) -> tuple[float | None, float | None]:
     for name, value, limit in (("weight", weight, float("inf")), ("relative_weight", relative, 1.0)):
-        is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-        if value is not None and not (is_number and 0 < value < limit):
+        if value is not None and not (is_real_number(value) and 0 < value < limit):
             wanted = "a positive number" if name == "weight" else "a part of `lambda_max(y)`, between 0 and 1"
             raise ValueError(f"`{name}` is {wanted}. Received: {name}={value!r}")
     if weight is not None and relative is not None:

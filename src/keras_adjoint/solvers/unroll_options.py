@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_adjoint.errors import one_of, unknown_name
-from keras_adjoint.layers.options import as_integer
+from keras_adjoint.layers.options import as_integer, is_real_number
 from keras_adjoint.operators.bridges import FORMATS, data_format_of
 from keras_adjoint.operators.operator import Operator
 from keras_adjoint.solvers.proximal import PROXIMALS, Details
@@ -152,8 +152,7 @@ def weight_from(value: Any, prox: Penalty) -> float:
                 f'`prox="{prox}"` needs a `weight`, how much it counts beside ½‖A x − y‖². Received: weight=None'
             )
         return 1.0
-    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not is_number or not 0 <= value < math.inf:
+    if not is_real_number(value) or not 0 <= value < math.inf:
         raise ValueError(f"`weight` is a number that is not negative. Received: weight={value!r}")
     return float(value)
 
@@ -164,10 +163,7 @@ def details_from(lower: Any, upper: Any, data_format: Any, inner_steps: Any, pro
     Raises:
         ValueError: If nothing is between the limits, or an option has a value that it does not take.
     """
-    if not all(
-        isinstance(limit, (int, float, np.integer, np.floating)) and not isinstance(limit, bool)
-        for limit in (lower, upper)
-    ):
+    if not all(is_real_number(limit) for limit in (lower, upper)):
         raise ValueError(f"`lower` and `upper` are numbers. Received: lower={lower!r}, upper={upper!r}")
     if not lower <= upper or lower == math.inf or upper == -math.inf:
         raise ValueError(f"`lower` is not above `upper`. Received: lower={lower!r}, upper={upper!r}")

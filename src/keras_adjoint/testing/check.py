@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.layers.adjoint import has_activation, linear_adjoint, original_of
-from keras_adjoint.layers.options import as_integer
+from keras_adjoint.layers.options import as_integer, is_real_number
 from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.ops import Shape
 from keras_adjoint.ops.dot_test import SAFETY, derived_tolerance, operator_dtype, residual_of
@@ -221,8 +221,7 @@ def _tolerance(value: Any) -> float | None:
     """The option of that name, which takes a number from 0 on, or `None`."""
     if value is None:
         return None
-    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not is_number or not 0 <= value < math.inf:
+    if not is_real_number(value) or not 0 <= value < math.inf:
         raise ValueError(f"`tolerance` must be a number from 0 on, or `None`. Received: tolerance={value!r}")
     return float(value)
 
