@@ -39,9 +39,13 @@ def pytest_configure(config):
     if is_waiting_for_workers(config):
         return
     extent.EXHAUSTIVE = config.option.exhaustive
-    import torch  # noqa: F401  TensorFlow crashes if it is imported before PyTorch
+    import torch  # TensorFlow crashes if it is imported before PyTorch
 
     import keras
+
+    if not torch.accelerator.is_available():
+        # That of all devices writes down where it was called from, for each kind of them, before every test.
+        torch.manual_seed = torch.default_generator.manual_seed
 
     backend = keras.backend.backend()
     always = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from every_layer import layer_classes, uses_of
 from extent import EXHAUSTIVE
-from helpers import MOSTLY_TORCH
 from layer_list import randomize
 from operators_of_models import (
     assert_adjoint_of,
@@ -148,6 +147,10 @@ WAYS = {
 SLOW = (L.RNN, L.Bidirectional, L.ConvLSTM1D, L.ConvLSTM2D, L.ConvLSTM3D, L.GRU, L.LSTM, L.SimpleRNN, L.STFTSpectrogram)
 
 
+# JAX compiles each, and TensorFlow is slow.
+TURNS = (*("torch",) * 5, "tensorflow", *("torch",) * 5, "jax")
+
+
 def parameters():
     """Every use in every way; `make test` runs each use plainly on one of the backends, and half in another way on PyTorch."""
     for place, (name, layer_class) in enumerate(layer_classes().items()):
@@ -155,7 +158,7 @@ def parameters():
             ways = [way for way, fits in WAYS.items() if fits(layer_class, use)]
             others = [ways[1 + number // 2 % (len(ways) - 1)]] if number % 2 else []
             for way in ways if EXHAUSTIVE else [plain, *others]:
-                turns = MOSTLY_TORCH if way is plain and layer_class not in SLOW else ["torch"]
+                turns = TURNS if way is plain and layer_class not in SLOW else ["torch"]
                 turns = [turn for turn in turns if turn in use.only_on] or use.only_on
                 title = f"{name}{', ' + use.title if use.title else ''}, {way.__name__.replace('_', ' ')}"
                 yield pytest.param(use, way, id=title, marks=pytest.mark.in_turn(turns[number % len(turns)]))

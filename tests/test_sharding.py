@@ -10,13 +10,15 @@ import pytest
 pytestmark = pytest.mark.only_on("jax")
 
 PROGRAM = """
-import torch  # TensorFlow crashes if it is imported before PyTorch
 import jax
 import keras
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 import keras_adjoint as ka
+from keras_adjoint_cli.without_tensorflow import keep_tensorflow_out
+
+keep_tensorflow_out()
 
 L = keras.layers
 assert len(jax.devices()) == 2

@@ -4,7 +4,6 @@ Each program of `benchmarks/many` runs in a process of its own, on loopback, for
 relative to the farthest that training moved one, so that a training that moves none is not right.
 """
 
-import functools
 import json
 import os
 import subprocess
@@ -21,7 +20,12 @@ ROOT = Path(__file__).parents[1]
 ROUNDING = 1e-4  # a hundred times what was found, and a hundredth of what half of the batch would leave
 
 
-@functools.cache
+@pytest.fixture(scope="module")
+def devices():
+    """What eight devices of JAX found, in one process for all tests of them."""
+    return ran("devices")
+
+
 def ran(program):
     command = [sys.executable, "-m", f"benchmarks.many.{program}"]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
@@ -39,26 +43,25 @@ def is_that_of_one_device(found):
 
 @pytest.mark.only_on("jax")
 @pytest.mark.parametrize("distribution", ["data", "model"])
-def test_eight_devices_of_jax_train_as_one(distribution):
-    found = ran("devices")[distribution]
+def test_eight_devices_of_jax_train_as_one(distribution, devices):
+    found = devices[distribution]
     assert is_that_of_one_device(found)
     assert found["devices"] == [8]
 
 
 @pytest.mark.only_on("jax")
-def test_each_kernel_is_divided_once_and_the_state_of_its_optimizer_with_it():
-    found = ran("devices")
-    assert found["divided"] == sorted(found["model"]["divided"]) == ["conv2d/kernel", "dense/kernel"]
-    assert len(found["model"]["divided state"]) == 4  # two moments of each kernel
-    assert not found["data"]["divided"]
+def test_each_kernel_is_divided_once_and_the_state_of_its_optimizer_with_it(devices):
+    assert devices["divided"] == sorted(devices["model"]["divided"]) == ["conv2d/kernel", "dense/kernel"]
+    assert len(devices["model"]["divided state"]) == 4  # two moments of each kernel
+    assert not devices["data"]["divided"]
 
 
 @pytest.mark.only_on("jax")
-@pytest.mark.parametrize(("where", "devices"), [("on four", 4), ("on one", 1)])
-def test_what_eight_devices_saved_is_trained_further_on_fewer(where, devices):
-    found = ran("devices")[where]
+@pytest.mark.parametrize(("where", "number"), [("on four", 4), ("on one", 1)])
+def test_what_eight_devices_saved_is_trained_further_on_fewer(where, number, devices):
+    found = devices[where]
     assert is_that_of_one_device(found)
-    assert found["devices"] == [devices]
+    assert found["devices"] == [number]
 
 
 @pytest.mark.only_on("jax")
