@@ -160,8 +160,8 @@ def cluster(figures):
         "",
         *table(*rows),
         "",
-        f"{within[0]} of {len(ratios)} simulated times are within {NEAR:.0%} of the measured ones by blocks of the same run, and "
-        f"{within[1]} by those of one worker.",
+        f"{within[0]} of {len(ratios)} simulated times are within {NEAR:.0%} of the measured ones by blocks of the same run, "
+        f"and {within[1]} by those of one worker.",
     ]
 
 
