@@ -248,6 +248,23 @@ def test_a_mirror_that_pads_otherwise_at_the_length_that_it_was_made_for_is_refu
     agree(in_chunks(ka.stream(decoder, length=34), codes, [3, 20]), numpy(decoder(codes)))
 
 
+@pytest.mark.in_turn("torch", "jax")
+@pytest.mark.parametrize("size, strides, refused", [(2, 1, True), (3, 2, True), (2, 2, False)])
+def test_adjoints_of_means_at_the_end_need_the_length(size, strides, refused):
+    layer = ka.adjoint(L.AveragePooling1D(size, strides, padding="same"))
+    if refused:
+        with pytest.raises(ka.NoRuleError, match="its last windows are inside.*Pass `length`"):
+            ka.stream(layer)
+    x = signals(2, 10, 3)
+    found = in_chunks(ka.stream(layer, length=10 if refused else None), x, [4, 8])
+    agree(found, numpy(layer(x, output_size=found.shape[1:2]) if strides > 1 else layer(x)))
+    if not refused:
+        stream = ka.stream(layer)
+        stream.push(x)
+        with pytest.raises(ka.NoRuleError, match="Pass `length`"):
+            stream.flush(19)
+
+
 @pytest.mark.any_backend
 def test_the_latency_of_what_is_cropped_takes_no_longer_where_much_is_cropped():
     assert ka.stream(L.Cropping1D((2, 10**8))).latency == 10**8 + 3

@@ -339,6 +339,12 @@ class Stream:
 
     def _check_open(self) -> None:
         """Raise unless what is computed before the end does not depend on where that is."""
+        for number, call in enumerate(self.circuit.calls):
+            if any(along.beyond_end for _, along in self.reads(number)):
+                raise NoRuleError(
+                    f"`{call.place}` divides by how many positions of its last windows are inside of the signal, of which a "
+                    f'stream does not know the end yet. Pass `length`, or use `padding="valid"`. Received: {call.describe()}'
+                )
         own = own_length(self.source)
         for length in [*(OPEN + more for more in PROBES), *([] if own is None else [own])]:
             try:
@@ -350,7 +356,10 @@ class Stream:
     def _compare(self, other: Circuit) -> None:
         for number, call in enumerate(self.circuit.calls):
             here, there = self.reads(number), self.reads(number, other)
-            if any(a[1].reads(Interval(0, 1)) != b[1].reads(Interval(0, 1)) for a, b in zip(here, there, strict=True)):
+            pairs = [(a, b) for (_, a), (_, b) in zip(here, there, strict=True)]
+            if any(
+                a.reads(Interval(0, 1)) != b.reads(Interval(0, 1)) or a.beyond_end != b.beyond_end for a, b in pairs
+            ):
                 raise NoRuleError(
                     f"`{call.place}` pads the beginning of a signal by its total length, which a stream does not know yet. "
                     f'Pass `length`, or use `padding="causal"` or "valid". Received: {call.describe()}'

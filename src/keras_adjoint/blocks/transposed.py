@@ -206,6 +206,10 @@ class _Pooled(Transposed):
 
     replicated: bool
 
+    @property
+    def beyond_end(self) -> int:
+        return max(self.window.pad_after, 0)
+
     def extended(self, made: Interval) -> Interval:
         """The positions whose shares are added up in some positions."""
         if not self.replicated:
