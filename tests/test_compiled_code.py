@@ -1,11 +1,12 @@
 """What is asked for in code that a compiler traces, or that JAX is told not to compile, is right or says why not."""
 
 import keras
-import keras_adjoint as ka
 import numpy as np
 import pytest
 from helpers import compiled
 from keras import layers, ops
+
+import keras_adjoint as ka
 
 
 class Product(layers.Layer):

@@ -111,7 +111,9 @@ def check_adjoint(
     """
     trials, seed, tolerance = _at_least(1, "trials", trials), _at_least(0, "seed", seed), _tolerance(tolerance)
     _check_operators(forward, backward)
-    with current().eagerly() if current().is_concrete([]) else nullcontext():  # on JAX also in code that is being compiled
+    with (
+        current().eagerly() if current().is_concrete([]) else nullcontext()
+    ):  # on JAX also in code that is being compiled
         _check_numbers(forward, backward)
         return _tested(forward, backward, input_shape, trials, seed, tolerance)
 
