@@ -428,13 +428,14 @@ def test_a_damaged_chunk_of_the_input_is_named_and_of_the_target_computed_again(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process so")
-def test_memory_is_kept_under_a_limit(tmp_path):
+@pytest.mark.parametrize("chunks", [None, (64, 300, 8)])
+def test_memory_is_kept_under_a_limit(chunks, tmp_path):
     """What is allocated in all, beyond what the process had, for arrays of more than that."""
     allowed, size = 170_000_000, 1800
     conv = L.Conv2D(8, 5, padding="same")
     conv.build((None, None, None, 8))
     with h5py.File(tmp_path / "a.h5", "w") as file:
-        file["x"] = np.ones((size, size, 8), "float32")
+        file.create_dataset("x", data=np.ones((size, size, 8), "float32"), chunks=chunks)
         file.create_dataset("y", (size, size, 8), "float32")
     process = os.fork()
     if not process:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ sys.path.append(str(Path(__file__).parents[1]))  # the benchmarks are no part of
 
 import keras_adjoint as ka
 from benchmarks.blocks import __main__ as program
-from benchmarks.blocks import page, problem, worker
+from benchmarks.blocks import chaos, page, problem, worker
 from benchmarks.blocks.simulator import Rates, profile_of, rates_of, simulate
 from benchmarks.speed import resident
 
@@ -23,6 +24,23 @@ pytestmark = pytest.mark.any_backend
 
 def test_the_page_is_what_was_measured():
     assert (ROOT / page.PAGE).read_text(encoding="utf-8") == page.text(page.read(ROOT))
+
+
+def test_the_page_has_every_interruption_by_its_command():
+    rows = [
+        line.split(" | ") for line in (ROOT / page.PAGE).read_text(encoding="utf-8").splitlines() if "chaos" in line
+    ]
+    assert [row[-1].split()[-3:-1] for row in rows] == [[case, f"{engine}`"] for case, engine in chaos.CASES]
+    assert all("same bits" in row[2] for row in rows[:-1]) and "to rounding" in rows[-1][2]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("case", chaos.CASES, ids=" ".join)
+def test_nothing_is_lost_where_a_run_is_interrupted(case):
+    command = [sys.executable, "-m", "benchmarks.blocks.chaos", *case]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1])["case"] == case[0]
 
 
 def test_throughput_is_measured_and_written(tmp_path, monkeypatch):
@@ -85,5 +103,5 @@ def test_workers_and_what_they_share_decide_about_the_time():
 
 def test_rates_are_those_behind_the_times():
     rates = Rates(0.5, 0.01, 0.02, 0.1)
-    samples = [(read, made, rates.fixed, rates.read * read, rates.made * made) for read, made in ((10, 5), (20, 30))]
-    np.testing.assert_allclose(list(vars(rates_of(samples, 0.1)).values()), list(vars(rates).values()))
+    samples = [(read, made, 0.3, rates.read * read, rates.made * made) for read, made in ((10, 5), (20, 30))]
+    np.testing.assert_allclose(list(vars(rates_of(samples, 0.2, 0.1)).values()), list(vars(rates).values()))

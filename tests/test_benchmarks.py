@@ -109,6 +109,19 @@ def test_figures_of_another_day_and_processor_get_the_facts_of_this_one(tmp_path
     assert found["date"] != "1999-12-31" and found["processor"] != "abacus" and found["workspace"] == {"kept": {}}
 
 
+def test_a_part_that_is_measured_alone_leaves_the_facts_of_the_others(tmp_path):
+    files.write(tmp_path, "torch", "cpu", {"float32": {}})
+    old = files.read(tmp_path, "torch", "cpu") | {"date": "1999-12-31", "processor": "abacus"}
+    for parts in (["overhead"], ["workspace"]):
+        files.write(tmp_path, "torch", "cpu", old, parts)
+        old = files.read(tmp_path, "torch", "cpu")
+    assert (old["date"], old["processor"]) == ("1999-12-31", "abacus")
+    assert list(old["alone"]) == ["overhead", "workspace"] and old["alone"]["overhead"]["date"] > "2026"
+    assert "1999-12-31; abacus" in notebook.table(old) and "Measured anew, overhead: 20" in notebook.table(old)
+    files.write(tmp_path, "torch", "cpu", old)
+    assert files.read(tmp_path, "torch", "cpu")["alone"] == {}
+
+
 @pytest.mark.skipif(not resident.CLEAR.exists(), reason="only Linux says what a process has held at its peak")
 @pytest.mark.every_backend
 @pytest.mark.parametrize(

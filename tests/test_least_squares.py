@@ -426,6 +426,7 @@ def test_factors_that_are_tensors_have_derivatives():
         ({"ridge": -1}, ValueError, "not negative"),
         ({"ridge": np.ones(2)}, ValueError, "one number"),
         ({"ridge": True}, ValueError, "one number"),
+        ({"ridge": np.array(True)}, ValueError, "one number"),
         ({"weights": -np.ones(4)}, ValueError, "not negative"),
         ({"weights": np.ones(5)}, ValueError, "broadcast"),
         ({"x0": np.ones((2, 5))}, SizeError, "takes batches"),

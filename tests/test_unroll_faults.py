@@ -12,6 +12,7 @@ from keras import layers, ops
 import keras_adjoint as ka
 from keras_adjoint.ops.backend import current
 from keras_adjoint.solvers import arguments
+from keras_adjoint.solvers.operator_layers import OperatorLayer
 
 BACKEND = keras.backend.backend()
 METHODS = ("ista", "fista", "primal_dual", "admm")
@@ -135,3 +136,11 @@ def test_forward_derivatives_of_solutions_are_refused_and_those_by_two_in_revers
         torch.func.jvp(solve, (y,), (y,))
     found = torch.autograd.functional.jvp(solve, y, y)
     np.testing.assert_allclose(numpy(found[1]), numpy(found[0]), rtol=1e-6)  # the solution is linear in y
+
+
+@pytest.mark.any_backend
+def test_a_part_that_there_is_not_is_refused_in_a_call_as_in_a_model():
+    layer = OperatorLayer(strided()[0])
+    for x in (np.ones((1, 8, 2), "float32"), keras.Input((8, 2))):
+        with pytest.raises(ValueError, match="`part` must be one of .*Received: part='backward'"):
+            layer(x, part="backward")

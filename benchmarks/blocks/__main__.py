@@ -1,7 +1,7 @@
 """`KERAS_BACKEND=torch python -m benchmarks.blocks [PART …]`: measure, and write docs/blocks.md.
 
-The parts are `resources` (volumes up to 4 GiB, which take twice as much room on the disk for some minutes), `throughput` and
-`cluster`. What is not measured now keeps its figures, which are in results.json beside this file.
+The parts are `resources` (volumes up to 4 GiB, which take twice as much room on the disk for some minutes), `throughput`,
+`cluster` and `chaos`. What is not measured now keeps its figures, which are in results.json beside this file.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import keras
 
-from benchmarks.blocks import cluster, page, resources, throughput
+from benchmarks.blocks import chaos, cluster, page, resources, throughput
 from benchmarks.speed.files import BACKENDS, processor
 from keras_adjoint.atomic_write import atomic_write
 
@@ -37,6 +37,7 @@ def main():
         "resources": lambda: resources.rows(given.sizes, MEMORY),
         "throughput": lambda: throughput.rows(given.size, MEMORY, given.turns),
         "cluster": lambda: with_growth(cluster.rows(*given.of_cluster)),
+        "chaos": chaos.rows,
     }
     unknown = sorted(set(given.parts) - set(measure))
     if unknown:

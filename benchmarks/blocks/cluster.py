@@ -1,6 +1,7 @@
 """The same plan on a cluster of worker processes on this machine, and what the simulator says of it beforehand."""
 
 import math
+import random
 import tempfile
 import time
 from dataclasses import asdict
@@ -14,8 +15,9 @@ import keras_adjoint as ka
 from benchmarks.blocks.problem import adjoint_of_size, volume
 from benchmarks.blocks.simulator import profile_of, rates_of, simulate
 
-TURNS = 3
+TURNS = 5
 SAMPLE = 4  # of so many blocks one is a sample from which the rates are known
+TRIVIAL = 4  # tasks that do nothing, for every block
 
 
 def rows(size, block, workers=(1, 2)):
@@ -27,9 +29,11 @@ def rows(size, block, workers=(1, 2)):
         volume(source, size, "uncompressed", filled=True)
         volume(target, size, "uncompressed")
         for turn in range(TURNS):
+            first = None
             for count in workers:
                 seconds, rates = on_cluster(plan, source, target, count)
-                predicted = simulate(profile_of(plan), rates, count)
+                first = first or rates
+                predicted = [simulate(profile_of(plan), each, count) for each in (rates, first)]
                 run = {"workers": count, "turn": turn, "seconds": seconds, "predicted": predicted}
                 found.append({**run, **asdict(rates)})
     return {"size": size, "block": block, "blocks": len(plan), "runs": found}
@@ -42,19 +46,21 @@ def on_cluster(plan, source, target, count):
         client.wait_for_workers(count)
         client.run(computed, len(plan) // 2, plan, source, target)  # on each of them: imports, and compiles
         shared = client.scatter(plan, broadcast=True, hash=False)  # once to each
-        dispatch = dispatched(client, len(plan))
+        between, dispatch = empty(client, count, len(plan))
         start = time.perf_counter()
         tasks = client.map(computed, range(len(plan)), plan=shared, source=source, target=target, pure=False)
         samples = client.gather(tasks)
         seconds = time.perf_counter() - start
-    return seconds, rates_of(samples[SAMPLE // 2 :: SAMPLE], dispatch)
+    chosen = random.Random(0).sample(samples, max(1, len(samples) // SAMPLE))  # of all edges, and of all workers
+    return seconds, rates_of(chosen, between, dispatch)
 
 
-def dispatched(client, count):
-    """Seconds that the scheduler takes for each of so many tasks that do nothing."""
-    start = time.perf_counter()
+def empty(client, workers, blocks):
+    """(seconds from one task of a worker to its next, those of the scheduler for a task), of tasks that do nothing."""
+    count = TRIVIAL * blocks
+    start, busy = time.perf_counter(), time.process_time()  # the scheduler runs in this process
     client.gather(client.map(abs, range(count), pure=False))
-    return (time.perf_counter() - start) / count
+    return workers * (time.perf_counter() - start) / count, (time.process_time() - busy) / count
 
 
 def computed(number, plan, source, target):

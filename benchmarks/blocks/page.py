@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 
 import keras_adjoint as ka
+from benchmarks.blocks.chaos import HAPPENS
 from benchmarks.blocks.problem import CHANNELS, TAPS
 from benchmarks.blocks.simulator import Rates, profile_of, simulate
 from keras_adjoint.blocks.plan import needed_bytes
@@ -26,10 +27,17 @@ WAYS = {
     "uncompressed": "blocks, from zarr to zarr, uncompressed",
     "zstd": "blocks, from zarr to zarr, zstd",
 }
+ENGINES = {
+    "numpy": "NumPy, memory map",
+    "zarr": "zarr",
+    "hdf5": "HDF5",
+    "dask": "dask.distributed, 2 workers",
+}
 KERNELS, BLOCKS = (3, 5, 9), (32, 64, 128, 256, 512)
 SIZES = ((512, 128), (2_048, 128), (10_000, 256), (100_000, 512))  # edges of volumes and of blocks
 WORKERS = (1, 100, 10_000)
 DEVICES = (8, 64, 512)
+NEAR = 0.2  # of what was measured, which simulated times are meant to be
 
 
 def read(root):
@@ -41,7 +49,8 @@ def read(root):
 def text(results):
     """The page."""
     lines = [INTRODUCTION]
-    for part, write in (("resources", resources), ("throughput", throughput), ("cluster", cluster)):
+    parts = {"chaos": chaos, "resources": resources, "throughput": throughput, "cluster": cluster}
+    for part, write in parts.items():
         if part in results:
             lines += [*write(results[part]["figures"]), "", measured_with(results[part]["facts"]), ""]
     lines += [*surface(), "", *devices(), ""]
@@ -61,6 +70,25 @@ def table(*rows):
 
 
 # --- what was measured
+
+
+def chaos(figures):
+    rows = [("engine", "what happens", "asserted", "figure", "what it says", "command")]
+    for one in figures:
+        case, engine = one["case"], one["engine"]
+        asserted = "the same bits as without it" if one["bits"] else "the result of the whole, to rounding"
+        asserted = f"refused, nothing written; then {asserted}" if case == "other-plan" else asserted
+        command = f"`python -m benchmarks.blocks.chaos {case} {engine}`"
+        rows.append((ENGINES[engine], HAPPENS[case], asserted, one["figure"], one.get("says", ""), command))
+    return [
+        "## Interrupted",
+        "",
+        "What is interrupted in the middle is started again, each time in a new process: which of 8 blocks were finished, how "
+        "many were computed after that, and what the error says to do, where there is one. What is said of the result is "
+        "asserted: the program ends with an error if it is not so. Each row is run by the command beside it on two cores.",
+        "",
+        *table(*rows),
+    ]
 
 
 def resources(figures):
@@ -112,20 +140,28 @@ def throughput(figures):
 
 
 def cluster(figures):
-    rows = [("workers", "turn", "measured, s", "simulated, s", "simulated ÷ measured")]
+    kinds = ("by its own blocks, s", "÷ measured", "by one worker's, s", "÷ measured")
+    rows, ratios = [("workers", "turn", "measured, s", *kinds)], []
     for run in figures["runs"]:
-        ratio = run["predicted"] / run["seconds"]
-        rows.append(
-            (run["workers"], run["turn"] + 1, f"{run['seconds']:.1f}", f"{run['predicted']:.1f}", f"{ratio:.2f}")
-        )
+        ratios.append([predicted / run["seconds"] for predicted in run["predicted"]])
+        pairs = zip(run["predicted"], ratios[-1], strict=True)
+        cells = [cell for predicted, ratio in pairs for cell in (f"{predicted:.1f}", f"{ratio:.2f}")]
+        rows.append((run["workers"], run["turn"] + 1, f"{run['seconds']:.1f}", *cells))
+    within = [sum(abs(ratio - 1) <= NEAR for ratio in each) for each in zip(*ratios, strict=True)]
     return [
         "## Workers",
         "",
         f"{figures['size']}³ positions in {figures['blocks']} blocks of {figures['block']}³ by `dask.distributed`, with worker "
-        "processes of one thread on this machine, and what a simulator says that knows what each block of the plan reads and "
-        "makes, and the rates of every fourth block. It hands blocks to free workers, as the scheduler does.",
+        "processes of one thread on this machine, which have started and have the plan, and what a simulator says that knows "
+        "what each block of the plan reads and makes. It hands blocks to free workers, as the scheduler does. What a block "
+        "costs it knows from a quarter of them, drawn at random, of the same run, or of the run of one worker in the same "
+        "turn, and from tasks that do nothing. Workers share the processors with each other and with what else is running, "
+        "which lengthens their blocks and which only the first of these can know.",
         "",
         *table(*rows),
+        "",
+        f"{within[0]} of {len(ratios)} simulated times are within {NEAR:.0%} of the measured ones by blocks of the same run, "
+        f"and {within[1]} by those of one worker.",
     ]
 
 
@@ -160,7 +196,7 @@ def surface():
         "What blocks read more than once, as a share of the volume, and what `memory` a block takes with 5³ taps. A block of "
         "edge B reads (B + taps − 1)³ positions, so that the share is about 3 (taps − 1) / B: twice the edge halves it, and "
         "takes eight times the memory. Neither depends on the size of the volume. Of an array in chunks, a block reads every "
-        "chunk that it touches: chunks are small against blocks where reading is slow.",
+        "chunk that it touches: `apply_blocks` keeps what later blocks need of it, as far as `memory` allows.",
         "",
         *table(*rows),
     ]

@@ -79,6 +79,7 @@ class Rates:
     """Seconds that a worker takes for a block: `fixed` + `read` for every number that it reads + `made` for every one made.
 
     Attributes:
+        fixed: Seconds beside reading, computing and writing, also those between a block and the next one.
         dispatch: Seconds of the scheduler for every block, of which it handles one at a time.
     """
 
@@ -88,15 +89,16 @@ class Rates:
     dispatch: float = 0.0
 
 
-def rates_of(samples, dispatch):
+def rates_of(samples, between, dispatch):
     """The rates of some blocks of which is known what they read and made, and how long each part of that took.
 
     Args:
         samples: (numbers read, numbers made, seconds beside, seconds of reading, seconds of computing and writing) of each.
+        between: Seconds from a block of a worker to its next one.
         dispatch: Seconds of the scheduler for a block.
     """
     read, made, beside, reading, making = map(sum, zip(*samples, strict=True))
-    return Rates(beside / len(samples), reading / read, making / made, dispatch)
+    return Rates(beside / len(samples) + between, reading / read, making / made, dispatch)
 
 
 def simulate(profile, rates, workers, bandwidth=math.inf):

@@ -23,7 +23,8 @@ INTRODUCTION = """# Many devices, measured
 
 What [many devices](how/many_devices.md) compute, compared with what one computes. Devices and processes are virtual: they share
 two cores, so they prove that results are equal and show what is communicated, and say nothing about speed. Every row is run by
-the command beside it.
+the command beside it. [Another table](blocks.md#interrupted) has what blocks lose where a worker or the process is killed, the
+disk is full, or a chunk damaged: nothing.
 
 ## Training
 

@@ -29,11 +29,13 @@ def main():
     console = make_console()
     backend = keras.backend.backend()
     figures = files.read(given.out, backend, given.device)
-    for part in given.parts:
+    is_whole = set(given.parts) == set(PARTS)
+    for number, part in enumerate(given.parts, 1):
+        alone = () if is_whole else given.parts[:number]
         figures[part] = {}
         for name, row in track(measure(part, given.seconds), part, total=LENGTHS[part], console=console):
             figures[part][name] = row
-            files.write(given.out, backend, given.device, figures)  # a run that is cut off keeps what it has
+            files.write(given.out, backend, given.device, figures, alone)  # a run that is cut off keeps what it has
     page.write(given.out)
     notebook.write(given.out)
     console.print(notebook.summary([files.read(given.out, backend, given.device)]), soft_wrap=True, markup=False)

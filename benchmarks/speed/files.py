@@ -24,15 +24,18 @@ def read(root, backend, device):
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
-def write(root, backend, device, figures):
-    """Replace the file of a backend."""
-    facts = {
-        "backend": backend,
-        "device": device,
+def write(root, backend, device, figures, alone=()):
+    """Replace the file of a backend. Of parts that were measured alone, beside older figures, it says when that was."""
+    run = {
         "date": datetime.date.today().isoformat(),
         "processor": f"{processor()}, {os.cpu_count()} cores",
         "versions": versions(backend),
     }
+    facts = {"backend": backend, "device": device}
+    if alone and "date" in figures:
+        facts |= {"alone": figures.get("alone", {}) | dict.fromkeys(alone, run)}
+    else:
+        facts |= run | {"alone": {}}
     data = {**facts, **figures, **facts}  # in this order, and never with the facts of an earlier run
     with atomic_write(file_of(root, backend, device)) as beside:
         beside.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")

@@ -139,10 +139,16 @@ def workspace(found):
     return f"## Memory of the algorithms\n\n{text}\n\n{cells(heads, rows)}"
 
 
+def facts(run):
+    """When, where and with what was measured."""
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+    return f"{run['date']}; {run['processor']}; {versions}"
+
+
 def table(figures):
     """Every convolution on one backend and machine."""
-    versions = ", ".join(f"{name} {version}" for name, version in figures["versions"].items())
-    lines = [f"## {place(figures)}", "", f"{figures['date']}; {figures['processor']}; {versions}."]
+    runs = [facts(figures), *(f"{part}: {facts(run)}" for part, run in figures.get("alone", {}).items())]
+    lines = [f"## {place(figures)}", "", f"{'. Measured anew, '.join(runs)}."]
     for dtype in ("float32", "bfloat16"):
         if dtype not in figures:
             continue

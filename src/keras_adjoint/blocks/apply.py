@@ -2,18 +2,17 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from keras_adjoint.blocks.journal import Journal, checksum, header_of
 from keras_adjoint.blocks.memory import bytes_of, give_back
-from keras_adjoint.blocks.plan import Array, Block, Plan, planned
+from keras_adjoint.blocks.plan import Plan, needed_bytes, planned
 from keras_adjoint.blocks.program import Circuit
 from keras_adjoint.blocks.progress import Bar
+from keras_adjoint.blocks.reader import Reader, joined
 from keras_adjoint.blocks.sources import circuit_of
 from keras_adjoint.blocks.targets import (
     allocate,
@@ -25,6 +24,7 @@ from keras_adjoint.blocks.targets import (
     journal_of,
     multiples_of,
 )
+from keras_adjoint.blocks.tasks import Task, tasks_of
 from keras_adjoint.errors import KerasAdjointError, SizeError, in_short
 from keras_adjoint.layers.options import as_integer, boolean
 
@@ -47,43 +47,6 @@ class Applied:
     computed: int
     seconds: float
     plan: Plan = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Task:
-    """Blocks of one program that are computed together.
-
-    Attributes:
-        number: Its number, which is the same in every run of a plan.
-        sample: The index of the sample, for arrays with a batch axis.
-        blocks: The blocks.
-    """
-
-    number: int
-    sample: tuple[int, ...]
-    blocks: list[Block]
-
-    def names(self) -> str:
-        return ", ".join(
-            "[" + ", ".join([*map(str, self.sample), *(f"{cut.start}:{cut.stop}" for cut in block.write)]) + "]"
-            for block in self.blocks
-        )
-
-
-def tasks_of(plan: Plan, samples: int | None) -> Iterator[Task]:
-    """The blocks of a plan, those of equal programs together, in an order that belongs to the plan."""
-    number = 0
-    for sample in [()] if samples is None else [(index,) for index in range(samples)]:
-        alike: dict[Any, list[Block]] = {}
-        for block in plan:
-            same = alike.setdefault(block.program, [])
-            same.append(block)
-            if len(same) == plan.batch:
-                yield Task(number, sample, alike.pop(block.program))
-                number += 1
-        for same in alike.values():
-            yield Task(number, sample, same)
-            number += 1
 
 
 def apply_blocks(
@@ -149,9 +112,11 @@ def apply_blocks(
     header = header_of(plan, input, out, chunks_of(out))
     journal = Journal(journal_of(out), header, resume=resume)
     total = len(plan) * (input.shape[0] if has_batch else 1)
-    run = Run(plan, input, out, journal, Bar(total, progress))
+    tasks = tasks_of(plan, input.shape[0] if has_batch else None)
+    reader = Reader(input, tasks, bytes_of(memory) - needed_bytes(plan, workers))
+    run = Run(plan, reader, out, journal, Bar(total, progress))
     try:
-        run.all(tasks_of(plan, input.shape[0] if has_batch else None), workers)
+        run.all(workers)
     finally:
         journal.close(done=run.is_complete)
     return Applied(total, run.computed, time.monotonic() - start, plan)
@@ -210,24 +175,22 @@ def _circuit_of(op: Any, shape: tuple[int, ...]) -> Circuit:
 class Run:
     """The application of a plan."""
 
-    def __init__(self, plan: Plan, given: Any, target: Any, journal: Journal, bar: Bar) -> None:
-        self.plan, self.given, self.target, self.journal, self.bar = plan, given, target, journal, bar
+    def __init__(self, plan: Plan, reader: Reader, target: Any, journal: Journal, bar: Bar) -> None:
+        self.plan, self.reader, self.target, self.journal, self.bar = plan, reader, target, journal, bar
         self.computed = 0
         self.failures: list[str] = []
         self.error: BaseException | None = None
         self.is_complete = False
         self.stop, self.counting = threading.Event(), threading.Lock()
 
-    def all(self, tasks: Iterator[Task], workers: int) -> None:
+    def all(self, workers: int) -> None:
         """Do all tasks, each by one thread. One more than the workers reads and writes while those compute."""
         self.computing = threading.Semaphore(workers)
-        taking = threading.Lock()
 
         def work() -> None:
             try:
                 while not self.stop.is_set():
-                    with taking:
-                        task = next(tasks, None)
+                    task = self.reader.next()
                     if task is None:
                         return
                     computed = self.attempt(task)
@@ -268,7 +231,7 @@ class Run:
 
     def do(self, task: Task) -> bool | None:
         """Read, compute, write and note, unless that was done before: whether it was now, `None` if it is too late."""
-        parts = _joined([self.given[(*task.sample, *block.read)] for block in task.blocks])
+        parts = self.reader.read(task)
         has_journal = self.journal.file is not None
         read, noted = checksum(parts) if has_journal else 0, self.journal.finished.get(task.number)
         if noted is not None and noted[0] != read:
@@ -295,7 +258,7 @@ class Run:
     def written(self, task: Task) -> int | None:
         """The checksum of what the target holds of a task; `None` if it cannot be read, as where a chunk is damaged."""
         try:
-            return checksum(_joined([self.target[(*task.sample, *block.write)] for block in task.blocks]))
+            return checksum(joined([self.target[(*task.sample, *block.write)] for block in task.blocks]))
         except Exception:
             return None
 
@@ -314,14 +277,6 @@ class Run:
             f"the same call computes what is missing; all other blocks are finished. The first error: "
             f"{type(self.error).__name__}: {in_short(self.error)}"
         ) from self.error
-
-
-def _joined(parts: list[Any]) -> Array:
-    """Parts of one shape as a batch, in one piece; a single one is copied only where it is part of another array."""
-    if len(parts) > 1:
-        return np.stack(parts)
-    one = np.asarray(parts[0])
-    return (one if one.flags.owndata and one.flags.c_contiguous else one.copy())[np.newaxis]
 
 
 class InputChanged(KerasAdjointError):

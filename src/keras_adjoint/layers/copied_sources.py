@@ -19,6 +19,8 @@ def warn_behind_copy(adjoint: Layer, source: Layer, y: keras.KerasTensor) -> Non
     """
     copied = False
     for operation in operations_behind(y):
+        if operation is adjoint:  # what is behind that call was looked at then
+            return
         for layer in _layers(operation):
             if layer is source:
                 return

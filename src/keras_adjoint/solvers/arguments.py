@@ -60,8 +60,9 @@ def ridge_from(value: Any, dtype: str) -> Tensor | None:
     Raises:
         ValueError: If it is negative, not finite, or no scalar. What a compiler traces is taken to be positive.
     """
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number and (not hasattr(value, "dtype") or tuple(value.shape) or not is_real(value.dtype)):
+    given = getattr(value, "dtype", None)
+    is_tensor = given is not None and not tuple(value.shape) and is_real(given) and "bool" not in str(given)
+    if not is_real_number(value) and not is_tensor:
         raise ValueError(f"`ridge` is one number that is not negative. Received: ridge={value!r}")
     tensor = ops.convert_to_tensor(value, dtype)
     if current().is_concrete([tensor]):

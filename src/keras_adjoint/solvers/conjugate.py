@@ -71,8 +71,10 @@ def _restarted(
     """
     precondition = system.precondition or (lambda s: s)
 
-    def length(s: Tensor) -> Tensor:
-        return ops.sqrt(system.dot_in(s, s))
+    def length(s: Tensor, product: Tensor | None = None) -> Tensor:
+        """‖s‖; without a preconditioner its square is the `product` of s with what it leads to."""
+        known = product if system.precondition is None else None
+        return ops.sqrt(system.dot_in(s, s) if known is None else known)
 
     def step(state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         k, steps, active, x, r, p, gamma = state
@@ -89,7 +91,7 @@ def _restarted(
         return (
             k + 1,
             steps + ops.cast(moves, "int32"),
-            moves & (length(s) > limit),
+            moves & (length(s, following) > limit),
             ops.where(moves, moved, x),
             ops.where(moves, left, r),
             ops.where(moves, towards + beta * p, p),
@@ -100,7 +102,7 @@ def _restarted(
         s = gradient_of(r)
         p = precondition(s)
         gamma = system.dot_in(s, p)
-        return k, steps, (length(s) > limit) & (gamma > 0) & ops.isfinite(gamma), x, r, p, gamma
+        return k, steps, (length(s, gamma) > limit) & (gamma > 0) & ops.isfinite(gamma), x, r, p, gamma
 
     def converges(x: Tensor) -> Tensor:
         return length(gradient_of(residual_of(x))) <= limit

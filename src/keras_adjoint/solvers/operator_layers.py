@@ -81,7 +81,7 @@ class OperatorLayer(Tied):
             "gradient": lambda: apply(self.A.T, self._residual(x, y), self.name),
             "bound": self._bound,
         }
-        return self._as_many(tree.flatten(computed[part]()))
+        return self._as_many(tree.flatten(computed[one_of("part", part, PARTS)]()))
 
     def _as_many(self, tensors: list[Any]) -> Any:
         """Some tensors and the first one again: Keras takes each call of a layer to give as many as the first call."""
