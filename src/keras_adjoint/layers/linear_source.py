@@ -10,14 +10,21 @@ from keras.layers import Layer
 
 from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.layers.call_pattern import CallPattern, flat, shapes_agree
-from keras_adjoint.layers.linearity import NotLinear, Prober, agree, check_linearity
+from keras_adjoint.layers.linearity import NotLinear, NotTested, Prober, agree, check_linearity
 from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.backend import current
 
 _UNKNOWN_SIZE = 12  # what an unknown size is tried with
+_COMPILED = (
+    "this code is being compiled, by `fit` for example, and its weights may have no numbers here. Take the adjoint before, and "
+    "only call it here: in a subclassed model take it in `build`, and call `model.build(input_shape)` before `fit`"
+)
 
 
 def check_calls(source: Layer, calls: Sequence[tuple[CallPattern, Sequence[Shape]]]) -> None:
     """Raise a NotLinear unless a layer is linear in each of some calls, and leave the layer as it is.
+
+    JAX computes that at once also where the code around it is being compiled; TensorFlow differentiates nothing then.
 
     Args:
         source: The layer.
@@ -25,7 +32,17 @@ def check_calls(source: Layer, calls: Sequence[tuple[CallPattern, Sequence[Shape
     """
     if "float" not in source.compute_dtype:
         raise NotLinear(f"it computes with `{source.compute_dtype}`, where no operation is linear")
-    before = [(variable, np.array(ops.convert_to_numpy(variable))) for variable in variables_of(source)]
+    if not current().is_concrete([]):
+        raise NotTested(_COMPILED)
+    with current().eagerly():
+        _check_calls(source, calls)
+
+
+def _check_calls(source: Layer, calls: Sequence[tuple[CallPattern, Sequence[Shape]]]) -> None:
+    variables = variables_of(source)
+    if not current().is_concrete([ops.convert_to_tensor(variable) for variable in variables]):
+        raise NotTested(_COMPILED)
+    before = [(variable, np.array(ops.convert_to_numpy(variable))) for variable in variables]
     try:
         for pattern, shapes in calls:
             probe = prober(source, pattern, shapes)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from keras_adjoint.layers.adjoint import has_activation, linear_adjoint, origina
 from keras_adjoint.layers.options import as_integer, is_real_number
 from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.ops import Shape
+from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.dot_test import SAFETY, derived_tolerance, operator_dtype, residual_of
 from keras_adjoint.ops.precision import epsilon, product_epsilon
 from keras_adjoint.testing.linear_models import linear_part_of_model
@@ -109,6 +111,22 @@ def check_adjoint(
     """
     trials, seed, tolerance = _at_least(1, "trials", trials), _at_least(0, "seed", seed), _tolerance(tolerance)
     _check_operators(forward, backward)
+    with (
+        current().eagerly() if current().is_concrete([]) else nullcontext()
+    ):  # on JAX also in code that is being compiled
+        _check_numbers(forward, backward)
+        return _tested(forward, backward, input_shape, trials, seed, tolerance)
+
+
+def _tested(
+    forward: Operator,
+    backward: Operator | None,
+    input_shape: Sequence[Any] | Mapping[str, Any] | None,
+    trials: int,
+    seed: int,
+    tolerance: float | None,
+) -> AdjointReport:
+    """The report of `check_adjoint`."""
     name, linear = name_of_linear(forward), linear_part_of_model(forward)
     if linear is not None:
         name, forward, backward = f"the linear part of {name}", linear[0], linear[1] if backward is None else backward
@@ -160,6 +178,16 @@ def check_adjoint(
         input_shape=shape if inputs is None else inputs.shapes,
         output_shape=output_shape if pair.outputs is None else pair.outputs.shapes,
     )
+
+
+def _check_numbers(*operators: Operator | None) -> None:
+    """Raise a ValueError where a compiler traces, so that nothing, or not the weights, has numbers."""
+    variables = [v for each in operators if isinstance(each, keras.layers.Layer) for v in each.variables]
+    if not current().is_concrete([keras.ops.convert_to_tensor(variable) for variable in variables]):
+        raise ValueError(
+            "The adjoint test compares numbers, and in code that is being compiled there are none. Run it outside. "
+            f"Received: {', '.join(name_of(each) for each in operators if each is not None)}"
+        )
 
 
 def _check_operators(forward: Operator, backward: Operator | None) -> None:

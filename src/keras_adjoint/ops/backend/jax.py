@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import jax
@@ -73,6 +73,10 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(function)
 
 
+def in_one(function: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.jit(function)
+
+
 def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
@@ -86,7 +90,9 @@ def wait(tensor: Tensor) -> None:
 
 
 def eagerly() -> AbstractContextManager[Any]:
-    return jax.ensure_compile_time_eval()
+    # Within it JAX fails to compile some loops, so it is entered only where operations are traced.
+    traced = isinstance(jax.numpy.zeros(()), jax.core.Tracer)
+    return jax.ensure_compile_time_eval() if traced else nullcontext()
 
 
 def is_concrete(tensors: Sequence[Tensor]) -> bool:

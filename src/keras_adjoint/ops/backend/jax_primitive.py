@@ -4,6 +4,7 @@ A primitive with bilinear rules keeps forward mode, reverse mode and everything 
 `jax.custom_vjp` would not.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,21 @@ try:  # without it, JAX does not say what it lowers for, and XLA divides the ope
     from jax._src.dispatch import prim_requires_devices_during_lowering
 except ImportError:
     prim_requires_devices_during_lowering = set()
+
+
+def _compiled(primitive: Primitive, *names: str) -> Callable[..., Any]:
+    """How a primitive is computed eagerly: as a program, which is made even where `jax.disable_jit` runs all others.
+
+    There `jax.jit` would call the primitive, and that call this.
+    """
+    program = jax.jit(primitive.bind, static_argnames=names)
+
+    def impl(*operands: Tensor, **parameters: Any) -> Any:
+        with jax.disable_jit(False):
+            return program(*operands, **parameters)
+
+    return impl
+
 
 # `bilinear_form.bind(*operands, wanted=…, form=…)` is the gradient of a hashable `Form` by the argument `wanted`, for the other
 # two in the order of `ARGUMENTS`.
@@ -64,7 +80,7 @@ def _is_divided(context: Any) -> bool:
     return len(devices) > 1 and has_mesh and not exports and bool(jax.config.jax_use_shardy_partitioner)
 
 
-bilinear_form.def_impl(jax.jit(bilinear_form.bind, static_argnames=("wanted", "form")))
+bilinear_form.def_impl(_compiled(bilinear_form, "wanted", "form"))
 bilinear_form.def_abstract_eval(
     lambda *operands, **parameters: jax.core.ShapedArray(
         (result := jax.eval_shape(partial(compute, **parameters), *operands)).shape, result.dtype
@@ -109,7 +125,7 @@ def _batch_on_host(operands: tuple[Tensor], axes: tuple[int], **products: HostPr
     return found.reshape(*rows.shape[:-1], found.shape[-1]), 0
 
 
-linear_on_host.def_impl(jax.jit(linear_on_host.bind, static_argnames=("product", "transposed")))
+linear_on_host.def_impl(_compiled(linear_on_host, "product", "transposed"))
 linear_on_host.def_abstract_eval(
     lambda rows, *, product, transposed: jax.core.ShapedArray((rows.shape[0], product.outputs), rows.dtype)
 )

@@ -1,7 +1,7 @@
 """TensorFlow."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, lru_cache
 from typing import Any, Literal
 
@@ -90,6 +90,10 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return tf.function(function)
 
 
+def in_one(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
+
+
 def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
@@ -104,7 +108,8 @@ def wait(tensor: Tensor) -> None:
 
 
 def eagerly() -> AbstractContextManager[Any]:
-    return tf.init_scope()
+    # Within `init_scope` no tape records, not even one that is opened there.
+    return nullcontext() if tf.executing_eagerly() else tf.init_scope()
 
 
 def is_concrete(tensors: Sequence[Tensor]) -> bool:

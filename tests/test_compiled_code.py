@@ -1,0 +1,108 @@
+"""What is asked for in code that a compiler traces, or that JAX is told not to compile, is right or says why not."""
+
+import keras
+import numpy as np
+import pytest
+from helpers import compiled
+from keras import layers, ops
+
+import keras_adjoint as ka
+
+
+class Product(layers.Layer):
+    def build(self, shape):
+        self.matrix = self.add_weight(shape=(shape[-1], 3), initializer="glorot_uniform")
+
+    def call(self, x):
+        return ops.matmul(x, self.matrix)
+
+
+class Tied(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.product = Product()
+
+    def build(self, shape):
+        self.product.build(shape)
+        self.backward = ka.adjoint(self.product)
+
+    def call(self, x):
+        return self.backward(self.product(x))
+
+
+def compile_and_fit(model):
+    x = np.ones((2, 4), "float32")
+    model.compile("sgd", "mse")
+    model.fit(x, x, verbose=0)
+    return x
+
+
+@pytest.fixture
+def product():
+    layer = Product()
+    layer.build((None, 4))
+    return layer
+
+
+@pytest.mark.only_on("jax")
+def test_an_automatic_adjoint_can_be_taken_while_jax_compiles(product):
+    y = np.ones((2, 3), "float32")
+    found = compiled(lambda y: ka.adjoint(product)(y))(y)
+    np.testing.assert_allclose(found, ka.adjoint(product)(y), rtol=1e-6)
+    assert float(compiled(lambda y: y.sum() * bool(ka.check_adjoint(product)))(y)) == 6
+
+
+@pytest.mark.only_on("jax")
+def test_weights_that_jax_traces_have_an_error_that_says_so(product):
+    import jax
+
+    def with_weights(function):
+        def traced(value):
+            with keras.StatelessScope(state_mapping=[(product.matrix, value)]):
+                return function()
+
+        return jax.jit(traced)(product.matrix.value)
+
+    with pytest.raises(ka.NoRuleError, match="being compiled"):
+        with_weights(lambda: ka.adjoint(product)(np.ones((2, 3))))
+    backward = ka.adjoint(product)
+    with pytest.raises(ValueError, match="being compiled"):
+        with_weights(lambda: bool(ka.check_adjoint(product, backward)))
+
+
+@pytest.mark.only_on("tensorflow")
+def test_a_test_of_numbers_while_tensorflow_compiles_has_an_error_that_says_so(product):
+    import tensorflow as tf
+
+    y = np.ones((2, 3), "float32")
+    with pytest.raises(ka.NoRuleError, match="being compiled"):
+        tf.function(lambda y: ka.adjoint(product)(y))(y)
+    with pytest.raises(ValueError, match="being compiled"):
+        tf.function(lambda y: y * float(bool(ka.check_adjoint(product))))(y)
+    with pytest.raises(ka.NoRuleError, match="being compiled"):
+        compile_and_fit(Tied())
+
+
+@pytest.mark.in_turn("tensorflow", "jax")
+def test_a_model_that_takes_an_automatic_adjoint_in_build_is_trained_once_it_is_built():
+    model = Tied()
+    model.build((None, 4))
+    x = compile_and_fit(model)
+    matrix = ops.convert_to_numpy(model.product.matrix)
+    np.testing.assert_allclose(ops.convert_to_numpy(model(x)), x @ matrix @ matrix.T, rtol=1e-5)
+
+
+@pytest.mark.only_on("jax")
+def test_jax_can_be_told_not_to_compile():
+    import jax
+
+    conv = layers.Conv2D(3, 3, strides=2)
+    conv.build((None, 7, 6, 2))
+    backward = ka.adjoint(conv)
+    y = jax.numpy.ones((2, 3, 2, 3))
+    expected = backward(y)
+    with jax.disable_jit():
+        np.testing.assert_allclose(backward(y), expected, rtol=1e-6)
+        gradient = jax.grad(lambda y: backward(y).sum())(y)
+        assert ka.check_adjoint(conv)
+    np.testing.assert_allclose(gradient, jax.grad(lambda y: backward(y).sum())(y), rtol=1e-6)
