@@ -24,19 +24,8 @@ from keras_adjoint.ops.backend import current
 
 MULTIPLES = 720_720  # of all numbers up to 16
 OPEN = 1024 * MULTIPLES  # the length of a signal whose end is not known
-PROBES = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    8,
-    12,
-    16,
-    MULTIPLES,
-)  # by how much longer ones, of which the beginning is to be the same
+# By how much longer signals, of which the beginning is to be the same, are.
+PROBES = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, MULTIPLES)
 
 
 class Stream:
