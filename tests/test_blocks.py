@@ -217,6 +217,9 @@ def test_wrong_arguments_are_refused():
             ka.plan_blocks(conv, (40, 30), block=block)
     with pytest.raises(ka.SizeError, match="Received: "):
         ka.plan_blocks(conv, (2, 2))
+    for layer in (L.Conv2D(4, 3), ka.Lipschitz(L.Conv2D(4, 3))):
+        with pytest.raises(ka.SizeError, match=r"is not built.*channels included.*Received: input_size=\(16, 12\)"):
+            ka.plan_blocks(layer, (16, 12))
     with pytest.raises(ka.SizeError, match="one size"):
         ka.plan_blocks(ka.operator(conv, size=(9, 9)), (10, 10))
     with pytest.raises(ValueError, match="Blocks are planned for"):

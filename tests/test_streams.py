@@ -196,17 +196,78 @@ def test_what_cannot_be_streamed_is_refused():
     for wrong in (3, ka.identity((4, 1))):
         with pytest.raises(ValueError, match="Keras layer or model"):
             ka.stream(wrong)
-    pool = L.AveragePooling1D(3, 2)
-    for layer in (pool, ka.adjoint(pool), L.ZeroPadding1D(2), L.UpSampling1D(2), L.Conv1D(2, 3)):
-        for length in (None, 20):
-            with pytest.raises(
-                ka.NoRuleError, match="channels of the signals that `.*` takes are not known. Stream a model"
-            ):
-                ka.stream(layer, length=length)
+    for length in (None, 20):
+        with pytest.raises(
+            ka.NoRuleError, match="channels of the signals that `.*` takes are not known. Stream a model"
+        ):
+            ka.stream(L.Conv1D(2, 3), length=length)
     conv, _ = conv_of("causal")
     for length in (0, 2.5, "long"):
         with pytest.raises(ValueError, match="positive integer"):
             ka.stream(conv, length=length)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    "layer",
+    [
+        L.AveragePooling1D(3, 2),
+        ka.adjoint(L.AveragePooling1D(3, 2)),
+        ka.adjoint(L.AveragePooling1D(2, data_format="channels_first")),
+        L.UpSampling1D(2),
+        ka.adjoint(L.UpSampling1D(5)),
+        L.MaxPooling1D(2),
+        ka.adjoint(L.ZeroPadding1D(2)),
+        L.Activation("relu"),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_layers_without_weights_alone_take_signals_of_any_channels(layer):
+    stream = ka.stream(layer)
+    assert stream.in_channels is stream.out_channels is None
+    with pytest.raises(ka.NoRuleError, match="channels of the signals are not known"):
+        stream.functional(20)
+    for channels in (3, 5):
+        x = signals(2, 40, channels)
+        x = np.swapaxes(x, 1, 2) if stream.in_axis == 2 else x
+        found = in_chunks(pickle.loads(pickle.dumps(stream)), x, [7, 8])
+        agree(in_chunks(stream, x, [1, 30]), found)
+        open_size = getattr(layer, "needs_output_size", False)
+        agree(found, numpy(layer(x, output_size=(found.shape[stream.in_axis],)) if open_size else layer(x)))
+        assert stream.in_channels == stream.out_channels == channels
+
+
+@pytest.mark.any_backend
+def test_a_mirror_that_pads_otherwise_at_the_length_that_it_was_made_for_is_refused_at_once():
+    x = keras.Input((100, 1))
+    encoder = keras.Model(x, L.Conv1D(4, 5, strides=3, padding="same")(x))
+    decoder = ka.mirror(encoder)
+    with pytest.raises(ka.NoRuleError, match="by its total length.*Pass `length`"):
+        ka.stream(decoder)
+    codes = signals(2, 34, 4)
+    agree(in_chunks(ka.stream(decoder, length=34), codes, [3, 20]), numpy(decoder(codes)))
+
+
+@pytest.mark.in_turn("torch", "jax")
+@pytest.mark.parametrize("size, strides, refused", [(2, 1, True), (3, 2, True), (2, 2, False)])
+def test_adjoints_of_means_at_the_end_need_the_length(size, strides, refused):
+    layer = ka.adjoint(L.AveragePooling1D(size, strides, padding="same"))
+    if refused:
+        with pytest.raises(ka.NoRuleError, match="its last windows are inside.*Pass `length`"):
+            ka.stream(layer)
+    x = signals(2, 10, 3)
+    found = in_chunks(ka.stream(layer, length=10 if refused else None), x, [4, 8])
+    agree(found, numpy(layer(x, output_size=found.shape[1:2]) if strides > 1 else layer(x)))
+    if not refused:
+        stream = ka.stream(layer)
+        stream.push(x)
+        with pytest.raises(ka.NoRuleError, match="Pass `length`"):
+            stream.flush(19)
+
+
+@pytest.mark.any_backend
+def test_the_latency_of_what_is_cropped_takes_no_longer_where_much_is_cropped():
+    assert ka.stream(L.Cropping1D((2, 10**8))).latency == 10**8 + 3
 
 
 def test_chunks_that_do_not_fit_leave_the_stream_as_it_was():
@@ -315,10 +376,8 @@ def test_an_adjoint_of_a_known_size_is_not_streamed_as_that_of_another():
     conv = L.Conv1D(4, 5, strides=2, padding="same")
     conv.build((None, None, 3))
     backward, y = ka.adjoint(conv, output_size=21), signals(2, 11, 4)
-    stream = ka.stream(backward)
-    stream.push(y)
-    with pytest.raises(ka.NoRuleError, match="Pass `length`"):
-        stream.flush()
+    with pytest.raises(ka.NoRuleError, match="by its total length.*Pass `length`"):
+        ka.stream(backward)
     agree(in_chunks(ka.stream(backward, length=11), y, [3, 4, 9]), numpy(backward(y)))
 
 

@@ -117,10 +117,10 @@ def _furthest(reads: list[tuple[int, Along]], held: dict[int, Held], begin: int,
         wanted = Interval(stop - 1, stop)
         return all(max(along.reads(wanted).stop, 1) <= held[tensor].stop for tensor, along in reads)
 
-    return _last_true(there, begin, size)
+    return last_true(there, begin, size)
 
 
-def _last_true(there: Callable[[int], bool], begin: int, size: int) -> int:
+def last_true(there: Callable[[int], bool], begin: int, size: int) -> int:
     """The largest number from `begin` to `size` up to which it is true, which it is for `begin`; by bisection."""
     step = 1
     while begin + step <= size and there(begin + step):

@@ -68,6 +68,11 @@ class Along:
         """Positions of the input for one of the output."""
         return Fraction(1)
 
+    @property
+    def beyond_end(self) -> int:
+        """How many positions beyond the end change what the last ones are, though all that these read is there."""
+        return 0
+
     def reads(self, made: Interval) -> Interval:
         """The input positions that output positions depend on, beyond the edges as well."""
         return made

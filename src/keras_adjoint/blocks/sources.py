@@ -10,6 +10,7 @@ from keras_adjoint.blocks.rule import spatial_axes
 from keras_adjoint.blocks.rules import core_of
 from keras_adjoint.blocks.sized_call import ChooseSize, SizedCall, calls_at, calls_of_layer
 from keras_adjoint.errors import NoRuleError, SizeError
+from keras_adjoint.keras_internals import existing
 from keras_adjoint.layers.registry import class_with_rule, describe
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.tied import Tied
@@ -18,6 +19,9 @@ from keras_adjoint.operators.asked_size import sizes_meant
 from keras_adjoint.operators.layer_operator import LayerOperator
 from keras_adjoint.operators.operator import Operator
 from keras_adjoint.ops import Shape
+
+RESIZING = ("AveragePooling1D", "MaxPooling1D", "UpSampling1D", "ZeroPadding1D", "Cropping1D")
+ANY_CHANNELS = tuple(existing(keras.layers, *RESIZING, "Activation", "ReLU", "LeakyReLU", "ELU"))
 
 
 def circuit_of(source: Any, size: Any, choose_size: ChooseSize | None = None) -> Circuit:
@@ -35,8 +39,18 @@ def circuit_of(source: Any, size: Any, choose_size: ChooseSize | None = None) ->
             f"{type(source).__name__}"
         )
     if graph_of(source) is None or class_with_rule(source) is not None:
-        (shape,) = _one(source, sizes_meant(source, _templates(source), size))
-        return _of_layer(source, shape, choose_size)
+        templates = _templates(source)
+        (shape,) = _one(source, sizes_meant(source, templates, size))
+        try:
+            return _of_layer(source, shape, choose_size)
+        except SizeError as error:
+            if templates or source.built:
+                raise
+            raise SizeError(
+                f"`{source.name}` is not built, so that its channels are not known, and does not take arrays of shape {shape}. "
+                "Pass their whole shape, channels included, without the batch axis, or build the layer. "
+                f"Received: input_size={size!r}, {describe(source)}"
+            ) from error
     _one(source, source.inputs)
     _one(source, source.outputs)
     template = tuple(source.inputs[0].shape[1:])
@@ -45,14 +59,24 @@ def circuit_of(source: Any, size: Any, choose_size: ChooseSize | None = None) ->
     return _of_model(source, shape, choose_size)
 
 
-def circuit_of_signals(source: Any, length: int, choose_size: ChooseSize) -> Circuit:
+def circuit_of_signals(source: Any, length: int, choose_size: ChooseSize, channels: int | None = None) -> Circuit:
     """The same for signals of any length, also of a model that was made for one: layers with a rule do not depend on it.
+
+    Args:
+        source: What is applied.
+        length: How long signals are.
+        choose_size: See `calls_at`.
+        channels: How many channels they have, if the layer takes any number of them.
 
     Raises:
         NoRuleError: See `circuit_of`, or if it takes no signals.
         SizeError: If it does not take signals of this length.
     """
     if graph_of(source) is None or class_with_rule(source) is not None:
+        if channels is not None or takes_any_channels(source):
+            is_first = _format_of(core_of(source)) == "channels_first"
+            shape = (channels or 1, length) if is_first else (length, channels or 1)
+            return _of_layer(source, shape, choose_size)
         _check_channels(source)
         return circuit_of(source, length, choose_size)
     ((*template,),) = (tuple(x.shape[1:]) for x in _one(source, source.inputs))
@@ -65,6 +89,31 @@ def circuit_of_signals(source: Any, length: int, choose_size: ChooseSize) -> Cir
     formats = [_format_of(core_of(layer)) for layer in source.layers]
     template[1 if "channels_first" in formats else 0] = length
     return _of_model(source, tuple(template), choose_size)
+
+
+def takes_any_channels(layer: Any) -> bool:
+    """Whether a layer of signals takes any number of channels, of which none is known."""
+    if not isinstance(layer, keras.layers.Layer):
+        return False
+    core = core_of(layer)
+    while isinstance(core, Tied):
+        core = core.source
+    position = 0 if _format_of(core) == "channels_first" else 1
+    known = [template for template in _templates(layer) if len(template) == 2 and template[position] is not None]
+    return isinstance(core, ANY_CHANNELS) and not known
+
+
+def own_length(source: Any) -> int | None:
+    """The length of the signals that a model, or an adjoint of known `output_size`, was made for, if there is one."""
+    if isinstance(source, Tied):
+        size = getattr(source, "output_size", None) if source.needs_output_size else None
+        windows = getattr(source, "windows", None)
+        return windows[0].at(size[0]).outputs if size and windows else None
+    if graph_of(source) is None:
+        return None
+    formats = [_format_of(core_of(layer)) for layer in source.layers]
+    length: int | None = source.inputs[0].shape[2 if "channels_first" in formats else 1]
+    return length
 
 
 def _check_channels(layer: Any) -> None:

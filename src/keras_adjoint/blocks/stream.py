@@ -11,35 +11,49 @@ from typing import Any, TypeGuard
 import keras
 from keras import ops
 
-from keras_adjoint.blocks.advance import Held, advance, run_advance
+from keras_adjoint.blocks.advance import Held, advance, last_true, run_advance
 from keras_adjoint.blocks.functional_stream import FunctionalStream
 from keras_adjoint.blocks.interval import Along, Interval, Shifted, Transposed, Windowed
 from keras_adjoint.blocks.program import Circuit
-from keras_adjoint.blocks.sources import circuit_of_signals
+from keras_adjoint.blocks.sources import circuit_of_signals, own_length, takes_any_channels
 from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError
 from keras_adjoint.layers.options import as_integer
 from keras_adjoint.layers.registry import describe
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.backend import current
 
-OPEN = 2**30  # the length of a signal whose end is not known
-PROBES = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)  # by how much longer ones, of which what has been computed is to be the same
+MULTIPLES = 720_720  # of all numbers up to 16
+OPEN = 1024 * MULTIPLES  # the length of a signal whose end is not known
+PROBES = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    12,
+    16,
+    MULTIPLES,
+)  # by how much longer ones, of which the beginning is to be the same
 
 
 class Stream:
     """A layer or model of signals that takes them in chunks.
 
     Attributes:
-        in_channels: The channels of a chunk.
-        out_channels: Those of what is given back.
+        in_channels: The channels of a chunk; `None` for a layer that takes any number of them, before the first chunk.
+        out_channels: Those of what is given back, likewise.
         rate: Inputs for one output, a fraction.
         lookahead: The most inputs behind its own that an output depends on. Of a causal model it is 0; the adjoint of one is
             anti-causal.
         latency: How many inputs have to be pushed before the first output is there.
     """
 
-    def __init__(self, source: Any, length: int | None = None) -> None:
-        self.source, self.length = source, length
+    def __init__(self, source: Any, length: int | None = None, channels: int | None = None) -> None:
+        self.source, self.length, self.channels = source, length, channels
+        self.takes_any = channels is not None or takes_any_channels(source)
         try:
             self.circuit = self._circuit(OPEN if length is None else length)
         except SizeError as error:
@@ -63,10 +77,11 @@ class Stream:
 
     def __getstate__(self) -> dict[str, Any]:
         buffers = {number: ops.convert_to_numpy(x) for number, x in self.buffers.items()}
-        return {"source": self.source, "length": self.length, "held": self.held, "buffers": buffers}
+        own = {"source": self.source, "length": self.length, "channels": self.channels}
+        return {**own, "held": self.held, "buffers": buffers}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        Stream.__init__(self, state["source"], state["length"])
+        Stream.__init__(self, state["source"], state["length"], state["channels"])
         self.held = state["held"]
         self.buffers = {number: ops.convert_to_tensor(x, self._dtype(number)) for number, x in state["buffers"].items()}
 
@@ -78,12 +93,12 @@ class Stream:
         return self._axis(-1)
 
     @property
-    def in_channels(self) -> int:
-        return self.circuit.in_shape[2 - self.in_axis]
+    def in_channels(self) -> int | None:
+        return None if self.takes_any and self.channels is None else self.circuit.in_shape[2 - self.in_axis]
 
     @property
-    def out_channels(self) -> int:
-        return self.circuit.out_shape[2 - self._axis(self._last)]
+    def out_channels(self) -> int | None:
+        return None if self.in_channels is None else self.circuit.out_shape[2 - self._axis(self._last)]
 
     @cached_property
     def rate(self) -> Fraction:
@@ -191,6 +206,11 @@ class Stream:
             NoRuleError: If a layer reads beyond the beginning, and takes something else than zeros for what is there.
             ValueError: If there are no chunks of this size.
         """
+        if self.in_channels is None:
+            raise NoRuleError(
+                "The channels of the signals are not known. Stream a model of the layer, "
+                f"`keras.Sequential([keras.Input((None, channels)), layer])`. Received: {describe(self.source)}"
+            )
         return FunctionalStream(self, chunk_size)
 
     # --- how
@@ -231,10 +251,12 @@ class Stream:
 
     def _waited_for(self, number: int, outputs: int) -> int:
         """How many inputs a call has when it is `certain` of some outputs."""
-        inputs = 1
-        while (certain := self.certain(number, inputs)) is not None and certain < outputs:
-            inputs += 1
-        return inputs
+
+        def too_few(inputs: int) -> bool:
+            certain = self.certain(number, inputs)
+            return certain is not None and certain < outputs
+
+        return last_true(too_few, 1, OPEN) + 1 if too_few(1) else 1
 
     def _advanced(self, circuit: Circuit, held: dict[int, Held], buffers: dict[int, Tensor], *, ended: bool) -> Tensor:
         """The next outputs, with what is held now. Should that fail, nothing has changed."""
@@ -269,8 +291,10 @@ class Stream:
                 f"Use `stream.functional(chunk_size)` in them. Received: {chunk!r}"
             )
         wanted = ["batch", "positions", "positions"]
-        wanted[3 - self.in_axis] = str(self.in_channels)
         shape = tuple(chunk.shape)
+        if self.takes_any and not self.buffers and len(shape) == 3 and shape[3 - self.in_axis] > 0:
+            self._take_channels(shape[3 - self.in_axis])
+        wanted[3 - self.in_axis] = str(self.in_channels or "channels")
         if len(shape) != 3 or shape[3 - self.in_axis] != self.in_channels:
             raise SizeError(f"A chunk has the shape ({', '.join(wanted)}). Received: a chunk of shape {shape}")
         old = self.buffers.get(-1)
@@ -282,6 +306,12 @@ class Stream:
         return chunk
 
     # --- sizes
+
+    def _take_channels(self, channels: int) -> None:
+        """A new signal has so many channels."""
+        if channels != self.channels:
+            self.channels, self.functions = channels, {}
+            self.circuit = self._circuit(OPEN if self.length is None else self.length)
 
     def _circuit(self, length: int, output_size: Any = None) -> Circuit:
         """The calls for a signal of some length, with the sizes that adjoints were made for, or the largest ones."""
@@ -298,24 +328,38 @@ class Stream:
             axis = 1 if layer.data_format == "channels_last" else 2
             return tuple(window.possible_sizes(y.shape[axis])[1] for window in windows)
 
-        circuit = circuit_of_signals(self.source, length, choose)
+        circuit = circuit_of_signals(self.source, length, choose, self.channels)
         if output_size is None:
             return circuit
         wanted = as_integer(output_size)
         if wanted is None or wanted < 1:
             raise ValueError(f"`output_size` is a positive integer. Received: output_size={output_size!r}")
         sizes.update(_sizes_before(circuit, wanted, self))
-        return circuit_of_signals(self.source, length, choose)
+        return circuit_of_signals(self.source, length, choose, self.channels)
 
     def _check_open(self) -> None:
         """Raise unless what is computed before the end does not depend on where that is."""
-        for more in PROBES:
-            self._compare(self._circuit(OPEN + more))
+        for number, call in enumerate(self.circuit.calls):
+            if any(along.beyond_end for _, along in self.reads(number)):
+                raise NoRuleError(
+                    f"`{call.place}` divides by how many positions of its last windows are inside of the signal, of which a "
+                    f'stream does not know the end yet. Pass `length`, or use `padding="valid"`. Received: {call.describe()}'
+                )
+        own = own_length(self.source)
+        for length in [*(OPEN + more for more in PROBES), *([] if own is None else [own])]:
+            try:
+                other = self._circuit(length)
+            except SizeError:  # not every length is taken, as by the adjoint of up-sampling
+                continue
+            self._compare(other)
 
     def _compare(self, other: Circuit) -> None:
         for number, call in enumerate(self.circuit.calls):
             here, there = self.reads(number), self.reads(number, other)
-            if any(a[1].reads(Interval(0, 1)) != b[1].reads(Interval(0, 1)) for a, b in zip(here, there, strict=True)):
+            pairs = [(a, b) for (_, a), (_, b) in zip(here, there, strict=True)]
+            if any(
+                a.reads(Interval(0, 1)) != b.reads(Interval(0, 1)) or a.beyond_end != b.beyond_end for a, b in pairs
+            ):
                 raise NoRuleError(
                     f"`{call.place}` pads the beginning of a signal by its total length, which a stream does not know yet. "
                     f'Pass `length`, or use `padding="causal"` or "valid". Received: {call.describe()}'

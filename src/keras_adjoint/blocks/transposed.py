@@ -193,7 +193,7 @@ def adjoint_of_average(call: SizedCall, layer: Any) -> Rule:
         ):
             w, extended = along.window, along.extended(wanted)
             parts.append(part_along(w, given, extended))
-            counts.append((w.taps,) * given.size if replicated else counts_inside(w)[given.start : given.stop])
+            counts.append((w.taps,) * given.size if replicated else counts_inside(w, given))
             joined.append((wanted.start - extended.start, extended.stop - wanted.stop))
         return Distributed(tuple(parts), tuple(counts), tuple(joined), offset + 1)
 
@@ -205,6 +205,10 @@ class _Pooled(Transposed):
     """The adjoint of pooling: with replicated edges, the first and last positions have the shares of those beyond them."""
 
     replicated: bool
+
+    @property
+    def beyond_end(self) -> int:
+        return max(self.window.pad_after, 0)
 
     def extended(self, made: Interval) -> Interval:
         """The positions whose shares are added up in some positions."""

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_adjoint.blocks.interval import Box, Windowed, part_of
+from keras_adjoint.blocks.interval import Box, Interval, Windowed, part_of
 from keras_adjoint.blocks.pointwise import mixed_by_activation
 from keras_adjoint.blocks.rule import Local, Rule, along_space, first_axis, in_space, sizes_in_space
 from keras_adjoint.blocks.sized_call import SizedCall
@@ -68,9 +68,10 @@ def _lowest(x: Tensor) -> float | int:
     return float("-inf") if "float" in dtype else int(np.iinfo(dtype).min)
 
 
-def counts_inside(window: Axis) -> tuple[int, ...]:
-    """How many positions of each window are inside."""
-    starts = [number * window.stride - window.pad_before for number in range(window.outputs)]
+def counts_inside(window: Axis, outputs: Interval | None = None) -> tuple[int, ...]:
+    """How many positions of each window, or of those of some outputs, are inside."""
+    numbers = range(window.outputs) if outputs is None else range(*outputs)
+    starts = [number * window.stride - window.pad_before for number in numbers]
     return tuple(min(start + window.taps, window.size) - max(start, 0) for start in starts)
 
 
