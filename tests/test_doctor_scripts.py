@@ -425,7 +425,9 @@ def test_scripts_that_do_nothing_break_no_rule(text):
     assert lines_found(text) == []
 
 
-@pytest.mark.parametrize("start", ["\f", "\f\f", "\f# a page\n\f", "if w is b:\n    pass\n\f    "])
+@pytest.mark.parametrize(
+    "start", ["\f", "\f\f", "\f# a page\n\f", "if w is b:\n    pass\n\f    ", "if w is b:\n\f    "]
+)
 def test_columns_are_counted_in_lines_that_begin_with_a_form_feed(start):
     text = f"{START}{start}back.set_weights([np.transpose(w, (1, 0, 2, 3)), b])\n"
     (finding,) = examine_script(text, "script.py")

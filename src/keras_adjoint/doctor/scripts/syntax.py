@@ -80,7 +80,9 @@ class Source:
     """
 
     def __init__(self, text: str, path: str) -> None:
-        self.module = cst.parse_module(text)
+        module = cst.parse_module(text)
+        # A form feed in the first indentation would be one in every new one, which libcst itself refuses.
+        self.module = module.with_changes(default_indent=module.default_indent.replace("\f", ""))
         self.text = self.module.code  # where libcst counts columns: it drops a form feed in front of a statement
         self.path = path
         self.stars: list[str] = []
