@@ -426,6 +426,7 @@ def models():
     yield "a large batch", with_input(TOO_LARGE, [10**12, 9, 8, 1])
     yield "an input below nothing", with_input("cannot be loaded", [None, -9, 8, 1])
     yield "an input in words", with_input("cannot be loaded", "nine by eight")
+    yield "a stride that no backend takes", with_conv(TOO_LARGE, strides=[2**31, 1], padding="same")
     yield "20,000 layers", with_config("20,00", many_layers)
     yield "calls without end", with_config("calls of layers", lambda config: called_twice(config, 30))
     yield "a matrix without end", with_layer(TOO_LARGE, "Dense", {"units": 10**15})

@@ -63,6 +63,29 @@ def test_algorithm_is_the_transpose_for_a_kernel_larger_than_the_image(name, pro
     )
 
 
+LONG_STRIDES = [
+    Problem(Convolution((Window(3, 10**10, padding=padding).at(8), Window(2, 90).at(95)), groups), 1, 2, filters)
+    for padding, groups, filters in (("same", 1, 3), ("valid", 2, 2), ("valid", 2, 4))
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        pytest.param(name, problem, id=f"{name} {label(problem)}")
+        for name, algorithm in BY_NAME.items()
+        for problem in LONG_STRIDES
+        if algorithm.fits(problem)
+    ],
+)
+def test_a_stride_that_is_longer_than_its_kernel_takes_neither_time_nor_memory(name, problem):
+    """Most of its phases meet no tap; and where one output is all there is, the stride moves nothing."""
+    kernel, y = random(kernel_shape(problem), 0, "float32"), random(y_shape(problem), 1, "float32")
+    expected = (forward_matrix(problem, kernel).T @ y.ravel()).reshape(x_shape(problem))
+    found = BY_NAME[name].apply(ops.convert_to_tensor(y), ops.convert_to_tensor(kernel), problem.convolution)
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=0, atol=1e-5)
+
+
 def test_every_algorithm_is_tried():
     """But `fold` where the backend has no such operation."""
     tried = {case.values[0] for case in CASES}

@@ -1,6 +1,7 @@
 """`keras-adjoint apply`: from file to file what the model gives for the whole, complete or under another name."""
 
 import json
+import os
 from pathlib import Path
 
 import h5py
@@ -96,6 +97,46 @@ def test_a_run_that_failed_goes_on(file):
     assert 0 < json.loads(result.stdout)["computed"] < json.loads(result.stdout)["blocks"]
     np.testing.assert_allclose(np.load("y.npy"), expected(file), atol=1e-5)
     assert not list(file.parent.glob("*.journal"))
+
+
+def test_names_of_250_letters_are_written_and_modes_kept(file):
+    name = f"{'n' * 246}.npy"
+    assert run("apply", file, "x.npy", "-o", name).exit_code == 0
+    Path(name).chmod(0o600)
+    assert run("apply", file, "x.npy", "-o", name, "--force").exit_code == 0
+    assert Path(name).stat().st_mode & 0o777 == 0o600
+    assert {one.name for one in file.parent.iterdir()} == {"model.keras", "x.npy", name}
+
+
+@pytest.mark.parametrize("name", ["y.part.npy", "y.part.npy.journal"])
+@pytest.mark.parametrize("planted", ["symlink_to", "hardlink_to", "mkfifo"])
+def test_what_is_planted_under_the_name_of_a_stopped_run_is_neither_followed_nor_replaced(name, planted, file):
+    Path("precious").write_text("precious")
+    os.mkfifo(name) if planted == "mkfifo" else getattr(Path(name), planted)("precious")
+    for options in ((), ("--resume",), ("--force",)):
+        complains(run("apply", file, "x.npy", "-o", "y.npy", *options), f"{name} is ")
+    assert Path("precious").read_text() == "precious"
+    assert {one.name for one in file.parent.iterdir()} == {"model.keras", "x.npy", "precious", name}
+
+
+def test_arrays_that_claim_far_more_than_they_hold_are_refused(file):
+    zarr = pytest.importorskip("zarr")
+    with h5py.File("x.h5", "w") as written:
+        written.create_dataset("x", (10**6, 10**6, 2), "float32", chunks=(1000, 1000, 2))
+    zarr.create_array("x.zarr", shape=(10**6, 10**6, 2), dtype="float32", chunks=(1000, 1000, 2))
+    zarr.create_array("chunk.zarr", shape=(31, 26, 2), dtype="float32", chunks=(10**5, 10**5, 2))
+    for name, what in {"x.h5": "its array", "x.zarr": "its array", "chunk.zarr": "one chunk of it"}.items():
+        complains(run("apply", file, name, "-o", "y.npy"), f"{name} is too large: {what} would take ")
+
+
+@pytest.mark.parametrize("plant", ["symlink_to", "mkfifo"])
+def test_a_folder_of_zarr_holds_nothing_but_files(plant, file):
+    zarr = pytest.importorskip("zarr")
+    zarr.create_array("x.zarr", data=X)
+    chunk = Path("x.zarr/c/0/0/0")
+    chunk.unlink()
+    os.mkfifo(chunk) if plant == "mkfifo" else chunk.symlink_to("/etc/passwd")
+    complains(run("apply", file, "x.zarr", "-o", "y.npy"), "x.zarr/c/0/0/0 is no regular file, and is not read")
 
 
 @pytest.mark.parametrize(

@@ -263,6 +263,29 @@ def test_a_custom_module_that_cannot_be_imported(text, reason, tmp_path, monkeyp
     complains(run("inspect", saved(model(), tmp_path), "--import", name), f"Cannot import {name}: {reason}")
 
 
+@pytest.mark.parametrize(
+    "pattern, replacement",
+    [
+        ('"activation": "relu"', '"activation": "x"'),
+        (r'"kernel_size": \[3, 3\]', '"kernel_size": [30, 30]'),
+        ("3, 3", "2, 2"),
+    ],
+    ids=["made", "called", "weights"],
+)
+def test_errors_of_keras_name_the_layer(pattern, replacement, tmp_path):
+    file = saved(model(), tmp_path)
+    replace_in_config(file, pattern, replacement)
+    complains(run("inspect", file), "layer conv: ")
+
+
+def test_errors_of_others_are_shortened(tmp_path):
+    file = saved(model(), tmp_path)
+    replace_in_config(file, '"padding": "valid"', f'"padding": "{"odd" * 10_000}"')
+    result = run("inspect", file)
+    complains(result, "layer conv: ")
+    assert len(result.stderr) < 1500 and " … " in result.stderr
+
+
 def test_other_formats_are_called_by_their_name(tmp_path):
     for name, data, words in (
         ("model.onnx", b"\x08\x0d\x12\x00", "but an ONNX model"),

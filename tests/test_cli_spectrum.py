@@ -9,7 +9,9 @@ from command_line import complains, run, saved
 from keras import layers
 
 import keras_adjoint as ka
+from keras_adjoint.models.graph import trace
 from keras_adjoint.operators import spectrum
+from keras_adjoint.operators.call_constants import step_of
 from keras_adjoint.operators.spectrum import LayerSpectrum
 from keras_adjoint_cli.output.spectrum import gaps
 
@@ -128,3 +130,13 @@ def test_what_has_no_constant_is_named_beside_the_norms(tmp_path):
     assert found["embedding", 4]["norm"] <= found["embedding", 4]["bound"]
     reasons = {one["layer"]: one["reason"] for one in data["without_constant"]}
     assert "looks up" in reasons.pop("embedding") and "axis 0" in reasons.pop("flip") and not reasons
+
+
+def test_the_norm_of_a_layer_that_multiplies_each_number_needs_no_iteration(monkeypatch):
+    x = keras.Input((20, 20, 4))
+    layer = keras.layers.BatchNormalization()
+    layer(x)
+    layer.gamma.assign([1.0, -7.0, 2.0, 3.0])
+    (found,) = spectrum.linear_layers({call: step_of(call) for call in trace(keras.Model(x, layer(x))).calls})
+    monkeypatch.setattr("keras_adjoint.operators.matrix_like.norm_of", None)
+    assert spectrum.spectrum_of(found).norm == pytest.approx(7 / 1.001**0.5, rel=1e-6)

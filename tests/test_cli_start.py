@@ -212,6 +212,18 @@ def test_a_full_disk_is_one_line(command, tmp_path):
     assert result.stderr == "keras-adjoint: standard output cannot be written to: No space left on device.\n"
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no device that is always full")
+def test_standard_error_that_cannot_be_written_changes_no_exit_status(tmp_path):
+    assert piped("2> /dev/full", "doctor", tmp_path / "missing").returncode == 2
+
+
+def test_help_is_printed_in_every_encoding():
+    result = run_in_new_process(
+        "-c", f"import sys; sys.argv = ['keras-adjoint', 'report', '--help']; {MAIN}", PYTHONIOENCODING="ascii"
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_a_closed_stream_is_no_failure(closed, tmp_path):
     (tmp_path / "script.py").touch()

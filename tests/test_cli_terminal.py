@@ -1,11 +1,14 @@
 """What all commands have in common: help, colour, completion, interruption."""
 
+import io
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import keras
 import pytest
@@ -14,6 +17,8 @@ from keras import layers
 
 from keras_adjoint.models.policy_names import NAMES
 from keras_adjoint_cli.app import app
+from keras_adjoint_cli.console import PrintableConsole, say
+from keras_adjoint_cli.options import LARGEST_CONFIG
 from keras_adjoint_cli.options import layers as complete_layers
 from keras_adjoint_cli.options import policies as complete_policies
 
@@ -88,6 +93,17 @@ def in_a_terminal(command, **environment):
     return output.decode()
 
 
+def test_sentences_go_on_at_a_space_and_long_words_stay_whole():
+    stream = io.StringIO()
+    console = PrintableConsole(file=stream, force_terminal=True, width=30, color_system=None)
+    path = "a/path/that/is/longer/than/the/terminal.keras"
+    say(console, f"  fix    [bold]either[/] of these two is another network: {path} as well", "short", indent=9)
+    first, *others, path_line, last, short = stream.getvalue().splitlines()
+    assert all(len(line) <= 30 and line == line.rstrip() for line in (first, *others, last))
+    assert (path_line, last, short) == (" " * 9 + path, " " * 9 + "as well", "short")
+    assert " ".join(" ".join((first, *others)).split()) == "fix either of these two is another network:"
+
+
 def test_completion_of_policies():
     assert complete_policies("no") == ["norm="]
     assert complete_policies("norm:bn=") == [f"norm:bn={choice}" for choice in NAMES["norm"]]
@@ -105,6 +121,27 @@ def test_completion_of_layers_reads_names_without_loading(tmp_path):
     assert complete_layers(Context, "") == []
     Context.args = ()
     assert complete_layers(Context, "") == []
+
+
+def test_completion_offers_no_name_that_a_shell_could_run_or_print_as_something_else(tmp_path):
+    """Neither does it wait for a named pipe, or read a bomb."""
+    file, evil = (
+        tmp_path / "model.keras",
+        ["$(touch evil)", "\\$(touch evil)", "`evil`", "a\x1b]0;b\x07", "a\nb", "a b", "--force"],
+    )
+    layers = [{"class_name": "Dense", "config": {"name": name}} for name in [*evil, "block/conv-1.a"]]
+
+    def offered(layers, padding=""):
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("config.json", json.dumps({"config": {"layers": layers}}) + padding)
+        return complete_layers(Context, "")
+
+    class Context:
+        args = (str(tmp_path / "pipe.keras"), str(file))
+
+    os.mkfifo(tmp_path / "pipe.keras")
+    assert offered(layers) == ["block/conv-1.a"]
+    assert offered([3]) == offered(layers, padding=" " * LARGEST_CONFIG) == []
 
 
 def test_the_shell_is_offered_what_is_completed(tmp_path):

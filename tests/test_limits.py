@@ -53,6 +53,13 @@ def test_a_model_within_raised_limits_is_loaded(tmp_path):
     assert "36000" in run("inspect", file, "--limit", option).stdout
 
 
+def test_causal_padding_counts(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((8, 3)), layers.Conv1D(2, 3, padding="causal", dilation_rate=10**8, name="c")]
+    )
+    complains(run("check", saved(model, tmp_path)), "the padded input of c would take 9.6 GB, and the limit is 4 GB")
+
+
 def test_commands_that_run_a_model_count_all_its_tensors(tmp_path):
     x = image = keras.Input((2000, 2000, 1))
     for _ in range(9):

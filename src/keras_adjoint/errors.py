@@ -5,6 +5,8 @@ import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
+LONGEST = 600  # characters of an error of others
+
 
 class KerasAdjointError(Exception):
     """Base class: `except keras_adjoint.KerasAdjointError` catches everything below."""
@@ -60,6 +62,12 @@ def with_article(name: str) -> str:
 
 
 def in_short(error: BaseException) -> str:
-    """The line of an error that says what went wrong, without Keras' frame around it and without colours."""
+    """The line of an error that says what went wrong, without Keras' frame around it, without colours, and not too long."""
     lines = [re.sub(r"\x1b\[[\d;]*m", "", line).strip() for line in str(error).splitlines()]
-    return next((line for line in lines if line and not line.startswith("Exception encountered")), type(error).__name__)
+    said = next((line for line in lines if line and not line.startswith("Exception encountered")), "")
+    return shortened(said) if said else type(error).__name__
+
+
+def shortened(text: str, most: int = LONGEST) -> str:
+    """A text of others, without its middle if it is longer than a few lines: some print all numbers that they were given."""
+    return text if len(text) <= most else f"{text[: most - 100]} … {text[-97:]}"

@@ -2,11 +2,13 @@
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -70,6 +72,40 @@ def first_sentence(text: str) -> str:
     return text.split(". ")[0].rstrip(".") + "."
 
 
+# --- sentences
+
+
+def say(console: Console, *lines: str, indent: int = 0) -> None:
+    """Print lines in the console's markup; on a terminal they go on in the next one at a space.
+
+    Words that are too long stay whole, so that paths can be copied.
+
+    Args:
+        console: Where to. What is no terminal gets the lines as they are.
+        lines: The lines.
+        indent: Spaces before what goes on.
+    """
+    texts = [console.render_str(line) for line in lines]
+    if console.is_terminal:
+        texts = [wrapped(text, console.width, indent) for text in texts]
+    console.print(Text("\n").join(texts), soft_wrap=True)
+
+
+def wrapped(text: Text, width: int, indent: int) -> Text:
+    """A line with line ends in it, so that it fits a width."""
+    column, starts = 0, []
+    for word in re.finditer(r"\s*(\S+)", text.plain):
+        blank, length = cell_len(word[0][: -len(word[1])]), cell_len(word[1])
+        if word.start() and column + blank + length > width:
+            starts.append(word.start(1))
+            column, blank = indent, 0
+        column += blank + length
+    first, *others = text.divide(starts)
+    for part in (first, *others[:-1]):
+        part.rstrip()
+    return Text(f"\n{' ' * indent}").join([first, *others])
+
+
 # --- tables that fit the terminal: long texts are wrapped, and columns that are left out are named
 
 
@@ -111,17 +147,17 @@ def print_table(
     console.print(make_table(shown, table, numbers, widths))
     if len(shown) < len(columns):
         left_out = "; ".join(column for column in columns if column not in shown)
-        console.print(f"[dim]Left out for width: {left_out}. A wider terminal shows it, and so does --json.[/]")
+        say(console, f"[dim]Left out for width: {left_out}. A wider terminal shows it, and so does --json.[/]")
 
 
 def print_records(console: Console, columns: Sequence[str], table: list[dict[str, Text]]) -> None:
     """Print each row as a list of what its columns say, for terminals that would cut their words."""
     first, *others = columns
     for row in table:
-        console.print(Text.assemble((f"{first} ", "dim"), row[first]), soft_wrap=True)
-        for column in others:
-            if row[column].plain:
-                console.print(Text.assemble((f"  {column}: ", "dim"), row[column]), soft_wrap=True)
+        lines = [Text.assemble((f"{first} ", "dim"), row[first])]
+        lines += [Text.assemble((f"  {column}: ", "dim"), row[column]) for column in others if row[column].plain]
+        for line in lines:
+            console.print(wrapped(line, console.width, indent=4), soft_wrap=True)
 
 
 def make_table(

@@ -14,6 +14,7 @@ from keras_adjoint_cli.interruption import INTERRUPTED
 from keras_adjoint_cli.printable import printable
 
 FAILED, UNUSABLE, TIMED_OUT = 1, 2, 124
+LONGEST = 1_400  # characters of an error
 
 STATUSES = {  # as the help and the documentation have them
     0: "the work is done, and nothing is wrong",
@@ -59,8 +60,10 @@ def unusable(*errors: type[Exception]) -> Iterator[None]:
 
 
 def print_error(text: str) -> None:
-    """One line on standard error."""
-    print(printable("keras-adjoint: " + sentence(in_options(text))), file=sys.stderr)
+    """One line on standard error, without its middle where a file had it grow too long to read."""
+    from keras_adjoint.errors import shortened
+
+    print(shortened(printable("keras-adjoint: " + sentence(in_options(text))), LONGEST), file=sys.stderr)
 
 
 def in_options(text: str) -> str:

@@ -1,6 +1,8 @@
 """Options and arguments that several subcommands have, how their help ends, and what the shell completes."""
 
 import json
+import os
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +44,8 @@ Limit = Annotated[
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error rather than one line.")]
 
+LARGEST_CONFIG = 20_000_000  # bytes that are read for completion
+
 
 def examples(*commands: str) -> str:
     """Commands as the help of a subcommand ends with them."""
@@ -80,19 +84,30 @@ def layers(context: typer.Context, incomplete: str) -> list[str]:
     """The layers of the model that has been named already."""
     for word in context.args:  # as long as the line is not complete, typer does not know which argument is which
         try:
-            with zipfile.ZipFile(word) as archive:
-                config = json.loads(archive.read("config.json"))
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+            return [name for name in names_in(config_in(word)) if name.startswith(incomplete)]
+        except Exception:  # whatever is wrong with a file, the tab key is not the one to say it
             continue
-        return [name for name in names_in(config) if name.startswith(incomplete)]
     return []
 
 
+def config_in(file: str) -> Any:
+    """The configuration in a .keras file that is small enough to be read between two keys."""
+    if not os.path.isfile(file):
+        raise ValueError("It may be a named pipe, which would be waited for.")
+    with zipfile.ZipFile(file) as archive:
+        if archive.getinfo("config.json").file_size > LARGEST_CONFIG:
+            raise ValueError("It is too large.")
+        return json.loads(archive.read("config.json"))
+
+
 def names_in(config: dict[str, Any]) -> Iterator[str]:
-    """The names of all layers in the config of a model."""
+    """The names of all layers in the config of a model, but for those that a shell could read as something else.
+
+    Shells print what they are offered as it is, and some evaluate it.
+    """
     for layer in config.get("config", {}).get("layers", ()):
         name = layer.get("config", {}).get("name")
-        if name and layer.get("class_name") != "InputLayer":
+        if isinstance(name, str) and layer.get("class_name") != "InputLayer" and re.fullmatch(r"\w[\w./-]*", name):
             yield name
         yield from names_in(layer)
 

@@ -13,9 +13,11 @@ class Pipe(io.FileIO):
 
     Attributes:
         lost: Why something could not be written, or "".
+        tells: Whether other errors are raised. Where standard error is lost, there is nowhere to say so.
     """
 
     lost = ""
+    tells = True
 
     def write(self, data: Any) -> int:
         try:
@@ -23,20 +25,27 @@ class Pipe(io.FileIO):
         except BrokenPipeError:
             return memoryview(data).nbytes
         except OSError as error:
+            if not self.tells:
+                return memoryview(data).nbytes
             Pipe.lost = str(error.strerror)
             raise OutputLost(Pipe.lost) from error
 
 
 def tolerate_readers_that_stop() -> None:
-    """Let the command go on to its end, with the exit status of its work, when nobody reads what it prints."""
+    """Let the command go on to its end, with the exit status of its work, when nobody reads or could read what it prints."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # it was closed before the process began
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  for as long as the process lives
         if isinstance(stream, io.TextIOWrapper) and not stream.isatty():
             stream.flush()
-            raw = io.BufferedWriter(Pipe(os.dup(stream.fileno()), "w"))
-            setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=name == "stderr"))
+            pipe = Pipe(os.dup(stream.fileno()), "w")
+            pipe.tells = name == "stdout"
+            raw = io.BufferedWriter(pipe)
+            errors = "replace" if name == "stdout" else stream.errors
+            setattr(sys, name, io.TextIOWrapper(raw, stream.encoding, errors, line_buffering=name == "stderr"))
+        elif name == "stdout" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # the help has letters that some terminals have not
 
 
 def flush_output() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_adjoint.atomic_write import atomic_write
+from keras_adjoint.atomic_write import atomic_write, status
 from keras_adjoint.blocks.plan import Plan
 from keras_adjoint.errors import KerasAdjointError, in_short
 
@@ -27,6 +27,7 @@ except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
+APPEND = os.O_WRONLY | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
 WORDS = {
     "plan": "another plan: other blocks, another size or other layers",
     "weights": "other weights",
@@ -58,11 +59,8 @@ class Journal:
         self.descriptor: int | None = None
         if file is None:
             return
-        if file.is_symlink():
-            raise KerasAdjointError(
-                f"{file} is a link, which is neither followed nor replaced. Remove it. Received: {file}"
-            )
         try:
+            status(file)  # raises, if it is a link, or a named pipe, which would be waited for
             self._open(file, resume=resume)
         except OSError as error:
             raise KerasAdjointError(
@@ -77,7 +75,7 @@ class Journal:
         else:
             with self._locked(file) if file.exists() else nullcontext(), atomic_write(file) as beside:
                 beside.write_text(json.dumps(self.header) + "\n", encoding="utf-8")
-        self.descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
+        self.descriptor = os.open(file, APPEND)
         lock(self.descriptor, file)
         if not file.read_bytes().endswith(b"\n"):
             os.write(self.descriptor, b"\n")  # which ends what a killed process left
@@ -104,7 +102,7 @@ class Journal:
     @contextmanager
     def _locked(self, file: Path) -> Iterator[None]:
         """Inside, no other process has the journal that is there."""
-        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
+        descriptor = os.open(file, APPEND)
         try:
             lock(descriptor, file)
             yield

@@ -1,6 +1,8 @@
 """A bound of a convolution's norm: the largest norm of its symbol (see `symbol`), or a bound by absolute values."""
 
 import math
+from collections.abc import Callable
+from functools import lru_cache
 
 import keras
 from keras import ops
@@ -9,6 +11,7 @@ from keras_adjoint.operators.eigenvalues import largest_eigenvalue_bound, scaled
 from keras_adjoint.operators.symbol import grids_of
 from keras_adjoint.operators.symbol_blocks import gram_at, grids_for, kernel_by_groups, symbol_peak, waves_at
 from keras_adjoint.ops import Tensor
+from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.geometry import Convolution
 from keras_adjoint.ops.precision import epsilon
 
@@ -34,16 +37,16 @@ def convolution_bound(kernel: Tensor, convolution: Convolution) -> Tensor:
 def _by_symbol(kernel: Tensor, convolution: Convolution) -> Tensor:
     taps, channels, _, filters = map(int, kernel.shape)
     grids = grids_for(kernel, convolution)
-    peak = symbol_peak(ops.stop_gradient(kernel), list(grids))
+    squared_peak, deciding = _peak_of(convolution, channels, filters)(ops.stop_gradient(kernel))
 
     # The derivative is that of the one value which is the largest.
-    there = waves_at(grids[0], peak.deciding[None])
+    there = waves_at(grids[0], deciding[None])
     alone = kernel
     if convolution.groups > 1:
         group = ops.argmax(largest_eigenvalue_bound(*gram_at(ops.stop_gradient(kernel), there))[0], axis=0)
         alone = kernel[:, :, group][:, :, None]
     block = largest_eigenvalue_bound(*gram_at(alone, there))[0, 0]
-    squared = block * ops.stop_gradient(peak.squared / ops.where(block > _TINY, block, _TINY))
+    squared = block * ops.stop_gradient(squared_peak / ops.where(block > _TINY, block, _TINY))
 
     # A sum of n products errs by n units of the sum of their absolute values, and the angle of a wave by as many as it has
     # radians. F is a sum over the taps; the errors of its Gram matrix, and of the squares of that, are relative to Frobenius
@@ -56,6 +59,21 @@ def _by_symbol(kernel: Tensor, convolution: Convolution) -> Tensor:
 
 
 _TINY = 1e-30
+
+
+@lru_cache(256)
+def _peak_of(convolution: Convolution, channels: int, filters: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """The squared peak of the symbol and where it is, as a function of a kernel by groups, without a derivative.
+
+    JAX would compile each of its many operations by itself.
+    """
+    grids = list(grids_of(convolution, channels, filters))
+
+    def peak(kernel: Tensor) -> tuple[Tensor, Tensor]:
+        found = symbol_peak(kernel, grids)
+        return found.squared, found.deciding
+
+    return current().in_one(peak)
 
 
 def _by_absolute_values(kernel: Tensor, convolution: Convolution) -> Tensor:

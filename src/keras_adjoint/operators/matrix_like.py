@@ -105,9 +105,13 @@ class MatrixLike(LinearMap):
         >>> ka.identity((2,)).condition()
         1.0
         """
+        return self.norm_and_condition()[1]
+
+    def norm_and_condition(self) -> tuple[float, float]:
+        """(the norm, the condition) from one decomposition of the matrix, see `condition`."""
         values = self.singular_values(min(self.shape), which="largest")
         lost = values[-1] <= max(self.shape) * float(np.finfo(self.precision).eps) * values[0]
-        return float("inf") if lost else float(values[0] / values[-1])
+        return float(values[0]), float("inf") if lost else float(values[0] / values[-1])
 
     # --- as other things
 

@@ -13,11 +13,14 @@ from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.conv_transpose import AdjointConvTranspose
 from keras_adjoint.layers.dense import AdjointDense, AdjointEinsumDense, AdjointEmbedding
 from keras_adjoint.layers.depthwise import AdjointDepthwiseConv, AdjointSeparableConv
+from keras_adjoint.layers.norm import AdjointScaling
 from keras_adjoint.models.calls import Call
 from keras_adjoint.operators.call_constants import Step
+from keras_adjoint.operators.layer_bounds import rounding_of
 from keras_adjoint.operators.layer_convolutions import kernel_of
 from keras_adjoint.operators.layer_operator import LayerOperator, layer_operator
 from keras_adjoint.operators.lipschitz import Lipschitz
+from keras_adjoint.operators.operator import ABOVE
 from keras_adjoint.ops import Shape
 
 SMALL_SIDE, SMALL = 512, 2**22  # of a matrix whose smallest singular value is computed
@@ -108,8 +111,8 @@ def spectrum_of(found: LinearLayer, *, norms: bool = True) -> LayerSpectrum:
         operator, factor = _operator_of(found)
         values["reshaped_norm"] = _of_reshaped_kernel(operator, factor)
         if norms:
-            values["norm"] = min(factor * float(ops.convert_to_numpy(operator.norm())), found.bound)
-            values |= _condition_of(operator)
+            norm, condition = _norm_and_condition(operator)
+            values |= {"norm": min(factor * norm, found.bound)} | condition
     except Exception as error:  # of whatever kind a layer's own code raises
         values["reason"] = str(error) or type(error).__name__
     return LayerSpectrum(found.name, type(found.layer).__name__, inputs, outputs, **values)
@@ -125,14 +128,25 @@ def _operator_of(found: LinearLayer) -> tuple[Any, float]:
     return layer_operator(layer, size, linear_part=True), 1.0
 
 
-def _condition_of(operator: Any) -> dict[str, Any]:
+def _norm_and_condition(operator: Any) -> tuple[float, dict[str, Any]]:
+    """(the norm, the condition or why there is none), from the matrix where that is small."""
     rows, columns = operator.shape
     if min(rows, columns) > SMALL_SIDE or rows * columns > SMALL:
         most = f"its smaller side is limited to {SMALL_SIDE}, and its size to {SMALL:,} numbers"
-        return {"condition_reason": f"not computed, as the matrix is too large: {most}"}
-    condition = operator.condition()
+        reason = {"condition_reason": f"not computed, as the matrix is too large: {most}"}
+        norm = operator.bounded() / ABOVE if _is_diagonal(operator) else operator.norm()
+        return float(ops.convert_to_numpy(norm)), reason
+    norm, condition = operator.norm_and_condition()
     lost = "" if math.isfinite(condition) else "infinite, as the smallest singular value is zero up to rounding"
-    return {"condition": condition, "condition_reason": lost}
+    return norm, {"condition": condition, "condition_reason": lost}
+
+
+def _is_diagonal(operator: Any) -> bool:
+    """Whether a layer multiplies each number by another one, so that its bound is its norm, but for rounding."""
+    if not isinstance(operator, LayerOperator):
+        return False
+    made = operator.adjoint_first()[0][0]
+    return isinstance(made, AdjointScaling) and rounding_of(made.compute_dtype) == 1
 
 
 def _of_reshaped_kernel(operator: Any, factor: float) -> float | None:

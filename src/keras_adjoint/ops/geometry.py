@@ -91,7 +91,8 @@ class Window:
 
     def at(self, size: Size) -> "Axis":
         """The axis of a forward convolution whose input has `size` positions."""
-        return Axis(size, self.outputs(size), self.taps, self.stride, self.dilation, self.pad_before(size))
+        outputs = self.outputs(size)
+        return Axis(size, outputs, self.taps, stride_at(self, outputs), self.dilation, self.pad_before(size))
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,17 @@ class TransposedWindow:
 
         The zeros around its input are what (m − 1)·s + dilated taps asks for beyond n = (m − 1)·s + last step.
         """
-        return Axis(size, self.inputs(size), self.taps, self.stride, self.dilation, self.cropped // 2)
+        inputs = self.inputs(size)
+        return Axis(size, inputs, self.taps, stride_at(self, inputs), self.dilation, self.cropped // 2)
+
+
+def stride_at(window: Window | TransposedWindow, outputs: Size) -> int:
+    """The stride of a window that has so many outputs.
+
+    A single output is not moved at all, whatever the stride, of which an algorithm would make as many positions.
+    """
+    stride, dilated_taps = window.stride, window.dilated_taps
+    return dilated_taps if stride > dilated_taps and is_known(outputs) and outputs == 1 else stride
 
 
 @dataclass(frozen=True)

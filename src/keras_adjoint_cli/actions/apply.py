@@ -1,5 +1,7 @@
 """`keras-adjoint apply`: a model or its adjoint, applied from file to file block by block."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -8,6 +10,7 @@ import keras
 import keras_adjoint as ka
 from keras_adjoint.blocks.apply import Applied, circuit_for
 from keras_adjoint.blocks.memory import bytes_of
+from keras_adjoint.blocks.targets import is_full
 from keras_adjoint_cli.actions.spectrum import read_size
 from keras_adjoint_cli.errors import Unusable, unusable
 from keras_adjoint_cli.files.volumes import Target, Volume, chunks_for
@@ -55,7 +58,7 @@ def apply_to(model: keras.Model, volume: Volume, target: Target, options: Option
         chunks = (*(1 for _ in batch), *chunks_for(circuit.out_shape, axes, block))
         made = str(circuit.made.dtype)
         dtype = "float32" if made == "bfloat16" else made  # which NumPy's files do not have
-        with target.making((*batch, *circuit.out_shape), dtype, chunks) as array, Steps() as steps:
+        with target.making((*batch, *circuit.out_shape), dtype, chunks) as array, room_for(target), Steps() as steps:
             return ka.apply_blocks(
                 op,
                 volume.array,
@@ -66,6 +69,17 @@ def apply_to(model: keras.Model, volume: Volume, target: Target, options: Option
                 progress=steps.show,
                 resume=target.resumes,
             )
+
+
+@contextmanager
+def room_for(target: Target) -> Iterator[None]:
+    """Have errors about a full disk name the output."""
+    try:
+        yield
+    except ka.KerasAdjointError as error:
+        if is_full(error.__cause__):
+            raise Unusable(f"{target.file} cannot be written: {error}") from error
+        raise
 
 
 class Steps:

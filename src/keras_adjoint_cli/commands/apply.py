@@ -104,7 +104,7 @@ def apply(
         check_files(file)
         limits = read_limits(limit)
         target = Target(output, [file, array], force=force, resume=resume)
-        with opened(array, key) as volume:
+        with opened(array, key, limits) as volume:
             start_keras()
             from keras_adjoint_cli.actions.apply import Options, apply_to
             from keras_adjoint_cli.console import print_json
@@ -113,7 +113,7 @@ def apply(
 
             options = Options.read(adjoint=adjoint, size=size, block=block, memory=memory, workers=workers)
             model = load(file, modules, limits)
-            with about(file, array, output):
+            with about(file, array, output, target.beside):
                 done = apply_to(model, volume, target, options)
         if as_json:
             print_json(as_data(file, array, output, done, options))

@@ -3,7 +3,7 @@
 import typer
 
 from keras_adjoint_cli.options import AsJson, Debug, Limit, ModelFile, Modules, Timeout
-from keras_adjoint_cli.session import session, start_keras
+from keras_adjoint_cli.session import session
 
 EXAMPLES = ("check model.keras", "check model.keras --json", "check model.keras --import my_layers")
 
@@ -25,12 +25,9 @@ def check(
     Exit status: 0 if all tests passed; 1 if one failed, or nothing could be tested; 2 if the file cannot be used.
     """
     with session(debug=debug, timeout=timeout):
-        from keras_adjoint_cli.files.inputs import check_files
-        from keras_adjoint_cli.files.limits import read_limits
+        from keras_adjoint_cli.files.inputs import prepare
 
-        check_files(file)
-        allowed = read_limits(limit)
-        start_keras()
+        allowed = prepare(file, limit)
         from keras_adjoint.models.graph import layers_of
         from keras_adjoint.testing.model import check_layers
         from keras_adjoint_cli.console import print_json

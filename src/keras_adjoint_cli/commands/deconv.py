@@ -8,7 +8,7 @@ import typer
 
 from keras_adjoint_cli.errors import Unusable
 from keras_adjoint_cli.options import AsJson, Debug, Force, Limit, ModelFile, Modules, Timeout, layers, policies
-from keras_adjoint_cli.session import session, start_keras
+from keras_adjoint_cli.session import session
 
 EXAMPLES = (
     "deconv model.keras photo.jpg --layer conv4 -o seen.png",
@@ -117,12 +117,9 @@ def deconv(
         for module in ("matplotlib", "PIL"):
             if importlib.util.find_spec(module) is None:
                 raise Unusable('Pictures need matplotlib: pip install "keras-adjoint[plot]"')
-        from keras_adjoint_cli.files.inputs import about, check_files
-        from keras_adjoint_cli.files.limits import read_limits
+        from keras_adjoint_cli.files.inputs import about, prepare
 
-        check_files(file, output, FORMATS, force=force, pictures=[photograph])
-        allowed = read_limits(limit)
-        start_keras()
+        allowed = prepare(file, limit, output, FORMATS, force=force, pictures=[photograph])
         from keras_adjoint.plots.figures import own_settings
         from keras_adjoint_cli.actions.deconv import project
         from keras_adjoint_cli.console import print_json

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from keras_adjoint_cli.options import AsJson, Code, Debug, Limit, ModelFile, Modules, Timeout
-from keras_adjoint_cli.session import session, start_keras
+from keras_adjoint_cli.session import session
 
 EXAMPLES = ("inspect model.keras", "inspect model.keras --batch 32", "inspect model.keras --json")
 
@@ -34,12 +34,9 @@ def inspect(
     the file cannot be used.
     """
     with session(debug=debug, timeout=timeout):
-        from keras_adjoint_cli.files.inputs import about, check_files
-        from keras_adjoint_cli.files.limits import read_limits
+        from keras_adjoint_cli.files.inputs import about, prepare
 
-        check_files(file)
-        allowed = read_limits(limit)
-        start_keras()
+        allowed = prepare(file, limit)
         from keras_adjoint.errors import NoRuleError
         from keras_adjoint.models.decisions import decide
         from keras_adjoint.models.facts import facts_about_layers, totals

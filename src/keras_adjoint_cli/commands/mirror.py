@@ -7,7 +7,7 @@ import typer
 
 from keras_adjoint_cli.options import AsJson, Code, Debug, Force, Limit, Modules, Timeout
 from keras_adjoint_cli.options import policies as complete_policy
-from keras_adjoint_cli.session import session, start_keras
+from keras_adjoint_cli.session import session
 
 EXAMPLES = (
     "mirror encoder.keras -o decoder.keras",
@@ -83,12 +83,9 @@ def mirror(
     mirrored. After 1 and 2 nothing is written.
     """
     with session(debug=debug, timeout=timeout):
-        from keras_adjoint_cli.files.inputs import about, check_files
-        from keras_adjoint_cli.files.limits import read_limits
+        from keras_adjoint_cli.files.inputs import about, prepare
 
-        check_files(file, output, [".keras"], force=force)
-        allowed = read_limits(limit)
-        start_keras()
+        allowed = prepare(file, limit, output, [".keras"], force=force)
         from keras_adjoint_cli.actions.encoder import encoder_of
         from keras_adjoint_cli.actions.mirror import make, write
         from keras_adjoint_cli.console import print_json

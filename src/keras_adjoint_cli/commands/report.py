@@ -11,7 +11,7 @@ from keras_adjoint_cli.commands.deconv import Limits
 from keras_adjoint_cli.commands.mirror import Policy
 from keras_adjoint_cli.errors import Unusable
 from keras_adjoint_cli.options import AsJson, Code, Debug, Force, Limit, ModelFile, Modules, Timeout
-from keras_adjoint_cli.session import session, start_keras
+from keras_adjoint_cli.session import session
 
 EXAMPLES = (
     "report model.keras -o report.html",
@@ -64,12 +64,10 @@ def report(
         for module in ("jinja2", "PIL"):
             if importlib.util.find_spec(module) is None:
                 raise Unusable('Reports need jinja2 and Pillow: pip install "keras-adjoint[cli]"')
-        from keras_adjoint_cli.files.inputs import check_files
-        from keras_adjoint_cli.files.limits import read_limits
 
-        check_files(file, output, [".html", ".htm"], force=force, pictures=images or [])
-        allowed = read_limits(limit)
-        start_keras()
+        from keras_adjoint_cli.files.inputs import prepare
+
+        allowed = prepare(file, limit, output, [".html", ".htm"], force=force, pictures=images or [])
         from keras_adjoint_cli.actions.encoder import encoder_of
         from keras_adjoint_cli.actions.report import make, write
         from keras_adjoint_cli.console import print_json

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from keras_adjoint_cli.options import AsJson, Debug, Limit, ModelFile, Modules, Timeout, layers
-from keras_adjoint_cli.session import session, start_keras
+from keras_adjoint_cli.session import session
 
 EXAMPLES = (
     "spectrum model.keras",
@@ -50,12 +50,9 @@ def spectrum(
     Exit status: 0 if the norms were computed; 2 if the file or an option cannot be used.
     """
     with session(debug=debug, timeout=timeout):
-        from keras_adjoint_cli.files.inputs import check_files
-        from keras_adjoint_cli.files.limits import read_limits
+        from keras_adjoint_cli.files.inputs import prepare
 
-        check_files(file)
-        limits = read_limits(limit)
-        start_keras()
+        limits = prepare(file, limit)
         from keras_adjoint_cli.actions.spectrum import spectra_in
         from keras_adjoint_cli.console import print_json
         from keras_adjoint_cli.files.models import load

@@ -17,10 +17,9 @@ from keras_adjoint.keras_internals import watched_building
 from keras_adjoint.models.graph import trace
 from keras_adjoint_cli.errors import Unusable
 from keras_adjoint_cli.files.hdf5 import elements_in
-from keras_adjoint_cli.files.limits import Limits, unpacked_size
+from keras_adjoint_cli.files.limits import PARSED, Limits, unpacked_size
 
 WEIGHTS = "model.weights.h5"
-PARSED = 32  # bytes of Python's objects for each byte of JSON, about
 SLACK = 64 * 10**6  # bytes of variables that a file need not hold, such as states of random numbers
 AT_ONCE = 4  # tensors that the test of a layer holds: x, A x, y and Aᵀ y
 
@@ -100,7 +99,7 @@ class Budget:
             layer = call.operation
             while isinstance(layer, keras.layers.Wrapper):
                 layer = layer.layer
-            if getattr(layer, "padding", "valid") == "same":
+            if getattr(layer, "padding", "valid") in ("same", "causal"):
                 for tensor in call.inputs:
                     padded = AT_ONCE * bytes_of(padded_shape(layer, tensor.shape), tensor.dtype)
                     self.limits.check_memory(self.file, padded, f"the padded input of {layer.name}")

@@ -19,6 +19,8 @@ VALUES = ("__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsi
 ARRAYS = ("__numpy__", "__tensor__")  # whose numbers stand in the configuration
 DTYPE = r"[a-z]+\d{0,2}(_?e\dm\d\w*)?"  # but those of texts and of bytes, whose length is a claim
 FLOAT = 4  # bytes
+STEPS = ("strides", "dilation_rate")
+LONGEST = 2**31 - 1  # of a step, which backends store in 32 bits, or end the process
 OBJECTS = 10  # that a layer may have of its own: initializers, policies of its dtype and the like
 LAMBDA = (
     "It has a Lambda layer, whose function could do anything, so it is not safe to load. If you trust it, load it in Python "
@@ -45,6 +47,7 @@ def check_config(file: Path, config: Any, limits: Limits, modules: Sequence[str]
             if reason:
                 raise Unusable(f"{file} cannot be loaded: {reason}")
             check_matrix(file, value, limits)
+            check_steps(file, value)
     limits.check_count(file, "layers", max(layers, objects // OBJECTS))
     limits.check_count(file, "calls", calls_in(config))
 
@@ -120,6 +123,18 @@ def check_matrix(file: Path, value: dict[str, Any], limits: Limits) -> None:
         frequencies, bands = (size if isinstance(size, int) else 1 for size in sizes)
         claimed = FLOAT * (abs(frequencies) // 2 + 1) * abs(bands)
         limits.check_memory(file, claimed, f"the matrix of a MelSpectrogram with an fft_length of {frequencies}")
+
+
+def check_steps(file: Path, value: dict[str, Any]) -> None:
+    """Raise an `Unusable` if the window of a layer takes longer steps than a backend can store."""
+    options = value.get("config")
+    if not isinstance(options, dict):
+        return
+    for name in STEPS:
+        steps = options[name] if isinstance(options.get(name), list) else [options.get(name)]
+        if any(isinstance(step, int) and step > LONGEST for step in steps):
+            layer = options.get("name") or value["class_name"]
+            raise Unusable(f"{file} is too large: the {name} of {layer} are above {LONGEST:,}, which no backend takes.")
 
 
 def is_registered(value: dict[str, Any], name: str, *, is_function: bool) -> bool:

@@ -61,4 +61,6 @@ def written(file: Path) -> Iterator[Path]:
 def reason_of(error: Exception) -> str:
     """What the system says, in a clause."""
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if "requested and" in said and said.endswith("written"):  # NumPy's words
+        return "not all of it could be written, as where there is no space left on the device"
     return said.partition("\n")[0].rstrip(".")

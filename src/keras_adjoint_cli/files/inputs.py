@@ -6,7 +6,9 @@ from pathlib import Path
 
 from keras_adjoint_cli.errors import Failed, OutputLost, Unusable, message_of, unusable
 from keras_adjoint_cli.files.destination import check_output
+from keras_adjoint_cli.files.limits import Limits, read_limits
 from keras_adjoint_cli.files.source import check_source
+from keras_adjoint_cli.session import start_keras
 
 MODEL = "a Keras model, which is one file, whose name ends in .keras or .h5"
 
@@ -42,3 +44,28 @@ def check_files(
         with unusable(ValueError):
             for picture in pictures:
                 open_picture(picture)
+
+
+def prepare(
+    model: Path,
+    limit: Sequence[str] | None,
+    output: Path | None = None,
+    suffixes: Sequence[str] = (),
+    *,
+    force: bool = False,
+    pictures: Sequence[Path] = (),
+) -> Limits:
+    """The limits, once all files that a command is to read and write have been looked at; Keras is imported after that.
+
+    Args:
+        model: The model.
+        limit: What `--limit` was given.
+        output: The file to write, if any.
+        suffixes: How its name may end.
+        force: Whether another file may be overwritten.
+        pictures: Pictures to read.
+    """
+    check_files(model, output, suffixes, force=force, pictures=pictures)
+    limits = read_limits(limit)
+    start_keras()
+    return limits

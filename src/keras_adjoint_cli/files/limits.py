@@ -13,6 +13,7 @@ from keras_adjoint_cli.errors import Unusable
 
 UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 MOST = 10**15  # bytes or calls, beyond which nobody needs to know how many
+PARSED = 32  # bytes of Python's objects for each byte of JSON, about
 BEYOND = "No machine has room for it."
 ROOM, RATIO = 256 * 10**6, 100  # bytes that every file may take, and times its own size, unless the limit was given
 

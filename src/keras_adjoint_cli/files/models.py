@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import traceback
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import keras
 
-from keras_adjoint.errors import in_short, with_article
+from keras_adjoint.errors import in_short, shortened, with_article
 from keras_adjoint.keras_internals import (
     sequential_models_built_once,
     without_code_from_files,
@@ -150,6 +151,8 @@ def reason_of(error: Exception, suffix: str) -> str:
     """What Keras says is wrong with a file, in a sentence or two."""
     plain = re.sub(r"\x1b\[[\d;]*m", "", str(error))  # Keras prints some of it in bold
     innermost = plain.rpartition("Exception encountered:")[2].strip()  # it wraps one error into the other
+    layer = layer_in(error)
+    where = f"layer {shortened(layer)}: " if layer else ""
     lines = [line.strip() for line in innermost.splitlines() if line.strip()] or [""]
     reason = lines[1] if "encountered when calling" in lines[0] and lines[1:] else lines[0]
     reason = reason.partition(" Full object config:")[0].partition("; use sys.set_int")[0]
@@ -168,14 +171,41 @@ def reason_of(error: Exception, suffix: str) -> str:
     if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
         return f"its {CONFIGS[suffix]} is damaged ({reason})."
     if isinstance(error, (LookupError, AttributeError, TypeError)) and reason == str(error):  # not said by Keras
-        return f"its {CONFIGS[suffix]} describes no model ({type(error).__name__}: {reason})."
-    return reason or type(error).__name__
+        return f"its {CONFIGS[suffix]} describes no model ({where}{type(error).__name__}: {reason})."
+    said = shortened(reason) if reason else type(error).__name__
+    return said if re.search(rf"\b{re.escape(layer)}\b", said) else where + said
+
+
+def layer_in(error: BaseException) -> str:
+    """The name of the layer that Keras was making or calling, which few of its errors say; "" if it was none."""
+    name = ""
+    inner: BaseException | None = error
+    while inner is not None:
+        for frame, _ in traceback.walk_tb(inner.__traceback__):
+            owner, config = frame.f_locals.get("self"), frame.f_locals.get("config")
+            if isinstance(owner, keras.Layer) and not isinstance(owner, keras.Model):
+                found = getattr(owner, "name", None)
+            else:
+                found = name_in(config)
+            name = found if isinstance(found, str) and found else name
+        inner = inner.__cause__ or inner.__context__
+    return name
+
+
+def name_in(config: Any) -> Any:
+    """The name of a layer in its configuration as Keras saves it; `None` for those of models and of what is no layer."""
+    if not isinstance(config, dict) or "class_name" not in config:
+        return None
+    options = config.get("config")
+    return options.get("name") if isinstance(options, dict) and "layers" not in options else None
 
 
 def first_example(text: str) -> str:
     """What Keras says of the first layer whose weights it could not load."""
-    lines = text.partition("Example error message")[2].splitlines()[1:]
-    return next(filter(None, (line.strip().rstrip(".") for line in lines)), "")
+    about, *lines = text.partition("Example error message")[2].splitlines() or [""]
+    named = re.search(r" name=([^,>]+)", about)
+    where = f"layer {named[1]}: " if named else ""
+    return where + next(filter(None, (line.strip().rstrip(".") for line in lines)), "")
 
 
 def import_modules(names: Sequence[str]) -> None:

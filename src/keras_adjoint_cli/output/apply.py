@@ -7,7 +7,7 @@ import keras
 
 from keras_adjoint.blocks.apply import Applied
 from keras_adjoint_cli.actions.apply import Options
-from keras_adjoint_cli.console import make_console, plural
+from keras_adjoint_cli.console import make_console, plural, say
 from keras_adjoint_cli.printable import escape
 
 
@@ -33,8 +33,8 @@ def show(array: Path, output: Path, done: Applied, options: Options) -> None:
     size = "×".join(map(str, done.plan.block)) or "everything"
     before = "" if done.computed == done.blocks else f", {done.blocks - done.computed:,} of them before this run"
     shapes = " to ".join("×".join(map(str, shape)) for shape in (done.plan.in_shape, done.plan.out_shape))
-    make_console().print(
+    say(
+        make_console(),
         f"Wrote {escape(str(output))}, {'the adjoint' if options.adjoint else 'the model'} applied to {escape(str(array))}, "
         f"{shapes}, in {plural(done.blocks, 'block')} of {size}{before}.",
-        soft_wrap=True,
     )

@@ -10,7 +10,7 @@ import keras
 from keras_adjoint.models.text import shapes_text, size_text
 from keras_adjoint.ops import Shape
 from keras_adjoint.testing.model import FAILED, NO_RULE, NOT_LINEAR, NOT_RUN, OK, LayerCheck
-from keras_adjoint_cli.console import first_sentence, make_console, plural, print_table
+from keras_adjoint_cli.console import first_sentence, make_console, plural, print_table, say
 from keras_adjoint_cli.printable import escape
 
 COLOURS = {OK: "green", FAILED: "bold red", NO_RULE: "yellow", NOT_LINEAR: "dim", NOT_RUN: "yellow"}
@@ -39,12 +39,12 @@ def show(findings: list[LayerCheck]) -> None:
     console = make_console()
     print_table(console, COLUMNS, map(row, findings), numbers=("residual", "tolerance"), wrap=("input",), spare=SPARE)
     for line in explanations(findings):
-        console.print(line, soft_wrap=True)
+        say(console, line)
     counts = Counter(finding.verdict for finding in findings)
     listed = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    console.print(f"{plural(len(findings), 'layer')}: {listed or 'nothing to test'}")
+    say(console, f"{plural(len(findings), 'layer')}: {listed or 'nothing to test'}")
     if not counts[OK] + counts[FAILED]:
-        console.print("[yellow]None of them could be tested[/], so that this says nothing about the model.")
+        say(console, "[yellow]None of them could be tested[/], so that this says nothing about the model.")
 
 
 def row(finding: LayerCheck) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from keras_adjoint_cli.actions.deconv import Seen
-from keras_adjoint_cli.console import make_console, print_table
+from keras_adjoint_cli.console import make_console, print_table, say
 from keras_adjoint_cli.printable import escape
 
 INK, SOFT = "#16202b", "#5b6775"
@@ -128,8 +128,8 @@ def show(file: Path, seen: Seen) -> None:
         f"The model saw {height}×{width} pixels, height×width, from {low:g} to {high:g}; --range says otherwise."
     )
     if seen.hint:
-        console.print(f"[yellow]{escape(seen.hint)}[/]", soft_wrap=True)
-    console.print(f"Wrote {escape(str(file))}", soft_wrap=True)
+        say(console, f"[yellow]{escape(seen.hint)}[/]")
+    say(console, f"Wrote {escape(str(file))}")
 
 
 def as_data(model: Path, photograph: Path, file: Path, seen: Seen) -> dict[str, Any]:

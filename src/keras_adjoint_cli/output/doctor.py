@@ -10,7 +10,7 @@ from rich.console import Console
 from keras_adjoint.doctor.finding import ERROR, NOTE, WARNING, Finding
 from keras_adjoint_cli.actions.doctor import MODEL
 from keras_adjoint_cli.actions.examined import Examined, Outcome
-from keras_adjoint_cli.console import make_console, plural
+from keras_adjoint_cli.console import make_console, plural, say
 from keras_adjoint_cli.errors import print_error
 from keras_adjoint_cli.printable import escape
 
@@ -86,11 +86,14 @@ def show(results: Sequence[Examined]) -> None:
 def show_finding(console: Console, finding: Finding[Any]) -> None:
     colour = COLOURS[finding.severity]
     place, rule = escape(finding.place), escape(finding.rule)
-    say(console, f"[{colour}]{finding.severity}[/{colour}] [bold]{place}[/bold]: {rule}")
-    lines = [("what", finding.what), ("effect", finding.effect), ("fix", finding.fix)]
-    lines += [("", line.strip()) for line in finding.code.splitlines()]
-    for name, text in lines:
-        say(console, f"  [dim]{name:6}[/dim] {escape(text)}")
+    said = [("what", finding.what), ("effect", finding.effect), ("fix", finding.fix)]
+    code = [("", line.strip()) for line in finding.code.splitlines() if line.strip()]
+    say(
+        console,
+        f"[{colour}]{finding.severity}[/{colour}] [bold]{place}[/bold]: {rule}",
+        *(f"  [dim]{name:6}[/dim] {escape(text)}" for name, text in (*said, *code)),
+        indent=9,
+    )
 
 
 def show_outcome(console: Console, outcome: Outcome) -> None:
@@ -130,7 +133,3 @@ def total(results: Sequence[Examined]) -> str:
 def counted(findings: Sequence[Finding[Any]]) -> str:
     counts = Counter(finding.severity for finding in findings)
     return ", ".join(plural(counts[severity], severity) for severity in COLOURS if counts[severity])
-
-
-def say(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True)

@@ -11,7 +11,7 @@ from keras_adjoint.models.code import Cut
 from keras_adjoint.models.decisions import Kind
 from keras_adjoint.models.facts import LayerFacts, Totals
 from keras_adjoint.models.text import shapes_text, size_text
-from keras_adjoint_cli.console import first_sentence, make_console, plural, print_table
+from keras_adjoint_cli.console import first_sentence, make_console, plural, print_table, say
 from keras_adjoint_cli.printable import escape
 
 COLOURS = {
@@ -52,11 +52,11 @@ def show(layers: list[LayerFacts], totals: Totals, problem: str, hint: str) -> N
     console = make_console()
     print_table(console, COLUMNS, map(row, layers), numbers=("tied", "own"), wrap=WRAP, spare=SPARE)
     for line in explanations(layers, problem):
-        console.print(line, soft_wrap=True)
+        say(console, line)
     for line in sums(layers, totals):
-        console.print(line, soft_wrap=True)
+        say(console, line)
     if hint:
-        console.print(f"[yellow]{escape(hint)}[/]", soft_wrap=True)
+        say(console, f"[yellow]{escape(hint)}[/]")
 
 
 def row(layer: LayerFacts) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from keras_adjoint.models.text import size_text
 from keras_adjoint_cli.actions.kernel import Change, Plan
-from keras_adjoint_cli.console import make_console, plural, print_table
+from keras_adjoint_cli.console import make_console, plural, print_table, say
 from keras_adjoint_cli.printable import escape
 
 MOST = 40  # lines of the table
@@ -33,7 +33,7 @@ def show(source: Path, file: Path, plan: Plan, changes: list[Change], left_out: 
     if rows:
         print_table(console, ("array", "shape", "becomes", "dtype"), rows)
     for line in conclusions(file, plan, changes, left_out):
-        console.print(line, soft_wrap=True)
+        say(console, line)
 
 
 def misfits(plan: Plan, kernels: list[Change], others: list[Change]) -> Iterator[tuple[Change, int]]:

@@ -8,7 +8,7 @@ import keras
 
 from keras_adjoint.models.decisions import Decision, Kind, count_parameters
 from keras_adjoint_cli.actions.mirror import Figures, Mirrored
-from keras_adjoint_cli.console import bytes_text, make_console, plural, print_table
+from keras_adjoint_cli.console import bytes_text, make_console, plural, print_table, say
 from keras_adjoint_cli.policy_options import Setting, because
 from keras_adjoint_cli.printable import escape
 
@@ -72,9 +72,9 @@ def show(
     rows = [row(same, mirrored.settings) for same in groups(mirrored, every_layer)]
     print_table(console, COLUMNS, rows, numbers=("layers", "tied", "own"), wrap=WRAP, spare=SPARE)
     for line in conclusions(file, figures, autoencoder=autoencoder, untied=untied):
-        console.print(line, soft_wrap=True)
+        say(console, line)
     if mirrored.hint:
-        console.print(f"[yellow]{escape(mirrored.hint)}[/]", soft_wrap=True)
+        say(console, f"[yellow]{escape(mirrored.hint)}[/]")
 
 
 def groups(mirrored: Mirrored, every_layer: bool) -> Iterable[list[Decision]]:

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from keras_adjoint.report.facts import Facts
-from keras_adjoint_cli.console import bytes_text, make_console
+from keras_adjoint_cli.console import bytes_text, make_console, say
 from keras_adjoint_cli.printable import escape
 
 
@@ -32,15 +32,15 @@ def as_data(model: Path, file: Path, facts: Facts, size: int, code: str | None) 
 def show(file: Path, facts: Facts, size: int) -> None:
     """Say what was written."""
     console = make_console()
-    console.print(f"Wrote {escape(str(file))}, {bytes_text(size)}.", soft_wrap=True)
+    say(console, f"Wrote {escape(str(file))}, {bytes_text(size)}.")
     for number, what in facts.figures.in_words():
-        console.print(f"{what}: {number}", soft_wrap=True)
+        say(console, f"{what}: {number}")
     if facts.hint:
-        console.print(f"[yellow]{escape(facts.hint)}[/]", soft_wrap=True)
+        say(console, f"[yellow]{escape(facts.hint)}[/]")
     for name, kind, why in facts.gaps:
-        console.print(f"[yellow]gap[/] at {escape(name)}, {escape(kind)}: {escape(why)}", soft_wrap=True)
+        say(console, f"[yellow]gap[/] at {escape(name)}, {escape(kind)}: {escape(why)}")
     for problem, what in ((facts.refusal, "No mirror"), (facts.no_reconstructions, "No reconstructions")):
         if problem:
-            console.print(f"[yellow]{what}[/]: {escape(problem)}", soft_wrap=True)
+            say(console, f"[yellow]{what}[/]: {escape(problem)}")
     names = ", ".join(reconstruction.name for reconstruction in facts.reconstructions)
-    console.print(f"Reconstructed: {escape(names or 'nothing')}.")
+    say(console, f"Reconstructed: {escape(names or 'nothing')}.")

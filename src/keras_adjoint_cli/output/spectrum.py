@@ -11,7 +11,7 @@ from keras_adjoint.models.text import shapes_text
 from keras_adjoint.operators.certificate import Certificate, at_most
 from keras_adjoint.operators.spectrum import LayerSpectrum
 from keras_adjoint_cli.actions.spectrum import Spectra
-from keras_adjoint_cli.console import first_sentence, make_console, plural, print_table
+from keras_adjoint_cli.console import first_sentence, make_console, plural, print_table, say
 from keras_adjoint_cli.printable import escape
 
 COLUMNS = ("layer", "type", "input → output", "norm", "bound", "condition", "reshaped")
@@ -43,7 +43,7 @@ def show(found: Spectra) -> None:
     if found.layers:
         print_table(console, COLUMNS, map(row, found.layers), numbers=NUMBERS, wrap=("input → output",), spare=SPARE)
     for line in (*gaps(found.layers), *of_the_whole(found.certificate, len(found.layers))):
-        console.print(line, soft_wrap=True)
+        say(console, line)
 
 
 def row(layer: LayerSpectrum) -> tuple[str, ...]:

@@ -5,12 +5,13 @@ and where a stride meets dilation.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 
 from keras import ops
 
 from keras_adjoint.ops import Tensor
-from keras_adjoint.ops.algorithms.polyphase import Blocks, Phase, blocks_of, correlate, join, phases_of
+from keras_adjoint.ops.algorithms.polyphase import Blocks, Phase, blocks_of, correlate, join, met_phases, phases_of
 from keras_adjoint.ops.algorithms.problem import Problem, Work
 from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.backend.protocol import Adjoint
@@ -59,7 +60,7 @@ def flipped_kernel(kernel: Tensor, groups: int) -> Tensor:
 def work(problem: Problem) -> Work:
     """One product per phase, each of which reads all of y; together they meet every tap once."""
     channels, filters = problem.group
-    phases = problem.positions("stride")
+    phases = math.prod(map(met_phases, problem.convolution.axes))
     depth = max(1, problem.positions("taps") * filters // phases)
     moved = 3 * problem.inputs + phases * problem.outputs + 2 * problem.kernel
     repeats, workspace = phases * problem.convolution.groups, 2 * problem.inputs + problem.outputs

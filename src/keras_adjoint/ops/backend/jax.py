@@ -73,6 +73,10 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(function)
 
 
+def in_one(function: Callable[..., Any]) -> Callable[..., Any]:
+    return jax.jit(function)
+
+
 def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 

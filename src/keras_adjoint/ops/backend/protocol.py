@@ -122,6 +122,9 @@ class Backend(Protocol):
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function as most users run it: compiled, or operation by operation without derivatives."""
 
+    def in_one(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function without derivatives, compiled as a whole where each of its operations would be compiled otherwise."""
+
     def untraced(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, which a compiler without loops of unknown length leaves as it is."""
 

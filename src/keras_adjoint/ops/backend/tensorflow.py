@@ -90,6 +90,10 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return tf.function(function)
 
 
+def in_one(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
+
+
 def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 

@@ -84,6 +84,10 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.no_grad()(function)  # as most people run PyTorch, operation by operation
 
 
+def in_one(function: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.no_grad()(function)
+
+
 def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
     disabled: Callable[..., Any] = torch.compiler.disable(function)
     return disabled
