@@ -22,7 +22,7 @@ from keras_adjoint.layers.call_pattern import (
 )
 from keras_adjoint.layers.copying import copying
 from keras_adjoint.layers.inputs import check_real, name_of_dtype
-from keras_adjoint.layers.linear_source import check_calls, prober
+from keras_adjoint.layers.linear_source import check_calls, check_owned, prober
 from keras_adjoint.layers.linearity import NotLinear
 from keras_adjoint.layers.registry import apply_rule, describe, why_no_rule
 from keras_adjoint.layers.sharing import copy_state, owning_everything, read_config
@@ -313,7 +313,8 @@ def automatic_adjoint(
             f"tested whether it is linear. Call it, or `source.build(input_shape)`, before asking for its adjoint. "
             f"Received: {describe(source)}"
         )
-    if not options.get("tied", True):
+    separate, original = not options.get("tied", True), source
+    if separate:
         if source.weights:
             source = copied_as_it_is(source)
         else:
@@ -337,6 +338,8 @@ def automatic_adjoint(
             f"`autoencoder` have policies for layers that are not linear. If its adjoint is known nevertheless, teach it with "
             f"`@keras_adjoint.register_rule({name})`. Received: {describe(source)}"
         ) from None
+    if separate:
+        check_owned(original, result.calls())
     return result
 
 

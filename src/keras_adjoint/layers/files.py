@@ -106,7 +106,8 @@ def _refuse(layer: Any, first: Reading, second: Reading) -> None:
         ""
         if getattr(layer, "weights", None)
         else (
-            "The adjoint of a model's adjoint calls the pooling layers of that model; if the model is linear, call it instead. "
+            "The adjoint of a model's adjoint calls the pooling and reshaping layers of it; if the model is linear, call that "
+            "instead. "
         )
     )
     raise TieError(

@@ -8,9 +8,11 @@ import numpy as np
 from keras import ops, tree
 from keras.layers import Layer
 
+from keras_adjoint.errors import TieError
 from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.layers.call_pattern import CallPattern, flat, shapes_agree
 from keras_adjoint.layers.linearity import NotLinear, NotTested, Prober, agree, check_linearity
+from keras_adjoint.layers.registry import describe
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.backend import current
 
@@ -98,6 +100,37 @@ def variables_of(layer: Layer) -> list[keras.Variable]:
     values = [value for one in (layer, *layers_inside(layer)) for value in vars(one).values()]
     found = [*layer.variables, *(leaf for value in values for leaf in flat(value) if isinstance(leaf, keras.Variable))]
     return list({id(variable): variable for variable in found}.values())
+
+
+class _Reads(keras.StatelessScope):
+    """A scope that notes the variables that are read in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.variables: dict[int, keras.Variable] = {}
+
+    def get_current_value(self, variable: keras.Variable) -> Any:
+        self.variables[id(variable)] = variable
+        return super().get_current_value(variable)
+
+
+def check_owned(source: Layer, calls: Sequence[tuple[CallPattern, Sequence[Shape]]]) -> None:
+    """Raise a TieError if a layer computes with variables that are not its own, which a copy would read as well."""
+    reads = _Reads()
+    for pattern, shapes in calls:
+        try:
+            with reads:
+                prober(source, pattern, shapes).of_zeros()
+        except NotLinear:
+            pass  # it takes no zeros
+    own = {id(variable) for variable in variables_of(source)}
+    foreign = [variable.path for key, variable in reads.variables.items() if key not in own]
+    if foreign:
+        raise TieError(
+            f"`{source.name}` computes with variables that are not its own, {', '.join(foreign)}, and a copy of it would read "
+            f"the same ones, so that `tied=False` could not separate the two. Write a layer that owns them, or that has the "
+            f"layers which own them as attributes. Received: tied=False, {describe(source)}"
+        )
 
 
 def _changed(before: list[tuple[keras.Variable, Any]]) -> list[tuple[keras.Variable, Any]]:

@@ -10,7 +10,7 @@ from keras_adjoint.layers.applied_operation import AppliedOperation
 from keras_adjoint.layers.arguments import is_beyond_rule
 from keras_adjoint.layers.automatic import AutomaticAdjoint, automatic_adjoint
 from keras_adjoint.layers.call_pattern import CallPattern, pattern_of_node, recorded_patterns
-from keras_adjoint.layers.linear_source import check_calls, prober
+from keras_adjoint.layers.linear_source import check_calls, check_owned, prober
 from keras_adjoint.layers.linearity import NotLinear
 from keras_adjoint.layers.registry import class_with_rule
 from keras_adjoint.models.calls import Call
@@ -60,10 +60,11 @@ def applied(call: Call) -> AppliedOperation:
     return AppliedOperation(call.operation, pattern, dtype=call.inputs[0].dtype, name=call.operation.name)
 
 
-def adjoint_of_operation(call: Call, name: str) -> AutomaticAdjoint:
+def adjoint_of_operation(call: Call, name: str, *, tied: bool = True) -> AutomaticAdjoint:
     """The adjoint of an operation as it is called in a graph, with its constants.
 
     Raises:
+        TieError: If it is not to be tied, and a constant is the variable of a layer.
         NoRuleError: If the operation is not linear in the tensors that it acts on.
     """
     kind = type(call.operation).__name__
@@ -78,4 +79,12 @@ def adjoint_of_operation(call: Call, name: str) -> AutomaticAdjoint:
             f"No adjoint is known for the operation `{kind}` at `{call.place}`: it has no rule, and {found}. "
             f"Write it as a layer, whose adjoint can be taught with `@keras_adjoint.register_rule`. Received: {kind}"
         ) from None
+    if not tied:
+        check_owned(source, adjoint.calls())
     return adjoint
+
+
+def check_own_constants(call: Call) -> None:
+    """Raise a TieError if a constant that an operation is called with is the variable of a layer."""
+    source = applied(call)
+    check_owned(source, [(source.own_pattern, [shape[1:] for shape in source.own_pattern.input_shapes])])

@@ -19,10 +19,17 @@ from keras_adjoint.layers.derivative import CallGradient
 from keras_adjoint.layers.registry import describe
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.announced import check_announced
-from keras_adjoint.models.automatic import adjoint_of_call, adjoint_of_operation, is_automatic, operator_of
+from keras_adjoint.models.automatic import (
+    adjoint_of_call,
+    adjoint_of_operation,
+    check_own_constants,
+    is_automatic,
+    operator_of,
+)
 from keras_adjoint.models.batch_axis import check_batch_axis
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.complex_numbers import check_real_numbers
+from keras_adjoint.models.constants import WITH_CONSTANTS
 from keras_adjoint.models.deep import CALLS, DeepModel
 from keras_adjoint.models.graph import Cotangents, Graph, transpose_graph
 from keras_adjoint.models.integers import Integers
@@ -138,8 +145,10 @@ class BackwardPass:
             check_announced(call)
             if not isinstance(call.operation, keras.layers.Layer):
                 if has_rule(call.operation):
+                    if not self.tied and isinstance(call.operation, WITH_CONSTANTS):
+                        check_own_constants(call)
                     return transpose_operation(call, ys)
-                layer = self.layer(call, "adjoint", lambda name: adjoint_of_operation(call, name))
+                layer = self.layer(call, "adjoint", lambda name: adjoint_of_operation(call, name, tied=self.tied))
                 return self.apply(layer, call, ys)
             if isinstance(call.operation, (StepsToSamples, SamplesToSteps)):
                 return self.transpose_steps(call, ys)

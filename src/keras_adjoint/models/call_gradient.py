@@ -12,6 +12,7 @@ from keras_adjoint.layers.arguments import is_symbolic
 from keras_adjoint.layers.automatic import copied_as_it_is
 from keras_adjoint.layers.call_pattern import CallPattern, flat, one_or_list, pattern_of_node
 from keras_adjoint.layers.derivative import CallGradient
+from keras_adjoint.layers.linear_source import check_owned
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.backward import BackwardPass
 from keras_adjoint.models.calls import Argument, Call, Role
@@ -76,10 +77,18 @@ def gradient_layer(call: Call, *, tied: bool, name: str) -> CallGradient:
     if not isinstance(call.operation, keras.layers.Layer):
         dtype = next((x.dtype for x in call.outputs if "float" in x.dtype), call.inputs[0].dtype)
         source = AppliedOperation(call.operation, pattern, dtype=dtype, name=call.operation.name)
+        if not tied:
+            _check_owned(source, source.own_pattern)
         return CallGradient(source, pattern=source.own_pattern, name=name)
+    if not tied:
+        _check_owned(call.operation, pattern)
     if tied or not call.operation.weights:
         return CallGradient(call.operation, pattern=pattern, name=name)
     return CallGradient(copied_as_it_is(call.operation), pattern=pattern, tied=False, name=name)
+
+
+def _check_owned(source: keras.layers.Layer, pattern: CallPattern) -> None:
+    check_owned(source, [(pattern, [shape[1:] for shape in pattern.input_shapes])])
 
 
 def pattern_of_call(call: Call) -> CallPattern:
