@@ -424,3 +424,13 @@ def test_another_data_format_is_refused_by_every_adjoint(layer, shape):
     for given in (np.ones((1, *y.shape[1:]), "float32"), keras.Input(y.shape[1:])):
         with pytest.raises(ka.TieError, match="another `data_format`"):
             decode(given)
+
+
+@pytest.mark.any_backend
+def test_an_adjoint_of_one_size_says_that_it_takes_none():
+    source = keras.layers.Conv2DTranspose(3, 3, strides=2)
+    source.build((None, 5, 4, 2))
+    y = np.ones((1, 11, 9, 3), "float32")
+    for each in (y, keras.Input(y.shape[1:])):
+        with pytest.raises(ValueError, match=r"takes no `output_size`.*Received: output_size=\(5, 4\)"):
+            ka.adjoint(source)(each, output_size=(5, 4))

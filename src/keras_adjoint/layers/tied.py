@@ -6,7 +6,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Self
 
 import keras
@@ -100,6 +100,12 @@ class Tied(keras.layers.Layer):
         if kwargs.get("output_size") is not None or (is_symbolic and self.needs_output_size):
             if is_symbolic:
                 check_symbolic(self, y)
+            if kwargs.get("output_size") is not None and not _takes_output_size(self.__class__):
+                raise ValueError(
+                    f"`{self.name}` takes no `output_size`: the size of what it gives follows from that of its input. Leave it "
+                    f"out. Received: output_size={kwargs['output_size']!r}, "
+                    f"source='{self.source.name}' of type {type(self.source).__name__}"
+                )
             kwargs = with_size(self, y, kwargs)
         return super().__call__(*args, **kwargs)
 
@@ -327,6 +333,12 @@ def stand_in(layer: keras.layers.Layer, attributes: dict[str, Any]) -> keras.lay
 def call_at_inference(layer: keras.layers.Layer, x: Any) -> Any:
     """What a layer gives for `x` when it is not trained. `training` is passed only to layers that take it."""
     return layer(x, training=False) if _takes_training(layer.__class__) else layer(x)
+
+
+@cache
+def _takes_output_size(layer_class: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(layer_class.call).parameters.values()  # type: ignore[attr-defined]
+    return any(each.name == "output_size" or each.kind is each.VAR_KEYWORD for each in parameters)
 
 
 def _with_keyword(layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
