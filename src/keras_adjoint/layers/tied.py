@@ -6,7 +6,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, Self
 
 import keras
@@ -100,7 +100,7 @@ class Tied(keras.layers.Layer):
         if kwargs.get("output_size") is not None or (is_symbolic and self.needs_output_size):
             if is_symbolic:
                 check_symbolic(self, y)
-            if kwargs.get("output_size") is not None and not _takes_output_size(self.__class__):
+            if kwargs.get("output_size") is not None and not _takes_output_size(self.call):
                 raise ValueError(
                     f"`{self.name}` takes no `output_size`: the size of what it gives follows from that of its input. Leave it "
                     f"out. Received: output_size={kwargs['output_size']!r}, "
@@ -335,9 +335,8 @@ def call_at_inference(layer: keras.layers.Layer, x: Any) -> Any:
     return layer(x, training=False) if _takes_training(layer.__class__) else layer(x)
 
 
-@cache
-def _takes_output_size(layer_class: Callable[..., Any]) -> bool:
-    parameters = inspect.signature(layer_class.call).parameters.values()  # type: ignore[attr-defined]
+def _takes_output_size(call: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(call).parameters.values()
     return any(each.name == "output_size" or each.kind is each.VAR_KEYWORD for each in parameters)
 
 
