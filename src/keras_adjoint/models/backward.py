@@ -18,7 +18,6 @@ from keras_adjoint.layers.call_pattern import one_or_list
 from keras_adjoint.layers.derivative import CallGradient
 from keras_adjoint.layers.registry import describe
 from keras_adjoint.layers.tied import Tied
-from keras_adjoint.models.announced import check_announced
 from keras_adjoint.models.automatic import (
     adjoint_of_call,
     adjoint_of_operation,
@@ -28,7 +27,6 @@ from keras_adjoint.models.automatic import (
 )
 from keras_adjoint.models.batch_axis import check_batch_axis
 from keras_adjoint.models.calls import Call
-from keras_adjoint.models.complex_numbers import check_real_numbers
 from keras_adjoint.models.constants import WITH_CONSTANTS
 from keras_adjoint.models.deep import CALLS, DeepModel
 from keras_adjoint.models.graph import Cotangents, Graph, transpose_graph
@@ -37,8 +35,8 @@ from keras_adjoint.models.masks import MaskedShare, check_mask, share_by_mask
 from keras_adjoint.models.names import Names
 from keras_adjoint.models.operations import has_rule, transpose_operation
 from keras_adjoint.models.policies import GRADIENT
+from keras_adjoint.models.refused_calls import check_announced, check_real_numbers, check_training
 from keras_adjoint.models.steps import SamplesToSteps, StepsToSamples
-from keras_adjoint.models.training import check_training
 from keras_adjoint.models.zeros import zeros
 from keras_adjoint.ops.precision import epsilon
 

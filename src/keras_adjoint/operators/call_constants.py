@@ -29,8 +29,8 @@ from keras_adjoint.models.automatic import adjoint_of_call, adjoint_of_operation
 from keras_adjoint.models.batch_axis import check_batch_axis
 from keras_adjoint.models.calls import Call, Role
 from keras_adjoint.models.policies import ends_in_activation, policy_of_class
+from keras_adjoint.models.refused_calls import check_training
 from keras_adjoint.models.steps import Steps, calls_at_every_step
-from keras_adjoint.models.training import check_training
 from keras_adjoint.operators.activations import constant_of
 from keras_adjoint.operators.layer_bounds import rounding_of
 from keras_adjoint.operators.lipschitz import Lipschitz
