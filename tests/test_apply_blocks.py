@@ -271,7 +271,8 @@ def test_what_is_resumed_is_the_same_or_refused(unfinished, model, expected):
     changed[10, 3, 1] += 1e-3
     refused("it has changed where .*reads", x=changed)
     done = ka.apply_blocks(rows(model), X, unfinished)
-    assert (done.computed, done.blocks) == (1, 5)
+    # The last block, which the change does not reach, may have been computed by the other thread before it was refused.
+    assert done.computed <= 1 and done.blocks == 5
     np.testing.assert_allclose(unfinished, expected, atol=1e-5)
 
 

@@ -51,9 +51,9 @@ class Lanczos:
             def again(count: Tensor, best: Tensor, longest: Tensor, vector: Tensor, done: Tensor) -> tuple[Tensor, ...]:
                 vector, theta, done = self._run(vector, bound)
                 best = ops.where(theta > longest, vector, best)
-                return count + 1, best, ops.maximum(theta, longest), another(start, count), done
+                return count + 1, best, ops.maximum(theta, longest), unit(another(start, count))[0], done
 
-            state = (ops.convert_to_tensor(0), first, ops.zeros((), start.dtype), first, ops.convert_to_tensor(False))
+            state = (ops.convert_to_tensor(0, "int32"), first, ops.zeros((), start.dtype), first, ops.convert_to_tensor(False, "bool"))
             found = ops.while_loop(lambda *now: (now[0] < STARTS) & ops.logical_not(now[-1]), again, state)
             return found[1], found[2]
 
@@ -74,9 +74,9 @@ class Lanczos:
         def step(
             j: Tensor, ended: Tensor, done: Tensor, v: Tensor, u: Tensor, alphas: Tensor, betas: Tensor, basis: Tensor
         ) -> tuple[Tensor, ...]:
-            here = ops.cast(ops.arange(self.steps) == j, v.dtype)
+            here = ops.cast(ops.arange(self.steps, dtype="int32") == j, v.dtype)
             basis = basis + here[:, None] * v if self.keeps else basis
-            before = ops.where(j > 0, ops.take(betas, ops.maximum(j - 1, 0)), 0.0)
+            before = before_place(j, betas)
             u, alpha = unit(self.operator.apply_to_rows(v) - before * u)
             v, beta = unit(self._orthogonal(self.operator.T.apply_to_rows(u) - alpha * v, basis))
             largest = ops.maximum(ops.maximum(ops.max(alphas), ops.max(betas)), alpha)
@@ -92,10 +92,10 @@ class Lanczos:
         def goes_on(j: Tensor, ended: Tensor, done: Tensor, *_: Tensor) -> Tensor:
             return (j < self.steps) & (ended < (STARTS if self.keeps else 1)) & ops.logical_not(done)
 
-        zeros, zero = ops.zeros((self.steps,), start.dtype), ops.convert_to_tensor(0)
+        zeros, zero = ops.zeros((self.steps,), start.dtype), ops.convert_to_tensor(0, "int32")
         u = ops.zeros((1, self.operator.out_space.size), start.dtype)
         basis = ops.zeros((self.steps if self.keeps else 0, start.shape[-1]), start.dtype)
-        state: Any = (zero, zero, ops.convert_to_tensor(False), start, u, zeros, zeros, basis)
+        state: Any = (zero, zero, ops.convert_to_tensor(False, "bool"), start, u, zeros, zeros, basis)
         j, ended, done, _, _, alphas, betas, basis = ops.while_loop(goes_on, step, state)
         return j, done | (ended == 0), alphas, betas, basis
 
@@ -110,13 +110,13 @@ class Lanczos:
         scale = within_limits(ops.maximum(ops.max(alphas), ops.max(betas)))
         alphas, betas = (ops.where(ops.isfinite(each), each / scale, 0.0) for each in (alphas, betas))
         before = ops.concatenate([ops.zeros_like(betas[:1]), betas[:-1]])
-        is_taken = ops.cast(ops.arange(self.steps) < count, alphas.dtype)
+        is_taken = ops.cast(ops.arange(self.steps, dtype="int32") < count, alphas.dtype)
         return scale, (ops.square(alphas) + ops.square(before)) * is_taken, alphas * betas
 
     def _top(self, count: Tensor, alphas: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
         """(θ, the eigenvector of T that it belongs to)."""
         scale, diagonal, off = self._tridiagonal(count, alphas, betas)
-        off = off[:-1] * ops.cast(ops.arange(1, self.steps) < count, off.dtype)
+        off = off[:-1] * ops.cast(ops.arange(1, self.steps, dtype="int32") < count, off.dtype)
         values, vectors = ops.eigh(ops.diag(diagonal) + ops.diag(off, 1) + ops.diag(off, -1))
         return scale * ops.sqrt(ops.relu(values[-1])), vectors[:, -1]
 
@@ -130,7 +130,7 @@ class Lanczos:
         point = (1 + self.tolerance) ** 2
 
         def term(j: Tensor, p: Tensor, last: Tensor, total: Tensor) -> tuple[Tensor, ...]:
-            coupling = ops.where(j > 0, ops.take(off, ops.maximum(j - 1, 0)), 0.0)
+            coupling = before_place(j, off)
             ends = ops.take(off, j) <= 0  # or is so small that it is not known
             divisor = ops.where(ends, self.noise, ops.take(off, j))
             following = ((point - ops.take(diagonal, j)) * p - coupling * last) / within_limits(divisor)
@@ -147,7 +147,7 @@ class Lanczos:
             return (j < count) & (total < needed)
 
         one = ops.ones((), alphas.dtype)
-        *_, total = ops.while_loop(goes_on, term, (ops.convert_to_tensor(0), one, 0 * one, one))
+        *_, total = ops.while_loop(goes_on, term, (ops.convert_to_tensor(0, "int32"), one, 0 * one, one))
         is_known = total >= needed
         return is_known if bound is None else ops.logical_or(is_known, (1 + self.tolerance) * theta >= bound)
 
@@ -156,14 +156,14 @@ class Lanczos:
 
         def step(j: Tensor, v: Tensor, u: Tensor, total: Tensor) -> tuple[Tensor, ...]:
             total = total + ops.take(weights, j) * v
-            before = ops.where(j > 0, ops.take(betas, ops.maximum(j - 1, 0)), 0.0)
+            before = before_place(j, betas)
             alpha, beta = ops.take(alphas, j), ops.take(betas, j)
             u = (self.operator.apply_to_rows(v) - before * u) / within_limits(alpha)
             v = (self.operator.T.apply_to_rows(u) - alpha * v) / within_limits(beta)
             return j + 1, v, u, total
 
         u = ops.zeros((1, self.operator.out_space.size), start.dtype)
-        state = (ops.convert_to_tensor(0), start, u, ops.zeros_like(start))
+        state = (ops.convert_to_tensor(0, "int32"), start, u, ops.zeros_like(start))
         *_, total = ops.while_loop(lambda j, *_: j < count, step, state)
         return total
 
@@ -172,6 +172,12 @@ def another(start: Tensor, number: Tensor) -> Tensor:
     """A further vector from a random one, as random: sines of large multiples of normal numbers are not correlated."""
     normal = start * start.shape[-1] ** 0.5
     return ops.sin(50 * ops.cast(number + 2, start.dtype) * normal)
+
+
+def before_place(j: Tensor, numbers: Tensor) -> Tensor:
+    """The number in front of place j; zero in front of the first."""
+    is_first = j == 0
+    return ops.where(is_first, 0.0, ops.take(numbers, ops.where(is_first, j, j - 1)))
 
 
 def within_limits(number: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class MatrixLike(LinearMap):
             precision it is the norm in float32, of the kernels as they are stored.
 
         Raises:
-            ValueError: If the tolerance is not between 1e-6 and 1, or the seed no integer.
+            ValueError: If the tolerance is not above 1e-6 and below 1, or the seed no integer.
 
         Example:
 
@@ -43,7 +43,7 @@ class MatrixLike(LinearMap):
         3.0
         """
         if not isinstance(tolerance, (int, float, np.floating)) or not 1e-6 < tolerance < 1:
-            raise ValueError(f"`tolerance` is a relative error between 1e-6 and 1. Received: tolerance={tolerance!r}")
+            raise ValueError(f"`tolerance` is a relative error above 1e-6 and below 1. Received: tolerance={tolerance!r}")
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
             raise ValueError(f"`seed` is an integer that is not negative. Received: seed={seed!r}")
         return norm_of(self.widened(), float(tolerance), seed)
