@@ -53,7 +53,8 @@ class Lanczos:
                 best = ops.where(theta > longest, vector, best)
                 return count + 1, best, ops.maximum(theta, longest), unit(another(start, count))[0], done
 
-            state = (ops.convert_to_tensor(0, "int32"), first, ops.zeros((), start.dtype), first, ops.convert_to_tensor(False, "bool"))
+            zero, no = ops.convert_to_tensor(0, "int32"), ops.convert_to_tensor(False, "bool")
+            state = (zero, first, ops.zeros((), start.dtype), first, no)
             found = ops.while_loop(lambda *now: (now[0] < STARTS) & ops.logical_not(now[-1]), again, state)
             return found[1], found[2]
 

@@ -43,7 +43,9 @@ class MatrixLike(LinearMap):
         3.0
         """
         if not isinstance(tolerance, (int, float, np.floating)) or not 1e-6 < tolerance < 1:
-            raise ValueError(f"`tolerance` is a relative error above 1e-6 and below 1. Received: tolerance={tolerance!r}")
+            raise ValueError(
+                f"`tolerance` is a relative error above 1e-6 and below 1. Received: tolerance={tolerance!r}"
+            )
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
             raise ValueError(f"`seed` is an integer that is not negative. Received: seed={seed!r}")
         return norm_of(self.widened(), float(tolerance), seed)
