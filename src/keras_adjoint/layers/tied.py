@@ -100,12 +100,8 @@ class Tied(keras.layers.Layer):
         if kwargs.get("output_size") is not None or (is_symbolic and self.needs_output_size):
             if is_symbolic:
                 check_symbolic(self, y)
-            if kwargs.get("output_size") is not None and not _takes_output_size(self.call):
-                raise ValueError(
-                    f"`{self.name}` takes no `output_size`: the size of what it gives follows from that of its input. Leave it "
-                    f"out. Received: output_size={kwargs['output_size']!r}, "
-                    f"source='{self.source.name}' of type {type(self.source).__name__}"
-                )
+            if kwargs.get("output_size") is not None:
+                _check_takes_size(self, kwargs["output_size"])
             kwargs = with_size(self, y, kwargs)
         return super().__call__(*args, **kwargs)
 
@@ -335,8 +331,18 @@ def call_at_inference(layer: keras.layers.Layer, x: Any) -> Any:
     return layer(x, training=False) if _takes_training(layer.__class__) else layer(x)
 
 
-def _takes_output_size(call: Callable[..., Any]) -> bool:
-    parameters = inspect.signature(call).parameters.values()
+def _check_takes_size(layer: Any, output_size: Any) -> None:
+    """Raise a ValueError if a tied layer gives one size only."""
+    if not _takes_output_size(layer.__class__):
+        raise ValueError(
+            f"`{layer.name}` takes no `output_size`: the size of what it gives follows from that of its input. Leave it "
+            f"out. Received: output_size={output_size!r}, source='{layer.source.name}' of type {type(layer.source).__name__}"
+        )
+
+
+@lru_cache
+def _takes_output_size(layer_class: type[keras.layers.Layer]) -> bool:
+    parameters = inspect.signature(layer_class.call).parameters.values()
     return any(each.name == "output_size" or each.kind is each.VAR_KEYWORD for each in parameters)
 
 
