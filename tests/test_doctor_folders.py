@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import warnings
 
 import keras
 import pytest
@@ -219,3 +220,12 @@ def test_sarif(tmp_path, monkeypatch):
 
 def test_a_small_difference_is_not_said_to_be_several_times_as_much():
     assert "1 times" not in str(coverage((1001,), (2,), (1,)))
+
+
+def test_what_python_warns_of_in_a_script_is_not_said(tmp_path):
+    """Of escapes in strings and of numbers before words, which are the script's own."""
+    script = tmp_path / "script.py"
+    script.write_text('import keras\nlayer = keras.layers.Dense(1if True else 2, name="\\d")\nprint("\\d")\n')
+    with warnings.catch_warnings(action="error"):
+        result = run("doctor", script)
+    assert (result.exit_code, result.stderr) == (0, "")

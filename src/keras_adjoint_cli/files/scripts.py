@@ -2,6 +2,7 @@
 
 import ast
 import codecs
+import warnings
 from pathlib import Path
 
 from keras_adjoint_cli.errors import Unusable, sentence
@@ -22,7 +23,8 @@ def read_script(file: Path, limits: Limits) -> str:
     limits.check_count(file, "lines", data.count(b"\n"))
     try:
         text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
-        tree = ast.parse(text)
+        with warnings.catch_warnings(action="ignore"):  # of escapes in strings and the like, which are the script's own
+            tree = ast.parse(text)
     except UnicodeDecodeError as error:
         raise Unusable(f"{file} is not UTF-8: byte {error.start} is {data[error.start]:#x}.") from error
     except SyntaxError as error:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import warnings
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -279,7 +280,8 @@ def text_of(node: cst.CSTNode) -> str:
         return code
     if is_long(node):
         return f"<{id(node)}>"
-    return ast.unparse(ast.parse(f"({cst.Module([]).code_for_node(node)}\n)", mode="eval").body)
+    with warnings.catch_warnings(action="ignore"):  # as of escapes in strings, which are the script's own
+        return ast.unparse(ast.parse(f"({cst.Module([]).code_for_node(node)}\n)", mode="eval").body)
 
 
 def is_long(node: cst.CSTNode) -> bool:
@@ -338,7 +340,8 @@ def literal_value(node: cst.CSTNode | None) -> Any:
         case cst.Integer(value=text) if len(text) > MOST_DIGITS:
             raise ValueError("No size is that large")
         case cst.Integer() | cst.Float() | cst.Imaginary() | cst.SimpleString() | cst.ConcatenatedString():
-            return ast.literal_eval(cst.Module([]).code_for_node(node.with_changes(lpar=(), rpar=())))
+            with warnings.catch_warnings(action="ignore"):
+                return ast.literal_eval(cst.Module([]).code_for_node(node.with_changes(lpar=(), rpar=())))
         case cst.Name(value="None" | "True" | "False" as name):
             return {"None": None, "True": True, "False": False}[name]
         case cst.Ellipsis():
