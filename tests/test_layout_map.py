@@ -16,9 +16,9 @@ def mesh(*shape, names=("batch", "model")):
     return keras.distribution.DeviceMesh(shape, names, devices)
 
 
-def divided(model, devices=4):
+def divided(model, batches=1, devices=4):
     """The axes along which variables are divided, by their paths."""
-    layouts = ka.layout_map(model, mesh(2, devices))
+    layouts = ka.layout_map(model, mesh(batches, devices))
     axes = {variable.path: layouts[variable.path] for variable in model.variables}
     return {path: layout.axes.index("model") for path, layout in axes.items() if layout is not None}
 
@@ -49,6 +49,25 @@ KERNELS = {
 def test_kernels_are_divided_along_channels_and_never_along_taps(name):
     make, expected = KERNELS[name]
     assert {path.rsplit("/")[-1]: axis for path, axis in divided(make()).items()} == expected
+
+
+@on_jax
+@pytest.mark.parametrize("batches", [1, 2])
+def test_kernels_of_groups_are_whole_where_the_batch_is_divided_along_another_axis(batches):
+    model = keras.Sequential(
+        [
+            keras.Input((9, 9, 8)),
+            L.Conv2D(8, 3, name="all"),
+            L.Conv2D(8, 3, groups=8, name="groups"),
+            L.DepthwiseConv2D(3, name="depthwise"),
+            L.SeparableConv2D(8, 3, name="separable"),
+        ],
+        name="model",
+    )
+    found = {path.removeprefix("model/"): axis for path, axis in divided(model, batches).items()}
+    everywhere = {"all/kernel": 3, "separable/pointwise_kernel": 3}
+    alone = {"groups/kernel": 3, "depthwise/kernel": 2, "separable/depthwise_kernel": 2}
+    assert found == (everywhere if batches > 1 else everywhere | alone)
 
 
 @on_jax

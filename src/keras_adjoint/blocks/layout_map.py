@@ -1,5 +1,6 @@
 """Layouts of a model's variables on many devices, for `keras.distribution.ModelParallel`."""
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,8 +19,8 @@ def layout_map(
 
     A kernel is one variable however many layers read it, so an adjoint and the state of an optimizer are divided as the kernel
     is. It is divided along its filters or, where the devices do not divide their number, along its channels; that of a grouped
-    convolution by whole groups. Where that is not possible, and for variables of a single axis, the variable is kept whole on
-    each device. The taps are never divided.
+    convolution by whole groups, if the mesh has no other axis of several devices. Where that is not possible, and for variables
+    of a single axis, the variable is kept whole on each device. The taps are never divided.
 
     Keras gives a variable its layout when it makes it, so the model that is trained is made after the layouts: by
     `ka.clone_tied(model)`, `keras.models.load_model` or the code that made `model`, with the same names of layers, within the
@@ -62,7 +63,8 @@ def layout_map(
         )
     devices = mesh.shape[mesh.axis_names.index(axis)]
     layouts = keras.distribution.LayoutMap(mesh)
-    by_path, grouped = _by_path(model), _axes_of_grouped_kernels(model, devices)
+    by_path = _by_path(model)
+    grouped = _axes_of_grouped_kernels(model, devices, alone=devices == math.prod(mesh.shape))
     for path, variables in by_path.items():
         divided = _divided_axis(variables, grouped, devices)
         if divided is not None:
@@ -103,16 +105,22 @@ def _divided_axis(variables: Sequence[keras.Variable], grouped: dict[int, tuple[
     return None
 
 
-def _axes_of_grouped_kernels(model: keras.layers.Layer, devices: int) -> dict[int, tuple[int, ...]]:
+def _axes_of_grouped_kernels(model: keras.layers.Layer, devices: int, *, alone: bool) -> dict[int, tuple[int, ...]]:
     """The axes along which the kernels of grouped and depthwise convolutions can be divided, by the kernels' identities.
 
-    XLA ends the process where devices share a group: it cannot divide the gradient of such a kernel.
+    XLA ends the process where devices share a group: it cannot divide the gradient of such a kernel. Where the batch is divided
+    along another axis of the mesh, it divides that gradient wrongly: what it gives is larger by a factor.
+
+    Args:
+        model: The model.
+        devices: How many devices share a kernel.
+        alone: Whether these are all devices of the mesh.
     """
     axes: dict[int, tuple[int, ...]] = {}
     for layer in (model, *layers_inside(model)):
         if hasattr(layer, "depth_multiplier"):
             kernel = getattr(layer, "depthwise_kernel", None)
-            axes[id(layer.kernel if kernel is None else kernel)] = (-2,)
+            axes[id(layer.kernel if kernel is None else kernel)] = (-2,) if alone else ()
         elif getattr(layer, "groups", 1) > 1 and hasattr(layer, "kernel"):
-            axes[id(layer.kernel)] = (-1,) if layer.groups % devices == 0 else ()
+            axes[id(layer.kernel)] = (-1,) if alone and layer.groups % devices == 0 else ()
     return axes
