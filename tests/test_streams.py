@@ -428,3 +428,18 @@ def test_chunks_are_of_real_numbers():
     for dtype in ("complex64", "O", "datetime64[s]", "U3"):
         with pytest.raises(ValueError, match="real numbers. Received: a chunk of dtype"):
             ka.stream(conv).push(np.zeros((1, 4, 3)).astype(dtype))
+
+
+@pytest.mark.every_backend
+def test_chunks_may_have_another_byte_order():
+    conv, _ = conv_of("causal")
+    x = signals(2, 20, 3)
+    agree(in_chunks(ka.stream(conv), x.astype(">f4"), [7]), numpy(conv(x)))
+
+
+def test_a_flush_before_any_position_is_refused():
+    conv, _ = conv_of("causal")
+    stream = ka.stream(conv)
+    stream.push(signals(2, 0, 3))
+    with pytest.raises(ka.SizeError, match=r"flush\(\) after 0 positions"):
+        stream.flush()

@@ -9,6 +9,7 @@ from typing import Any
 
 from keras_adjoint.blocks.journal import Journal, checksum, header_of
 from keras_adjoint.blocks.memory import bytes_of, give_back
+from keras_adjoint.blocks.numbers import check_real
 from keras_adjoint.blocks.plan import Plan, needed_bytes, planned
 from keras_adjoint.blocks.program import Circuit
 from keras_adjoint.blocks.progress import Bar
@@ -130,6 +131,7 @@ def _plan_for(op: Any, given: Any, target: Any, block: Any, memory: Any, workers
                 f"`{name}` has a shape and a dtype and slices like a NumPy array. "
                 f"Received: {name} of type {type(array).__name__}"
             )
+    check_real("`input`", given)
     shape = tuple(given.shape)
     if isinstance(op, Plan):
         if block is not None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from keras_adjoint.blocks import memory as limits
 from keras_adjoint.blocks.interval import Box, Interval, slices
 from keras_adjoint.blocks.memory import alike, bytes_of, largest_block
+from keras_adjoint.blocks.numbers import check_real, native
 from keras_adjoint.blocks.program import Circuit, Program
 from keras_adjoint.blocks.sources import circuit_of
 from keras_adjoint.blocks.to_dask import to_dask
@@ -55,6 +56,7 @@ class Block:
             raise SizeError(
                 f"A block reads from an array of shape {self.plan.in_shape}, with or without a batch axis. Received: {given}"
             )
+        check_real("The array that a block reads", array)
         part = np.asarray(array[(slice(None), *self.read) if has_batch else self.read])
         made = self.plan.compute(self.program, part if has_batch else part[np.newaxis])
         return made if has_batch else made[0]
@@ -147,7 +149,7 @@ class Plan:
         function = self.functions.get(program)
         if function is None:
             function = self.functions[program] = current().compiled(partial(self._run, program))
-        x = ops.convert_to_tensor(parts, self.circuit.given.dtype)
+        x = ops.convert_to_tensor(native(parts), self.circuit.given.dtype)
         values = [ops.convert_to_tensor(variable) for variable in self.circuit.variables]
         made: Array = ops.convert_to_numpy(function(values, x))
         return made

@@ -14,11 +14,13 @@ from keras import ops
 from keras_adjoint.blocks.advance import Held, advance, last_true, run_advance
 from keras_adjoint.blocks.functional_stream import FunctionalStream
 from keras_adjoint.blocks.interval import Along, Interval, Shifted, Transposed, Windowed
+from keras_adjoint.blocks.numbers import native
 from keras_adjoint.blocks.program import Circuit
 from keras_adjoint.blocks.sources import circuit_of_signals, own_length, takes_any_channels
 from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError
 from keras_adjoint.layers.options import as_integer
 from keras_adjoint.layers.registry import describe
+from keras_adjoint.operators.space import is_real
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.backend import current
 
@@ -173,7 +175,7 @@ class Stream:
         """
         total = self.held[-1].stop
         if not self.buffers or total == 0:
-            raise SizeError("Nothing has been pushed, so nothing is left to give. Received: flush() before push(chunk)")
+            raise SizeError("Nothing has been pushed, so nothing is left to give. Received: flush() after 0 positions")
         if self.length is not None and total != self.length:
             raise SizeError(f"The stream is of signals of {self.length} positions. Received: {total} before the end")
         circuit = self._circuit(total, output_size) if self.length is None or output_size is not None else self.circuit
@@ -267,11 +269,10 @@ class Stream:
         return out
 
     def _checked(self, chunk: Any) -> Tensor:
-        dtype = str(getattr(chunk, "dtype", ""))
-        if any(kind in dtype for kind in ("complex", "object", "datetime", "timedelta", "str", "<U")):
-            raise ValueError(f"A chunk is a batch of real numbers. Received: a chunk of dtype {dtype}")
+        if hasattr(chunk, "dtype") and not is_real(chunk.dtype):
+            raise ValueError(f"A chunk is a batch of real numbers. Received: a chunk of dtype {chunk.dtype}")
         try:
-            chunk = ops.convert_to_tensor(chunk, self.circuit.given.dtype)
+            chunk = ops.convert_to_tensor(native(chunk), self.circuit.given.dtype)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"A chunk is a batch of numbers. Received: {chunk!r}") from error
         if not current().is_concrete([chunk]):

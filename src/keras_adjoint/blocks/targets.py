@@ -56,8 +56,7 @@ def check_target(given: Any, target: Any, dtype: str) -> None:
         raise ValueError(
             f"The result is of {dtype}, and `out` would not keep its fractions. Received: out.dtype={kept}"
         )
-    flags = getattr(target, "flags", None)
-    if isinstance(target, np.ndarray) and flags is not None and not flags.writeable:
+    if is_read_only(target):
         raise ValueError("`out` is written to. Received: an array that is read-only")
     if isinstance(target, np.ndarray) and overlaps_itself(target):
         raise ValueError(
@@ -71,8 +70,18 @@ def check_target(given: Any, target: Any, dtype: str) -> None:
         )
 
 
+def is_read_only(target: Any) -> bool:
+    """Whether an array says that nothing can be written to it."""
+    if isinstance(target, np.ndarray):
+        return not target.flags.writeable
+    is_read = getattr(getattr(target, "file", None), "mode", None) == "r"  # h5py
+    return is_read or getattr(target, "read_only", False) is True  # zarr
+
+
 def overlaps_itself(array: np.ndarray[Any, Any]) -> bool:
     """Whether two positions of an array may be in one place, as where it was made by `as_strided`."""
+    if not array.size:
+        return False
     reached = array.itemsize
     for stride, size in sorted((abs(stride), size) for stride, size in zip(array.strides, array.shape, strict=True)):
         if size > 1 and stride < reached:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_adjoint.blocks.numbers import check_real
 from keras_adjoint.errors import SizeError
 from keras_adjoint.operators.optional import imported
 
@@ -17,6 +18,7 @@ def to_dask(plan: Any, array: Any) -> Any:
     lazy = imported("dask.array", "`to_dask`", SCALE)
     if tuple(array.shape) != plan.in_shape:
         raise SizeError(f"The plan reads arrays of shape {plan.in_shape}. Received: array.shape={tuple(array.shape)}")
+    check_real("The array that a plan reads", array)
     source = array if isinstance(array, lazy.Array) else lazy.from_array(array, chunks=_chunks(array))
     shared = dask.delayed(plan, traverse=False)  # once for each worker
     compute = dask.delayed(compute_block, pure=False)
