@@ -1,5 +1,7 @@
 """`LeastSquares` and `pinv` as layers: tied, trained, saved, cloned, compiled, transposed."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -273,3 +275,21 @@ def test_symbolic_tensors_of_another_shape_are_refused():
         assert layer(keras.Input((layer.expected.sizes[1],))).shape[0] is None
     with pytest.raises(ValueError, match="`tied` must be `True` or `False`. Received: tied='maybe'"):
         ka.LeastSquares(dense, tied="maybe")
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_the_adjoint_of_what_is_not_finite_is_nan_also_compiled(of_dense, number):
+    layer, _ = of_dense
+    adjoint = ka.adjoint(layer)
+    good = np.random.default_rng(0).random((3, 4), "float32")
+    bad = good.copy()
+    bad[1, 2] = number
+    expected = numpy(adjoint(good))
+    with pytest.warns(UserWarning, match="The adjoint of `LeastSquares`: what it takes is not finite in sample 1,"):
+        found = numpy(adjoint(bad))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        predicted = keras.Sequential([keras.Input((4,)), adjoint]).predict(bad, verbose=0)
+    for each in (found, predicted):
+        assert np.isnan(each[1]).all()
+        np.testing.assert_allclose(each[[0, 2]], expected[[0, 2]], rtol=1e-5)

@@ -22,12 +22,12 @@ def named(chosen: Any) -> str:
     return ", ".join(map(str, samples[:5])) + (f" and {len(samples) - 5} others" if len(samples) > 5 else "")
 
 
-def warn_of_missing(solver: str, missing: Any) -> None:
+def warn_of_missing(solver: str, missing: Any, given: str = "y") -> None:
     """Warn of samples that have no solution, if there are any."""
     if np.any(missing):
         warnings.warn(
-            f"{solver}: y is not finite in sample {named(missing)}, which has no solution. Other samples are not touched by "
-            "that.",
+            f"{solver}: {given} is not finite in sample {named(missing)}, which has no solution. Other samples are not "
+            "touched by that.",
             stacklevel=3,
         )
 
