@@ -293,3 +293,24 @@ def test_the_adjoint_of_what_is_not_finite_is_nan_also_compiled(of_dense, number
     for each in (found, predicted):
         assert np.isnan(each[1]).all()
         np.testing.assert_allclose(each[[0, 2]], expected[[0, 2]], rtol=1e-5)
+
+
+@pytest.mark.only_on("torch")
+def test_autocast_leaves_solutions_and_gradients_in_full_precision():
+    conv = layers.Conv1D(4, 3, padding="same")
+    conv.build((None, 6, 2))
+    solve = ka.LeastSquares(conv, ridge=0.1, size=(6, 2))
+    coding = ka.SparseCoding(conv, dictionary="layer", weight=0.1, size=(6, 2))
+    fixed = ka.unroll(conv, weight=0.1, fixed_point=True, size=(6, 2))
+    generator = np.random.default_rng(0)
+    y, x = (generator.normal(size=(2, 6, channels)).astype("float32") for channels in (4, 2))
+    for solver, given in ((solve, y), (ka.adjoint(solve), x), (coding, y), (fixed, y)):
+        found = []
+        for enabled in (False, True):
+            tensor = torch.tensor(given, requires_grad=True)
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                made = solver(tensor)
+                (gradient,) = torch.autograd.grad((made**2).sum(), tensor)
+            found.append((numpy(made), numpy(gradient)))
+        for plain, cast in zip(*found, strict=True):
+            np.testing.assert_allclose(cast, plain, rtol=1e-4, atol=1e-4)

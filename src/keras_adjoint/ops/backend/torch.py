@@ -12,7 +12,12 @@ from keras_adjoint.ops import Size, Tensor
 from keras_adjoint.ops.backend import BFLOAT16, TF32, map_unrolled, sum_unrolled, torch_conv, torch_distributed
 from keras_adjoint.ops.backend.protocol import Adjoint, Form
 from keras_adjoint.ops.backend.torch_derivatives import custom_gradient as custom_gradient
-from keras_adjoint.ops.backend.torch_derivatives import exported_vjp, is_traced_by_export, twice_differentiable
+from keras_adjoint.ops.backend.torch_derivatives import (
+    exported_vjp,
+    is_traced_by_export,
+    twice_differentiable,
+    without_autocast,
+)
 from keras_adjoint.ops.backend.torch_host import linear_on_host as linear_on_host
 from keras_adjoint.ops.backend.torch_trace import fixed_shape as fixed_shape
 from keras_adjoint.ops.backend.torch_trace import known_size as known_size
@@ -89,7 +94,7 @@ def in_one(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def untraced(function: Callable[..., Any]) -> Callable[..., Any]:
-    disabled: Callable[..., Any] = torch.compiler.disable(function)
+    disabled: Callable[..., Any] = torch.compiler.disable(without_autocast()(function))
     return disabled
 
 

@@ -1,8 +1,8 @@
 """Derivatives that can be differentiated: some functions of PyTorch have no second derivative, and are computed by others."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -107,7 +107,8 @@ class _CustomGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, None, *ctx.gradient(ctx.saved_tensors, cotangent))
+        with without_autocast():
+            return (None, None, *ctx.gradient(ctx.saved_tensors, cotangent))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Tensor, int]:
@@ -122,6 +123,16 @@ class _CustomGradient(torch.autograd.Function):
             for i in range(info.batch_size)
         ]
         return torch.stack(found), 0
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """Operations compute in the dtypes of their operands, also within `torch.autocast`: solvers need that."""
+    with ExitStack() as stack:
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 def is_traced_by_export() -> bool:
