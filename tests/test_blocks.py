@@ -199,6 +199,15 @@ def test_decoders_that_need_recorded_activations_are_refused_by_name(policy, cal
 
 
 @pytest.mark.any_backend
+def test_layers_that_take_more_than_the_array_are_refused_by_name():
+    for make, size, rank in ((ka.stream, (), 1), (lambda layer: ka.plan_blocks(layer, (8, 8, 2)), (8, 8), 2)):
+        pooling = getattr(L, f"MaxPooling{rank}D")(2)
+        pooling.build((None, *(size or (None,)), 2))
+        with pytest.raises(ka.NoRuleError, match=r"`max_pooling\w*_adjoint`: it is called with switches as well"):
+            make(ka.adjoint(pooling))
+
+
+@pytest.mark.any_backend
 def test_what_joins_along_space_or_has_several_tensors_is_refused_by_name():
     x, y = keras.Input((8, 6, 1)), keras.Input((8, 6, 1))
     with pytest.raises(ka.NoRuleError, match="`[^`]*joined`.*all positions along axis 1"):

@@ -1,5 +1,6 @@
 """What is applied, as calls of layers and operations at a known size, which no layer keeps a record of."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -92,7 +93,19 @@ class SizedCall:
 def calls_of_layer(
     layer: keras.layers.Layer, shape: tuple[int, ...], choose_size: ChooseSize | None = None
 ) -> list[SizedCall]:
-    """The call of one layer on a tensor of a shape, without the batch axis; see `calls_at`."""
+    """The call of one layer on a tensor of a shape, without the batch axis; see `calls_at`.
+
+    Raises:
+        NoRuleError: If it takes more than that tensor, as the adjoint of max pooling does.
+        SizeError: If it does not take a tensor of this shape.
+    """
+    others = list(inspect.signature(layer.call).parameters.values())[1:]
+    needed = [each.name for each in others if each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD]
+    if needed:
+        raise NoRuleError(
+            f"No rule is known for the blocks of `{layer.name}`: it is called with {', '.join(needed)} as well. "
+            f"Received: {describe(layer)}"
+        )
     x = keras.KerasTensor((None, *shape), layer.compute_dtype)
     outputs = _outputs_of(layer, layer.name, (x,), {}, choose_size and partial(choose_size, 0))
     return [SizedCall(layer, layer.name, [x], outputs, ((x,), {}))]

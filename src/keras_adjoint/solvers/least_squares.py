@@ -41,7 +41,7 @@ class LeastSquares(Tied):
         method: "cgls" or "lsmr", see `lstsq`.
         tolerance: By default 1e-5, in float64 1e-10.
         max_steps: By default 1000.
-        gradient: "implicit", by one more solve, or "unrolled", by differentiating `max_steps` steps.
+        gradient: "implicit", by one more solve, or "unrolled", by differentiating `max_steps` steps, see `lstsq`.
         tied: See `Tied`.
 
     Call arguments:

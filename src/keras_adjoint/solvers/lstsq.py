@@ -81,7 +81,8 @@ def lstsq(
         callback: A function of (number of the step, x so far), called after every step outside of compiled functions. A true
             value ends the iteration, without a warning about what has not converged.
         gradient: "implicit", by solving once more with the same operator, or "unrolled", by differentiating all steps, which
-            takes memory for each of `max_steps`.
+            takes memory for each of `max_steps`. That is the derivative of the steps: where few of them reach the solution,
+            as of an orthogonal operator, it may be far from that of the solution.
 
     Returns:
         A `Solution`. Where Keras computes at once and a sample does not converge, a warning names it.
