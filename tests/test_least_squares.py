@@ -304,6 +304,26 @@ def test_what_is_not_finite_leaves_the_gradient_of_the_others(number):
 
 @pytest.mark.in_turn("torch", "jax", "tensorflow")
 @pytest.mark.parametrize("options", [{}, {"method": "lsmr"}, {"lower": -9.0}], ids=str)
+def test_weights_and_ridge_of_any_scale_give_the_same(options):
+    operator = ka.operator(built(layers.Conv1D(4, 3, padding="same", use_bias=False), 5, 3, dtype="float32"))
+    y, weights = (
+        normal(2, 5, 4).astype("float32"),
+        np.random.default_rng(0).uniform(0.1, 1, (2, 5, 4)).astype("float32"),
+    )
+    expected = ka.lstsq(operator, y, weights=weights, ridge=0.1, **options)
+    for scale in (1e-30, 1e30):
+        scaled = np.float32(scale) * weights
+        found = ka.lstsq(operator, y, weights=scaled, ridge=0.1 * scale, **options)
+        assert numpy(found.converged).all()
+        np.testing.assert_allclose(numpy(found.x), numpy(expected.x), atol=1e-4)
+        np.testing.assert_allclose(numpy(found.residual_norm), numpy(expected.residual_norm) * scale**0.5, rtol=1e-4)
+    apart = np.array([[[1e-20]], [[1e20]]], "float32") * weights  # in one batch
+    found = ka.lstsq(operator, y, weights=apart, **options)
+    np.testing.assert_allclose(numpy(found.x), numpy(ka.lstsq(operator, y, weights=weights, **options).x), atol=1e-3)
+
+
+@pytest.mark.in_turn("torch", "jax", "tensorflow")
+@pytest.mark.parametrize("options", [{}, {"method": "lsmr"}, {"lower": -9.0}], ids=str)
 def test_what_has_no_weight_may_be_anything(options):
     operator = ka.operator(built(layers.Conv1D(4, 1, use_bias=False), 1, 3))
     y, weights = normal(2, 1, 4), np.ones((2, 1, 4))

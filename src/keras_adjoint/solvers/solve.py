@@ -53,6 +53,9 @@ def solve(
         weights is not None,
         preconditioner=None if preconditioner is None else preconditioner.widened(),
     )
+    heaviest = None if weights is None else largest(weights)
+    if heaviest is not None:  # multiples of them and the ridge have the same x, and the squares of 1e20 overflow
+        weights, ridge = weights / heaviest, None if ridge is None else ridge / heaviest
     operands = problem.operands(ridge, weights)
     right = rows_of(operator.out_space, y, operator)
     start = None if x0 is None else rows_of(operator.in_space, x0, operator)
@@ -78,6 +81,7 @@ def solve(
         squares = squares * operands[-1][:, :outputs] if weights is not None else squares
         norm = ops.sum(squares, axis=-1)
         norm = ops.where(norm > 0, ops.sqrt(ops.where(norm > 0, norm, 1.0)), norm) * unit[:, 0]
+        norm = norm if heaviest is None else norm * ops.sqrt(heaviest[:, 0])
     found, none = has_solution[:, 0], float("nan")
     x, norm = ops.where(has_solution, x, none), ops.where(found, norm, none)
     ended = watch is not None and watch.is_over
