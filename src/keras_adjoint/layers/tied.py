@@ -20,6 +20,7 @@ from keras_adjoint.keras_internals import (
     reads_hdf5,
     restores_copy,
     set_own_trainable,
+    set_trainable,
 )
 from keras_adjoint.layers.copied_sources import warn_behind_copy
 from keras_adjoint.layers.files import announce
@@ -107,7 +108,11 @@ class Tied(keras.layers.Layer):
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Keras says anew in every call that a layer is built and was called; tracking that takes a seventh of a small one.
-        if self.__dict__.get(name, _ABSENT) is not value:
+        if self.__dict__.get(name, _ABSENT) is value:
+            return
+        if name == "trainable":  # which TensorFlow would skip, see `set_trainable`
+            type(self).trainable.fset(self, value)  # type: ignore[attr-defined]
+        else:
             super().__setattr__(name, value)
 
     def call(self, y: Tensor) -> Tensor:
@@ -178,7 +183,7 @@ class Tied(keras.layers.Layer):
     def trainable(self, value: bool) -> None:
         set_own_trainable(self, bool(value))
         if self.owns_source and not reads_file():
-            self.source.trainable = bool(value)
+            set_trainable(self.source, bool(value))
 
     def settle_switch(self) -> None:
         """Freeze a source that was read from a file and proved to be this layer's own, if this layer is frozen."""
