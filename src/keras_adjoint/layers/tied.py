@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_adjoint.errors import TieError
 from keras_adjoint.keras_internals import (
     calls_of,
     read_from_file_before,
@@ -23,10 +24,12 @@ from keras_adjoint.keras_internals import (
     set_trainable,
 )
 from keras_adjoint.layers.copied_sources import warn_behind_copy
+from keras_adjoint.layers.copying import COMPILERS
 from keras_adjoint.layers.files import announce
 from keras_adjoint.layers.inputs import Expected, accept, check_switches, check_symbolic, check_tensors, name_of_dtype
 from keras_adjoint.layers.kernel import check_readable, float_policy, read_kernel
 from keras_adjoint.layers.options import boolean
+from keras_adjoint.layers.registry import describe
 from keras_adjoint.layers.sharing import owns_everything, read_config, share
 from keras_adjoint.layers.sizes import Records, size_of_call
 from keras_adjoint.layers.whole_shapes import check_whole_shape
@@ -168,6 +171,18 @@ class Tied(keras.layers.Layer):
         return None
 
     # --- the tie
+
+    def add_weight(self, *args: Any, **options: Any) -> keras.Variable:
+        try:
+            return super().add_weight(*args, **options)
+        except Exception as error:
+            if current().is_concrete([]):
+                raise
+            raise TieError(
+                f"The adjoint of `{self.source.name}` has variables of its own, which cannot be made in code that is being "
+                f"compiled, by {COMPILERS} for example. Make it outside of that code, and only call it there. "
+                f"Received: {describe(self.source)}"
+            ) from error
 
     def count_params(self) -> int:
         """Number of parameters of this layer, without those of a source that belongs to another model."""
