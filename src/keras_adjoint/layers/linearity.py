@@ -76,6 +76,10 @@ class Prober:
         """What the function gives of zeros."""
         return self([np.zeros((self.samples, *shape)) for shape in self.shapes])
 
+    def tensors_of_zeros(self) -> list[Tensor]:
+        """The same as tensors, with whatever the backend records of how they were computed."""
+        return flat(self.function([self._tensor(np.zeros((self.samples, *shape))) for shape in self.shapes]))
+
     def random_like(self, outputs: list[Array]) -> list[Array]:
         return self._exact([self.generator.standard_normal(y.shape) for y in outputs])
 
