@@ -18,6 +18,7 @@ from keras_adjoint.ops.backend.torch_derivatives import (
     twice_differentiable,
     without_autocast,
 )
+from keras_adjoint.ops.backend.torch_derivatives import variables_read as variables_read
 from keras_adjoint.ops.backend.torch_host import linear_on_host as linear_on_host
 from keras_adjoint.ops.backend.torch_trace import fixed_shape as fixed_shape
 from keras_adjoint.ops.backend.torch_trace import known_size as known_size
