@@ -14,11 +14,11 @@ SCALE = '"keras-adjoint[scale]"'
 
 def to_dask(plan: Any, array: Any) -> Any:
     """See `Plan.to_dask`."""
+    check_real("The array that a plan reads", array)
     dask = imported("dask", "`to_dask`", SCALE)
     lazy = imported("dask.array", "`to_dask`", SCALE)
     if tuple(array.shape) != plan.in_shape:
         raise SizeError(f"The plan reads arrays of shape {plan.in_shape}. Received: array.shape={tuple(array.shape)}")
-    check_real("The array that a plan reads", array)
     source = array if isinstance(array, lazy.Array) else lazy.from_array(array, chunks=_chunks(array))
     shared = dask.delayed(plan, traverse=False)  # once for each worker
     compute = dask.delayed(compute_block, pure=False)
