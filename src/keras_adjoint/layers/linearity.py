@@ -31,6 +31,10 @@ _SYMBOLIC = (
     "a function in it computes with a symbolic tensor of the model that is none of the function's arguments, and gives no "
     "numbers. Pass that tensor as an argument, or write a layer that has all of this in its `call`"
 )
+_COMPUTED_AGAIN = (
+    "parts of it are computed again in backward passes, as in a `keras.RematScope`, and PyTorch's `torch.func`, by which it "
+    "would be differentiated, does not pass through those. Make it outside of that scope"
+)
 
 
 class NotLinear(Exception):
@@ -141,6 +145,8 @@ class Prober:
         try:
             return [self._numbers(x) for x in current().vjp(function, tensors, cotangents)]
         except Exception as error:
+            if "saved tensor hooks" in str(error):
+                raise NotTested(_COMPUTED_AGAIN) from error
             raise NotTested(
                 f"the backend cannot differentiate it, and fails with {type(error).__name__}: {in_short(error)}"
             ) from error
