@@ -104,6 +104,35 @@ def test_mirrors_and_adjoints_of_models_in_blocks(data_format):
     check(model, shape, 6)
 
 
+RECORDING = [{"pooling": "switches"}, {"activation": "gradient"}, {"pooling": "switches", "activation": "guided"}]
+
+
+@pytest.mark.in_turn("torch")
+@given(
+    st.sampled_from(RECORDING),
+    st.sampled_from(DATA_FORMATS),
+    st.integers(1, 3),
+    *(st.lists(st.integers(1, 4), min_size=2, max_size=2) for _ in range(2)),
+    st.sampled_from(["same", "valid"]),
+    st.integers(2, 6),
+)
+def test_decoders_that_need_what_was_recorded_in_blocks(policy, data_format, rank, taps, strides, padding, block):
+    """Blocks of an autoencoder go back where max pooling took them from, and through the same slopes."""
+    sizes = [(19,), (13, 11), (7, 6, 5)][rank - 1]
+    first = data_format == "channels_first"
+    x = tensor = keras.Input((2, *sizes) if first else (*sizes, 2))
+    for taps_here, stride in zip(taps, strides, strict=True):
+        options = {"padding": "same", "data_format": data_format, "activation": "relu"}
+        tensor = getattr(L, f"Conv{rank}D")(2, 3, **options)(tensor)
+        if min(tensor.shape[2:] if first else tensor.shape[1:-1]) >= taps_here:
+            options = {"padding": padding, "data_format": data_format}
+            tensor = getattr(L, f"MaxPooling{rank}D")(taps_here, stride, **options)(tensor)
+    model = ka.autoencoder(keras.Model(x, tensor), **policy)
+    for layer in model.layers:
+        randomize(layer)
+    check(model, tuple(x.shape[1:]), block)
+
+
 def randomize_all(model):
     generator = np.random.default_rng(0)
     for weight in model.weights:
@@ -188,14 +217,22 @@ def test_what_reads_everything_is_refused_by_name(layers, name, reason):
 
 
 @pytest.mark.any_backend
-@pytest.mark.parametrize(
-    "policy, called", [({"pooling": "switches"}, "switches"), ({"activation": "gradient"}, "recorded")]
-)
-def test_decoders_that_need_recorded_activations_are_refused_by_name(policy, called):
+def test_decoders_that_need_what_was_recorded_of_everything_are_refused_by_name():
     x = keras.Input((8, 8, 1))
-    encoder = keras.Model(x, L.MaxPooling2D(2)(L.Conv2D(2, 3, padding="same", activation="relu")(x)))
-    with pytest.raises(ka.NoRuleError, match=rf"`\w+/\w+_\w+`: it is called with {called}. Received: "):
-        ka.plan_blocks(ka.autoencoder(encoder, **policy), (8, 8), block=4)
+    y = L.Conv2D(2, 3, padding="same", activation="relu")(x)
+    pooled = keras.Model(x, L.GlobalMaxPooling2D(keepdims=True, name="most")(y))
+    with pytest.raises(ka.NoRuleError, match=r"/most`.*pools over all positions"):
+        ka.plan_blocks(ka.autoencoder(pooled), (8, 8), block=4)
+    over_space = keras.Model(x, L.Softmax(axis=1, name="shares")(y))
+    with pytest.raises(ka.NoRuleError, match=r"/shares`.*all positions along axis 1"):
+        ka.plan_blocks(ka.autoencoder(over_space, activation="gradient"), (8, 8), block=4)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("take", [ka.plan_blocks, lambda layer, size: ka.stream(layer)])
+def test_an_adjoint_that_needs_what_was_recorded_has_no_blocks_alone(take):
+    with pytest.raises(ka.NoRuleError, match="called with `switches` as well.*Pass the model"):
+        take(ka.adjoint(L.MaxPooling1D(2)), (8, 3))
 
 
 @pytest.mark.any_backend

@@ -125,6 +125,58 @@ def test_memory_decides_about_what_is_kept(conv):
     assert decoded[0] <= 1.2 * given.count < 1.5 * given.count < decoded[1]
 
 
+def test_memory_is_used_again_by_blocks_that_fit_in_it(conv):
+    reader = Reader(X, tasks_of(plan_of(conv), None), spare=0)
+    most = math.prod(plan_of(conv).middle.read) * X.itemsize
+    sizes = set()
+    while (task := reader.next()) is not None:
+        read = reader.read(task)
+        sizes.add(read.base.size)
+        reader.buffers.give(read)
+        assert len(reader.buffers.free) == 1 and reader.buffers.free[0] is read.base
+    assert max(sizes) == most and len(sizes) < 4
+
+
+class Slow:
+    """A target into which nothing is written before the block after it has been read, unless there is none."""
+
+    def __init__(self, array, given, blocks):
+        self.array, self.given, self.left, self.shape, self.dtype = array, given, blocks, array.shape, array.dtype
+
+    def __getitem__(self, cut):
+        return self.array[cut]
+
+    def __setitem__(self, cut, value):
+        self.left -= 1
+        assert self.given.was_read.acquire(timeout=10) or not self.left
+        self.array[cut] = value
+
+
+class Read:
+    """An array that says how often it has been read."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+        self.was_read, self.is_first = threading.Semaphore(0), True
+
+    def __getitem__(self, cut):
+        part = self.array[cut]
+        if not self.is_first:
+            self.was_read.release()
+        self.is_first = False
+        return part
+
+
+def test_a_result_that_shares_the_memory_of_what_was_read_is_not_written_over(monkeypatch):
+    plan = ka.plan_blocks(keras.layers.Cropping2D(3), SHAPE, block=(10, 8))
+    plan.batch = 1
+    # What a block reads of a crop is the result, of which a backend need not make a copy.
+    monkeypatch.setattr("keras_adjoint.blocks.plan.Plan.compute", lambda plan, program, parts: parts)
+    out, given = np.zeros(plan.out_shape, "float32"), Read(X)
+    ka.apply_blocks(plan, given, Slow(out, given, len(plan)))
+    np.testing.assert_array_equal(out, X[3:-3, 3:-3])
+
+
 def test_chunks_that_are_not_stored_are_fill_values(conv, tmp_path):
     zarr = pytest.importorskip("zarr")
     given = zarr.create_array(tmp_path / "x.zarr", shape=SHAPE, chunks=CHUNKS, dtype="float32", fill_value=2.0)

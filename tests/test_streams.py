@@ -112,6 +112,21 @@ def test_mirrored_codecs_at_every_length():
         agree(in_chunks(ka.stream(both), x, [10, 11, 60]), numpy(both(x)))
 
 
+@pytest.mark.parametrize("policy", [{"pooling": "switches"}, {"activation": "gradient"}, {"activation": "guided"}])
+@pytest.mark.parametrize("taps, stride", [(2, 2), (3, 2), (2, 3), (5, 1)])
+def test_codecs_whose_decoder_needs_what_was_recorded(policy, taps, stride):
+    x = keras.Input((47, 1))
+    y = L.Conv1D(4, 3, padding="causal", activation="relu")(x)
+    y = L.Conv1D(3, 4, strides=2, padding="causal", activation="relu")(L.MaxPooling1D(taps, stride)(y))
+    both = ka.autoencoder(keras.Model(x, y), **policy)
+    for layer in both.layers:
+        randomize(layer)
+    x = signals(2, 47, 1)
+    stream = ka.stream(both, length=47)
+    for cuts in ([], [0, 1, 2, 7, 30, 30, 46]) if BACKEND != "torch" else ([], range(1, 47), [3, 3, 40]):
+        agree(in_chunks(stream, x, cuts), numpy(both(x)))
+
+
 @pytest.mark.in_turn("torch")
 @given(models((1, 1)), st.lists(st.integers(0, 16), max_size=6))
 def test_random_models(drawn, cuts):

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from keras_adjoint.blocks.journal import Journal, checksum, header_of
 from keras_adjoint.blocks.memory import bytes_of, give_back
 from keras_adjoint.blocks.plan import Plan, needed_bytes, planned
@@ -244,6 +246,8 @@ class Run:
                 if self.stop.is_set():
                     return None
                 made = self.plan.compute(task.blocks[0].program, parts).astype(self.target.dtype, copy=False)
+            if not np.may_share_memory(made, parts):  # as where nothing is to be computed
+                self.reader.buffers.give(parts)
             del parts  # which others may have the memory of, while this is written
             for block, one in zip(task.blocks, made, strict=True):
                 self.target[(*task.sample, *block.write)] = one

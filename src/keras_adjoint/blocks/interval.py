@@ -122,6 +122,19 @@ class Transposed(Along):
 
 
 @dataclass(frozen=True)
+class Covered(Transposed):
+    """The switches of max pooling: position p reads all positions of the windows that have it, or of the next one."""
+
+    @property
+    def rate(self) -> Fraction:
+        return Fraction(1)
+
+    def reads(self, made: Interval) -> Interval:
+        pooled = super().reads(made)
+        return reach(self.window, Interval(pooled.start, max(pooled.stop, pooled.start + 1)))
+
+
+@dataclass(frozen=True)
 class Repeated(Along):
     """Up-sampling: output p reads input ⌊(p + shift) / factor⌋, and so many neighbours on both sides."""
 

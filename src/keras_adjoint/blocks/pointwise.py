@@ -175,13 +175,30 @@ OPERATIONS = (*_ARITHMETIC, *_NONLINEAR, activation_operations.ReLU)
 
 def pointwise(call: SizedCall, layer: Any) -> Rule:
     """The rule of a layer in the table, and of an operation like these."""
-    if type(layer) in OPERATIONS:
-        mixed = set(_along_constants(call))
-    else:
-        found = next(known for known in type(layer).__mro__ if known in MIXED)
-        mixed = set(MIXED[found](layer, call.in_shapes[0]))
-        activation = getattr(layer, "activation", None) if found is not L.Activation else None
-        mixed |= set(mixed_by_activation(activation, len(call.out_shape), layer))
+    mixed = set(_along_constants(call)) if type(layer) in OPERATIONS else _mixed_by(layer, call)
+    return Rule(tuple(_reads(call, shape, mixed) for shape in call.in_shapes))
+
+
+def _mixed_by(layer: Any, call: SizedCall) -> set[int]:
+    """The axes that a layer in the table mixes, its activation included."""
+    found = next(known for known in type(layer).__mro__ if known in MIXED)
+    mixed = set(MIXED[found](layer, call.in_shapes[0]))
+    activation = getattr(layer, "activation", None) if found is not L.Activation else None
+    return mixed | set(mixed_by_activation(activation, len(call.out_shape), layer))
+
+
+def activation_gradient(call: SizedCall, layer: Any) -> Rule:
+    """The derivative of an activation: Jᵀ mixes what the activation does.
+
+    Raises:
+        NoRuleError: If that is not known.
+    """
+    if nearest_class(layer.source, MIXED) is None:
+        raise NoRuleError(
+            f"`{call.place}` cannot be applied in blocks: on which positions a position of what `{layer.source.name}` gives "
+            f"depends is not known. Received: {call.describe()}"
+        )
+    mixed = _mixed_by(layer.source, call)
     return Rule(tuple(_reads(call, shape, mixed) for shape in call.in_shapes))
 
 

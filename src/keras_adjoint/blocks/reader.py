@@ -85,6 +85,30 @@ def _divided(cut: slice, edges: Sequence[int]) -> Iterator[tuple[int, Interval]]
         yield number, Interval(max(cut.start, edges[number]), min(cut.stop, edges[number + 1]))
 
 
+class Buffers:
+    """Memory that is used again: pages that are new to a process cost about as much as what is read into them."""
+
+    def __init__(self) -> None:
+        self.free: list[Array] = []
+        self.lock = threading.Lock()
+
+    def take(self, shape: Sequence[int], dtype: Any) -> Array:
+        """An array of any numbers."""
+        count = math.prod(shape) * np.dtype(dtype).itemsize
+        with self.lock:
+            fitting = next((number for number, one in enumerate(self.free) if one.size >= count), None)
+            if fitting is None:
+                self.free.clear()  # which later ones would be too large for as well
+            owner = np.empty(count, np.uint8) if fitting is None else self.free.pop(fitting)
+        return owner[:count].view(dtype).reshape(shape)
+
+    def give(self, array: Array) -> None:
+        """Take back what `take` gave, and nobody has any more."""
+        assert array.base is not None  # all that `take` gives are views
+        with self.lock:
+            self.free.append(array.base)
+
+
 class Reader:
     """Hands out tasks and reads what they need, for several threads.
 
@@ -100,6 +124,7 @@ class Reader:
         self.waiting: deque[Task] = deque()
         self.windows: dict[int, Window] = {}  # by the number of each task that was handed out and has not been read yet
         self.held: dict[Region, int] = {}  # bytes
+        self.buffers = Buffers()
         self.taking, self.lock = threading.Lock(), threading.Lock()
 
     def next(self) -> Task | None:
@@ -125,12 +150,14 @@ class Reader:
             self.windows.update({task.number: window for task in self.waiting})
 
     def read(self, task: Task) -> Array:
-        """What the blocks of a task read, as a batch."""
+        """What the blocks of a task read, as a batch, in memory that is to be given to `buffers` afterwards."""
         window = self.windows.get(task.number)
+        found = self.buffers.take((len(task.blocks), *task.blocks[0].program.read), self.given.dtype)
         if window is None:
-            return joined([self.given[(*task.sample, *block.read)] for block in task.blocks])
+            for whole, block in zip(found, task.blocks, strict=True):
+                whole[...] = self.given[(*task.sample, *block.read)]
+            return found
         try:
-            found = np.empty((len(task.blocks), *task.blocks[0].program.read), self.given.dtype)
             for whole, block in zip(found, task.blocks, strict=True):
                 origin = tuple(Interval(cut.start, cut.stop) for cut in block.read)
                 for key, part in window.parts(task, block):

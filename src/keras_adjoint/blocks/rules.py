@@ -10,7 +10,7 @@ from keras_adjoint.blocks.rule import Rule
 from keras_adjoint.blocks.sized_call import SizedCall
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import existing, numpy_operations
-from keras_adjoint.layers.activations import PreActivation
+from keras_adjoint.layers.activations import ActivationGradient, PreActivation
 from keras_adjoint.layers.adjoint_of_adjoint import AdjointOfAdjoint, first_source
 from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.conv_transpose import AdjointConvTranspose
@@ -20,6 +20,7 @@ from keras_adjoint.layers.merge import AdjointConcatenate, AdjointSum
 from keras_adjoint.layers.pooling import AdjointAveragePooling, SpreadPooling
 from keras_adjoint.layers.registry import nearest_class
 from keras_adjoint.layers.shape import AdjointZeroPadding1D
+from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied, without_additions
 from keras_adjoint.layers.upsampling import AdjointUpSampling
 from keras_adjoint.layers.wrapped import WRAPPERS, scales_inside
@@ -36,6 +37,8 @@ RULES: dict[type, MakeRule] = {
     **dict.fromkeys((AdjointConv, AdjointDepthwiseConv, AdjointSeparableConv), transposed.adjoint_convolution_rule),
     **dict.fromkeys((L.Conv1DTranspose, L.Conv2DTranspose, L.Conv3DTranspose), transposed.transposed_convolution),
     AdjointAveragePooling: transposed.adjoint_of_average,
+    AdjointMaxPooling: transposed.adjoint_of_maximum,
+    ActivationGradient: pointwise.activation_gradient,
     SpreadPooling: moves.spread,
     **dict.fromkeys((L.ZeroPadding1D, L.ZeroPadding2D, L.ZeroPadding3D), moves.padded),
     **dict.fromkeys((L.Cropping1D, L.Cropping2D, L.Cropping3D), moves.cropped),
@@ -58,6 +61,7 @@ REFUSED: dict[tuple[type, ...], str] = {
     tuple(existing(L, *(f"Global{kind}Pooling{rank}D" for kind in ("Average", "Max") for rank in (1, 2, 3)))): (
         "it pools over all positions, so that what it gives depends on the whole array"
     ),
+    (AdjointGlobalMaxPooling,): "where it puts back a maximum depends on the whole array",
     (L.Flatten, L.Reshape): "it puts positions where channels are, so that what follows may depend on the whole array",
     tuple(existing(L, "Attention", "AdditiveAttention", "MultiHeadAttention", "GroupedQueryAttention")): (
         "every position attends to all others, so that it depends on the whole array"

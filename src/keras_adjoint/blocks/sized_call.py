@@ -1,5 +1,6 @@
 """What is applied, as calls of layers and operations at a known size, which no layer keeps a record of."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Graph
 from keras_adjoint.ops import Tensor
 
+RECORDED = ("recorded", "switches")  # the keywords of tensors that adjoint layers of a model depend on otherwise
 ChooseSize: TypeAlias = Callable[[int, Tied, keras.KerasTensor, Any], Any]
 
 
@@ -28,7 +30,7 @@ class SizedCall:
     Attributes:
         operation: What is called.
         place: Where it is in its model, for messages.
-        inputs: The tensors that it acts on.
+        inputs: The tensors that it acts on, and behind them those of its keywords in `RECORDED`.
         outputs: What it gives.
         arguments: (positional arguments, keywords), with symbolic tensors in the places of tensors.
         part: Which of its outputs is meant. A call of several outputs is one call for each of them.
@@ -77,8 +79,11 @@ class SizedCall:
             given = dict(zip(map(id, self.inputs), tensors, strict=True))
             arguments, keywords = tree.map_structure(lambda leaf: given.get(id(leaf), leaf), self.arguments)
             return operation(*arguments, **keywords)
+        names = recorded_names(self.arguments[1])
+        data, recorded = tensors[: len(tensors) - len(names)], tensors[len(tensors) - len(names) :]
         with called_aside(operation):
-            return call_at_inference(operation, tensors if self.takes_list else tensors[0])
+            passed = dict(zip(names, recorded, strict=True))
+            return call_at_inference(operation, data if self.takes_list else data[0], **passed)
 
     @property
     def takes_list(self) -> bool:
@@ -93,6 +98,13 @@ def calls_of_layer(
     layer: keras.layers.Layer, shape: tuple[int, ...], choose_size: ChooseSize | None = None
 ) -> list[SizedCall]:
     """The call of one layer on a tensor of a shape, without the batch axis; see `calls_at`."""
+    parameters = inspect.signature(layer.call).parameters
+    needed = [name for name in RECORDED if name in parameters and parameters[name].default is inspect.Parameter.empty]
+    if needed:
+        raise NoRuleError(
+            f"`{layer.name}` is called with `{needed[0]}` as well, a tensor of the same model. Pass the model, as "
+            f"`keras_adjoint.autoencoder` makes it. Received: {describe(layer)}"
+        )
     x = keras.KerasTensor((None, *shape), layer.compute_dtype)
     outputs = _outputs_of(layer, layer.name, (x,), {}, choose_size and partial(choose_size, 0))
     return [SizedCall(layer, layer.name, [x], outputs, ((x,), {}))]
@@ -122,6 +134,8 @@ def calls_at(
         choose = choose_size and partial(choose_size, len(calls))
         outputs = _outputs_of(call.operation, call.place, arguments, keywords, choose)
         inputs = [now[id(tensor)] for tensor in call.inputs]
+        if isinstance(call.operation, keras.layers.Layer):
+            inputs += [keywords[name] for name in recorded_names(keywords)]
         for part, tensor in enumerate(call.outputs):
             calls.append(SizedCall(call.operation, call.place, inputs, outputs, (arguments, keywords), part))
             now[id(tensor)] = outputs[part]
@@ -136,7 +150,8 @@ def _arguments_of(call: Call, now: Mapping[int, keras.KerasTensor]) -> tuple[tup
         return positional, {name: value for name, value in passed.items() if not name.isdigit()}
     first, *others = passed
     keywords = {name: passed[name] for name in others if passed[name] is not None and name != "training"}
-    unknown = sorted(keywords.keys() - {"output_size"})
+    known = {"output_size", *(name for name in RECORDED if is_symbolic(keywords.get(name)))}
+    unknown = sorted(keywords.keys() - known)
     if call.training or unknown or not all(map(is_symbolic, tree.flatten(passed[first]))):
         reason = (
             f"it is called with {', '.join(unknown)}" if unknown else "constants are among the tensors that it takes"
@@ -146,6 +161,11 @@ def _arguments_of(call: Call, now: Mapping[int, keras.KerasTensor]) -> tuple[tup
             f"Received: {describe(call.operation)}"
         )
     return (passed[first],), keywords
+
+
+def recorded_names(keywords: Mapping[str, Any]) -> list[str]:
+    """The keywords of a layer whose tensors are among its inputs, in their order."""
+    return [name for name in RECORDED if name in keywords]
 
 
 def _filled(value: Any, now: Mapping[int, keras.KerasTensor]) -> Any:

@@ -1,4 +1,4 @@
-"""Calls that distribute: adjoints of convolutions and of average pooling, and transposed convolutions.
+"""Calls that distribute: adjoints of convolutions and of pooling, and transposed convolutions.
 
 Each is the adjoint of a convolution's geometry, restricted to some of its outputs. What no window reaches is zero, and filled
 in before a bias is added.
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from keras_adjoint.blocks.interval import Box, Interval, Transposed, part_of, reach
+from keras_adjoint.blocks.interval import Box, Covered, Interval, Transposed, part_of, reach
 from keras_adjoint.blocks.pointwise import mixed_by_activation
 from keras_adjoint.blocks.rule import Local, Rule, along_space, first_axis, in_space, sizes_in_space
 from keras_adjoint.blocks.sized_call import SizedCall
@@ -26,6 +26,7 @@ from keras_adjoint.ops.algorithms.problem import Problem
 from keras_adjoint.ops.axes import move_axis
 from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.geometry import Axis, Convolution
+from keras_adjoint.ops.maxima import put_back
 from keras_adjoint.ops.window import overlap_add, window
 
 
@@ -199,6 +200,49 @@ def adjoint_of_average(call: SizedCall, layer: Any) -> Rule:
         return Distributed(tuple(parts), tuple(counts), tuple(joined), offset + 1)
 
     return Rule((along_space(len(call.out_shape), data_format, alongs),), local, operation=layer)
+
+
+# --- the adjoint of max pooling
+
+
+@dataclass(frozen=True)
+class PutBack(Local):
+    """Maxima put back where they came from.
+
+    Attributes:
+        windows: The geometry along each spatial axis, from the switches that are read to the values that are read.
+        starts: Where the positions that are made begin, after the first of the switches.
+        lengths: How many are made.
+        first: The first spatial axis of a batch.
+    """
+
+    windows: tuple[Axis, ...]
+    starts: tuple[int, ...]
+    lengths: tuple[int, ...]
+    first: int
+
+    def apply(self, call: SizedCall, operation: Any, tensors: list[Tensor]) -> Tensor:
+        y, switches = operation.as_computed(*tensors)
+        return window(put_back(y, switches, self.windows, self.first), self.starts, self.lengths, self.first)
+
+
+def adjoint_of_maximum(call: SizedCall, layer: Any) -> Rule:
+    """`AdjointMaxPooling`, which reads all switches of the windows that a position is in."""
+    data_format = layer.data_format
+    sizes = sizes_in_space(call.out_shape, data_format)
+    windows = [one.at(size) for one, size in zip(layer.windows, sizes, strict=True)]
+    offset = first_axis(data_format) - 1
+    values = [Transposed(axis, w.outputs, w) for axis, w in enumerate(windows, offset)]
+    switches = [Covered(axis, w.size, w) for axis, w in enumerate(windows, offset)]
+
+    def local(made: Box, read: list[Box]) -> Local:
+        given, compared, wanted = (in_space(box, data_format) for box in (*read, made))
+        parts = tuple(part_of(*each) for each in zip(windows, compared, given, strict=True))
+        starts = tuple(one.start - origin.start for one, origin in zip(wanted, compared, strict=True))
+        return PutBack(parts, starts, tuple(one.size for one in wanted), offset + 1)
+
+    reads = tuple(along_space(len(call.out_shape), data_format, alongs) for alongs in (values, switches))
+    return Rule(reads, local, operation=layer)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,10 @@ class Switches(Pooling):
     def accept_both(self, y: Tensor, switches: Tensor) -> tuple[Tensor, Tensor]:
         """y in the compute dtype, and switches in a dtype that has a smallest number, after a check of both."""
         self.check_both(y, switches)
+        return self.as_computed(y, switches)
+
+    def as_computed(self, y: Tensor, switches: Tensor) -> tuple[Tensor, Tensor]:
+        """Both in the dtypes of `accept_both`, unchecked."""
         dtype = name_of_dtype(switches.dtype)
         return accept(self, y, Expected()), ops.cast(switches, WIDER[dtype]) if dtype in WIDER else switches
 

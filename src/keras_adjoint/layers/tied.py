@@ -326,9 +326,9 @@ def stand_in(layer: keras.layers.Layer, attributes: dict[str, Any]) -> keras.lay
     return other
 
 
-def call_at_inference(layer: keras.layers.Layer, x: Any) -> Any:
+def call_at_inference(layer: keras.layers.Layer, x: Any, **recorded: Any) -> Any:
     """What a layer gives for `x` when it is not trained. `training` is passed only to layers that take it."""
-    return layer(x, training=False) if _takes_training(layer.__class__) else layer(x)
+    return layer(x, **recorded, training=False) if _takes_training(layer.__class__) else layer(x, **recorded)
 
 
 def _check_takes_size(layer: Any, output_size: Any) -> None:
