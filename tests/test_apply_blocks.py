@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -141,32 +142,43 @@ def slow(plan, seconds):
     return plan
 
 
+def in_new_process(function, *given):
+    """Start a function. The process of the tests itself is not forked: JAX has threads in it, and their locks."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["keras"])
+    process = context.Process(target=function, args=given)
+    process.start()
+    return process
+
+
+def in_pairs(model):
+    made = ka.plan_blocks(model, SHAPE[:2], block=8)
+    made.batch = 2
+    return made
+
+
+def compute_slowly(folder):
+    model = keras.models.load_model(folder / "model.keras")
+    ka.apply_blocks(slow(in_pairs(model), 0.15), X, open_memmap(folder / "y.npy", "r+"), workers=2)
+
+
 @pytest.mark.parametrize("lines", [1, 4, 9])
 def test_killed_in_the_middle_it_goes_on_to_the_same_bits(lines, tmp_path, model, expected):
     """No finished block is computed twice, whenever it is killed; the journal says which are finished."""
-
-    def plan():
-        made = ka.plan_blocks(model, SHAPE[:2], block=8)
-        made.batch = 2
-        return made
-
     out, journal = open_memmap(tmp_path / "y.npy", "w+", "float32", expected.shape), tmp_path / "y.npy.journal"
-    process = os.fork()
-    if not process:
-        try:
-            ka.apply_blocks(slow(plan(), 0.03), X, out, workers=2)
-        finally:
-            os._exit(0)
-    finished = killed(journal, process, lines)
-    assert os.waitpid(process, 0)[1] == signal.SIGKILL and lines <= len(finished) < 11
+    model.save(tmp_path / "model.keras")
+    process = in_new_process(compute_slowly, tmp_path)
+    finished = killed(journal, process.pid, lines)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL and lines <= len(finished) < 11
     with journal.open("a") as file:
         file.write("[19, 12")  # as if it had been killed in the middle of a line
-    computed = ka.apply_blocks(plan(), X, out, workers=2).computed
+    computed = ka.apply_blocks(in_pairs(model), X, out, workers=2).computed
     assert 20 - 2 * len(finished) <= computed <= 20 - len(finished)  # of one or two blocks each
     np.testing.assert_allclose(out, expected, atol=1e-5)
     assert not journal.exists()
     anew = np.zeros_like(expected)
-    assert ka.apply_blocks(plan(), X, anew).computed == 20
+    assert ka.apply_blocks(in_pairs(model), X, anew).computed == 20
     assert anew.tobytes() == np.asarray(out).tobytes()
 
 
@@ -428,30 +440,36 @@ def test_a_damaged_chunk_of_the_input_is_named_and_of_the_target_computed_again(
     np.testing.assert_allclose(out[:], expected, atol=1e-5)
 
 
+def compute_within(folder, allowed):
+    """Return with a status of 0 if the computation took no more than so much, in several blocks."""
+    signal.alarm(100)
+    conv = L.Conv2D(8, 5, padding="same")
+    conv.build((None, None, None, 8))
+    small = np.ones((64, 64, 8), "float32")
+    ka.apply_blocks(conv, small, np.zeros_like(small), block=32)
+    status_of = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    had = next(int(line.split()[1]) for line in status_of if line.startswith("VmData"))
+    resource.setrlimit(resource.RLIMIT_DATA, (1024 * had + allowed,) * 2)
+    with h5py.File(folder / "a.h5", "r+") as file:
+        done = ka.apply_blocks(conv, file["x"], file["y"], memory=allowed)
+    np.save(folder / "kernel.npy", keras.ops.convert_to_numpy(conv.kernel))
+    sys.exit(0 if done.blocks > 1 else 2)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process so")
 @pytest.mark.parametrize("chunks", [None, (64, 300, 8)])
 def test_memory_is_kept_under_a_limit(chunks, tmp_path):
     """What is allocated in all, beyond what the process had, for arrays of more than that."""
     allowed, size = 170_000_000, 1800
-    conv = L.Conv2D(8, 5, padding="same")
-    conv.build((None, None, None, 8))
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("x", data=np.ones((size, size, 8), "float32"), chunks=chunks)
         file.create_dataset("y", (size, size, 8), "float32")
-    process = os.fork()
-    if not process:
-        status = 1
-        try:
-            signal.alarm(100)
-            status_of = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-            had = next(int(line.split()[1]) for line in status_of if line.startswith("VmData"))
-            resource.setrlimit(resource.RLIMIT_DATA, (1024 * had + allowed,) * 2)
-            with h5py.File(tmp_path / "a.h5", "r+") as file:
-                done = ka.apply_blocks(conv, file["x"], file["y"], memory=allowed)
-            status = 0 if done.blocks > 1 else 2
-        finally:
-            os._exit(status)
-    assert os.waitpid(process, 0)[1] == 0
+    process = in_new_process(compute_within, tmp_path, allowed)
+    process.join()
+    assert process.exitcode == 0
+    conv = L.Conv2D(8, 5, padding="same")
+    conv.build((None, None, None, 8))
+    conv.kernel.assign(np.load(tmp_path / "kernel.npy"))
     with h5py.File(tmp_path / "a.h5", "r") as file:
         part = keras.ops.convert_to_numpy(conv(np.ones((1, 20, 20, 8), "float32")))[0]
         np.testing.assert_allclose(file["y"][:9, :9], part[:9, :9], atol=1e-5)

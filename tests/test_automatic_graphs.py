@@ -143,6 +143,23 @@ def test_what_is_not_linear_is_refused_with_its_place(name):
     assert "`functional" in str(caught.value) and "Received" in str(caught.value)
 
 
+LOOPS = {
+    "counted": lambda x: ops.fori_loop(0, 3, lambda _, z: 2 * z + x, ops.zeros_like(x)),
+    "with a condition": lambda x: ops.while_loop(
+        lambda z: True, lambda z: (2 * z + x,), (ops.zeros_like(x),), maximum_iterations=3
+    )[0],
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_functions_that_compute_with_a_symbolic_tensor_are_refused_with_their_place(name):
+    with pytest.raises(
+        ka.NoRuleError, match="a symbolic tensor of the model that is none of the function's arguments"
+    ) as caught:
+        ka.adjoint(model_of(LOOPS[name]))
+    assert "`functional" in str(caught.value)
+
+
 @keras.saving.register_keras_serializable(package="test_automatic_graphs")
 class Weighted(L.Layer):
     """The first tensor times a constant, plus, if there is one, another."""

@@ -131,3 +131,25 @@ def test_axes_that_keras_announces_in_reverse_are_refused_and_those_written_out_
     assert tuple(made(y).shape) == (2, 3, 4, 5)
     y = keras.Input((4, 4, 5))  # in reverse the same
     assert make(keras.Model(y, keras.layers.EinsumDense("...x,xy->...y", 7)(y))).output_shape == (None, 4, 4, 5)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("equation", "output_shape", "shape"),
+    [
+        ("...x,xy->...y", 7, (5,)),
+        ("...x,xy->...y", 7, (4, 5)),
+        ("...x,xy->...y", 7, (3, 4, 5)),
+        ("...x,xy->...y", 7, (2, 3, 4, 5)),
+        ("...ab,bcd->...acd", (4, 3, 2), (6, 7, 4, 5)),
+        ("ab...,bc->ac...", 3, (5, 4, 6)),
+    ],
+)
+def test_the_adjoint_behind_its_source_announces_the_axes_that_it_gives(equation, output_shape, shape):
+    layer, x = keras.layers.EinsumDense(equation, output_shape=output_shape), keras.Input(shape)
+    y = keras.layers.Activation("relu")(layer(x))
+    adjoint = ka.adjoint(layer)
+    assert adjoint(y).shape == (None, *shape)
+    computed = layer(np.ones((2, *shape), "float32"))
+    assert tuple(adjoint(computed).shape) == (2, *shape)
+    assert adjoint(keras.Input(computed.shape[1:])).shape == (None, *shape)

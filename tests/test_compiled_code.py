@@ -106,3 +106,64 @@ def test_jax_can_be_told_not_to_compile():
         gradient = jax.grad(lambda y: backward(y).sum())(y)
         assert ka.check_adjoint(conv)
     np.testing.assert_allclose(gradient, jax.grad(lambda y: backward(y).sum())(y), rtol=1e-6)
+
+
+class MadeInCall(keras.Model):
+    def __init__(self, make):
+        super().__init__()
+        self.dense, self.make = layers.Dense(3), make
+
+    def build(self, shape):
+        self.dense.build(shape)
+        self.built = True
+
+    def call(self, x):
+        return self.make(self.dense)(self.dense(x))
+
+
+NEEDING_NUMBERS = {
+    "copy": lambda dense: ka.adjoint(dense, tied=False),
+    "bias from the source": lambda dense: ka.adjoint(dense, bias="repeat"),
+    "untied": lambda dense: ka.untie(ka.adjoint(dense)),
+    "clone": lambda dense: ka.adjoint(ka.clone_tied(dense)),
+}
+OWNING = {
+    "own bias": lambda dense: ka.adjoint(dense, bias="own"),
+    "mapped bias": lambda dense: ka.adjoint(dense, bias="learned"),
+    "own channels": lambda dense: ka.adjoint(dense, channels=4),
+    "mirror": lambda dense: ka.mirror(keras.Sequential([keras.Input((4,)), dense])),
+}
+
+
+def run_compiled(make):
+    model = MadeInCall(make)
+    model.build((None, 4))
+    model.compile("sgd")
+    return model.predict(np.ones((2, 4), "float32"), verbose=0)
+
+
+@pytest.mark.only_on("jax", "tensorflow")
+@pytest.mark.parametrize("name", NEEDING_NUMBERS)
+def test_what_starts_from_numbers_is_refused_in_compiled_code(name):
+    with pytest.raises(ka.TieError, match="Make it outside of that code"):
+        run_compiled(NEEDING_NUMBERS[name])
+
+
+@pytest.mark.only_on("tensorflow")
+@pytest.mark.parametrize("name", OWNING)
+def test_variables_of_its_own_are_refused_in_compiled_code(name):
+    with pytest.raises(ka.TieError, match="Make it outside of that code"):
+        run_compiled(OWNING[name])
+
+
+@pytest.mark.only_on("torch")
+@pytest.mark.parametrize("name", ["copy", "own bias", "untied"])
+def test_pytorch_makes_adjoints_outside_of_what_it_compiles(name):
+    dense = layers.Dense(3)
+    dense.build((None, 4))
+    make = {**NEEDING_NUMBERS, **OWNING}[name]
+    y = ops.ones((2, 3))
+    import torch
+
+    found = torch.compile(lambda y: make(dense)(y), backend="eager")(y)
+    np.testing.assert_allclose(ops.convert_to_numpy(found), ops.convert_to_numpy(ka.adjoint(dense)(y)), rtol=1e-5)

@@ -65,3 +65,53 @@ def test_of_a_layer_that_holds_the_owner_a_copy_owns_everything():
     before = keras.ops.convert_to_numpy(backward(y))
     holding.inside.kernel.assign(np.ones((4, 3)))
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(backward(y)), before)
+
+
+def raw_variable(numbers):
+    """A variable of the backend's own, of which Keras knows nothing."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.nn.Parameter(torch.tensor(numbers))
+    import tensorflow as tf
+
+    return tf.Variable(numbers)
+
+
+def as_lambda(variable):
+    return L.Lambda(lambda x: keras.ops.roll(x * variable, 1, axis=-1))
+
+
+def as_layer_with_a_weight(variable):
+    class Scaled(L.Layer):
+        def build(self, shape):
+            self.scale = self.add_weight(shape=(shape[-1],), initializer="ones")
+
+        def call(self, x):
+            return keras.ops.roll(x * self.scale * variable, 1, axis=-1)
+
+    return Scaled()
+
+
+@pytest.mark.only_on("torch", "tensorflow")
+@pytest.mark.parametrize("make", [as_lambda, as_layer_with_a_weight])
+def test_variables_of_the_backend_are_seen_as_those_of_others(make):
+    layer = make(raw_variable(np.full(4, 2, "float32")))
+    layer(keras.Input((4,)))
+    y = np.ones((1, 4), "float32")
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(ka.adjoint(layer)(y)), 2 * y)
+    with pytest.raises(ka.TieError, match=r"not its own, a `\w+` of shape \(4,\).*Received: tied=False"):
+        ka.adjoint(layer, tied=False)
+    with pytest.raises(ka.NoRuleError, match="one constant matrix"):
+        ka.untie(ka.adjoint(layer))
+
+
+def test_untying_makes_no_constants_of_variables_of_others():
+    layer, x, y = dense(), keras.Input((4,)), keras.Input((3,))
+    around_it = L.Lambda(lambda x: keras.ops.roll(layer(x), 1, axis=-1))
+    around_it(x)
+    with pytest.raises(ka.NoRuleError, match=r"does not hold, .*kernel.*one constant matrix"):
+        ka.untie(keras.Model(y, ka.adjoint(around_it)(y)))
+    constant = L.Lambda(lambda x: keras.ops.roll(x, 1, axis=-1))
+    constant(x)
+    assert not ka.untie(ka.adjoint(constant)).trainable_weights

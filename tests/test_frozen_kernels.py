@@ -73,6 +73,35 @@ def test_stock_layers_are_trained_as_what_they_stand_for(name, frozen, options, 
     assert sum(weight.name == "bias" for weight in trained) == len([one for one in own if one.name == "bias"])
 
 
+@pytest.mark.parametrize("frozen", ["variable", "layer"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("dense", {}), ("dense", {"bias": "own"}), ("convolution", {"bias": "own"}), ("without a rule", {})],
+    ids=str,
+)
+def test_a_frozen_copy_is_trained_once_it_is_switched_on(name, options, frozen):
+    source = built(name, {"kernel"} if frozen == "variable" else ())
+    if frozen == "layer":
+        source.trainable = False
+    adjoint = ka.adjoint(source, tied=False, **options)
+    for trainable in (True, False, True):
+        adjoint.trainable = trainable
+        assert len(kernels(adjoint)) == trainable
+    assert not kernels(source)
+
+
+@pytest.mark.any_backend
+def test_a_kernel_that_is_trained_in_a_frozen_layer_is_trained_in_copies():
+    source = built("dense", ())
+    source.trainable = False
+    source.kernel.trainable = True
+    y = keras.Input((3,))
+    model = keras.Model(y, ka.adjoint(source)(y))
+    copied = keras.Model(y, ka.adjoint(source, tied=False)(y))
+    for one in (model, copied, ka.clone_tied(model), ka.untie(model)):
+        assert len(one.trainable_weights) == 1
+
+
 @pytest.mark.any_backend
 def test_training_a_copy_leaves_a_frozen_kernel():
     source = built("dense", ("kernel",))

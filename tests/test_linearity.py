@@ -168,3 +168,17 @@ def test_chance_is_seen():
     generator = keras.random.SeedGenerator(0)
     with pytest.raises(NotLinear, match="two results"):
         check_linearity(one(lambda x: x + keras.random.normal(ops.shape(x), seed=generator)), [(3,)], "float32")
+
+
+@pytest.mark.parametrize("size", [1e-36, 1e-38])
+def test_numbers_that_are_smaller_than_a_dtype_holds_are_not_called_nonlinear(size):
+    weight = np.float32(size) * np.arange(1, 6, dtype="float32")
+    try:
+        check_linearity(one(lambda x: ops.cumsum(ops.multiply(x, weight), axis=-1)), [(5,)], "float32")
+    except NotLinear as found:
+        assert "cannot be tested" in str(found) and "float32 holds few digits" in str(found)
+
+
+def test_small_numbers_hide_nothing_that_a_dtype_holds():
+    with pytest.raises(NotLinear, match="it is not linear"):
+        check_linearity(one(lambda x: 1e-20 * ops.relu(x)), [(5,)], "float32")

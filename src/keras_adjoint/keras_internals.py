@@ -130,6 +130,12 @@ def set_own_trainable(layer: keras.layers.Layer, trainable: bool, *, but: Contai
             variable.trainable = trainable
 
 
+def set_trainable(layer: keras.layers.Layer, trainable: bool) -> None:
+    """Set whether a layer and all in it are trained. TensorFlow skips one whose switch is so already, but for its variables."""
+    layer.trainable = not trainable
+    layer.trainable = trainable
+
+
 def computing_in(layer: keras.layers.Layer, dtype: str, *, part_of_model: bool = False) -> keras.layers.Layer | None:
     """An object that computes what a layer does from the same variables in another dtype, and owns nothing.
 

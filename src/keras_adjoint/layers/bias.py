@@ -10,6 +10,7 @@ from keras_adjoint.errors import one_of
 from keras_adjoint.kernels import BIAS_MODES
 from keras_adjoint.kernels.channels import adapter_matrix
 from keras_adjoint.kernels.layouts import adapt_bias
+from keras_adjoint.layers.copying import check_has_numbers
 from keras_adjoint.ops import Tensor
 
 READS_SOURCE = ("subtract", "repeat", "average", "learned")
@@ -36,6 +37,7 @@ def add_bias(layer: keras.layers.Layer, mode: str, source: keras.layers.Layer, s
     """Give `layer` a bias of `size` channels of its own, which starts from the source's for "repeat" and "average"."""
     start = np.zeros(size)
     if mode in STARTS_FROM_SOURCE:
+        check_has_numbers(source, f'`bias="{mode}"`')
         adapter_matrix(
             source.bias.shape[0], size, mode, argument="bias"
         )  # its errors speak of the option that was given

@@ -11,8 +11,13 @@ from typing import Any
 import keras
 from keras.layers import Layer
 
+from keras_adjoint.errors import TieError
 from keras_adjoint.keras_internals import layers_inside, with_code_from_memory
+from keras_adjoint.layers.registry import describe
+from keras_adjoint.ops.backend import current
 from keras_adjoint.recursion import deep_recursion
+
+COMPILERS = "`fit`, `tf.function` or `jax.jit`"
 
 
 @contextmanager
@@ -20,7 +25,11 @@ def copying(layer: Layer) -> Iterator[None]:
     """Inside, Keras makes copies of a layer and of the layers in it from their configs, both of which it is asked for there.
 
     Copies are of the same classes and call the same functions, whether or not these were registered, and of any depth.
+
+    Raises:
+        TieError: If the layer's variables have no numbers that a copy could start from.
     """
+    check_has_numbers(layer, "A copy")
     layers = (layer, *layers_inside(layer))
     with ExitStack() as stack:
         functions: dict[str, FunctionType] = {}
@@ -32,6 +41,16 @@ def copying(layer: Layer) -> Iterator[None]:
         stack.callback(_KEPT.reset, before)
         stack.enter_context(deep_recursion())
         yield
+
+
+def check_has_numbers(layer: Layer, made: str) -> None:
+    """Raise a TieError if a layer's variables have no numbers now that something could be made of, which is named."""
+    with_numbers = current().is_concrete([])
+    if not with_numbers or not current().is_concrete([variable.value for variable in layer.variables]):
+        raise TieError(
+            f"{made} starts from the numbers of `{layer.name}`, of which there are none in code that is being compiled, by "
+            f"{COMPILERS} for example. Make it outside of that code, and only call it there. Received: {describe(layer)}"
+        )
 
 
 _KEPT: ContextVar[dict[str, Any] | None] = ContextVar("_KEPT", default=None)

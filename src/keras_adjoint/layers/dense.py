@@ -1,9 +1,12 @@
 """The adjoints of layers that are one matrix product: `Dense`, `EinsumDense`, and `Embedding` on one-hot vectors."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
-from keras_adjoint.layers.inputs import Expected
+from keras_adjoint.keras_internals import calls_of, operations_behind
+from keras_adjoint.layers.inputs import Expected, check_symbolic
 from keras_adjoint.layers.kernel import kernel_shape
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.tied import Tied
@@ -159,6 +162,20 @@ class AdjointEinsumDense(TiedShift):
         if self.bias_mode == "subtract" and self.source.bias is not None:
             y = y - ops.cast(self.source.bias, y.dtype)
         return ops.cast(ops.einsum(self.equation, y, self.read()), self.compute_dtype)
+
+    def compute_output_spec(self, y: keras.KerasTensor, **kwargs: Any) -> keras.KerasTensor:
+        check_symbolic(self, y)
+        return keras.KerasTensor(self.compute_output_shape(self._computed_shape(y)), dtype=self.compute_dtype)
+
+    def _computed_shape(self, y: keras.KerasTensor) -> Shape:
+        """The shape that y will have. Of "..." at the front Keras announces the axes in reverse, but the batch axis."""
+        shape = tuple(y.shape)
+        dotted = len(shape) - len(self.equation.partition(",")[0].replace("...", ""))
+        if self.equation.startswith("...") and dotted > 2 and any(one is self.source for one in operations_behind(y)):
+            for call in calls_of(self.source):
+                if tuple(call.output_tensors[0].shape[1:dotted]) == shape[1:dotted]:
+                    return (shape[0], *call.input_tensors[0].shape[1:dotted], *shape[dotted:])
+        return shape
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         outputs, rest = self.equation.split(",")

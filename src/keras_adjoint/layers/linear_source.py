@@ -9,7 +9,7 @@ from keras import ops, tree
 from keras.layers import Layer
 
 from keras_adjoint.errors import TieError
-from keras_adjoint.keras_internals import layers_inside
+from keras_adjoint.keras_internals import held_value, layers_inside
 from keras_adjoint.layers.call_pattern import CallPattern, flat, shapes_agree
 from keras_adjoint.layers.linearity import NotLinear, NotTested, Prober, agree, check_linearity
 from keras_adjoint.layers.registry import describe
@@ -114,17 +114,31 @@ class _Reads(keras.StatelessScope):
         return super().get_current_value(variable)
 
 
-def check_owned(source: Layer, calls: Sequence[tuple[CallPattern, Sequence[Shape]]]) -> None:
-    """Raise a TieError if a layer computes with variables that are not its own, which a copy would read as well."""
-    reads = _Reads()
+def foreign_variables(source: Layer, calls: Sequence[tuple[CallPattern, Sequence[Shape]]]) -> list[str]:
+    """The names of the variables that a layer computes with and does not hold, those of the backend's own among them."""
+    reads, raw = _Reads(), []
     for pattern, shapes in calls:
+        probe = prober(source, pattern, shapes)
         try:
             with reads:
-                prober(source, pattern, shapes).of_zeros()
-        except NotLinear:
-            pass  # it takes no zeros
-    own = {id(variable) for variable in variables_of(source)}
-    foreign = [variable.path for key, variable in reads.variables.items() if key not in own]
+                raw += current().variables_read(probe.tensors_of_zeros)
+        except Exception:  # of whatever kind the layer's code raises: it takes no zeros
+            continue
+    own = variables_of(source)
+    known = {id(held_value(variable)) for variable in (*own, *reads.variables.values())}
+    keys = {id(variable) for variable in own}
+    foreign = {key: variable.path for key, variable in reads.variables.items() if key not in keys}
+    foreign.update({id(each): _description(each) for each in raw if id(each) not in known})
+    return list(foreign.values())
+
+
+def _description(variable: Any) -> str:
+    return f"a `{type(variable).__name__}` of shape {tuple(variable.shape)}"
+
+
+def check_owned(source: Layer, calls: Sequence[tuple[CallPattern, Sequence[Shape]]]) -> None:
+    """Raise a TieError if a layer computes with variables that are not its own, which a copy would read as well."""
+    foreign = foreign_variables(source, calls)
     if foreign:
         raise TieError(
             f"`{source.name}` computes with variables that are not its own, {', '.join(foreign)}, and a copy of it would read "

@@ -72,10 +72,10 @@ def copy_values(new: Sequence[keras.Variable], old: Sequence[keras.Variable], *,
 
 
 def freeze_alike(new: Sequence[keras.Variable], old: Sequence[keras.Variable]) -> None:
-    """Freeze those variables whose originals are frozen, each by a switch of its own that no config has."""
+    """Give variables the switches of their originals. No config has these; it may freeze a layer with one that is trained."""
     for variable, other in zip(new, old, strict=True):
-        if variable.trainable and not other.trainable:
-            variable.trainable = False
+        if variable.trainable != other.trainable:
+            variable.trainable = other.trainable
 
 
 def _end_of_path(variable: keras.Variable) -> str:

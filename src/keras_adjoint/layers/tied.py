@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_adjoint.errors import TieError
 from keras_adjoint.keras_internals import (
     calls_of,
     read_from_file_before,
@@ -20,12 +21,15 @@ from keras_adjoint.keras_internals import (
     reads_hdf5,
     restores_copy,
     set_own_trainable,
+    set_trainable,
 )
 from keras_adjoint.layers.copied_sources import warn_behind_copy
+from keras_adjoint.layers.copying import COMPILERS
 from keras_adjoint.layers.files import announce
 from keras_adjoint.layers.inputs import Expected, accept, check_switches, check_symbolic, check_tensors, name_of_dtype
 from keras_adjoint.layers.kernel import check_readable, float_policy, read_kernel
 from keras_adjoint.layers.options import boolean
+from keras_adjoint.layers.registry import describe
 from keras_adjoint.layers.sharing import owns_everything, read_config, share
 from keras_adjoint.layers.sizes import Records, size_of_call
 from keras_adjoint.layers.whole_shapes import check_whole_shape
@@ -107,7 +111,11 @@ class Tied(keras.layers.Layer):
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Keras says anew in every call that a layer is built and was called; tracking that takes a seventh of a small one.
-        if self.__dict__.get(name, _ABSENT) is not value:
+        if self.__dict__.get(name, _ABSENT) is value:
+            return
+        if name == "trainable":  # which TensorFlow would skip, see `set_trainable`
+            type(self).trainable.fset(self, value)  # type: ignore[attr-defined]
+        else:
             super().__setattr__(name, value)
 
     def call(self, y: Tensor) -> Tensor:
@@ -164,6 +172,18 @@ class Tied(keras.layers.Layer):
 
     # --- the tie
 
+    def add_weight(self, *args: Any, **options: Any) -> keras.Variable:
+        try:
+            return super().add_weight(*args, **options)
+        except Exception as error:
+            if current().is_concrete([]):
+                raise
+            raise TieError(
+                f"The adjoint of `{self.source.name}` has variables of its own, which cannot be made in code that is being "
+                f"compiled, by {COMPILERS} for example. Make it outside of that code, and only call it there. "
+                f"Received: {describe(self.source)}"
+            ) from error
+
     def count_params(self) -> int:
         """Number of parameters of this layer, without those of a source that belongs to another model."""
         theirs = () if self.owns_source else {id(weight) for weight in self.source.weights}
@@ -178,7 +198,7 @@ class Tied(keras.layers.Layer):
     def trainable(self, value: bool) -> None:
         set_own_trainable(self, bool(value))
         if self.owns_source and not reads_file():
-            self.source.trainable = bool(value)
+            set_trainable(self.source, bool(value))
 
     def settle_switch(self) -> None:
         """Freeze a source that was read from a file and proved to be this layer's own, if this layer is frozen."""

@@ -14,6 +14,7 @@ from keras_adjoint.models.backward import BackwardPass
 from keras_adjoint.models.graph import computes_itself, trace
 from keras_adjoint.models.linear_part import LinearPartBackwardPass
 from keras_adjoint.models.names import name_of_model
+from keras_adjoint.ops.backend import untraced
 
 _DEFAULTS = {
     "output_size": None,
@@ -27,6 +28,7 @@ _DEFAULTS = {
 }
 
 
+@untraced
 def adjoint(
     source: keras.layers.Layer,
     *,

@@ -10,8 +10,10 @@ from keras_adjoint.models.graph import Graph
 from keras_adjoint.models.mirror_backward import MirrorBackwardPass, graph_of_encoder
 from keras_adjoint.models.names import name_of_model
 from keras_adjoint.models.policies import Policies
+from keras_adjoint.ops.backend import untraced
 
 
+@untraced
 def mirror(
     encoder: keras.Model,
     *,
@@ -75,6 +77,7 @@ def mirror(
     return backward.model(name or name_of_model(f"{encoder.name}_mirror"))
 
 
+@untraced
 def autoencoder(
     encoder: keras.Model,
     *,

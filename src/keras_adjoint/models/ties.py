@@ -9,6 +9,7 @@ from keras_adjoint.layers.options import boolean
 from keras_adjoint.layers.registered import layers_besides
 from keras_adjoint.layers.sharing import copy_state, read_config
 from keras_adjoint.layers.tied import Tied
+from keras_adjoint.ops.backend import untraced
 
 
 def is_tied(a: keras.layers.Layer, b: keras.layers.Layer | None = None) -> bool:
@@ -66,6 +67,7 @@ def _own_variables(root: keras.layers.Layer) -> set[int]:
     return owned
 
 
+@untraced
 def clone_tied(model: keras.layers.Layer, *, copy_weights: bool = True) -> keras.layers.Layer:
     """A new model with variables of its own, in which adjoint layers read the kernels of the new model's layers.
 

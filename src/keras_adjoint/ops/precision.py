@@ -47,6 +47,11 @@ def epsilon(dtype: str) -> float:
     return float(ml_dtypes.finfo(dtype).eps)
 
 
+def smallest_normal(dtype: str) -> float:
+    """The smallest positive number that `dtype` holds to all of its digits."""
+    return float(ml_dtypes.finfo(dtype).smallest_normal)
+
+
 def product_epsilon(dtype: str) -> float:
     """The same for products of `dtype`, which a backend may be set to compute more coarsely in float32."""
     return max(epsilon(dtype), current().coarse_epsilon()) if dtype == "float32" else epsilon(dtype)

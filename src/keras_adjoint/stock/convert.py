@@ -13,6 +13,7 @@ from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.keras_internals import Functional, calls_of, layers_inside
 from keras_adjoint.layers.adjoint import recorded_source
 from keras_adjoint.layers.adjoint_of_adjoint import AdjointOfAdjoint
+from keras_adjoint.layers.automatic import AutomaticAdjoint
 from keras_adjoint.layers.call_pattern import flat
 from keras_adjoint.layers.computation import calls_as, check_called_plainly
 from keras_adjoint.layers.copying import copying
@@ -223,6 +224,8 @@ def shape_of_input(layer: Layer) -> Shape | None:
     built_for = (layer.get_build_config() or {}).get("input_shape")
     if built_for is not None:
         return tuple(built_for)
+    if isinstance(layer, AutomaticAdjoint) and [len(one.outputs) for one in layer.patterns[:1]] == [1]:
+        return layer.patterns[0].output_shapes[0]  # which custom layers need not be able to say
     if isinstance(layer, AdjointOfAdjoint):
         return next(iter(layer.source.recorded_shapes()), None)
     source = layer.source if isinstance(layer, Tied) else recorded_source(layer)

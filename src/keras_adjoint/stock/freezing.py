@@ -41,4 +41,4 @@ def _is_trained(name: str, step: Step, adjoint: Tied) -> bool:
         return trains(adjoint)
     # A kernel with LoRA is frozen, and its factors are not; they become one kernel.
     parts = [one for key, one in kernels.items() if key == name or key.startswith(f"lora_{name}")]
-    return bool(source.trainable) and any(one.trainable for one in parts)
+    return any(one.trainable for one in parts)

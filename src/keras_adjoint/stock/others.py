@@ -12,6 +12,7 @@ from keras_adjoint.layers.call_pattern import flat, one_or_list
 from keras_adjoint.layers.dense import AdjointEmbedding
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
 from keras_adjoint.layers.kernel import read_kernel
+from keras_adjoint.layers.linear_source import foreign_variables
 from keras_adjoint.layers.merge import weights_of
 from keras_adjoint.layers.norm import AdjointScaling
 from keras_adjoint.layers.pooling import PoolingAlongAxes
@@ -225,6 +226,13 @@ def whole_matrix(call: AdjointCall) -> list[Step] | Branches:
         call.refuse(
             f"it is derived from the call of `{source.name}`, whose weights would be one constant matrix with it. Teach the "
             f"adjoint of that layer with `@keras_adjoint.register_rule`, as stock layers"
+        )
+    foreign = foreign_variables(source, tied.calls()) if isinstance(tied, AutomaticAdjoint) else []
+    if foreign:
+        call.refuse(
+            f"it is derived from the call of `{source.name}`, which computes with variables that it does not hold, "
+            f"{', '.join(foreign)}, and these would be one constant matrix with it. Write a layer that has their owners as "
+            f"attributes, and teach its adjoint with `@keras_adjoint.register_rule`, as stock layers"
         )
     shapes, wanted = (
         [call.known(shape[1:]) for shape in flat_shapes(found)] for found in (call.input_shape, call.output_shape)

@@ -3,8 +3,10 @@
 import keras
 
 from keras_adjoint.errors import one_of
+from keras_adjoint.ops.backend import untraced
 
 
+@untraced
 def untie(layer_or_model: keras.layers.Layer, *, to: str = "conv_transpose") -> keras.Model:
     """A model of stock Keras layers that computes the same to rounding, with copies of all weights.
 
@@ -41,12 +43,14 @@ def untie(layer_or_model: keras.layers.Layer, *, to: str = "conv_transpose") -> 
     >>> [type(layer).__name__ for layer in ka.untie(model).layers]
     ['InputLayer', 'Conv2D', 'ZeroPadding2D', 'Conv2DTranspose', 'Cropping2D']
     """
-    from keras_adjoint.stock.convert import Converter  # imported lazily
+    from keras_adjoint.layers.copying import check_has_numbers  # imported lazily
+    from keras_adjoint.stock.convert import Converter
     from keras_adjoint.stock.converters import KINDS
 
     one_of("to", to, KINDS)
     if not isinstance(layer_or_model, keras.layers.Layer) or isinstance(layer_or_model, keras.layers.InputLayer):
         raise ValueError(f"`untie` takes a Keras layer or model. Received: layer_or_model={layer_or_model!r}")
+    check_has_numbers(layer_or_model, "What is untied")
     converter = Converter(to)
     model = (converter.model if isinstance(layer_or_model, keras.Model) else converter.single)(layer_or_model)
     converter.copy_weights()

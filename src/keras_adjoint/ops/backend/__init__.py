@@ -3,15 +3,18 @@
 import importlib
 import operator
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from functools import partial, reduce, wraps
 from itertools import starmap
-from typing import Any, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import keras
 
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.backend.protocol import Backend
 from keras_adjoint.ops.geometry import Convolution
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 TF32 = 2.0**-10  # 10 bits of mantissa
 BFLOAT16 = 2.0**-7
@@ -26,6 +29,19 @@ def current() -> Backend:
 
 
 _CURRENT: list[Backend] = []
+
+
+def untraced(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, which `torch.compile` runs as it is: PyTorch traces no code that makes layers."""
+    found: list[Callable[P, T]] = []
+
+    @wraps(function)
+    def call(*args: P.args, **options: P.kwargs) -> T:
+        if not found:
+            found.append(current().untraced(function))
+        return found[0](*args, **options)
+
+    return call
 
 
 def sum_unrolled(term: Callable[..., Tensor], operand: Tensor, rows: Sequence[tuple[Any, ...]]) -> Tensor:

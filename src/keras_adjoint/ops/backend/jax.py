@@ -99,6 +99,11 @@ def is_concrete(tensors: Sequence[Tensor]) -> bool:
     return not any(isinstance(tensor, jax.core.Tracer) for tensor in tensors)
 
 
+def variables_read(function: Callable[[], Sequence[Tensor]]) -> list[Any]:
+    function()
+    return []  # an array of JAX never changes
+
+
 def fixed_shape(tensor: Tensor) -> tuple[int, ...]:
     return tuple(map(int, tensor.shape))
 

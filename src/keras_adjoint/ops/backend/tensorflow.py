@@ -116,6 +116,12 @@ def is_concrete(tensors: Sequence[Tensor]) -> bool:
     return bool(tf.executing_eagerly())
 
 
+def variables_read(function: Callable[[], Sequence[Tensor]]) -> list[Any]:
+    with tf.GradientTape() as tape:
+        function()
+    return list(tape.watched_variables())
+
+
 def fixed_shape(tensor: Tensor) -> tuple[int, ...]:
     return tuple(map(int, tensor.shape))
 

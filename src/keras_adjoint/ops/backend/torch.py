@@ -13,6 +13,7 @@ from keras_adjoint.ops.backend import BFLOAT16, TF32, map_unrolled, sum_unrolled
 from keras_adjoint.ops.backend.protocol import Adjoint, Form
 from keras_adjoint.ops.backend.torch_derivatives import custom_gradient as custom_gradient
 from keras_adjoint.ops.backend.torch_derivatives import exported_vjp, is_traced_by_export, twice_differentiable
+from keras_adjoint.ops.backend.torch_derivatives import variables_read as variables_read
 from keras_adjoint.ops.backend.torch_host import linear_on_host as linear_on_host
 from keras_adjoint.ops.backend.torch_trace import fixed_shape as fixed_shape
 from keras_adjoint.ops.backend.torch_trace import known_size as known_size

@@ -124,6 +124,19 @@ class _CustomGradient(torch.autograd.Function):
         return torch.stack(found), 0
 
 
+def variables_read(function: Callable[[], Sequence[Tensor]]) -> list[Any]:
+    with torch.enable_grad():
+        waiting = [tensor.grad_fn for tensor in function()]
+    met, found = set(), []
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in met:
+            met.add(node)
+            waiting += [behind for behind, _ in node.next_functions]
+            found += [node.variable] if hasattr(node, "variable") else []
+    return found
+
+
 def is_traced_by_export() -> bool:
     """Whether `torch.export` records what is computed, as it does not where it reads the code instead."""
     is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # the first since PyTorch 2.7
