@@ -292,7 +292,7 @@ def _check_derivative(
         )
     forward, backward = dot(minus(at_x, constant), y), dot(x, expected)
     scale = (norm(at_x) + norm(constant)) * norm(y)
-    bound = probe.rounding / math.sqrt(sum(each.size for each in y))
+    bound = probe.rounding / math.sqrt(sum(each.size for each in y) or 1)
     if not abs(forward - backward) <= bound * scale:
         raise NotLinear(
             f"its derivative is not the linear map that it computes: ⟨A x, y⟩ = {forward:.6g} for random x and y, and by "
