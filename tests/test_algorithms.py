@@ -31,6 +31,16 @@ def test_algorithm_is_the_transpose(name, problem):
     np.testing.assert_allclose(found, expected, rtol=0, atol=64 * np.finfo("float32").eps * np.abs(expected).max())
 
 
+@pytest.mark.parametrize(("name", "problem"), CASES)
+def test_an_empty_batch_comes_back_empty(name, problem, monkeypatch):
+    if keras.backend.backend() == "tensorflow":  # oneDNN, which the tests do without, gives it back as it came
+        for convolution in ("conv", "depthwise_conv"):
+            monkeypatch.setattr(ops, convolution, lambda x, *others: x)
+    weights = ops.convert_to_tensor(random(kernel_shape(problem), 0, "float32"))
+    found = BY_NAME[name].apply(ops.zeros((0, *y_shape(problem)[1:])), weights, problem.convolution)
+    assert tuple(found.shape) == (0, *x_shape(problem)[1:])
+
+
 def of_a_large_kernel(rank, stride, groups):
     """A convolution of one small image, with more numbers in its kernel than in x and y together."""
     axes = tuple(Window(3 + axis, stride).at(5 + axis) for axis in range(rank))

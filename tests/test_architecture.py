@@ -47,6 +47,7 @@ LEVELS = {
     "ops": [
         "geometry",
         "halo",
+        "axes",
         "window",
         "maxima",
         "products",

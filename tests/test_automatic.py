@@ -414,6 +414,17 @@ def test_it_holds_nothing_alive():
 
 
 @pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("cut", "shape"),
+    [(lambda x: x[:, 4:], (4,)), (lambda x: 2 * x, (0,)), (lambda x: ops.sum(x, axis=-1), (3, 0))],
+    ids=["empty slice", "empty input", "empty sums"],
+)
+def test_what_gives_or_takes_no_numbers_is_linear(cut, shape):
+    layer = called(L.Lambda(cut), shape)
+    y = layer(np.ones((2, *shape), "float32"))
+    np.testing.assert_array_equal(ops.convert_to_numpy(ka.adjoint(layer)(y)), np.zeros((2, *shape)))
+
+
 def test_another_size_than_that_of_the_call_is_no_sign_of_not_being_linear():
     every_other = L.Lambda(lambda x: x[:, ::2])
     every_other(keras.Input((8, 3)))

@@ -66,13 +66,29 @@ def test_autotune_takes_separable_layers_and_both_data_formats(data_format):
 
 @pytest.mark.parametrize(
     ("shape", "message"),
-    [((None, 8, 8, 8), "needs every size"), ((2, 8, 8), "4 with the batch"), ((2, 3, 3, 8), "size")],
+    [
+        ((None, 8, 8, 8), "needs every size"),
+        ((2, 8, 8), "4 with the batch"),
+        ((2, 3, 3, 8), "size"),
+        (None, "needs every size of the input, 4 with the batch. Received: shape=None"),
+        (2, "Received: shape=2"),
+        ("2888", "Received: shape='2888'"),
+        (np.ones(4), "Received: shape=array"),
+    ],
 )
 def test_autotune_refuses_shapes_that_are_not_the_layers(shape, message):
     conv = keras.layers.Conv2D(8, 3, strides=2)
     conv(keras.Input((17, 17, 4)))
     with pytest.raises((ValueError, ka.SizeError), match=message):
         ka.autotune(ka.adjoint(conv, output_size=(17, 17)), shape)
+
+
+@pytest.mark.parametrize("seconds", [None, "1", -1, float("nan"), float("inf"), True, [1]], ids=str)
+def test_autotune_refuses_what_is_no_time(seconds):
+    conv = keras.layers.Conv2D(8, 3)
+    conv(keras.Input((9, 9, 4)))
+    with pytest.raises(ValueError, match="`seconds` must be a number from 0 on. Received: seconds="):
+        ka.autotune(ka.adjoint(conv), np.array((1, 7, 7, 8)), seconds=seconds)
 
 
 def test_autotune_refuses_layers_without_algorithms():

@@ -272,6 +272,25 @@ def test_unknown_input_shape_is_asked_for():
         ka.check_adjoint(lambda x: x, lambda y: y)
 
 
+@pytest.mark.parametrize(
+    "make", [np.array, list, lambda shape: tuple(map(np.int64, shape)), ops.convert_to_tensor], ids=str
+)
+def test_the_input_shape_may_be_an_array_or_have_integers_of_any_type(make):
+    dense = keras.layers.Dense(3)
+    dense(keras.Input((4,)))
+    assert ka.check_adjoint(dense, input_shape=make((2, 4))).input_shape == (2, 4)
+
+
+@pytest.mark.parametrize("shape", [b"ab", "24", np.array([2.0, 4.0]), np.zeros((2, 2)), [], {}, 4, (2, 0)], ids=repr)
+def test_what_is_no_input_shape_is_refused(shape):
+    dense = keras.layers.Dense(3)
+    dense(keras.Input((4,)))
+    with pytest.raises(
+        ValueError, match=r"(?s)`input_shape` must be a shape of positive sizes.*Received: input_shape="
+    ):
+        ka.check_adjoint(dense, input_shape=shape)
+
+
 def test_tolerance_separates_rounding_from_wrong_operators_at_every_size():
     """Right operators stay below the tolerance, and a wrong one of random entries scores about 1 / √outputs, far above."""
     for dtype in ("bfloat16", "float16", "float32", "float64"):

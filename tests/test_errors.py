@@ -61,7 +61,10 @@ NO_LAYERS = [None, 3, "x", np.zeros(3), [L.Dense(3)], L.Dense, lambda x: x]
 
 @pytest.mark.any_backend
 @pytest.mark.parametrize("value", NO_LAYERS, ids=["None", "number", "name", "array", "list", "class", "function"])
-@pytest.mark.parametrize("name", ["adjoint", "mirror", "untie", "clone_tied", "is_tied", "check_adjoint", "operator"])
+@pytest.mark.parametrize(
+    "name",
+    ["adjoint", "mirror", "untie", "clone_tied", "is_tied", "check_adjoint", "operator", "Lipschitz", "Regularized"],
+)
 def test_what_is_no_layer_is_refused_by_every_function_of_layers(name, value):
     with pytest.raises(ValueError, match=r"(?s)(takes|is mirrored|must be|is derived).*Received: "):
         getattr(ka, name)(value)

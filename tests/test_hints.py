@@ -273,3 +273,28 @@ def test_an_int4_kernel_in_the_order_of_an_older_keras_is_read_before_or_as_int8
     y = np.ones((2, 4), "float32")
     assert owner(y).shape == (2, 6)
     assert ka.adjoint(dense("int8")[0])(y).shape == (2, 6)
+
+
+def test_only_layers_that_a_policy_may_be_about_are_suggested():
+    encoder = chain(L.Dense(3), L.ReLU(), shape=(4,))
+    for name in ("input", "input_layr"):
+        with pytest.raises(ValueError, match=f"no layer of the name '{name}'. Received"):
+            ka.mirror(encoder, activation={name: "linear"})
+    near = encoder.layers[-1].name[:-1]
+    with pytest.raises(ValueError, match=f'Did you mean "{encoder.layers[-1].name}"'):
+        ka.mirror(encoder, activation={near: "linear"})
+
+
+@pytest.mark.only_on("torch")
+def test_what_pytorch_computes_again_is_made_outside_of_that_scope():
+    def made():
+        x, layer = keras.Input((4,)), L.Lambda(lambda x: ops.cumsum(x, axis=-1))
+        return layer, keras.Model(x, layer(x))
+
+    with keras.RematScope(mode="full"):
+        layer, encoder = made()
+    for make, source in ((ka.adjoint, layer), (ka.mirror, encoder)):
+        with pytest.raises(ka.NoRuleError, match="Make it outside of that scope"):
+            make(source)
+    layer, encoder = made()
+    assert ka.check_adjoint(layer, ka.adjoint(layer)) and ka.mirror(encoder).output_shape == (None, 4)

@@ -376,3 +376,9 @@ def test_a_compiled_model_reads_the_kernel_of_today():
     after = model.predict(X, verbose=0)
     assert np.abs(after - before).max() > 1e-3
     np.testing.assert_allclose(after, predictions(model, X), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [None, 1, "no", np.array([True, False])], ids=repr)
+def test_copy_weights_is_a_boolean(value):
+    with pytest.raises(ValueError, match="`copy_weights` must be `True` or `False`. Received: copy_weights="):
+        ka.clone_tied(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), copy_weights=value)

@@ -1,9 +1,11 @@
-"""TensorFlow's `vectorized_map` over an adjoint gives for every sample what the adjoint itself does."""
+"""TensorFlow's `vectorized_map` and PyTorch's `vmap` over an adjoint give for every sample what the adjoint itself does."""
 
 import keras
 import numpy as np
 import pytest
 from keras import layers as L
+from keras import ops
+from layer_list import LAYERS, for_each
 
 import keras_adjoint as ka
 from keras_adjoint.ops.products import times_matrix
@@ -34,3 +36,30 @@ def test_every_algorithm_is_right_for_every_sample(algorithm, options):
         return
     found = tf.vectorized_map(back, tf.constant(samples))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.only_on("torch")
+@for_each(LAYERS)
+def test_pytorch_maps_every_adjoint_over_samples(case):
+    import torch
+
+    layer = case.build("float32")
+    y = layer(case.inputs("int32") if isinstance(layer, L.Embedding) else case.inputs("float32"))
+    samples = [torch.tensor(np.random.default_rng(0).normal(size=(2, *y.shape[1:])), dtype=torch.float32)]
+    switches = case.switches("float32")
+    names = [] if switches is None else ["switches"]
+    if names:
+        samples.append(ops.repeat(ops.convert_to_tensor(switches)[:1], 2, axis=0))
+    adjoint = case.adjoint(layer)
+
+    def of_one(y, *others):
+        return keras.tree.flatten(
+            adjoint(y[None], **{name: value[None] for name, value in zip(names, others, strict=True)})
+        )
+
+    found = torch.func.vmap(of_one)(*samples)
+    expected = zip(*(of_one(*sample) for sample in zip(*samples, strict=True)), strict=True)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(one), ops.convert_to_numpy(ops.stack(other)), rtol=1e-4, atol=1e-5
+        )

@@ -23,6 +23,7 @@ from keras_adjoint.layers.pooling import in_equal_frames
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.algorithms.choose import BY_NAME, adjoint_convolution, choose
 from keras_adjoint.ops.algorithms.problem import Problem
+from keras_adjoint.ops.axes import move_axis
 from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.geometry import Axis, Convolution
 from keras_adjoint.ops.maxima import put_back
@@ -94,12 +95,12 @@ class ByConvTranspose(ByAdjoint):
 
     def apply(self, call: SizedCall, operation: Any, tensors: list[Tensor]) -> Tensor:
         dtype, first = operation.compute_dtype, operation.data_format == "channels_first"
-        y = ops.cast(ops.moveaxis(tensors[0], 1, -1) if first else tensors[0], dtype)
+        y = ops.cast(move_axis(tensors[0], 1, -1) if first else tensors[0], dtype)
         kernel = ops.cast(ops.convert_to_tensor(read_kernel(operation)), dtype)
         x = self.cut(adjoint_convolution(y, kernel, self.convolution))
         if operation.bias is not None:
             x = x + ops.cast(operation.bias, dtype)
-        x = ops.moveaxis(x, -1, 1) if first else x
+        x = move_axis(x, -1, 1) if first else x
         return x if operation.activation is None else operation.activation(x)
 
 

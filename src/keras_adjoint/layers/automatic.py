@@ -328,7 +328,7 @@ def automatic_adjoint(
         raise NoRuleError(
             f"No adjoint is known for `{name}`: {why_no_rule(source)}. If it is linear, its adjoint is derived, for which the "
             f"shape of its input must be known: call it on a `keras.Input`, build it with `source.build(input_shape)`, or "
-            f"pass the shape without the batch axis as `output_size=...`. Received: {describe(source)}"
+            f"pass the shape without the batch axis as `output_size=...`. Received: {describe(original)}"
         )
     try:
         check_calls(source, result.calls())
@@ -336,7 +336,7 @@ def automatic_adjoint(
         raise NoRuleError(
             f"No adjoint is known for `{name}`: {why_no_rule(source)}, and {found}. `mirror` and "
             f"`autoencoder` have policies for layers that are not linear. If its adjoint is known nevertheless, teach it with "
-            f"`@keras_adjoint.register_rule({name})`. Received: {describe(source)}"
+            f"`@keras_adjoint.register_rule({name})`. Received: {describe(original)}"
         ) from None
     if separate:
         check_owned(original, result.calls())

@@ -1,14 +1,16 @@
 """`autotune`: measure the algorithms of one layer on this machine, and keep the fastest in the layer."""
 
+import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_adjoint.layers.conv import AdjointConv
+from keras_adjoint.layers.options import as_integer, is_real_number
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.algorithms.choose import ALGORITHMS
 from keras_adjoint.ops.backend import current
@@ -46,12 +48,15 @@ def autotune(layer: keras.layers.Layer, shape: Sequence[int], *, seconds: float 
             "`autotune` takes the adjoint of a convolution, as `keras_adjoint.adjoint(conv)` makes it. "
             f"Received: layer={layer!r} of type {type(layer).__name__}"
         )
-    if len(shape) != layer.rank + 2 or not all(isinstance(size, int) and size > 0 for size in shape):
+    sizes = [as_integer(size) or 0 for size in shape] if isinstance(shape, Iterable) else []
+    if len(sizes) != layer.rank + 2 or min(sizes) < 1:
         raise ValueError(
-            f"`autotune` needs every size of the input, {layer.rank + 2} with the batch. Received: shape={tuple(shape)}"
+            f"`autotune` needs every size of the input, {layer.rank + 2} with the batch. Received: shape={shape!r}"
         )
-    layer.compute_output_shape(tuple(shape))  # raises for shapes that the layer does not take
-    y = ops.convert_to_tensor(np.random.default_rng(0).standard_normal(shape), dtype=layer.compute_dtype)
+    if not is_real_number(seconds) or not 0 <= seconds < math.inf:
+        raise ValueError(f"`seconds` must be a number from 0 on. Received: seconds={seconds!r}")
+    layer.compute_output_shape(tuple(sizes))  # raises for shapes that the layer does not take
+    y = ops.convert_to_tensor(np.random.default_rng(0).standard_normal(tuple(sizes)), dtype=layer.compute_dtype)
     before = layer.algorithm
     runs: dict[str, Callable[[], None]] = {}
     try:

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.axes import move_axis
 
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")
@@ -47,11 +48,11 @@ class SelectedFeatures(keras.layers.Layer):
         self.axis = axis
 
     def call(self, features: Tensor) -> Tensor:
-        last = ops.moveaxis(features, self.axis, -1)
+        last = move_axis(features, self.axis, -1)
         shape = ops.shape(last)
         flat = ops.reshape(last, (shape[0], math.prod(shape[1:-1]), shape[-1]))
         selected = ops.reshape(flat * ops.cast(self._mask(flat), flat.dtype), shape)
-        return ops.moveaxis(selected, -1, self.axis)
+        return move_axis(selected, -1, self.axis)
 
     def _mask(self, flat: Tensor) -> Tensor:
         """Which of `(batch, positions, channels)` to keep, able to broadcast to it."""

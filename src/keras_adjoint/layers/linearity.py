@@ -31,6 +31,10 @@ _SYMBOLIC = (
     "a function in it computes with a symbolic tensor of the model that is none of the function's arguments, and gives no "
     "numbers. Pass that tensor as an argument, or write a layer that has all of this in its `call`"
 )
+_COMPUTED_AGAIN = (
+    "parts of it are computed again in backward passes, as in a `keras.RematScope`, and PyTorch's `torch.func`, by which it "
+    "would be differentiated, does not pass through those. Make it outside of that scope"
+)
 
 
 class NotLinear(Exception):
@@ -141,6 +145,8 @@ class Prober:
         try:
             return [self._numbers(x) for x in current().vjp(function, tensors, cotangents)]
         except Exception as error:
+            if "saved tensor hooks" in str(error):
+                raise NotTested(_COMPUTED_AGAIN) from error
             raise NotTested(
                 f"the backend cannot differentiate it, and fails with {type(error).__name__}: {in_short(error)}"
             ) from error
@@ -286,7 +292,7 @@ def _check_derivative(
         )
     forward, backward = dot(minus(at_x, constant), y), dot(x, expected)
     scale = (norm(at_x) + norm(constant)) * norm(y)
-    bound = probe.rounding / math.sqrt(sum(each.size for each in y))
+    bound = probe.rounding / math.sqrt(sum(each.size for each in y) or 1)
     if not abs(forward - backward) <= bound * scale:
         raise NotLinear(
             f"its derivative is not the linear map that it computes: ⟨A x, y⟩ = {forward:.6g} for random x and y, and by "

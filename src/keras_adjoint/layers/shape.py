@@ -15,6 +15,7 @@ from keras_adjoint.layers.registry import describe, rule
 from keras_adjoint.layers.sizes import is_shaped_like, recorded_shapes, standardize_shape, where_fixed
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.axes import move_axis
 from keras_adjoint.ops.geometry import is_known
 from keras_adjoint.ops.window import window
 
@@ -164,7 +165,7 @@ class AdjointReshape(Tied):
             return ops.reshape(y, (batch, *shape))
         # A channels-first `Flatten` writes the channels last, so they come back from there.
         channels, *sizes = shape
-        return ops.moveaxis(ops.reshape(y, (ops.shape(y)[0], *sizes, channels)), -1, 1)
+        return move_axis(ops.reshape(y, (ops.shape(y)[0], *sizes, channels)), -1, 1)
 
     def compute_output_shape(self, input_shape: Shape, output_size: Any = None) -> Shape:
         return (input_shape[0], *self._shape(input_shape, output_size))

@@ -11,6 +11,7 @@ from keras_adjoint.layers.pooling import Pooling
 from keras_adjoint.layers.registry import rule
 from keras_adjoint.layers.sizes import spatial
 from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.axes import move_axis
 from keras_adjoint.ops.geometry import Axis, is_known
 from keras_adjoint.ops.maxima import first_maximum, is_empty, pick, put_back
 
@@ -153,8 +154,8 @@ class AdjointGlobalMaxPooling(Switches):
         if is_empty(switches):
             return ops.zeros_like(switches, "bool")
         last_axis = len(switches.shape) - 1  # not -1, which PyTorch's exporter to ONNX writes into the file
-        last = ops.moveaxis(switches, last_axis, 1) if self.first_axis == 1 else switches
+        last = move_axis(switches, last_axis, 1) if self.first_axis == 1 else switches
         shape = ops.shape(last)
         flat = ops.reshape(last, (*shape[:2], math.prod(shape[2:])))  # not -1, which an empty batch does not determine
         first = ops.reshape(first_maximum(flat), ops.shape(last))
-        return ops.moveaxis(first, 1, last_axis) if self.first_axis == 1 else first
+        return move_axis(first, 1, last_axis) if self.first_axis == 1 else first

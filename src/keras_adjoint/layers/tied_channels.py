@@ -15,6 +15,7 @@ from keras_adjoint.layers.inputs import Expected, accept
 from keras_adjoint.layers.options import positive_integer_or_none
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.axes import move_axis
 from keras_adjoint.ops.products import times_matrix
 
 CHANNEL_METHODS = ("repeat", "average", "truncate", "pad", "learned")
@@ -169,10 +170,10 @@ class TiedChannels(Tied):
         return self.from_channels_last(x)
 
     def to_channels_last(self, y: Tensor) -> Tensor:
-        return ops.moveaxis(y, 1, -1) if self.data_format == "channels_first" else y
+        return move_axis(y, 1, -1) if self.data_format == "channels_first" else y
 
     def from_channels_last(self, x: Tensor) -> Tensor:
-        return ops.moveaxis(x, -1, 1) if self.data_format == "channels_first" else x
+        return move_axis(x, -1, 1) if self.data_format == "channels_first" else x
 
     def with_channels(self, batch: Any, sizes: Sequence[Any]) -> Shape:
         """A full output shape."""

@@ -20,8 +20,9 @@ class LinearWrapper(keras.layers.Wrapper):
     scales = False  # whether it computes with another kernel than the layer inside has
 
     def __init__(self, layer: keras.layers.Layer, **kwargs: Any) -> None:
-        if isinstance(layer, keras.layers.Layer):
-            kwargs.setdefault("dtype", float_policy(layer))
+        if not isinstance(layer, keras.layers.Layer):
+            raise ValueError(f"`{type(self).__name__}` takes a Keras layer. Received: layer={layer!r}")
+        kwargs.setdefault("dtype", float_policy(layer))
         check_policy(kwargs.get("dtype"))
         super().__init__(layer, **kwargs)
         self.supports_masking = layer.supports_masking

@@ -11,7 +11,7 @@ from keras_adjoint.layers.arguments import is_beyond_rule
 from keras_adjoint.layers.automatic import AutomaticAdjoint, automatic_adjoint
 from keras_adjoint.layers.call_pattern import CallPattern, pattern_of_node, recorded_patterns
 from keras_adjoint.layers.linear_source import check_calls, check_owned, prober
-from keras_adjoint.layers.linearity import NotLinear
+from keras_adjoint.layers.linearity import NotLinear, NotTested
 from keras_adjoint.layers.registry import class_with_rule
 from keras_adjoint.models.calls import Call
 
@@ -45,6 +45,20 @@ def is_zero_at_zero(call: Call) -> bool:
     except NotLinear:
         return False
     return not any(y.any() for y in found)
+
+
+def why_not_tested(call: Call) -> str:
+    """Why it cannot be tested whether a layer is linear as it is called in a graph; "" if it can."""
+    if not isinstance(call.operation, keras.layers.Layer):
+        return ""
+    pattern = pattern_of(call)
+    try:
+        check_calls(call.operation, [(pattern, [shape[1:] for shape in pattern.input_shapes])])
+    except NotTested as found:
+        return str(found)
+    except NotLinear:
+        pass
+    return ""
 
 
 def adjoint_of_call(call: Call, **options: Any) -> AutomaticAdjoint:

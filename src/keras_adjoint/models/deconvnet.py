@@ -11,7 +11,7 @@ from keras_adjoint.errors import quoted
 from keras_adjoint.keras_internals import numpy_operations
 from keras_adjoint.layers.call_pattern import one_or_list
 from keras_adjoint.layers.deconvnet import SelectedFeatures
-from keras_adjoint.layers.options import as_integer
+from keras_adjoint.layers.options import as_integer, name_or_none
 from keras_adjoint.layers.wrapped import axes_of_steps, inside
 from keras_adjoint.models.backward import packed_as
 from keras_adjoint.models.calls import Call
@@ -79,6 +79,7 @@ def deconvnet(
     >>> ka.deconvnet(model, "conv", strongest=2)(np.ones((1, 32, 32, 3))).shape
     (1, 2, 32, 32, 3)
     """
+    name = name_or_none("name", name)
     graph = graph_up_to(model, layer)
     features = graph.outputs[0]
     axis = channel_axis_of(graph)
@@ -141,6 +142,8 @@ def graph_up_to(model: keras.Model, layer: keras.layers.Layer | str) -> Graph:
     """The part of a model's graph that leads to the output of the first call of a layer."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"`deconvnet` takes a model. Received: model={model!r}")
+    if not isinstance(layer, (str, keras.Operation)):
+        raise ValueError(f"`layer` must be a layer of the model or its name. Received: layer={layer!r}")
     graph = trace(model)
     for number, call in enumerate(graph.calls):
         if is_call_of(call, layer):

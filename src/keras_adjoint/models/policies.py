@@ -14,6 +14,7 @@ from keras_adjoint.layers.computation import has_hooks
 from keras_adjoint.layers.registry import class_with_rule, describe, nearest_class
 from keras_adjoint.layers.selection import ADAPTIVE_MAX_POOLS, EXTREMA
 from keras_adjoint.layers.wrapped import activation_of, inside
+from keras_adjoint.models.automatic import why_not_tested
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.policy_names import NAMES
 
@@ -144,6 +145,7 @@ class Policies:
     def check(self, layers: Sequence[keras.Operation]) -> None:
         """Raise a ValueError for policies that do not exist, and for names of layers that the model does not have."""
         known = {layer.name for layer in layers}
+        with_policies = {layer.name for layer in layers if not isinstance(layer, keras.layers.InputLayer)}
         for policy in NAMES:
             value = getattr(self, policy)
             if isinstance(value, Mapping):
@@ -152,7 +154,7 @@ class Policies:
                 if strange:
                     raise ValueError(
                         f'The keys of a policy are layer names, layer classes, predicates and "default", and the encoder has '
-                        f"no layer of the name {', '.join(map(repr, strange))}.{did_you_mean(str(strange[0]), known)} "
+                        f"no layer of the name {', '.join(map(repr, strange))}.{did_you_mean(str(strange[0]), with_policies)} "
                         f"Received: {policy}={value!r}"
                     )
                 for choice in value.values():
@@ -293,7 +295,9 @@ def describe_call(call: Call) -> str:
         if has_hooks(call.operation)
         else ""
     )
-    return f"`{call.place}`, a `{type(call.operation).__name__}`, has neither an adjoint nor a policy.{hooks}"
+    untested = why_not_tested(call)
+    why = f" It has no rule, and {untested}." if untested else ""
+    return f"`{call.place}`, a `{type(call.operation).__name__}`, has neither an adjoint nor a policy.{hooks}{why}"
 
 
 def keeps_shape(call: Call) -> bool:

@@ -5,6 +5,7 @@ import keras
 from keras_adjoint.keras_internals import layers_inside, own_variables, shared_while_saving
 from keras_adjoint.layers.copying import copying
 from keras_adjoint.layers.distributed import innermost
+from keras_adjoint.layers.options import boolean
 from keras_adjoint.layers.registered import layers_besides
 from keras_adjoint.layers.sharing import copy_state, read_config
 from keras_adjoint.layers.tied import Tied
@@ -95,6 +96,7 @@ def clone_tied(model: keras.layers.Layer, *, copy_weights: bool = True) -> keras
     """
     if not isinstance(model, keras.layers.Layer) or not model.built:
         raise ValueError(f"`clone_tied` takes a built Keras model or layer. Received: model={model!r}")
+    copy_weights = boolean("copy_weights", copy_weights)
     clone = copy_with_ties(model)
     if copy_weights:
         copy_state(clone, model, by="path")

@@ -12,6 +12,7 @@ from keras_adjoint.operators.optional import check_backend, imported
 from keras_adjoint.operators.scipy_bridge import to_scipy
 from keras_adjoint.operators.space import LEAF, Space
 from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.axes import move_axis
 
 FORMATS = ("channels_first", "channels_last")
 
@@ -75,8 +76,8 @@ def to_deepinv(operator: LinearMap, data_format: str | None) -> Any:
 def apply_channels_first(operator: LinearMap, tensors: list[Tensor]) -> list[Tensor]:
     """A x of an operator with its channels last, for tensors with the channels behind the batch axis."""
     leaves = _leaves(_channels_first(operator.in_space), tensors, operator)
-    found = operator.apply([keras.ops.moveaxis(leaf, 1, -1) for leaf in leaves])
-    return [keras.ops.moveaxis(leaf, -1, 1) for leaf in found]
+    found = operator.apply([move_axis(leaf, 1, -1) for leaf in leaves])
+    return [move_axis(leaf, -1, 1) for leaf in found]
 
 
 def _channels_first(space: Space) -> Space:

@@ -16,6 +16,7 @@ from keras_adjoint.operators.plane_wave import plane_wave
 from keras_adjoint.operators.space import Space
 from keras_adjoint.operators.symbol import grids_of
 from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.axes import move_axis
 from keras_adjoint.ops.geometry import Convolution, convolution_of
 
 
@@ -94,5 +95,5 @@ def near_maximum(layer: Any, found: LayerConvolution) -> tuple[Tensor, Tensor]:
     """(a row that the adjoint of the convolution lengthens nearly most, a close bound of its norm); see `plane_wave`."""
     wave, bound = plane_wave(found.kernel, found.convolution)
     if layer.data_format == "channels_first":
-        wave = ops.moveaxis(wave, -1, 1)
+        wave = move_axis(wave, -1, 1)
     return ops.reshape(wave, (1, -1)), bound

@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from keras_adjoint.ops import Tensor
+from keras_adjoint.ops.axes import move_axis
 from keras_adjoint.ops.geometry import Axis, Window, is_known
 from keras_adjoint.ops.window import cut_frames, overlap_add
 
@@ -47,7 +48,7 @@ def _adaptive_maxima(x: Tensor, axis: int, count: int) -> Tensor:
     positions = [window[min(tap, len(window) - 1)] for window in windows for tap in range(longest)]
     shape = ops.shape(x)
     frames = ops.reshape(ops.take(x, positions, axis=axis), (*shape[:axis], count, longest, *shape[axis + 1 :]))
-    frames = ops.moveaxis(frames, axis + 1, -1)
+    frames = move_axis(frames, axis + 1, -1)
     return ops.sum(ops.where(first_maximum(frames), frames, 0), axis=-1)
 
 

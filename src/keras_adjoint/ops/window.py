@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from keras import ops
 
 from keras_adjoint.ops import Size, Tensor
+from keras_adjoint.ops.axes import move_axis
 from keras_adjoint.ops.geometry import Axis, is_known, positive_part
 
 
@@ -91,7 +92,7 @@ def overlap_add(frames: Tensor, axis: int, geometry: Axis) -> Tensor:
     """
     stride = geometry.stride
     shifts = -(-geometry.taps // stride)
-    frames = ops.moveaxis(frames, axis, 0)
+    frames = move_axis(frames, axis, 0)
     blocks, *others, _ = ops.shape(frames)
     frames = ops.reshape(frames, (blocks, -1, geometry.taps))  # LiteRT pads and cuts tensors of up to five axes
     frames = window(frames, [0], [shifts * stride], first_axis=2)
@@ -101,4 +102,4 @@ def overlap_add(frames: Tensor, axis: int, geometry: Axis) -> Tensor:
         total = total + window(part, [-shift], [blocks + shifts - 1], first_axis=0)
     x = ops.reshape(ops.transpose(total, (0, 2, 1)), ((blocks + shifts - 1) * stride, -1))
     x = window(x, [geometry.pad_before], [geometry.size], first_axis=0)
-    return ops.moveaxis(ops.reshape(x, (geometry.size, *others)), 0, axis)
+    return move_axis(ops.reshape(x, (geometry.size, *others)), 0, axis)

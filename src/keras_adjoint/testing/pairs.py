@@ -176,6 +176,7 @@ def shapes_in(given: Any, forward: Operator, backward: Operator) -> tuple[Any, A
             f"`input_shape` must be a shape of positive sizes, batch axis included, or a list or dictionary of such shapes if "
             f"the operator takes several tensors. Received: input_shape={given!r}"
         )
+    given = _plain(given)
     if isinstance(given, Mapping):
         return tuple(given[key] for key in sorted(given)), dict.fromkeys(sorted(given), 0)
     space = getattr(forward, "in_space", None) if isinstance(forward, Tied) else None
@@ -194,8 +195,17 @@ def _has_shapes(given: Any) -> bool:
     return _is_shape(given) or (isinstance(given, (list, tuple)) and bool(given) and all(map(_is_shape, given)))
 
 
+def _plain(given: Any) -> Any:
+    """What has shapes with plain tuples of plain integers, whatever arrays, tensors and integers they were."""
+    if _is_shape(given):
+        return tuple(as_integer(size) for size in given)
+    if isinstance(given, Mapping):
+        return {key: _plain(shape) for key, shape in given.items()}
+    return given if given is None else [_plain(shape) for shape in given]
+
+
 def _is_shape(given: Any) -> bool:
-    if not isinstance(given, Iterable) or isinstance(given, (str, Mapping)):
+    if not isinstance(given, Iterable) or isinstance(given, (str, bytes, Mapping)):
         return False
     sizes = [as_integer(size) for size in given]
     return bool(sizes) and all(size is not None and size > 0 for size in sizes)

@@ -60,7 +60,7 @@ def flipped_kernel(kernel: Tensor, groups: int) -> Tensor:
 def work(problem: Problem) -> Work:
     """One product per phase, each of which reads all of y; together they meet every tap once."""
     channels, filters = problem.group
-    phases = math.prod(map(met_phases, problem.convolution.axes))
+    phases = math.prod([met_phases(axis) for axis in problem.convolution.axes])  # PyTorch traces no product of a map
     depth = max(1, problem.positions("taps") * filters // phases)
     moved = 3 * problem.inputs + phases * problem.outputs + 2 * problem.kernel
     repeats, workspace = phases * problem.convolution.groups, 2 * problem.inputs + problem.outputs

@@ -167,6 +167,8 @@ def convolve(x: Tensor, kernel: Tensor, pads: Pads, strides: Sequence[int], dila
         x = window(x, *_windows(x, pads))
     elif zeros:
         x = ops.pad(x, zeros)
+    if x.shape[0] == 0:
+        return _without_samples(x, kernel, padding, strides, dilation)
     if in_channels == 1 and channels > 1 and len(taps) in DEPTHWISE_RANKS and len(set(strides)) == 1:
         # One input channel per group is a depthwise convolution, which has a much faster kernel.
         kernel = tf.reshape(kernel, (*taps, channels, filters // channels))
@@ -175,6 +177,18 @@ def convolve(x: Tensor, kernel: Tensor, pads: Pads, strides: Sequence[int], dila
             x, kernel = tf.cast(x, tf.float32), tf.cast(kernel, tf.float32)
         return tf.cast(ops.depthwise_conv(x, kernel, strides, padding, "channels_last", dilation), dtype)
     return ops.conv(x, kernel, strides, padding, "channels_last", dilation)
+
+
+def _without_samples(
+    x: Tensor, kernel: Tensor, padding: str, strides: Sequence[int], dilation: Sequence[int]
+) -> Tensor:
+    """The convolution of an empty batch, which oneDNN gives back as it came, in the sizes and channels of `x`."""
+    outputs = []
+    for size, taps, stride, step in zip(ops.shape(x)[1:-1], kernel.shape, strides, dilation, strict=False):
+        starts = size if padding == "same" else size - (taps - 1) * step  # where a dilated kernel may begin
+        outputs.append(-(-starts // stride))
+    filters = tf.reduce_sum(kernel, tuple(range(len(kernel.shape) - 1)))
+    return tf.reshape(x, (0, *outputs, 1)) * filters  # with derivatives by both
 
 
 def _padding(
