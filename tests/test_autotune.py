@@ -74,6 +74,7 @@ def test_autotune_takes_separable_layers_and_both_data_formats(data_format):
         (2, "Received: shape=2"),
         ("2888", "Received: shape='2888'"),
         (np.ones(4), "Received: shape=array"),
+        (keras.Input((8, 8, 8)), "Received: shape=<KerasTensor"),
     ],
 )
 def test_autotune_refuses_shapes_that_are_not_the_layers(shape, message):

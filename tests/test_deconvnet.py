@@ -196,6 +196,7 @@ def test_a_model_of_unknown_size_projects_every_size():
         ("conv2", {"channel": 1.5}, "`channel` must be an integer. Received: channel=1.5"),
         ("conv2", {"strongest": "2"}, "`strongest` must be an integer. Received: strongest='2'"),
         ("conv2", {"unit": 3}, "`unit` must be a sequence of integers. Received: unit=3"),
+        ("conv2", {"unit": keras.Input((3,))}, "sequence of integers. Received: unit=<KerasTensor"),
         ("conv2", {"unit": (1, 2, 0.5)}, r"sequence of integers. Received: unit=\(1, 2, 0.5\)"),
         ("conv2", {"name": 3}, "`name` must be a string without a slash. Received: name=3"),
         (np.zeros(2), {}, "`layer` must be a layer of the model or its name. Received: layer=array"),

@@ -3,14 +3,14 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_adjoint.layers.conv import AdjointConv
-from keras_adjoint.layers.options import as_integer, is_real_number
+from keras_adjoint.layers.options import as_integer, is_real_number, items_of
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.algorithms.choose import ALGORITHMS
 from keras_adjoint.ops.backend import current
@@ -48,7 +48,7 @@ def autotune(layer: keras.layers.Layer, shape: Sequence[int], *, seconds: float 
             "`autotune` takes the adjoint of a convolution, as `keras_adjoint.adjoint(conv)` makes it. "
             f"Received: layer={layer!r} of type {type(layer).__name__}"
         )
-    sizes = [as_integer(size) or 0 for size in shape] if isinstance(shape, Iterable) else []
+    sizes = [as_integer(size) or 0 for size in items_of(shape)]
     if len(sizes) != layer.rank + 2 or min(sizes) < 1:
         raise ValueError(
             f"`autotune` needs every size of the input, {layer.rank + 2} with the batch. Received: shape={shape!r}"

@@ -64,6 +64,14 @@ def as_integer(value: Any) -> int | None:
         return None
 
 
+def items_of(value: Any) -> list[Any]:
+    """What is in a sequence, an array or a tensor; nothing if it has no items, as symbolic tensors have none."""
+    try:
+        return list(value)
+    except (TypeError, NotImplementedError):
+        return []
+
+
 STANDARDIZE: dict[str, Callable[[str, Any], Any]] = {
     "algorithm": string_or_none,
     "linear_part": boolean,

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,7 +11,7 @@ from keras_adjoint.errors import quoted
 from keras_adjoint.keras_internals import numpy_operations
 from keras_adjoint.layers.call_pattern import one_or_list
 from keras_adjoint.layers.deconvnet import SelectedFeatures
-from keras_adjoint.layers.options import as_integer, name_or_none
+from keras_adjoint.layers.options import as_integer, items_of, name_or_none
 from keras_adjoint.layers.wrapped import axes_of_steps, inside
 from keras_adjoint.models.backward import packed_as
 from keras_adjoint.models.calls import Call
@@ -238,7 +238,7 @@ def _selections(
         for option, value in (("channel", channel), ("strongest", strongest))
     )
     if unit is not None:
-        unit = [_integer("unit", index, unit) for index in (unit if isinstance(unit, Iterable) else [None])]
+        unit = [_integer("unit", index, unit) for index in items_of(unit) or [None]]
     if unit is not None and (channel is not None or strongest is not None):
         raise ValueError(
             f"`unit` names one unit, so `channel` and `strongest` make no sense beside it. Received: unit={unit}, "

@@ -16,7 +16,7 @@ from keras_adjoint.layers.adjoint import original_of, probe_shape, recorded_sour
 from keras_adjoint.layers.call_pattern import one_or_list
 from keras_adjoint.layers.distributed import DistributedAdjoint, innermost
 from keras_adjoint.layers.merge import AdjointMerge
-from keras_adjoint.layers.options import as_integer
+from keras_adjoint.layers.options import as_integer, items_of
 from keras_adjoint.layers.selection import AdjointSelection
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied, call_at_inference, linear_part
@@ -205,9 +205,9 @@ def _plain(given: Any) -> Any:
 
 
 def _is_shape(given: Any) -> bool:
-    if not isinstance(given, Iterable) or isinstance(given, (str, bytes, Mapping)):
+    if isinstance(given, (str, bytes, Mapping)):
         return False
-    sizes = [as_integer(size) for size in given]
+    sizes = [as_integer(size) for size in items_of(given)]
     return bool(sizes) and all(size is not None and size > 0 for size in sizes)
 
 
