@@ -423,6 +423,15 @@ def test_of_unknown_sizes_the_one_is_certified_that_is_asked_for():
 
 
 @pytest.mark.any_backend
+@pytest.mark.parametrize("layer", [L.Dense(2), L.MaxPooling1D(2), L.Rescaling(2.0), L.UpSampling1D(2)], ids=str)
+def test_a_size_that_layers_before_leave_open_is_named(layer):
+    x = keras.Input((5, 4))
+    model = keras.Model(x, layer(L.EinsumDense("abc,cd->abd", output_shape=(None, 3))(x)))
+    (call,) = ka.certify(model).unknown
+    assert call.layer == layer.name and "size of what it takes, (?, 3)" in call.reason
+
+
+@pytest.mark.any_backend
 def test_division_by_a_constant_zero_has_no_constant():
     x = keras.Input((4,))
     certificate = ka.certify(keras.Model(x, ops.divide(x, np.array([1.0, 0.0, 1.0, 1.0], "float32"))))

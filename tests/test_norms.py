@@ -1,6 +1,7 @@
 """Norms and bounds of operators, against the singular values of their matrices."""
 
 import gc
+import logging
 import weakref
 
 import extent
@@ -15,6 +16,7 @@ from keras import layers, ops
 import keras_adjoint as ka
 from keras_adjoint.operators import symbol_blocks
 from keras_adjoint.operators.symbol import grids_of
+from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.geometry import Convolution, Window
 
 # Kernels at sizes of at least 4 (taps − 1), where the zeros at the edge take little off the norm.
@@ -241,6 +243,7 @@ def test_scipy_takes_the_operator_for_its_matrix():
     np.testing.assert_allclose(linear.T @ (matrix @ x), matrix.T @ matrix @ x, atol=1e-3)
     assert linear.shape == operator.shape and linear.dtype == "float32"
     np.testing.assert_allclose(linear @ (x[:, 0] + 1j * x[:, 1]), matrix @ (x[:, 0] + 1j * x[:, 1]), atol=1e-4)
+    assert (linear @ x[:, :0]).shape == (matrix.shape[0], 0)
 
 
 @pytest.mark.any_backend
@@ -393,6 +396,44 @@ def test_vectors_that_are_computed_twice_give_the_same_norm(monkeypatch):
         assert (1 - 1e-3) * largest <= number(operator.norm(seed=seed)) <= (1 + 1e-6) * largest
 
 
+def test_a_norm_is_not_above_the_bound_by_rounding():
+    layer = layers.Permute((3, 1, 2))
+    layer.build((None, 7, 5, 2))
+    operator = ka.operator(layer, size=(7, 5, 2))
+    norms = [number(operator.norm(seed=seed)) for seed in range(8)]
+    assert 1 - 1e-5 < min(norms) <= max(norms) <= 1.0 <= number(operator.bound())
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("name", ["dense", "causal", "depthwise", "einsum"])
+def test_an_infinite_kernel_has_an_infinite_bound_and_no_norm(name):
+    layer = layer_of(name)
+    kernel = ops.convert_to_numpy(layer.weights[0]).copy()
+    kernel.flat[1] = np.inf
+    layer.weights[0].assign(kernel)
+    operator = ka.operator(layer)
+    assert np.isinf(number(operator.bound())) and np.isnan(number(operator.norm()))
+
+
+class Adding:
+    """A number that is added, whose methods TensorFlow compiles."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def apply(self, x):
+        return x + self.number
+
+
+@pytest.mark.only_on("tensorflow")
+def test_compiling_a_method_of_many_objects_does_not_warn_of_retracing(monkeypatch):
+    warnings = []
+    monkeypatch.setattr(logging.getLogger("tensorflow"), "warning", lambda *args, **_: warnings.append(args))
+    for each in range(9):
+        current().compiled(Adding(each).apply)(ops.ones((2,)))
+    assert not [each for each in warnings if "retracing" in str(each)]
+
+
 @pytest.mark.any_backend
 def test_what_is_no_number_has_no_norm():
     layer = layer_of("dense")
@@ -413,7 +454,7 @@ def test_norm_of_a_multiple_is_differentiable_by_the_scalar():
     np.testing.assert_allclose(slope, ops.convert_to_numpy(operator.norm()), rtol=1e-3)
 
 
-@pytest.mark.in_turn("torch", "jax")  # TensorFlow keeps what it traced a bound method for
+@pytest.mark.in_turn("torch", "jax")  # TensorFlow keeps what it traced a method for
 def test_operator_is_freed_with_what_was_compiled_for_it():
     dense = layers.Dense(3)
     dense.build((None, 4))

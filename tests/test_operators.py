@@ -202,6 +202,38 @@ def lookup():
     return keras.Sequential([keras.Input((4,)), layers.Embedding(5, 3), layers.Flatten()])
 
 
+def test_a_layer_of_a_multiple_by_a_variable_holds_the_variable(parts, tmp_path):
+    (a, _), (b, _), _ = parts
+    factor = keras.Variable(2.0)
+    combined = (a * factor).T @ (b * factor)
+    model = combined.layer()
+    factor.assign(3.0)
+    x = np.random.default_rng(0).standard_normal((2, 5, 4, 2)).astype("float32")
+    expected = ops.convert_to_numpy(combined @ x)
+    np.testing.assert_allclose(ops.convert_to_numpy(model(x)), expected, atol=1e-5)
+    assert any(variable is factor for variable in model.trainable_variables)
+    ka.assert_adjoint(model)
+    assert float(ops.convert_to_numpy(ka.operator(model).bound())) >= float(ops.convert_to_numpy(combined.norm()))
+    model.save(tmp_path / "combined.keras")
+    loaded = keras.saving.load_model(tmp_path / "combined.keras")
+    np.testing.assert_allclose(ops.convert_to_numpy(loaded(x)), expected, atol=1e-5)
+    assert len(loaded.trainable_variables) == len(model.trainable_variables)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    "make", [lambda: layers.Rescaling(2.0), lambda: layers.Dropout(0.5), lambda: layers.Lambda(lambda x: 2 * x)]
+)
+def test_a_layer_that_is_called_at_several_shapes_is_an_operator_at_each(make):
+    shared, x = make(), keras.Input((4,))
+    model = keras.Model(x, shared(layers.Dense(3)(shared(x))))
+    operator = ka.operator(model)
+    norm = np.linalg.norm(operator.to_matrix(), 2)
+    assert norm <= float(ops.convert_to_numpy(operator.bound())) <= 1.01 * norm
+    assert norm <= ka.certify(model).bound <= 1.01 * norm
+    assert ka.operator(shared, size=(3,)).shape == (3, 3)
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
@@ -218,7 +250,7 @@ def lookup():
             "negative.*Received: size=2",
         ),
         (lambda a, d: ka.operator(lookup()), ka.NoRuleError, "one-hot vectors"),
-        (lambda a, d: ka.identity(-1), ka.SizeError, "positive sizes"),
+        (lambda a, d: ka.identity(-1), ka.SizeError, "positive integers.*Leave the batch axis out"),
         (lambda a, d: a * True, ValueError, "one real number"),
         (lambda a, d: a @ np.ones((2, 3)), ka.SizeError, r"takes batches of \(5, 2\)"),
         (lambda a, d: a @ np.ones((2, 5, 2), "complex64"), ValueError, "real numbers"),
@@ -242,7 +274,7 @@ def lookup():
         (lambda a, d: ka.operator(built(layers.Dense(2, activation="relu"), 3)), ka.NoRuleError, "linear_part=True"),
         (lambda a, d: ka.operator(built(layers.MaxPooling1D(2), 4, 1)), ka.NoRuleError, "is not linear"),
         (lambda a, d: ka.operator(3), ValueError, "takes a Keras layer"),
-        (lambda a, d: ka.identity((0,)), ka.SizeError, "positive sizes"),
+        (lambda a, d: ka.identity((0,)), ka.SizeError, "positive integers"),
     ],
 )
 @pytest.mark.any_backend

@@ -130,6 +130,31 @@ def test_in_half_precision_the_loss_is_computed_in_single(policy):
 
 
 @pytest.mark.any_backend
+@pytest.mark.parametrize("scale", [1e-17, 1e20])
+def test_the_norm_of_a_small_layer_neither_overflows_nor_vanishes(scale):
+    layer, shape = case_named("tall", orthogonality=0.0)
+    layer.layer.kernel.assign(scale * layer.layer.kernel)
+    norm = np.linalg.norm(ops.convert_to_numpy(layer.layer.kernel).astype("float64"), 2)
+    assert loss_of(layer, shape) == pytest.approx(0.3 * norm, rel=1e-5)
+
+
+@pytest.mark.any_backend
+def test_a_layer_that_diverged_has_a_loss_that_is_no_number():
+    layer, shape = case_named("tall", orthogonality=0.0)
+    layer.layer.kernel.assign(np.nan * layer.layer.kernel)
+    assert np.isnan(loss_of(layer, shape))
+
+
+def test_a_call_with_given_weights_adds_the_loss_of_those():
+    layer, shape = case_named("wide")
+    trained, others = (
+        [variable.value for variable in each] for each in (layer.trainable_variables, layer.non_trainable_variables)
+    )
+    *_, (loss,) = layer.stateless_call(trained, others, random_input(shape), return_losses=True)
+    assert number(loss) == pytest.approx(loss_of(layer, shape), rel=1e-5)
+
+
+@pytest.mark.any_backend
 def test_adjoints_mirrors_and_stock_layers_are_those_of_the_layer_inside(tmp_path):
     conv = layers.Conv1D(4, 3, strides=2, activation="relu", name="plain")
     layer = ka.Regularized(conv, **WEIGHTS)

@@ -18,14 +18,19 @@ class Kernel:
     shape: tuple
     options: dict = field(default_factory=dict)
     positive: bool = False
+    has_weights: bool = True
 
     def build(self):
         keras.utils.set_random_seed(0)
-        layer = self.layer_class(**self.options, use_bias=False)
+        layer = self.layer_class(**self.options, **({"use_bias": False} if self.has_weights else {}))
         layer.build((None, *self.shape))
         for weight in layer.weights if self.positive else ():
             weight.assign(np.abs(keras.ops.convert_to_numpy(weight)))
         return layer
+
+
+def without_weights(name, layer_class, shape, **options):
+    return Kernel(name, layer_class, shape, options, has_weights=False)
 
 
 def image(name, shape, filters, taps, layer_class=L.Conv2D, positive=False, **options):
@@ -53,5 +58,7 @@ KERNELS = (
     image("5, stride 3, transposed", (40, 8), 4, 5, L.Conv1DTranspose, strides=3),
     Kernel("dense", L.Dense, (300,), {"units": 200}),
     Kernel("dense, at each step", L.Dense, (20, 24), {"units": 16}),
+    without_weights("average pooling, 3×3, stride 2", L.AveragePooling2D, (15, 15, 4), pool_size=3, strides=2, **SAME),
+    without_weights("up-sampling, 2×2, bilinear", L.UpSampling2D, (10, 10, 4), size=2, interpolation="bilinear"),
 )
 LARGE = image("3×3, 64→64, 224 × 224", (224, 224, 64), 64, 3, **SAME)

@@ -20,12 +20,29 @@ def recorded_templates(source: keras.layers.Layer, patterns: Sequence[CallPatter
     recorded = list(dict.fromkeys(tuple(shape[1:] for shape in pattern.input_shapes) for pattern in patterns))
     if not recorded:
         return []
+    asked_for = next((shapes for shapes in recorded if _is_asked_for(shapes, size)), None)
+    if asked_for is not None:
+        return list(asked_for)
     if len(recorded) > 1 and size is None and len({shapes for shapes in recorded if None not in sum(shapes, ())}) > 1:
         raise SizeError(
             f"`{source.name}` was called with several sizes, which are different operators. Pass the one that is meant as "
             f"`size`. Received: {' and '.join(str(one[0] if len(one) == 1 else one) for one in recorded)}"
         )
     return list(next((shapes for shapes in recorded if None not in sum(shapes, ())), recorded[-1]))
+
+
+def _is_asked_for(shapes: Sequence[Shape], size: Any) -> bool:
+    """Whether `size` has a whole shape for each of these, with which it agrees."""
+    if not isinstance(size, (list, tuple)):
+        return False
+    several = any(isinstance(one, (list, tuple)) for one in size)
+    asked = list(size) if several else [size]
+    return len(asked) == len(shapes) and all(
+        isinstance(one, (list, tuple))
+        and len(one) == len(shape)
+        and all(known in (None, given) for known, given in zip(shape, one, strict=True))
+        for one, shape in zip(asked, shapes, strict=True)
+    )
 
 
 def sizes_meant(source: keras.layers.Layer, templates: Sequence[Shape], size: Any) -> list[tuple[int, ...]]:
@@ -51,7 +68,7 @@ def sizes_meant(source: keras.layers.Layer, templates: Sequence[Shape], size: An
     for shape in shapes:
         if not all(shape):
             raise SizeError(
-                f"An operator has known sizes, and `{source.name}` takes {_text(shape)}. Pass the shape without the batch "
+                f"An operator has known sizes, and `{source.name}` takes {sizes_text(shape)}. Pass the shape without the batch "
                 f"axis as `size`. Received: size={size!r}, {describe(source)}"
             )
     return [tuple(axis for axis in shape if axis) for shape in shapes]
@@ -105,8 +122,8 @@ def _meant(source: keras.layers.Layer, template: Shape | None, size: Any) -> lis
     fixed = [axis for axis in range(len(template)) if axis not in axes and template[axis] is not None]
     if len(shape) != len(template) or any(shape[axis] != template[axis] for axis in fixed):
         raise SizeError(
-            f"`size` has the {len(template)} sizes of {_text(template)}, which `{source.name}` takes, or those of its "
-            f"{len(axes)} spatial axes. Received: size={size!r}"
+            f"`size` has the {len(template)} sizes of {sizes_text(template)}, which `{source.name}` takes"
+            f"{f', or those of its {len(axes)} spatial axes' if axes else ''}. Received: size={size!r}"
         )
     return shape
 
@@ -117,5 +134,6 @@ def _spatial_axes(source: keras.layers.Layer, template: Shape) -> list[int]:
     return list(range(1, len(template))) if channels_first else list(range(len(template) - 1))
 
 
-def _text(shape: Sequence[Any]) -> str:
+def sizes_text(shape: Sequence[Any]) -> str:
+    """A shape, with ? where a size is not known."""
     return f"({', '.join('?' if size is None else str(size) for size in shape)})"

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import core_operations, existing, layers_inside, numpy_operations
 from keras_adjoint.layers.adjoint import has_activation
 from keras_adjoint.layers.arguments import depends_on_mask
@@ -32,6 +33,7 @@ from keras_adjoint.models.policies import ends_in_activation, policy_of_class
 from keras_adjoint.models.refused_calls import check_training
 from keras_adjoint.models.steps import Steps, calls_at_every_step
 from keras_adjoint.operators.activations import constant_of
+from keras_adjoint.operators.asked_size import sizes_text
 from keras_adjoint.operators.layer_bounds import rounding_of
 from keras_adjoint.operators.lipschitz import Lipschitz
 from keras_adjoint.operators.model_operator import ADDITIONS, MOVES, bound_of_call, copies_in
@@ -103,8 +105,20 @@ def step_of(call: Call) -> Step:
             raise NoConstant("its constant is too large for a float, or no number")
         return found
     except Exception as error:  # of whatever kind a layer's own code raises
-        reason = str(error) or type(error).__name__
+        says_why = isinstance(error, (NoConstant, NoRuleError))
+        reason = ("" if says_why else _open_sizes(call)) or str(error) or type(error).__name__
         return Step(How.NONE, (math.inf,) * len(call.inputs), linear=getattr(error, "linear", None), reason=reason)
+
+
+def _open_sizes(call: Call) -> str:
+    """That sizes are not known, where Keras cannot tell them, as behind an `EinsumDense` that was made without them."""
+    shapes = [tuple(x.shape[1:]) for x in call.inputs]
+    if all(None not in shape for shape in shapes):
+        return ""
+    return (
+        f"its constant depends on the size of what it takes, {' and '.join(map(sizes_text, shapes))}, and the layers before it "
+        f"do not say all of that"
+    )
 
 
 # --- what has no constant whatever it computes

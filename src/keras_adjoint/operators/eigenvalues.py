@@ -51,12 +51,15 @@ _RANGE = {"float32": (1e-30, 1e36), "float64": (1e-300, 1e300)}  # of what is di
 
 
 def scaled(kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """(the kernel over the largest of its absolute values, that value): what is squared may not overflow, nor vanish."""
+    """(the kernel over the largest of its absolute values, that value): what is squared may not overflow, nor vanish.
+
+    Of zeros, and where that value is infinite, the first are ones, so that what is made of both is zero or infinite.
+    """
     largest = ops.stop_gradient(ops.max(ops.abs(kernel)))
     least, most = _RANGE.get(keras.backend.standardize_dtype(kernel.dtype), _RANGE["float32"])
-    scale, is_zero = ops.clip(largest, least, most), largest == 0
+    scale, is_extreme = ops.clip(largest, least, most), ops.logical_or(largest == 0, ops.isinf(largest))
     # Of zeros it is exactly zero, and so is the derivative, for which they may not be divided by what they are.
-    return ops.where(is_zero, ops.ones_like(kernel), kernel / scale), ops.where(is_zero, ops.zeros_like(scale), scale)
+    return ops.where(is_extreme, ops.ones_like(kernel), kernel / scale), ops.where(is_extreme, largest, scale)
 
 
 def matrix_bound(matrix: Tensor) -> Tensor:

@@ -165,13 +165,18 @@ def host_operator(operator: Any, dtype: str) -> HostOperator:
         ValueError: If it is something else, or has complex numbers.
     """
     sparse, linalg = (imported(f"scipy.sparse{part}", "`from_scipy`") for part in ("", ".linalg"))
+    if isinstance(operator, np.ma.MaskedArray):
+        raise ValueError(
+            f"What a matrix has in the place of masked numbers is not known. Fill them first: `matrix.filled(0)`. "
+            f"Received: {_described(operator)}"
+        )
     is_matrix = sparse.issparse(operator) or isinstance(operator, np.ndarray)
     if len(getattr(operator, "shape", ())) != 2 or not (is_matrix or hasattr(operator, "matvec")):
         raise ValueError(
             f"`from_scipy` takes a sparse matrix or a `LinearOperator` of SciPy, or a matrix of NumPy. Of an operator of this "
             f"package, `A.layer()` is the layer. Received: {_described(operator)}"
         )
-    if hasattr(getattr(operator, "Op", operator), "keras_operator"):  # PyLops has what it wraps as `Op`
+    if _computes_by_keras(operator):
         raise ValueError(
             f"This operator computes by Keras, and a compiled function that waits for the host may never get its result. "
             f"The operator that it was made of is a layer already: `A.layer()`. Received: {operator!r}"
@@ -186,6 +191,14 @@ def host_operator(operator: Any, dtype: str) -> HostOperator:
     is_double = dtype == "float64" and number_type in (None, np.float64)
     found.check_adjoint("float64" if is_double else "float32")
     return found
+
+
+def _computes_by_keras(operator: Any) -> bool:
+    """Whether an operator of SciPy or PyLops is one of this package, or is made of one."""
+    parts = (getattr(operator, "Op", None), *getattr(operator, "args", ()))  # what PyLops wraps, and SciPy combines
+    return hasattr(operator, "keras_operator") or any(
+        _computes_by_keras(part) for part in parts if hasattr(part, "matvec")
+    )
 
 
 def _described(operator: Any) -> str:

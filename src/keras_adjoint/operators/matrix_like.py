@@ -27,7 +27,8 @@ class MatrixLike(LinearMap):
         1 + `tolerance` times as large as the result.
 
         Args:
-            tolerance: The relative error, above 1e-6.
+            tolerance: The relative error, above 1e-6. Four units in the last place are taken off, so that rounding cannot
+                lift the result above the norm.
             seed: Seed of the start.
 
         Returns:

@@ -12,6 +12,7 @@ from keras import ops
 from keras_adjoint.errors import SizeError, one_of
 from keras_adjoint.operators.linear_map import current_scalar
 from keras_adjoint.operators.matrix_like import MatrixLike
+from keras_adjoint.operators.multiple import multiple_of
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.precision import float_dtype
@@ -24,7 +25,8 @@ class Operator(MatrixLike):
 
     Operators are made by `keras_adjoint.operator` and `keras_adjoint.identity`, and of each other: `A @ B`, `A + B`, `A - B`,
     `2 * A`, `A / 2`, `-A`, `A.T`, `A.gram()`, and by `vstack`, `hstack` and `block`. None holds numbers of its own: a kernel
-    that changes changes every operator made of it.
+    that changes changes every operator made of it, and so does a `keras.Variable` c in `A * c`. (`c * A` is computed by
+    Keras, which raises an error of its own.)
 
     Attributes:
         in_space: The `Space` of x in A x.
@@ -73,13 +75,15 @@ class Operator(MatrixLike):
         return Composition.of(self.T, self) if side == "inputs" else Composition.of(self, self.T)
 
     def layer(self, name: str | None = None) -> keras.layers.Layer:
-        """A Keras layer or model that computes A, tied to the kernels that A reads.
+        """A Keras layer or model that computes A, tied to the kernels and variables that A reads.
 
         Args:
             name: Name of the model.
 
         Returns:
-            A Functional model of the tensors of `in_space`. It can be saved as every tied model can.
+            A Functional model of the tensors of `in_space`. It can be saved as every tied model can. Of the operator of a
+            single layer or model, without a name, it is that layer, or the adjoint that computes it; `model.save` is that of
+            models alone.
         """
         x = self.in_space.inputs(self.dtype)
         return keras.Model(x, self(x), name=name)
@@ -206,6 +210,8 @@ class Scaled(Operator):
         return operator if isinstance(factor, float) and factor == 1 else cls(operator, factor)
 
     def apply(self, leaves: list[Tensor]) -> list[Tensor]:
+        if isinstance(self.factor, keras.Variable) and any(isinstance(leaf, keras.KerasTensor) for leaf in leaves):
+            return [multiple_of(self.factor, self.dtype)(leaf) for leaf in self.operator.apply(leaves)]
         factor = self.factor if isinstance(self.factor, float) else ops.cast(current_scalar(self.factor), self.dtype)
         if isinstance(factor, float) and self.dtype == "float64":
             factor = np.full(1, factor)  # of a Python number, Keras makes float32

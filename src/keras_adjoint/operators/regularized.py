@@ -2,6 +2,8 @@
 
 import math
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -13,6 +15,7 @@ from keras_adjoint.layers.options import as_integer, is_real_number
 from keras_adjoint.layers.registry import describe, rule
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.wrappers import adjoint_inside
+from keras_adjoint.operators.eigenvalues import scaled
 from keras_adjoint.operators.measured import Measured
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.exporting import is_exporting
@@ -26,7 +29,7 @@ EXACT_NUMBERS = 2**21
 
 
 class _Calls(threading.local):
-    """The `Regularized` layers whose `__call__` is going on in this thread."""
+    """The `Regularized` layers that are being called in this thread."""
 
     layers: tuple[keras.layers.Layer, ...] = ()
 
@@ -99,10 +102,19 @@ class Regularized(Measured):
     # --- the call
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with self._going_on():
+            return super().__call__(*args, **kwargs)
+
+    def stateless_call(self, *args: Any, **kwargs: Any) -> Any:
+        with self._going_on():  # Keras goes past `__call__`
+            return super().stateless_call(*args, **kwargs)
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
         before = _GOING_ON.layers
         _GOING_ON.layers = (*before, self)
         try:
-            return super().__call__(*args, **kwargs)
+            yield
         finally:
             _GOING_ON.layers = before
 
@@ -124,9 +136,9 @@ class Regularized(Measured):
         total = ops.zeros((), operator.precision)
         with called_aside(self.measured):
             if is_small(operator):
-                gram = gram_of(operator)
-                total += self.spectral * norm_by(gram) if self.spectral else 0.0
-                total += self.orthogonality * distance_from_identity(gram) if self.orthogonality else 0.0
+                rows = rows_of(operator)
+                total += self.spectral * norm_by(rows) if self.spectral else 0.0
+                total += self.orthogonality * distance_from_identity(gram_of(rows)) if self.orthogonality else 0.0
                 return total
             if self.spectral:
                 total += self.spectral * operator.bound()
@@ -196,18 +208,26 @@ def is_small(operator: "Operator") -> bool:
     return min(operator.shape) <= EXACT_SIDE and math.prod(operator.shape) <= EXACT_NUMBERS
 
 
-def gram_of(operator: "Operator") -> Tensor:
-    """A Aᵀ or AᵀA, the smaller one, as a matrix."""
+def rows_of(operator: "Operator") -> Tensor:
+    """A or Aᵀ, whichever has no more rows than columns, as a matrix."""
     narrow = operator.T if wide(operator) else operator
-    rows = narrow.apply_to_rows(ops.eye(narrow.in_space.size, dtype=operator.precision))
+    return narrow.apply_to_rows(ops.eye(narrow.in_space.size, dtype=operator.precision))
+
+
+def gram_of(rows: Tensor) -> Tensor:
+    """G = R Rᵀ for the rows R, which is A Aᵀ or AᵀA."""
     return ops.matmul(rows, ops.transpose(rows))
 
 
-def norm_by(gram: Tensor) -> Tensor:
-    """‖A‖ = √(vᵀ G v) for the top eigenvector v of G, differentiable by G: its derivative is that at a fixed v."""
-    _, vectors = ops.eigh(ops.stop_gradient(gram))
+def norm_by(rows: Tensor) -> Tensor:
+    """‖A‖ = √(vᵀ G v) for the top eigenvector v of G, differentiable by the rows: its derivative is that at a fixed v."""
+    rows, scale = scaled(rows)  # whose squares neither overflow nor vanish
+    gram = gram_of(rows)
+    # LAPACK may refuse what is not finite, where the norm of weights that diverged is NaN as their loss is.
+    finite = ops.where(ops.isfinite(gram), gram, ops.zeros_like(gram))
+    _, vectors = ops.eigh(ops.stop_gradient(finite))
     top = ops.stop_gradient(vectors[:, -1:])
-    return ops.sqrt(ops.maximum(ops.sum(top * ops.matmul(gram, top)), 1e-30))
+    return scale * ops.sqrt(ops.sum(top * ops.matmul(gram, top)))
 
 
 def distance_from_identity(gram: Tensor) -> Tensor:

@@ -28,6 +28,8 @@ def to_scipy(operator: LinearMap) -> Any:
         """What an operator gives for the columns of a matrix, as columns."""
         if np.iscomplexobj(x):
             return rows_times(part, x.real) + 1j * rows_times(part, x.imag)
+        if not x.shape[1]:  # TensorFlow's convolutions take no empty batch
+            return np.zeros((part.shape[0], 0), dtype)
         rows = ops.convert_to_tensor(np.ascontiguousarray(x.T).astype(dtype))
         return np.asarray(ops.convert_to_numpy(part.apply_to_rows(rows))).T
 

@@ -41,7 +41,7 @@ class Space:
         elif isinstance(shape, (list, tuple)) and any(isinstance(one, (list, tuple, Mapping)) for one in shape):
             parts = type(shape)(cls.of(one) for one in shape)
         else:
-            return cls((_checked(shape),))
+            return cls((_checked(shape, "Leave the batch axis out."),))
         spaces = tree.flatten(parts)
         return cls(
             tuple(one for space in spaces for one in space.shapes), tree.map_structure(lambda one: one.structure, parts)
@@ -50,7 +50,7 @@ class Space:
     @classmethod
     def like(cls, tensors: Any) -> "Space":
         """The space of tensors, or of symbolic ones, in their structure."""
-        shapes = tuple(_checked(tuple(tensor.shape[1:])) for tensor in tree.flatten(tensors))
+        shapes = tuple(_checked(tuple(tensor.shape[1:]), "Pass them as `size`.") for tensor in tree.flatten(tensors))
         return cls(shapes, tree.map_structure(lambda tensor: LEAF, tensors))
 
     def __eq__(self, other: object) -> bool:
@@ -122,12 +122,12 @@ class Space:
         return " and ".join(map(str, self.shapes))
 
 
-def _checked(shape: Any) -> tuple[int, ...]:
+def _checked(shape: Any, what_to_do: str) -> tuple[int, ...]:
     sizes = tuple(shape) if isinstance(shape, (list, tuple)) else (shape,)
     integers = [as_integer(size) for size in sizes]
     if not all(size and size > 0 for size in integers):
         raise SizeError(
-            f"The shape of an operator's tensors has known, positive sizes, without the batch axis. Pass them as `size`. "
+            f"The shape of an operator's tensors has known sizes, positive integers, without the batch axis. {what_to_do} "
             f"Received: {shape}"
         )
     return tuple(size for size in integers if size)

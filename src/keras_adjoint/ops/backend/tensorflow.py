@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any, Literal
 
 import tensorflow as tf
@@ -87,7 +87,8 @@ def _gpus() -> list[Any]:
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return tf.function(function)
+    # TensorFlow counts the traces of bound methods by the function that they are made of, and warns of the fifth operator.
+    return tf.function(partial(function))
 
 
 def in_one(function: Callable[..., Any]) -> Callable[..., Any]:
