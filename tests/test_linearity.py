@@ -182,3 +182,9 @@ def test_numbers_that_are_smaller_than_a_dtype_holds_are_not_called_nonlinear(si
 def test_small_numbers_hide_nothing_that_a_dtype_holds():
     with pytest.raises(NotLinear, match="it is not linear"):
         check_linearity(one(lambda x: 1e-20 * ops.relu(x)), [(5,)], "float32")
+
+
+@pytest.mark.parametrize("size", [10**14, 10**30])  # more than memory is addressed by, and than integers of arrays hold
+def test_what_no_memory_can_hold_is_not_tested(size):
+    with pytest.raises(NotLinear, match=rf"no memory is left for numbers of shape \(3, {size}\)"):
+        check_linearity(one(lambda x: 2 * x), [(size,)], "float32")

@@ -74,7 +74,7 @@ class Prober:
         self.last_bits = 8 * epsilon(dtype)
 
     def random(self) -> list[Array]:
-        return self._exact([self.generator.standard_normal((self.samples, *shape)) for shape in self.shapes])
+        return self._exact([self._standard_normal((self.samples, *shape)) for shape in self.shapes])
 
     def of_zeros(self) -> list[Array]:
         """What the function gives of zeros."""
@@ -85,7 +85,13 @@ class Prober:
         return flat(self.function([self._tensor(np.zeros((self.samples, *shape))) for shape in self.shapes]))
 
     def random_like(self, outputs: list[Array]) -> list[Array]:
-        return self._exact([self.generator.standard_normal(y.shape) for y in outputs])
+        return self._exact([self._standard_normal(y.shape) for y in outputs])
+
+    def _standard_normal(self, shape: Shape) -> Array:
+        try:
+            return self.generator.standard_normal(shape)
+        except (MemoryError, ValueError) as error:  # of sizes beyond those of any array
+            raise NotTested(f"no memory is left for numbers of shape {shape} to test it with") from error
 
     def _exact(self, arrays: list[Array]) -> list[Array]:
         """Numbers that the dtype holds."""
