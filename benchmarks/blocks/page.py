@@ -26,6 +26,8 @@ WAYS = {
     "array": "blocks, from array to array",
     "uncompressed": "blocks, from zarr to zarr, uncompressed",
     "zstd": "blocks, from zarr to zarr, zstd",
+    "copy uncompressed": "the same blocks only copied, uncompressed",
+    "copy zstd": "the same blocks only copied, zstd",
 }
 ENGINES = {
     "numpy": "NumPy, memory map",
@@ -133,7 +135,7 @@ def throughput(figures):
         f"{size}³ positions, which fit in memory, at once and in blocks of {block}, as large as {figures['memory']} "
         f"allows, {figures['turns']} times in turns, from NumPy arrays or files in the page cache. The numbers are random, "
         "which zstd makes little smaller. Other processes lengthen the times, but hardly the seconds of "
-        "processors, which are those of all threads together.",
+        "processors, which are those of all threads together. The last two rows are what zarr takes without a computation.",
         "",
         *table(*rows),
     ]

@@ -41,7 +41,17 @@ def rows(size, memory, turns):
         def in_blocks(way):
             return lambda: ka.apply_blocks(operator, *ways[way], memory=memory)
 
+        def copied(name):
+            source, target = ways[name]
+
+            def copy():
+                for block in plan:
+                    target[block.write] = source[block.write]
+
+            return copy
+
         functions = {"at once": at_once, **{way: in_blocks(way) for way in ways}}
+        functions |= {f"copy {name}": copied(name) for name in COMPRESSORS}
         times, processor = ({name: [] for name in functions} for _ in range(2))
         generator = random.Random(0)
         for _ in range(turns):
