@@ -257,7 +257,7 @@ def test_norms_are_compared_with_the_true_ones(tmp_path, monkeypatch):
 
 
 @pytest.mark.every_backend
-@pytest.mark.in_turn("jax")
+@pytest.mark.only_on("jax")
 def test_solvers_reach_the_same_error_before_they_are_timed(tmp_path, monkeypatch):
     monkeypatch.setattr(
         solvers, "LIBRARIES", {name: make for name, make in solvers.LIBRARIES.items() if "cg" in name.lower()}

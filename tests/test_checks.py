@@ -273,7 +273,9 @@ def test_unknown_input_shape_is_asked_for():
 
 
 @pytest.mark.parametrize(
-    "make", [np.array, list, lambda shape: tuple(map(np.int64, shape)), ops.convert_to_tensor], ids=str
+    "make",
+    [np.array, list, lambda shape: tuple(map(np.int64, shape)), ops.convert_to_tensor],
+    ids=["array", "list", "integers of NumPy", "tensor"],
 )
 def test_the_input_shape_may_be_an_array_or_have_integers_of_any_type(make):
     dense = keras.layers.Dense(3)
