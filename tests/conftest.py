@@ -68,6 +68,9 @@ def pytest_collection_modifyitems(config, items):
     config.hook.pytest_deselected(items=left_out)
     left_out = set(left_out)
     items[:] = [item for item in items if item not in left_out]
+    changing = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if changing:  # of which xdist says little, and nothing where there is one process
+        raise pytest.UsageError(f"A test has one name in every process. Give its cases `ids`. Received: {changing[0]}")
 
 
 def pytest_collection_finish():

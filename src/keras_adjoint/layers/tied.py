@@ -203,7 +203,7 @@ class Tied(keras.layers.Layer):
     def settle_switch(self) -> None:
         """Freeze a source that was read from a file and proved to be this layer's own, if this layer is frozen."""
         if self.owns_source and not self.trainable:
-            self.source.trainable = False
+            set_trainable(self.source, False)
 
     @property
     def owns_source(self) -> bool:

@@ -100,6 +100,7 @@ def clone_tied(model: keras.layers.Layer, *, copy_weights: bool = True) -> keras
     clone = copy_with_ties(model)
     if copy_weights:
         copy_state(clone, model, by="path")
+        _settle_switches(clone)  # of sources that were another model's, whose variables have the switches of there now
     return clone
 
 
@@ -110,7 +111,11 @@ def copy_with_ties(layer: keras.layers.Layer) -> keras.layers.Layer:
             config = keras.saving.serialize_keras_object(layer)
         with shared_while_saving():
             copy: keras.layers.Layer = read_config(config)
+    _settle_switches(copy)
+    return copy
+
+
+def _settle_switches(copy: keras.layers.Layer) -> None:
     for each in (copy, *layers_inside(copy)):
         if isinstance(each, Tied):
             each.settle_switch()
-    return copy
