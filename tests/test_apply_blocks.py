@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import keras
@@ -470,3 +471,16 @@ def test_memory_is_kept_under_a_limit(chunks, tmp_path):
     with h5py.File(tmp_path / "a.h5", "r") as file:
         part = keras.ops.convert_to_numpy(conv(np.ones((1, 20, 20, 8), "float32")))[0]
         np.testing.assert_allclose(file["y"][:9, :9], part[:9, :9], atol=1e-5)
+
+
+@pytest.mark.any_backend
+def test_wrong_arguments_leave_no_journal(tmp_path):
+    conv = L.Conv1D(2, 3, padding="same")
+    conv.build((None, None, 1))
+    x, out = np.ones((20, 1), "float32"), np.lib.format.open_memmap(tmp_path / "y.npy", "w+", "float32", (20, 2))
+    with pytest.raises(ValueError, match="`progress` is"):
+        ka.apply_blocks(conv, x, out, block=5, progress="often")
+    with pytest.raises(ValueError, match="`input` is an array of NumPy.*convert_to_numpy"):
+        ka.apply_blocks(conv, SimpleNamespace(shape=x.shape, dtype="a tensor's", __getitem__=None), out, block=5)
+    assert [file.name for file in tmp_path.iterdir()] == ["y.npy"]
+    assert ka.apply_blocks(conv, x, out, block=5).computed == 4

@@ -33,26 +33,30 @@ class TimedOut(BaseException):
     """The time limit is over. No library takes it for an error of its own."""
 
 
+NOTHING = "no file is left half-written"  # by most commands
+
+
 @contextmanager
-def session(*, debug: bool = False, timeout: float | None = None) -> Iterator[None]:
+def session(*, debug: bool = False, timeout: float | None = None, left: str = NOTHING) -> Iterator[None]:
     """Let a command work, and turn every exception into one line and an exit status.
 
     Args:
         debug: Whether to show where exceptions come from.
         timeout: Seconds after which the work is stopped, if any.
+        left: What a run that is stopped leaves behind.
     """
     try:
-        with printable_output(), time_limit(timeout), interruptible():
+        with printable_output(), time_limit(timeout, left), interruptible():
             yield
     except typer.Exit:
         raise
     except KeyboardInterrupt as error:
         if debug:
             print_traceback(error)
-        print_error("interrupted; no file is left half-written")
+        print_error(f"interrupted; {left}")
         raise typer.Exit(INTERRUPTED) from error
     except TimedOut as error:
-        print_error(out_of_time(timeout))
+        print_error(out_of_time(timeout, left))
         raise typer.Exit(TIMED_OUT) from error
     except OutputLost as error:
         raise typer.Exit(UNUSABLE) from error
@@ -107,12 +111,12 @@ def check_backend() -> None:
 # --- the time limit
 
 
-def out_of_time(timeout: float | None) -> str:
-    return f"stopped after {timeout:g} s, the time limit; what was being written is not in place"
+def out_of_time(timeout: float | None, left: str) -> str:
+    return f"stopped after {timeout:g} s, the time limit; {left}"
 
 
 @contextmanager
-def time_limit(seconds: float | None) -> Iterator[None]:
+def time_limit(seconds: float | None, left: str = NOTHING) -> Iterator[None]:
     """Raise `TimedOut` in what runs inside after some seconds; end the process if that does not help."""
     if seconds is None or seconds > threading.TIMEOUT_MAX:  # centuries
         yield
@@ -127,7 +131,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
             if ended.wait(GRACE):
                 return
         clear_line()
-        write_raw(f"keras-adjoint: {out_of_time(seconds)}\n")
+        write_raw(f"keras-adjoint: {out_of_time(seconds, left)}\n")
         os._exit(TIMED_OUT)
 
     before = None if alarm is None else signal.signal(alarm, give_up)

@@ -113,11 +113,12 @@ def apply_blocks(
         ) from error
     start = time.monotonic()
     header = header_of(plan, input, out, chunks_of(out))
-    journal = Journal(journal_of(out), header, resume=resume)
     total = len(plan) * (input.shape[0] if has_batch else 1)
     tasks = tasks_of(plan, input.shape[0] if has_batch else None)
     reader = Reader(input, tasks, bytes_of(memory) - needed_bytes(plan, workers))
-    run = Run(plan, reader, out, journal, Bar(total, progress))
+    bar = Bar(total, progress)
+    journal = Journal(journal_of(out), header, resume=resume)  # the last, as it is claimed until it is closed
+    run = Run(plan, reader, out, journal, bar)
     try:
         run.all(workers)
     finally:
@@ -132,6 +133,11 @@ def _plan_for(op: Any, given: Any, target: Any, block: Any, memory: Any, workers
             raise ValueError(
                 f"`{name}` has a shape and a dtype and slices like a NumPy array. "
                 f"Received: {name} of type {type(array).__name__}"
+            )
+        if not _is_of_numpy(array.dtype):
+            raise ValueError(
+                f"`{name}` is an array of NumPy, or slices to such arrays. `keras.ops.convert_to_numpy` makes one of a "
+                f"tensor. Received: {name} of type {type(array).__name__} and dtype {array.dtype}"
             )
     check_real("`input`", given)
     shape = tuple(given.shape)
@@ -153,6 +159,14 @@ def _plan_for(op: Any, given: Any, target: Any, block: Any, memory: Any, workers
     plan = op if isinstance(op, Plan) else planned(op, circuit, block, bytes_of(memory), multiples, workers)
     check_chunks(target, plan.block, sizes, multiples)
     return plan, has_batch
+
+
+def _is_of_numpy(dtype: Any) -> bool:
+    try:
+        np.dtype(dtype)
+    except TypeError:
+        return False
+    return True
 
 
 def circuit_for(op: Any, shape: tuple[int, ...]) -> tuple[Circuit, bool]:

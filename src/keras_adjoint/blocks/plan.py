@@ -245,9 +245,11 @@ def planned(
         chosen = largest_block(sizes, multiples, lambda block: needed(block) <= memory)
         chosen = None if chosen is None else alike(sizes, multiples, chosen)
     if chosen is None or needed(chosen) > memory:
+        smaller = ", or smaller blocks" if block is not None else ", or make the target in smaller chunks"
+        smaller = smaller if block is not None or max(least, default=1) > 1 else ""
         raise SizeError(
             f"{'A' if block is not None else 'The smallest'} block of {' × '.join(map(str, least))} takes about "
-            f"{needed(least):,} bytes, with {workers} at a time. Allow more `memory`, or smaller blocks. "
+            f"{needed(least):,} bytes, with {workers} at a time. Allow more `memory`{smaller}. "
             f"Received: memory={memory:,}"
         )
     plan = Plan(op, circuit, chosen)

@@ -64,14 +64,21 @@ def ridge_from(value: Any, dtype: str) -> Tensor | None:
     is_tensor = given is not None and not tuple(value.shape) and is_real(given) and "bool" not in str(given)
     if not is_real_number(value) and not is_tensor:
         raise ValueError(f"`ridge` is one number that is not negative. Received: ridge={value!r}")
-    tensor = ops.convert_to_tensor(value, dtype)
-    if current().is_concrete([tensor]):
-        number = float(ops.convert_to_numpy(tensor))
+    number = _number_of(value)
+    if number is not None:
         if not 0 <= number < float("inf"):
             raise ValueError(f"`ridge` is one number that is not negative. Received: ridge={number}")
         if number == 0:
             return None
-    return tensor
+    return ops.convert_to_tensor(value, dtype)
+
+
+def _number_of(value: Any) -> float | None:
+    """The number behind a value, if it is known: not what it becomes as a tensor, which compilers trace."""
+    if is_real_number(value) or isinstance(value, np.ndarray):
+        return float(value)
+    tensor = value.value if isinstance(value, keras.Variable) else value
+    return float(ops.convert_to_numpy(tensor)) if current().is_concrete([tensor]) else None
 
 
 def weights_from(value: Any, operator: Operator) -> Tensor | None:

@@ -26,10 +26,11 @@ from keras import ops
 
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.backend import current
+from keras_adjoint.ops.precision import epsilon
 from keras_adjoint.solvers.conjugate import least_squares
 from keras_adjoint.solvers.loops import loop_for
 from keras_adjoint.solvers.samples import named
-from keras_adjoint.solvers.scaling import compiled, solve_least_squares, solve_normal_equations
+from keras_adjoint.solvers.scaling import ROUNDING, compiled, solve_least_squares, solve_normal_equations
 from keras_adjoint.solvers.system import Problem, System
 
 Function = Callable[[list[Tensor]], Tensor]
@@ -72,7 +73,7 @@ class Implicit:
         return differentiated(lambda given: given[-1], gradient, [*operands, z, found])
 
     def inverse(self, operands: Sequence[Tensor], b: Tensor, *, in_range: bool = False) -> Tensor:
-        """M⁺ b; `in_range` promises that B* can give b."""
+        """M⁺ b; `in_range` promises that B* can give b, which its derivative is simpler for."""
         b = b * operands[-1] if self.problem.has_mask else b
 
         def gradient(given: list[Tensor], g: Tensor) -> list[Tensor]:
@@ -94,9 +95,8 @@ class Implicit:
 
         def value(given: list[Tensor]) -> Tensor:
             *operands, b = given
-            exact = self.full_rank or in_range
-            key = ("inverse", exact, self.problem.flags, self.tolerance, self.max_steps)
-            found = compiled(self.problem, key, lambda *now: self._solve(now[:-1], now[-1], exact))(*operands, b)
+            key = ("inverse", self.full_rank, self.problem.flags, self.tolerance, self.max_steps)
+            found = compiled(self.problem, key, lambda *now: self._solve(now[:-1], now[-1]))(*operands, b)
             self._report(found[:, -1])
             return found[:, :-1]
 
@@ -107,16 +107,22 @@ class Implicit:
         with self.problem.at(operands) as system:
             return g - system.normal(v)
 
-    def _solve(self, operands: Sequence[Tensor], b: Tensor, exact: bool) -> Tensor:
-        """M⁺ b without derivatives, and whether it converged. What B* cannot give is found first: M⁺ = B⁺ (B*)⁺."""
+    def _solve(self, operands: Sequence[Tensor], b: Tensor) -> Tensor:
+        """M⁺ b without derivatives, and whether it converged.
+
+        Without full column rank M⁺ = B⁺ (B*)⁺. Conjugate gradients for M would diverge by what B* cannot give of b, if only by
+        rounding.
+        """
         loop = loop_for([b], self.max_steps, unrolled=False)
+        # Steps that look for what rounding has taken may diverge, and no gradient is more accurate than that.
+        tolerance = max(self.tolerance, ROUNDING * epsilon(keras.backend.standardize_dtype(b.dtype)))
         with self.problem.at(operands) as system:
-            if exact:
-                found = solve_normal_equations(system, b, loop, self.tolerance)
+            if self.full_rank:
+                found = solve_normal_equations(system, b, loop, tolerance)
                 converged = found.converged
             else:
-                back = solve_least_squares(least_squares, system.swapped, b, loop, self.tolerance)
-                found = solve_least_squares(least_squares, system, back.x, loop, self.tolerance)
+                back = solve_least_squares(least_squares, system.swapped, b, loop, tolerance)
+                found = solve_least_squares(least_squares, system, back.x, loop, tolerance)
                 converged = back.converged & found.converged
             return ops.concatenate([found.x, ops.cast(converged, found.x.dtype)], axis=1)
 

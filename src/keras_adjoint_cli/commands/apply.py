@@ -96,7 +96,7 @@ def apply(
 
     Exit status: 0 if the output was written; 2 if a file or an option cannot be used, or blocks failed, which are named.
     """
-    with session(debug=debug, timeout=timeout):
+    with session(debug=debug, timeout=timeout, left="the same command with --resume goes on"):
         from keras_adjoint_cli.files.inputs import about, check_files
         from keras_adjoint_cli.files.limits import read_limits
         from keras_adjoint_cli.files.volumes import Target, opened
