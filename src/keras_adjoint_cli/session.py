@@ -33,11 +33,11 @@ class TimedOut(BaseException):
     """The time limit is over. No library takes it for an error of its own."""
 
 
-NOTHING = "no file is left half-written"  # by most commands
+NO_PART_OF_A_FILE = "no file is left half-written"  # as by most commands
 
 
 @contextmanager
-def session(*, debug: bool = False, timeout: float | None = None, left: str = NOTHING) -> Iterator[None]:
+def session(*, debug: bool = False, timeout: float | None = None, left: str = NO_PART_OF_A_FILE) -> Iterator[None]:
     """Let a command work, and turn every exception into one line and an exit status.
 
     Args:
@@ -116,7 +116,7 @@ def out_of_time(timeout: float | None, left: str) -> str:
 
 
 @contextmanager
-def time_limit(seconds: float | None, left: str = NOTHING) -> Iterator[None]:
+def time_limit(seconds: float | None, left: str = NO_PART_OF_A_FILE) -> Iterator[None]:
     """Raise `TimedOut` in what runs inside after some seconds; end the process if that does not help."""
     if seconds is None or seconds > threading.TIMEOUT_MAX:  # centuries
         yield

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_adjoint.blocks.journal import Journal, checksum, header_of
 from keras_adjoint.blocks.memory import bytes_of, give_back
-from keras_adjoint.blocks.numbers import check_real
+from keras_adjoint.blocks.numbers import check_real, is_of_numpy
 from keras_adjoint.blocks.plan import Plan, needed_bytes, planned
 from keras_adjoint.blocks.program import Circuit
 from keras_adjoint.blocks.progress import Bar
@@ -134,7 +134,7 @@ def _plan_for(op: Any, given: Any, target: Any, block: Any, memory: Any, workers
                 f"`{name}` has a shape and a dtype and slices like a NumPy array. "
                 f"Received: {name} of type {type(array).__name__}"
             )
-        if not _is_of_numpy(array.dtype):
+        if not is_of_numpy(array.dtype):
             raise ValueError(
                 f"`{name}` is an array of NumPy, or slices to such arrays. `keras.ops.convert_to_numpy` makes one of a "
                 f"tensor. Received: {name} of type {type(array).__name__} and dtype {array.dtype}"
@@ -159,14 +159,6 @@ def _plan_for(op: Any, given: Any, target: Any, block: Any, memory: Any, workers
     plan = op if isinstance(op, Plan) else planned(op, circuit, block, bytes_of(memory), multiples, workers)
     check_chunks(target, plan.block, sizes, multiples)
     return plan, has_batch
-
-
-def _is_of_numpy(dtype: Any) -> bool:
-    try:
-        np.dtype(dtype)
-    except TypeError:
-        return False
-    return True
 
 
 def circuit_for(op: Any, shape: tuple[int, ...]) -> tuple[Circuit, bool]:

@@ -7,6 +7,15 @@ import numpy as np
 from keras_adjoint.operators.space import is_real
 
 
+def is_of_numpy(dtype: Any) -> bool:
+    """Whether NumPy has a dtype, as it does not have those of PyTorch's and TensorFlow's tensors."""
+    try:
+        np.dtype(dtype)
+    except TypeError:
+        return False
+    return True
+
+
 def check_real(name: str, array: Any) -> None:
     """Raise a ValueError if an array holds something else than real numbers, such as complex ones, which casts make real."""
     if not is_real(array.dtype):
