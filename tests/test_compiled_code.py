@@ -1,5 +1,7 @@
 """What is asked for in code that a compiler traces, or that JAX is told not to compile, is right or says why not."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from helpers import compiled
 from keras import layers, ops
 
 import keras_adjoint as ka
+from keras_adjoint.ops.backend import MadeUntraced
 
 
 class Product(layers.Layer):
@@ -167,3 +170,47 @@ def test_pytorch_makes_adjoints_outside_of_what_it_compiles(name):
 
     found = torch.compile(lambda y: make(dense)(y), backend="eager")(y)
     np.testing.assert_allclose(ops.convert_to_numpy(found), ops.convert_to_numpy(ka.adjoint(dense)(y)), rtol=1e-5)
+
+
+MADE = {
+    "operator": lambda model: ka.operator(model),
+    "pinv": lambda model: ka.pinv(model.layers[0]),
+    "SparseCoding": lambda model: ka.SparseCoding(model.layers[0], weight=0.1),
+    "Lipschitz": lambda model: ka.Lipschitz(model.layers[0]),
+    "unroll": lambda model: ka.unroll(model.layers[0], 2, weight=0.1),
+    "deconvnet": lambda model: ka.deconvnet(model, model.layers[0].name),
+    "stream": lambda model: ka.stream(model),
+    "check_adjoint": lambda model: ka.check_adjoint(model),
+}
+
+
+@pytest.mark.only_on("torch")
+@pytest.mark.parametrize("name", MADE)
+def test_pytorch_makes_whatever_is_made_outside_of_what_it_compiles(name):
+    import torch
+
+    made, make = [], MADE[name]
+    model = keras.Sequential([keras.Input((4, 2)), layers.Dense(3, use_bias=False)])
+    torch.compile(lambda y: made.append(make(model)) or y * 2, backend="eager")(ops.ones((2, 3)))
+    assert type(made[0]) is type(make(model))
+
+
+# What computes with arrays alone, or with an operator, and is traced as other operations are.
+TRACED = {"adapt_bias", "adapt_channels", "convert_layout", "lstsq", "nnls", "transpose_kernel"}
+
+
+@pytest.mark.any_backend
+def test_nothing_public_that_makes_something_is_traced():
+    untraced, traced = ka.adjoint.__code__, set()
+    for name in ka.__all__:
+        value = getattr(ka, name)
+        if inspect.isfunction(value) and value.__code__ is not untraced:
+            traced.add(name)
+        if inspect.isclass(value) and issubclass(value, layers.Layer) and not isinstance(value, MadeUntraced):
+            traced.add(name)
+    assert traced == TRACED
+
+
+@pytest.mark.any_backend
+def test_the_signature_of_a_layer_class_is_that_of_its_layers():
+    assert list(inspect.signature(ka.Lipschitz).parameters) == ["layer", "constant", "kwargs"]

@@ -30,6 +30,7 @@ from keras_adjoint.blocks.targets import (
 from keras_adjoint.blocks.tasks import Task, tasks_of
 from keras_adjoint.errors import KerasAdjointError, SizeError, in_short
 from keras_adjoint.layers.options import as_integer, boolean
+from keras_adjoint.ops.backend import untraced
 
 ATTEMPTS = 2
 MOST_FAILURES = 16  # after which nothing more is tried
@@ -52,6 +53,7 @@ class Applied:
     plan: Plan = field(repr=False)
 
 
+@untraced
 def apply_blocks(
     op: Any,
     input: Any,

@@ -9,9 +9,10 @@ import keras
 
 from keras_adjoint.errors import one_of
 from keras_adjoint.keras_internals import layers_inside
-from keras_adjoint.ops.backend import current
+from keras_adjoint.ops.backend import current, untraced
 
 
+@untraced
 def layout_map(
     model: keras.layers.Layer, mesh: keras.distribution.DeviceMesh, *, axis: str | None = None
 ) -> keras.distribution.LayoutMap:

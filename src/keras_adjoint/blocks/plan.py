@@ -20,7 +20,7 @@ from keras_adjoint.blocks.sources import circuit_of
 from keras_adjoint.blocks.to_dask import to_dask
 from keras_adjoint.errors import SizeError
 from keras_adjoint.layers.options import as_integer
-from keras_adjoint.ops.backend import current
+from keras_adjoint.ops.backend import current, untraced
 
 Array = NDArray[Any]
 WHOLE_BATCH = 2**22  # numbers that a batch of small blocks holds at most
@@ -181,6 +181,7 @@ def restored(source: Any, shape: tuple[int, ...], block: Sequence[int], batch: i
     return Plan(source, circuit_of(source, shape), block, batch)
 
 
+@untraced
 def plan_blocks(
     op: Any, input_size: Any, *, block: int | Sequence[int] | None = None, memory: int | str | None = None
 ) -> Plan:

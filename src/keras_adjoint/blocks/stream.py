@@ -22,7 +22,7 @@ from keras_adjoint.layers.options import as_integer
 from keras_adjoint.layers.registry import describe
 from keras_adjoint.operators.space import is_real
 from keras_adjoint.ops import Tensor
-from keras_adjoint.ops.backend import current
+from keras_adjoint.ops.backend import current, untraced
 
 MULTIPLES = 720_720  # of all numbers up to 16
 OPEN = 1024 * MULTIPLES  # the length of a signal whose end is not known
@@ -393,6 +393,7 @@ def _sizes_before(circuit: Circuit, wanted: int, stream: Stream) -> dict[int, in
     return {number: size for number, size in sizes.items() if number >= 0}
 
 
+@untraced
 def stream(source: Any, *, length: int | None = None) -> Stream:
     """A layer or model of signals that takes them in chunks, with `push(chunk)`, `flush()` and `reset()`.
 

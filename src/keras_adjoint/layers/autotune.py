@@ -13,9 +13,10 @@ from keras_adjoint.layers.conv import AdjointConv
 from keras_adjoint.layers.options import as_integer, is_real_number, items_of
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.algorithms.choose import ALGORITHMS
-from keras_adjoint.ops.backend import current
+from keras_adjoint.ops.backend import current, untraced
 
 
+@untraced
 def autotune(layer: keras.layers.Layer, shape: Sequence[int], *, seconds: float = 0.2) -> dict[str, float]:
     """Measure every algorithm of an adjoint convolution, and set the fastest in the layer.
 

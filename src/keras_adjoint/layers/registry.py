@@ -8,6 +8,7 @@ from keras.layers import Layer
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.computation import computing_methods, has_hooks
+from keras_adjoint.ops.backend import untraced
 
 RULES: dict[type, Callable[..., Layer]] = {}
 Rule = TypeVar("Rule", bound=Callable[..., Layer])
@@ -27,6 +28,7 @@ def rule(*layer_classes: type) -> Callable[[Rule], Rule]:
     return register
 
 
+@untraced
 def register_rule(layer_class: type) -> Callable[[Rule], Rule]:
     """Teach `adjoint` a layer type of your own.
 

@@ -35,12 +35,12 @@ from keras_adjoint.layers.sizes import Records, size_of_call
 from keras_adjoint.layers.whole_shapes import check_whole_shape
 from keras_adjoint.layers.wrapped import WRAPPERS
 from keras_adjoint.ops import Shape, Tensor
-from keras_adjoint.ops.backend import current
+from keras_adjoint.ops.backend import MadeUntraced, current
 
 _ABSENT = object()
 
 
-class Tied(keras.layers.Layer):
+class Tied(keras.layers.Layer, metaclass=MadeUntraced):
     """The adjoint of a source layer, computed from the source's own variables.
 
     A subclass says in `apply_adjoint` how Aᵀ acts on a channels-last tensor. This class does for all of them what ties need:

@@ -6,10 +6,11 @@ import keras
 
 from keras_adjoint.layers.kernel import float_policy
 from keras_adjoint.ops import Shape
+from keras_adjoint.ops.backend import MadeUntraced
 from keras_adjoint.ops.precision import check_policy
 
 
-class LinearWrapper(keras.layers.Wrapper):
+class LinearWrapper(keras.layers.Wrapper, metaclass=MadeUntraced):
     """A layer of this package around one that is linear up to its activation, and so is what the two compute.
 
     Args:

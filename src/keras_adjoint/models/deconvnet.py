@@ -20,6 +20,7 @@ from keras_adjoint.models.mirror import check_names
 from keras_adjoint.models.mirror_backward import MirrorBackwardPass
 from keras_adjoint.models.policies import Policies
 from keras_adjoint.models.steps import SamplesToSteps, StepsToSamples, depth_of_steps
+from keras_adjoint.ops.backend import untraced
 from keras_adjoint.recursion import deep_recursion
 
 DECONVNET = {
@@ -32,6 +33,7 @@ DECONVNET = {
 }
 
 
+@untraced
 def deconvnet(
     model: keras.Model,
     layer: keras.layers.Layer | str,

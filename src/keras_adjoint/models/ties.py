@@ -12,6 +12,7 @@ from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops.backend import untraced
 
 
+@untraced
 def is_tied(a: keras.layers.Layer, b: keras.layers.Layer | None = None) -> bool:
     """Whether kernels are shared rather than copied.
 

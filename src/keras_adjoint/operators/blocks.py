@@ -10,6 +10,7 @@ from keras_adjoint.errors import SizeError
 from keras_adjoint.operators.operator import ABOVE, Operator, all_in_precision, check_dtypes
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Tensor
+from keras_adjoint.ops.backend import untraced
 
 Row = tuple[Operator | None, ...]
 
@@ -59,6 +60,7 @@ class Block(Operator):
         return f"[{'; '.join(rows)}]"
 
 
+@untraced
 def block(rows: Sequence[Sequence[Operator | None]]) -> Operator:
     """An operator of rows and columns of operators: y_i = Σ_j A_ij x_j.
 
@@ -100,6 +102,7 @@ def block(rows: Sequence[Sequence[Operator | None]]) -> Operator:
     return Block(given, ins, outs)
 
 
+@untraced
 def vstack(operators: Sequence[Operator]) -> Operator:
     """x ↦ [A x, B x, …], for operators that take the same tensors.
 
@@ -121,6 +124,7 @@ def vstack(operators: Sequence[Operator]) -> Operator:
     return block([[operator] for operator in _listed(operators)])
 
 
+@untraced
 def hstack(operators: Sequence[Operator]) -> Operator:
     """[x, z, …] ↦ A x + B z + …, for operators that give the same tensors.
 

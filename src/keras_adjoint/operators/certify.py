@@ -19,6 +19,7 @@ from keras_adjoint.operators.certificate import CallConstant, Certificate
 from keras_adjoint.operators.classifier import classifier_of
 from keras_adjoint.operators.model_operator import graph_at
 from keras_adjoint.operators.operator import ABOVE
+from keras_adjoint.ops.backend import untraced
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Reach:
     inputs: frozenset[int]
 
 
+@untraced
 def certify(model: keras.Model, input_norm: int = 2, *, size: Any = None) -> Certificate:
     """A bound of the Lipschitz constant of a network, and the radii that it certifies.
 

@@ -12,10 +12,11 @@ from keras_adjoint.layers.tied import Tied
 from keras_adjoint.operators.host_operator import HostMatrix, HostOperator, host_operator
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Shape, Tensor
-from keras_adjoint.ops.backend import current
+from keras_adjoint.ops.backend import current, untraced
 from keras_adjoint.ops.precision import check_policy
 
 
+@untraced
 def from_scipy(
     operator: Any, in_shape: Any, out_shape: Any, *, dtype: Any = None, name: str | None = None
 ) -> keras.layers.Layer:

@@ -81,7 +81,7 @@ def bound_of(layer: keras.layers.Layer, taken: Space, given: Space) -> Any:
 
 
 # The norms of layers with these adjoints never fall as their tensors grow.
-GROW_WITH_SIZE = (
+GROW_WITH_SIZE: tuple[type, ...] = (
     *CONVOLUTIONS,
     *(AdjointDense, AdjointEinsumDense, AdjointScaling, AdjointReshape),
 )

@@ -30,11 +30,13 @@ from keras_adjoint.operators.layer_operator import MOST_NUMBERS, LayerOperator, 
 from keras_adjoint.operators.operator import ABOVE, Operator
 from keras_adjoint.operators.space import LEAF, Space
 from keras_adjoint.ops import Tensor
+from keras_adjoint.ops.backend import untraced
 from keras_adjoint.ops.precision import epsilon
 
 Bound = Tensor | float
 
 
+@untraced
 def operator(source: keras.layers.Layer, *, size: Any = None, linear_part: bool = False) -> Operator:
     """A linear layer or model as an operator A between the tensors that it takes and gives.
 

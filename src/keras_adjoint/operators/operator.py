@@ -15,6 +15,7 @@ from keras_adjoint.operators.matrix_like import MatrixLike
 from keras_adjoint.operators.multiple import multiple_of
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.backend import untraced
 from keras_adjoint.ops.precision import float_dtype
 
 ABOVE = 1 + 1e-6  # what rounding may have taken off a bound that was computed in a few steps
@@ -264,6 +265,7 @@ class Identity(Operator):
         return "identity"
 
 
+@untraced
 def identity(shape: Shape, *, dtype: str = "float32") -> Operator:
     """The identity on tensors of a shape.
 

@@ -9,6 +9,7 @@ from keras_adjoint.errors import one_of
 from keras_adjoint.kernels.layouts import KINDS
 from keras_adjoint.layers.registry import describe
 from keras_adjoint.models.text import size_text
+from keras_adjoint.ops.backend import untraced
 from keras_adjoint.plots.figures import INK, SOFT, TIED, hide_frame, new_figure
 from keras_adjoint.plots.kernel_arrays import KernelArray, kernels_of
 from keras_adjoint.plots.tiles import arranged, extent, mosaic
@@ -21,6 +22,7 @@ SIDE, TILE = 24, 0.5  # the width of a tile in pixels and in inches
 NARROWEST, WIDEST, HIGHEST, MARGIN = 5.6, 7.0, 9.0, 0.7  # inches
 
 
+@untraced
 def plot_kernels(
     layer: keras.layers.Layer,
     *,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keras_adjoint.models.decisions import decide
+from keras_adjoint.ops.backend import untraced
 from keras_adjoint.plots.diagram.layout import draw
 from keras_adjoint.plots.diagram.shapes import Box, Dot, Line, Shape, Text
 from keras_adjoint.plots.diagram.text import WIDE
@@ -46,6 +47,7 @@ FONT_SIZE = WIDE.font_size * 72 / PIXELS * 0.9  # points
 ALIGNMENT = {"start": "left", "middle": "center", "end": "right"}
 
 
+@untraced
 def plot_mirror(encoder: keras.Model, **policies: Any) -> "Figure":
     """Draw a diagram of an encoder and its mirror, side by side.
 

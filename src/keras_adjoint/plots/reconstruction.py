@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_adjoint.ops.backend import untraced
 from keras_adjoint.plots.comparison import Comparison, compare, drawable, in_decibels, is_curve, largest_difference
 from keras_adjoint.plots.figures import INK, SOFT, TIED, colour, hide_frame, new_figure, relative
 
@@ -17,6 +18,7 @@ COLUMN, MARGIN = 2.3, 0.42  # inches
 CURVES = 8  # the most that one pair of axes shows
 
 
+@untraced
 def plot_reconstruction(
     autoencoder: keras.Model,
     images: Any,

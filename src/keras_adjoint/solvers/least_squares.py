@@ -15,6 +15,7 @@ from keras_adjoint.layers.tied import Tied
 from keras_adjoint.operators.model_operator import operator
 from keras_adjoint.operators.operator import Operator
 from keras_adjoint.operators.space import Space
+from keras_adjoint.ops.backend import untraced
 from keras_adjoint.solvers import arguments
 from keras_adjoint.solvers.lstsq import Solution, lstsq
 from keras_adjoint.solvers.offset import BIASES, check_offset, less_offset
@@ -234,6 +235,7 @@ class AdjointLeastSquares(Tied):
         return with_batch(self.source.A.out_space, input_shape)
 
 
+@untraced
 def pinv(layer: keras.layers.Layer, **options: Any) -> LeastSquares:
     """The pseudo-inverse A⁺ of the linear part A of a layer or model, as a layer tied to its kernel.
 

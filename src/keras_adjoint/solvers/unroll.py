@@ -9,6 +9,7 @@ from keras_adjoint.errors import one_of
 from keras_adjoint.layers.options import boolean, name_or_none
 from keras_adjoint.operators.linear_map import HALF
 from keras_adjoint.operators.model_operator import operator
+from keras_adjoint.ops.backend import untraced
 from keras_adjoint.recursion import deep_recursion
 from keras_adjoint.solvers import arguments, unroll_options
 from keras_adjoint.solvers.fixed_point import FixedPoint
@@ -17,6 +18,7 @@ from keras_adjoint.solvers.schemes import SCHEMES, Parts
 from keras_adjoint.solvers.unroll_options import Options
 
 
+@untraced
 def unroll(
     layer: keras.layers.Layer,
     steps: int = 16,

@@ -14,7 +14,7 @@ from keras_adjoint.layers.adjoint import has_activation, linear_adjoint, origina
 from keras_adjoint.layers.options import as_integer, is_real_number
 from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.ops import Shape
-from keras_adjoint.ops.backend import current
+from keras_adjoint.ops.backend import current, untraced
 from keras_adjoint.ops.dot_test import SAFETY, derived_tolerance, operator_dtype, residual_of
 from keras_adjoint.ops.precision import epsilon, product_epsilon
 from keras_adjoint.testing.linear_models import linear_part_of_model
@@ -64,6 +64,7 @@ class AdjointReport:
         return "\n".join(lines + ([f"Diagnosis: {self.diagnosis}"] if self.diagnosis else []))
 
 
+@untraced
 def check_adjoint(
     forward: Operator,
     backward: Operator | None = None,
@@ -263,6 +264,7 @@ def name_of_linear(operator: Operator) -> str:
     return f"the linear part of {name}" if is_layer and has_activation(operator) else name
 
 
+@untraced
 def assert_adjoint(forward: Operator, backward: Operator | None = None, **options: Any) -> AdjointReport:
     """Raise an AssertionError with the whole report unless `check_adjoint` passes.
 

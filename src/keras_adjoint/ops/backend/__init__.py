@@ -1,6 +1,7 @@
 """What differs between backends: one module each, which implements the protocol `Backend`."""
 
 import importlib
+import inspect
 import operator
 from collections.abc import Callable, Sequence
 from functools import partial, reduce, wraps
@@ -42,6 +43,18 @@ def untraced(function: Callable[P, T]) -> Callable[P, T]:
         return found[0](*args, **options)
 
     return call
+
+
+class MadeUntraced(type(keras.layers.Layer)):  # type: ignore[misc]
+    """The type of classes of layers that `torch.compile` makes as they are, in code that it traces."""
+
+    @untraced
+    def __call__(cls, *args: Any, **options: Any) -> Any:
+        return super().__call__(*args, **options)
+
+    @property
+    def __signature__(cls) -> inspect.Signature:  # without which that of `__call__` above would be shown
+        return inspect.signature(partial(cls.__init__, cls))  # type: ignore[misc]
 
 
 def sum_unrolled(term: Callable[..., Tensor], operand: Tensor, rows: Sequence[tuple[Any, ...]]) -> Tensor:
