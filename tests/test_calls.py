@@ -190,9 +190,49 @@ def test_linearity_is_tested_at_each_new_size(recorded):
     adjoint = ka.adjoint(layer)
     for size in (6, 6, 7):
         np.testing.assert_array_equal(ops.convert_to_numpy(adjoint(np.ones((1, size)), output_size=(size,))), 1)
-    for y in (np.ones((1, 5), "float32"), keras.Input((5,))):
+    adjoint = ka.adjoint(layer)
+    for y in (np.ones((1, 5), "float32"), np.ones((1, 5), "float32"), keras.Input((5,))):
         with pytest.raises(ka.NoRuleError, match=r"(?s)at this one it is not linear: of -1 · x.*Received: "):
-            ka.adjoint(layer)(y, output_size=(5,))
+            adjoint(y, output_size=(5,))
+
+
+class Double(L.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+class Inside(L.Layer):
+    def __init__(self):
+        super().__init__()
+        self.inner = L.Lambda(lambda x: 2 * x)
+
+    def call(self, x):
+        return self.inner(x)
+
+
+def set_anew(layer, function):
+    holder = getattr(layer, "inner", layer)
+    setattr(holder, "function" if isinstance(holder, L.Lambda) else "call", function)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    "make",
+    [lambda: L.Lambda(lambda x: 2 * x), Inside, Double],
+    ids=["function of a Lambda", "of one inside", "own call"],
+)
+def test_linearity_is_tested_again_once_a_function_of_the_source_is_set_anew(make):
+    layer = make()
+    layer(keras.Input((4,)))
+    adjoint, y = ka.adjoint(layer), np.ones((2, 4), "float32")
+    set_anew(layer, lambda x: 3 * x)
+    np.testing.assert_array_equal(ops.convert_to_numpy(adjoint(y)), 3 * y)
+    set_anew(layer, lambda x: x * x)
+    for _ in range(2):
+        with pytest.raises(ka.NoRuleError, match=r"(?s)set anew, and now it is not linear: of -1 · x.*Received: "):
+            adjoint(y)
+    set_anew(layer, lambda x: 4 * x)
+    np.testing.assert_array_equal(ops.convert_to_numpy(adjoint(y)), 4 * y)
 
 
 @pytest.mark.any_backend

@@ -22,7 +22,7 @@ from keras_adjoint.layers.call_pattern import (
 )
 from keras_adjoint.layers.copying import copying
 from keras_adjoint.layers.inputs import check_real, name_of_dtype
-from keras_adjoint.layers.linear_source import check_calls, check_owned, prober
+from keras_adjoint.layers.linear_source import check_calls, check_owned, functions_of, prober
 from keras_adjoint.layers.linearity import NotLinear
 from keras_adjoint.layers.registry import apply_rule, describe, why_no_rule
 from keras_adjoint.layers.sharing import copy_state, owning_everything, read_config
@@ -80,7 +80,7 @@ class AutomaticAdjoint(Tied):
         super().__init__(source, **kwargs)
         self.patterns = tuple(recorded_patterns(source) if patterns is None else patterns)
         self.output_size = None if output_size is None else tuple(self._asked_shapes(output_size))
-        self._tested: set[tuple[Shape, ...]] = set()
+        self.__dict__.update(functions=functions_of(source), tested=set())  # past Keras' tracking
 
     # --- the operator
 
@@ -216,22 +216,28 @@ class AutomaticAdjoint(Tied):
         )
 
     def _check_linear_at(self, pattern: CallPattern, shapes: Sequence[Shape]) -> None:
-        """Test once for each size whether the source is linear there, too, as far as that can be tested here and now."""
-        sizes = tuple(shapes)
-        if sizes in self._tested or not all(isinstance(size, int) for shape in sizes for size in shape):
+        """Test whether the source is linear at a size, too, or with other functions, as far as that can be tested now."""
+        sizes, functions = tuple(shapes), functions_of(self.source)
+        is_changed = [*map(id, functions)] != [*map(id, self.functions)]
+        tested = set() if is_changed else self.tested or {tuple(known) for _, known in self.calls()}
+        if sizes in tested or not all(isinstance(size, int) for shape in sizes for size in shape):
             return
-        self._tested.add(sizes)
-        at_creation = any(sizes == tuple(shapes) for _, shapes in self.calls())
         concrete = current().is_concrete([variable.value for variable in self.source.variables])
-        if at_creation or not concrete or sum(map(math.prod, sizes)) > _MOST_NUMBERS:
+        if not concrete or (not is_changed and sum(map(math.prod, sizes)) > _MOST_NUMBERS):
             return
         try:
             check_calls(self.source, [(replace(pattern, outputs=()), shapes)])
         except NotLinear as found:
+            before = (
+                f"was linear with the functions that it had when its adjoint was taken. Some were set anew, and now {found}"
+                if is_changed
+                else f"is linear at the sizes that it was tested at before, and at this one {found}"
+            )
             raise NoRuleError(
-                f"`{self.source.name}` is linear at the sizes that it was tested at before, and at this one {found}. "
-                f"Received: inputs of shape {', '.join(map(str, sizes))}, {describe(self.source)}"
+                f"`{self.source.name}` {before}. Received: inputs of shape {', '.join(map(str, sizes))}, "
+                f"{describe(self.source)}"
             ) from None
+        self.__dict__.update(functions=functions, tested={*tested, sizes})
 
     def _check_fits(self, received: Sequence[Shape], expected: Sequence[Shape]) -> None:
         if not shapes_agree(received, expected):

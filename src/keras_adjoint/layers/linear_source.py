@@ -102,6 +102,11 @@ def variables_of(layer: Layer) -> list[keras.Variable]:
     return list({id(variable): variable for variable in found}.values())
 
 
+def functions_of(layer: Layer) -> list[Any]:
+    """The functions that a layer holds, by which it may compute: that of a `Lambda`, activations, a `call` of its own."""
+    return [value for one in (layer, *layers_inside(layer)) for value in vars(one).values() if callable(value)]
+
+
 class _Reads(keras.StatelessScope):
     """A scope that notes the variables that are read in it."""
 
