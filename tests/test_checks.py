@@ -296,6 +296,40 @@ def test_what_is_no_input_shape_is_refused(shape):
         ka.check_adjoint(dense, input_shape=shape)
 
 
+class FromNames(keras.layers.Layer):
+    def call(self, x):
+        return x["left"] - x["right"]
+
+
+ONE, LEFT, RIGHT = (keras.Input((4,), name=name) for name in ("one", "left", "right"))
+OTHER_STRUCTURES = {
+    "other name for one tensor": (keras.layers.Dense, ONE, {"other": (2, 4)}, "1 tensor, so .* one shape"),
+    "two for one tensor": (keras.layers.Dense, ONE, [(2, 4)] * 2, "1 tensor, so .* one shape"),
+    "one for two tensors": (keras.layers.Add, [LEFT, RIGHT], (2, 4), "2 tensors, so .* a list of 2 shapes"),
+    "three for two tensors": (keras.layers.Add, [LEFT, RIGHT], [(2, 4)] * 3, "2 tensors, so .* a list of 2 shapes"),
+    "other names": (FromNames, {"left": LEFT, "right": RIGHT}, {"up": (2, 4)}, "a dictionary .* 'left', 'right'"),
+}
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("name", OTHER_STRUCTURES)
+def test_shapes_in_another_structure_than_that_of_the_inputs_are_refused(name):
+    layer_class, inputs, given, message = OTHER_STRUCTURES[name]
+    layer = layer_class(3) if layer_class is keras.layers.Dense else layer_class()
+    for operator in (layer, keras.Model(inputs, layer(inputs))):
+        with pytest.raises(ValueError, match=rf"takes {message}, batch axis included. Received: input_shape="):
+            ka.check_adjoint(operator, input_shape=given)
+
+
+@pytest.mark.any_backend
+def test_a_layer_of_one_tensor_takes_no_list_of_shapes_and_a_model_does():
+    layer = keras.layers.Dense(3)
+    model = keras.Model(ONE, layer(ONE))
+    assert ka.check_adjoint(model, input_shape=[(2, 4)]) and ka.check_adjoint(model, input_shape={"one": (2, 4)})
+    with pytest.raises(ValueError, match=r"takes 1 tensor, so .* one shape, .*Received: input_shape=\[\(2, 4\)\]"):
+        ka.check_adjoint(layer, input_shape=[(2, 4)])
+
+
 def test_tolerance_separates_rounding_from_wrong_operators_at_every_size():
     """Right operators stay below the tolerance, and a wrong one of random entries scores about 1 / √outputs, far above."""
     for dtype in ("bfloat16", "float16", "float32", "float64"):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from keras_adjoint.errors import SizeError
 from keras_adjoint.keras_internals import Functional
 from keras_adjoint.layers.adjoint import original_of, probe_shape, recorded_source
-from keras_adjoint.layers.call_pattern import one_or_list
+from keras_adjoint.layers.call_pattern import one_or_list, recorded_patterns
 from keras_adjoint.layers.distributed import DistributedAdjoint, innermost
 from keras_adjoint.layers.merge import AdjointMerge
 from keras_adjoint.layers.options import as_integer, items_of
@@ -177,6 +177,8 @@ def shapes_in(given: Any, forward: Operator, backward: Operator) -> tuple[Any, A
             f"the operator takes several tensors. Received: input_shape={given!r}"
         )
     given = _plain(given)
+    if given is not None:
+        _check_structure(given, forward)
     if isinstance(given, Mapping):
         return tuple(given[key] for key in sorted(given)), dict.fromkeys(sorted(given), 0)
     space = getattr(forward, "in_space", None) if isinstance(forward, Tied) else None
@@ -186,6 +188,34 @@ def shapes_in(given: Any, forward: Operator, backward: Operator) -> tuple[Any, A
     structure = structure if isinstance(structure, Mapping) else None
     shape = tuple(given) if given is not None else known_shape(forward, backward)
     return (shape if structure is None or given is not None or len(structure) > 1 else (shape,)), structure
+
+
+def _check_structure(given: Any, forward: Operator) -> None:
+    """Raise a ValueError unless shapes are given for what a layer or model is known to take, in its structure."""
+    taken, names = _taken(forward), [x.name for x in inputs_of(forward)]
+    if taken is None:
+        return
+    count, keys = len(tree.flatten(taken)), sorted(taken) if isinstance(taken, Mapping) else []
+    is_list, is_one = isinstance(given, list), not isinstance(given, (list, Mapping))
+    if isinstance(given, Mapping):
+        fits = sorted(given) == (keys or sorted(names))
+    else:  # of a model, one tensor may be in a list or not
+        fits = count == (len(given) if is_list else 1) and (bool(names) or is_list == tree.is_nested(taken))
+    if not fits or (is_one and keys):
+        several = f"a dictionary of shapes for {', '.join(map(repr, keys))}" if keys else f"a list of {count} shapes"
+        raise ValueError(
+            f"`{name_of(forward)}` takes {count} tensor{'s' * (count > 1)}, so `input_shape` is "
+            f"{several if tree.is_nested(taken) else 'one shape'}, batch axis included. Received: input_shape={given!r}"
+        )
+
+
+def _taken(forward: Operator) -> Any:
+    """The structure of the tensors that a layer or model is known to take as its one argument, else `None`."""
+    inputs = inputs_of(forward)
+    if inputs:
+        return getattr(forward, "input", inputs[0])  # which a `Sequential` does not have
+    patterns = recorded_patterns(forward) if isinstance(forward, keras.layers.Layer) else []
+    return patterns[0].arguments[0] if len(patterns) == 1 and patterns[0].has_one_argument else None
 
 
 def _has_shapes(given: Any) -> bool:
