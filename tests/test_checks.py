@@ -307,7 +307,12 @@ OTHER_STRUCTURES = {
     "two for one tensor": (keras.layers.Dense, ONE, [(2, 4)] * 2, "1 tensor, so .* one shape"),
     "one for two tensors": (keras.layers.Add, [LEFT, RIGHT], (2, 4), "2 tensors, so .* a list of 2 shapes"),
     "three for two tensors": (keras.layers.Add, [LEFT, RIGHT], [(2, 4)] * 3, "2 tensors, so .* a list of 2 shapes"),
-    "other names": (FromNames, {"left": LEFT, "right": RIGHT}, {"up": (2, 4)}, "a dictionary .* 'left', 'right'"),
+    "other names": (
+        FromNames,
+        {"left": LEFT, "right": RIGHT},
+        {"up": (2, 4)},
+        "2 tensors, so .* a dictionary .* 'left', 'right'",
+    ),
 }
 
 

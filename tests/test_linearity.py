@@ -65,6 +65,10 @@ REFUSED = {
     ),
     "number of samples": (lambda x: x * ops.cast(ops.shape(x)[0], x.dtype), "2 samples give other results"),
     "a batch of one": (lambda x: 2 * x if x.shape[0] == 1 else x, "a sample gives another result than it does among"),
+    "large batches": (
+        lambda x: x if x.shape[0] <= 200 else 2 * x,
+        "257 samples give other results than they do among 3",
+    ),
     "samples cut up": (lambda x: ops.reshape(x, (-1, 3)), "3 samples into a tensor of shape"),
     "samples summed": (lambda x: ops.sum(x, axis=0), "mixes samples"),
     "no sample axis": (lambda x: ops.sum(x), "mixes samples"),
