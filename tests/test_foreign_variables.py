@@ -106,6 +106,18 @@ def test_variables_of_the_backend_are_seen_as_those_of_others(make):
         ka.untie(ka.adjoint(layer))
 
 
+@pytest.mark.only_on("tensorflow")
+def test_variables_of_tensorflow_that_are_not_trained_are_seen_as_those_of_others():
+    import tensorflow as tf
+
+    layer = as_lambda(tf.Variable(np.full(4, 2, "float32"), trainable=False))
+    layer(keras.Input((4,)))
+    with pytest.raises(ka.TieError, match=r"not its own, a `\w+` of shape \(4,\).*Received: tied=False"):
+        ka.adjoint(layer, tied=False)
+    with pytest.raises(ka.NoRuleError, match="one constant matrix"):
+        ka.untie(ka.adjoint(layer))
+
+
 def test_untying_makes_no_constants_of_variables_of_others():
     layer, x, y = dense(), keras.Input((4,)), keras.Input((3,))
     around_it = L.Lambda(lambda x: keras.ops.roll(layer(x), 1, axis=-1))

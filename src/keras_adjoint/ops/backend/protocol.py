@@ -141,7 +141,10 @@ class Backend(Protocol):
         """Whether tensors hold numbers now, rather than being traced, compiled or transformed."""
 
     def variables_read(self, function: Callable[[], Sequence[Tensor]]) -> list[Any]:
-        """The variables of the backend's own, behind those of Keras or others, that a function computes with and may train."""
+        """The variables of the backend's own, behind those of Keras or others, that a function computes with.
+
+        Of PyTorch's tensors these are the ones that have a gradient; the others are constants.
+        """
 
     def fixed_shape(self, tensor: Tensor) -> tuple[int, ...]:
         """The shape of a tensor whose sizes are the same in every call, such as a kernel, as integers in traces as well."""

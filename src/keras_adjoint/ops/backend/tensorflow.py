@@ -1,7 +1,7 @@
 """TensorFlow."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache, lru_cache, partial
 from typing import Any, Literal
 
@@ -120,7 +120,10 @@ def is_concrete(tensors: Sequence[Tensor]) -> bool:
 def variables_read(function: Callable[[], Sequence[Tensor]]) -> list[Any]:
     with tf.GradientTape() as tape:
         function()
-    return list(tape.watched_variables())
+    found = list(tape.watched_variables())
+    with suppress(Exception):  # of whatever kind code raises that can only be run
+        found += tf.function(partial(function)).get_concrete_function().variables  # also those that are not trained
+    return found
 
 
 def fixed_shape(tensor: Tensor) -> tuple[int, ...]:
