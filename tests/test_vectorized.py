@@ -38,6 +38,29 @@ def test_every_algorithm_is_right_for_every_sample(algorithm, options):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.only_on("tensorflow")
+@pytest.mark.parametrize("algorithm", ["shifts", "subpixel"])
+def test_adjoints_of_grouped_volumes_and_their_gradients_are_right_for_every_sample(algorithm):
+    import tensorflow as tf
+
+    layer = L.Conv3D(4, 2, groups=2, use_bias=False)
+    layer.build((None, 3, 3, 3, 4))
+    back = ka.adjoint(layer, algorithm=algorithm)
+
+    def gradient(y):
+        with tf.GradientTape() as tape:
+            tape.watch(y)
+            x = back(y)
+            size = tf.reduce_sum(x**2)
+        return x, tape.gradient(size, y)
+
+    samples = tf.constant(np.random.default_rng(0).normal(size=(3, 1, 2, 2, 2, 4)), tf.float32)
+    for found, expected in zip(
+        tf.vectorized_map(gradient, samples), zip(*map(gradient, samples), strict=True), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.only_on("torch")
 @for_each(LAYERS)
 def test_pytorch_maps_every_adjoint_over_samples(case):
