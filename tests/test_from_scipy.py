@@ -108,6 +108,20 @@ def test_torch_compile_and_its_own_check_of_gradients():
     )
 
 
+@pytest.mark.only_on("torch")
+def test_a_program_that_pytorch_exports_is_refused_with_a_way_that_works():
+    import torch
+
+    layer, x = layer_of("sparse"), torch.tensor(X)
+    inputs = keras.Input((4, 6))
+    model = keras.Model(inputs, layer(inputs))
+    with pytest.raises(ka.KerasAdjointError, match=r"(?s)`Dense` layer in its place.*Received: a batch of 24"):
+        torch.export.export(model, (x,))
+    plain = keras.Sequential([inputs, layers.Flatten(), layers.Dense(15, use_bias=False), layers.Reshape((5, 3))])
+    plain.set_weights([np.asarray(ka.operator(layer).to_matrix()).T])
+    np.testing.assert_allclose(rows(torch.export.export(plain, (x,)).module()(x)), rows(layer(x)), rtol=0, atol=1e-5)
+
+
 def test_transformations_of_the_backend_apply():
     layer, samples = layer_of("sparse"), np.stack([X, 2 * X, X])
     expected = rows(X) @ MATRIX.T

@@ -4,12 +4,24 @@ from typing import Any
 
 import torch
 
+from keras_adjoint.errors import KerasAdjointError
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.backend.protocol import HostProduct
+from keras_adjoint.ops.backend.torch_derivatives import is_traced_by_export
 
 
 def linear_on_host(product: HostProduct, transposed: HostProduct, rows: Tensor) -> Tensor:
-    """See the protocol `Backend`."""
+    """See the protocol `Backend`.
+
+    Raises:
+        KerasAdjointError: Where `torch.export` records a program, in which the host is not.
+    """
+    if is_traced_by_export():
+        raise KerasAdjointError(
+            "What `torch.export` records does not have what an operator of SciPy computes. Put a `Dense` layer in its place, "
+            "between `Flatten` and `Reshape`, whose kernel is the transpose of `keras_adjoint.operator(layer).to_matrix()`. "
+            f"Received: a batch of {product.inputs} numbers each in `torch.export`"
+        )
     found: Tensor = _LinearOnHost.apply(rows, product, transposed)
     return found
 
