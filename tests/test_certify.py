@@ -244,6 +244,7 @@ def test_what_has_no_constant_is_named(name):
     certificate = ka.certify(model)
     unknown = certificate.unknown[0]
     assert unknown.how == How.NONE and reason in unknown.reason and unknown.layer in str(certificate)
+    assert not any(word in unknown.reason for word in ("adjoint", "mirror", "polic"))  # of which nothing was asked
     assert certificate.bound == float("inf")
     with pytest.raises(ka.NoRuleError, match=f"`{unknown.layer}`.*Replace them.*Received: {unknown.type}"):
         certificate.radius(np.zeros((1, 2)))

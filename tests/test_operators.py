@@ -1,6 +1,7 @@
 """Operators: their algebra against that of their matrices, and what combines wrongly is refused."""
 
 import pickle
+import re
 
 import keras
 import numpy as np
@@ -234,6 +235,29 @@ def test_a_layer_that_is_called_at_several_shapes_is_an_operator_at_each(make):
     assert ka.operator(shared, size=(3,)).shape == (3, 3)
 
 
+MADE_OF_A_LAYER = (ka.operator, ka.LeastSquares, ka.pinv, ka.unroll, ka.SparseCoding)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("make", MADE_OF_A_LAYER, ids=lambda make: make.__name__)
+def test_of_a_layer_that_is_not_built_it_says_what_to_do(make):
+    for layer in (layers.Conv1D(2, 3), layers.LSTM(2), keras.Sequential([layers.Dense(2)])):
+        with pytest.raises(ka.TieError, match=r"`layer.build\(input_shape\)`") as error:
+            make(layer)
+        assert "adjoint" not in str(error.value)  # of which nothing was asked
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("take", [ka.operator, ka.certify], ids=lambda take: take.__name__)
+def test_a_size_that_is_missing_is_named_with_an_example_of_it(take):
+    x = keras.Input((None, 2, 3))
+    model = keras.Model(x, layers.Conv2D(2, 1)(x))
+    with pytest.raises(ka.SizeError, match=r"takes \(\?, 2, 3\)") as error:
+        take(model)
+    size = re.search(r"as in `size=(.*?)`", str(error.value))
+    assert take(model, size=eval(size[1]))
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
@@ -270,7 +294,6 @@ def test_a_layer_that_is_called_at_several_shapes_is_an_operator_at_each(make):
         (lambda a, d: ka.block([[None, a], [None, a]]), ka.SizeError, "Nothing but zeros"),
         (lambda a, d: ka.block([[a], [a, a]]), ValueError, "lists of one length"),
         (lambda a, d: ka.vstack([a, a.T]), ka.SizeError, "column 0"),
-        (lambda a, d: ka.operator(layers.Conv1D(2, 3)), ka.TieError, "not built"),
         (lambda a, d: ka.operator(built(layers.Dense(2, activation="relu"), 3)), ka.NoRuleError, "linear_part=True"),
         (lambda a, d: ka.operator(built(layers.MaxPooling1D(2), 4, 1)), ka.NoRuleError, "is not linear"),
         (lambda a, d: ka.operator(3), ValueError, "takes a Keras layer"),
