@@ -2,10 +2,12 @@
 
 import pickle
 import re
+from fractions import Fraction
 
 import keras
 import numpy as np
 import pytest
+import scipy.sparse
 from helpers import RARELY_JAX, compiled, in_turn
 from keras import layers, ops
 from layer_list import REPRESENTATIVES
@@ -53,6 +55,9 @@ def test_every_combination_has_the_matrix_of_the_combination(parts):
     check(a, m)
     check(c @ a, k @ m)
     check(a + b, m + n)
+    check(sum([a, b]), m + n)
+    check(0 - a + 0.0, -m)
+    check(a * Fraction(1, 4), m / 4)
     total = 2 * a - b / 4 - np.float32(3) * -a
     check(total, 2 * m - n / 4 + 3 * m)
     for found in (total, total.T):  # the one by its columns, the other by those of its adjoint
@@ -264,6 +269,24 @@ def test_a_size_that_is_missing_is_named_with_an_example_of_it(take):
         (lambda a, d: a @ a, ka.SizeError, "A takes what B gives"),
         (lambda a, d: a + a.T, ka.SizeError, "terms of a sum"),
         (lambda a, d: a * [1, 2], ValueError, "one real number"),
+        (lambda a, d: a * np.ones((1, 5, 2)), ValueError, r"Write `A @ x`.*Received: ndarray of shape \(1, 5, 2\)"),
+        (lambda a, d: a * a, ValueError, "`A @ B`"),
+        (lambda a, d: a * np.str_("x"), ValueError, "one real number.*'x'"),
+        (lambda a, d: a * np.array(None), ValueError, "one real number"),
+        (lambda a, d: a * np.array(1j), ValueError, "one real number"),
+        (lambda a, d: a * np.bool_(True), ValueError, "one real number"),
+        (lambda a, d: a / "x", ValueError, "one real number"),
+        (lambda a, d: a / a, ValueError, "one real number"),
+        (lambda a, d: a / 0, ValueError, "not zero"),
+        (lambda a, d: 2 / a, ValueError, "lstsq"),
+        (lambda a, d: a + 1, ValueError, "identity.*Received: 1 of type int"),
+        (lambda a, d: np.ones(2) - a, ValueError, r"`A @ x \+ c`"),
+        (lambda a, d: a + a.source, ValueError, "operator.layer"),
+        (lambda a, d: np.ones((2, 5, 2)) @ a, ValueError, "`A @ x`"),
+        (lambda a, d: np.asarray(a), ValueError, "to_matrix"),
+        (lambda a, d: np.dot(np.ones((2, 2)), a), ValueError, "no array"),
+        (lambda a, d: ka.identity(4) @ scipy.sparse.eye(4), ValueError, "Received: dia_matrix"),
+        (lambda a, d: a @ a.source, ka.SizeError, "Received: a Conv1D$"),
         (lambda a, d: a * float("nan"), ValueError, "finite number"),
         (lambda a, d: 10**400 * a, ValueError, "finite number"),
         (lambda a, d: a.to_matrix(most_numbers="10"), ValueError, "most_numbers='10'"),
