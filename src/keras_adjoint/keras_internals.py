@@ -106,6 +106,11 @@ def nodes_of(model: Functional | keras.Sequential) -> Iterator[Node]:
         yield from (node for node in by_depth[depth] if not node.is_input)
 
 
+def set_shape(tensor: keras.KerasTensor, shape: Sequence[int | None]) -> None:
+    """Give a symbolic tensor sizes that Keras left open, before anything is called on it."""
+    tensor._shape = tuple(shape)
+
+
 # --- layers and their variables
 
 
