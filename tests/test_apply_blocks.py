@@ -99,7 +99,7 @@ def test_blocks_follow_the_chunks_of_the_target(tmp_path, model, expected, monke
     with h5py.File(tmp_path / "y.h5", "w") as file:
         out = file.create_dataset("y", expected.shape, "float32", chunks=(8, 6, 3))
         for block in (5, (8, 7), (16, 9)):
-            with pytest.raises(ka.SizeError, match=r"may not write one chunk.*of [68] positions.*Received: block="):
+            with pytest.raises(ka.SizeError, match=r"written once, by one worker.*of [68] positions.*Received: block="):
                 ka.apply_blocks(model, X, out, block=block)
         done = ka.apply_blocks(model, X, out, memory="60kB")
         assert done.blocks > 1 and done.plan.block[0] % 8 == 0 and done.plan.block[1] in (6, 12, 18, 24, 29)
@@ -287,6 +287,14 @@ def test_what_is_resumed_is_the_same_or_refused(unfinished, model, expected):
     # The last block, which the change does not reach, may have been computed by the other thread before it was refused.
     assert done.computed <= 1 and done.blocks == 5
     np.testing.assert_allclose(unfinished, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("beginning", ["", "[]", '{"format"'])
+def test_a_journal_whose_beginning_is_damaged_is_refused(beginning, unfinished, model):
+    journal = Path(f"{unfinished.filename}.journal")
+    journal.write_text(beginning + journal.read_text()[journal.read_text().index("\n") :])
+    with pytest.raises(ka.KerasAdjointError, match="its beginning is damaged.*`resume=False`"):
+        ka.apply_blocks(rows(model), X, unfinished)
 
 
 def test_what_the_target_has_lost_is_computed_again(unfinished, model, expected):

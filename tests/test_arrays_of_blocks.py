@@ -48,6 +48,23 @@ def test_a_target_that_is_read_only_is_refused_before_anything_is_computed(targe
         ka.apply_blocks(model, X, target(tmp_path, expected.shape))
 
 
+@pytest.mark.parametrize("part", [slice(None), slice(0, None)], ids=["all of it", "a part"])
+def test_a_memory_map_that_never_writes_to_its_file_is_refused(part, tmp_path, model, expected):
+    np.save(tmp_path / "y.npy", np.zeros(expected.shape, "float32"))
+    with pytest.raises(ValueError, match='never comes to its file. Open it with `mode="r\\+"`'):
+        ka.apply_blocks(model, X, np.load(tmp_path / "y.npy", mmap_mode="c")[part])
+    assert [file.name for file in tmp_path.iterdir()] == ["y.npy"]
+
+
+@pytest.mark.parametrize("shape", [(17, 13, 3), (17, 13), (1, 1, 17, 13, 2)], ids=str)
+def test_an_array_of_another_shape_is_named_as_what_it_is(shape, model, expected):
+    words = r"`input.shape` has the 3 sizes of \(\?, \?, 2\), which `.*` takes. Received: input.shape="
+    with pytest.raises(ka.SizeError, match=words):
+        ka.apply_blocks(model, np.zeros(shape, "float32"), np.zeros(expected.shape, "float32"))
+    with pytest.raises(ka.SizeError, match="`input_size` has the 3 sizes"):
+        ka.plan_blocks(model, (17, 13, 3))
+
+
 @pytest.mark.parametrize("dtype", ["complex64", "O", "datetime64[s]", "U3"])
 def test_what_holds_no_real_numbers_is_refused(dtype, model, expected):
     given, out = np.zeros(SHAPE, dtype), np.zeros(expected.shape, "float32")

@@ -90,7 +90,7 @@ def test_a_run_that_failed_goes_on(file):
     complains(run(*arguments), "[12:16, 0:4, 0:3]")
     assert {one.name for one in file.parent.glob("y.*")} == {"y.part.npy", "y.part.npy.journal"}
     complains(run(*arguments), "Pass --resume to go on with it, or --force to begin anew")
-    complains(run(*arguments[:-1], 8, "--resume"), "another plan")
+    complains(run(*arguments[:-1], 8, "--resume"), "or pass --force to begin anew")
     Path("x.h5").write_bytes(whole)
     result = run(*arguments, "--resume", "--json")
     assert result.exit_code == 0, result.output
@@ -151,7 +151,7 @@ def test_a_folder_of_zarr_holds_nothing_but_files(plant, file):
         ("x.npy -o y.npy --block none", "Received: --block none"),
         ("x.npy -o y.npy --block 3x3x3", "cut along 2 axes"),
         ("x.npy -o y.npy --memory none", "Received: --memory none"),
-        ("x.npy -o y.npy --memory 10", "Allow more `memory`"),
+        ("x.npy -o y.npy --memory 10", "Allow more --memory"),
         ("x.npy -o y.npy --size 3", "Received: --size 3"),
         ("thin.npy -o y.npy", "Received: "),
         ("x.npy -o missing/y.npy", "There is no folder missing"),

@@ -195,3 +195,29 @@ def test_pytorch_makes_adjoints_outside_of_what_it_compiles(name):
 
     found = torch.compile(lambda y: make(dense)(y), backend="eager")(y)
     np.testing.assert_allclose(ops.convert_to_numpy(found), ops.convert_to_numpy(ka.adjoint(dense)(y)), rtol=1e-5)
+
+
+BAD_CONSTANTS = {
+    "a negative weight": ({"weights": np.array([1.0, -1.0, 1.0])}, "`weights` are finite and not negative"),
+    "a weight that is no number": ({"weights": np.array([np.nan, 1, 1])}, "`weights` are finite and not negative"),
+    "limits the wrong way round": ({"lower": 1.0, "upper": 0.0}, "`lower` is nowhere above `upper`"),
+    "a negative ridge": ({"ridge": -1.0}, "`ridge` is one number that is not negative"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CONSTANTS)
+def test_constants_of_solvers_are_checked_while_a_compiler_traces(product, case):
+    options, words = BAD_CONSTANTS[case]
+    A = ka.operator(product)
+    y = np.ones((2, 3), "float32")
+    with pytest.raises(ValueError, match=words):
+        traced(lambda y: ka.lstsq(A, y, **options).x)(y)
+
+
+def traced(function):
+    """The function as the backend's compiler runs it, where `keras_adjoint` does not tell that to leave it alone."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function)
+    return compiled(function)

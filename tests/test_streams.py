@@ -458,3 +458,20 @@ def test_a_flush_before_any_position_is_refused():
     stream.push(signals(2, 0, 3))
     with pytest.raises(ka.SizeError, match=r"flush\(\) after 0 positions"):
         stream.flush()
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("outputs", [996, 5])
+def test_a_flush_to_a_size_that_cannot_be_leaves_the_stream_as_it_was(outputs):
+    conv, _ = conv_of("causal, stride 4")
+    stream = ka.stream(ka.adjoint(conv))
+    y = signals(1, 10, conv.filters)
+    given = numpy(stream.push(y))
+    assert "after 10 positions" in repr(stream)
+    with pytest.raises(ka.SizeError, match=f"there cannot be so many outputs; by default there are 40. .*{outputs}"):
+        stream.flush(outputs)
+    with pytest.raises(ka.SizeError, match="Every chunk has 8 positions"):
+        step = stream.functional(8)
+        assert "chunks of 8 positions" in repr(step)
+        step(step.initial_state(1), signals(1, 7, conv.filters))
+    agree(np.concatenate([given, numpy(stream.flush(38))], axis=1), numpy(ka.adjoint(conv)(y, output_size=38)))

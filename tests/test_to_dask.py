@@ -35,6 +35,11 @@ def test_dask_computes_the_same():
         np.testing.assert_allclose(lazy.compute(scheduler="threads", num_workers=2), expected, atol=1e-5)
     part = plan.to_dask(X)[8:12, 3:5]
     np.testing.assert_allclose(part.compute(scheduler="sync"), expected[8:12, 3:5], atol=1e-5)
+    of_batch = plan.to_dask(np.stack([X, 2 * X]))
+    assert of_batch.shape == (2, 19, 15, 3)
+    twice = keras.ops.convert_to_numpy(plan.source(np.stack([X, 2 * X])))
+    np.testing.assert_allclose(of_batch.compute(scheduler="sync"), twice, atol=1e-5)
+    assert plan.to_dask(np.ones((0, *X.shape), "float32")).compute(scheduler="sync").shape == (0, 19, 15, 3)
     with pytest.raises(ka.SizeError, match="reads arrays of shape"):
         plan.to_dask(X[:-1])
 

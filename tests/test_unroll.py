@@ -68,7 +68,7 @@ def test_every_method_finds_the_lasso_of_scikit_learn_also_beside_a_sample_that_
 @pytest.mark.parametrize("method", ["ista", "primal_dual", "admm"])
 def test_a_network_of_some_steps_is_where_the_fixed_point_is_after_them(method, prox):
     layer, y = image_layer("float32")
-    options = {"method": method, "prox": prox, "weight": 0.05}
+    options = {"method": method, "prox": prox, "weight": 0.05 if PROXIMALS[prox].is_scaled else None}
     unrolled = ka.unroll(layer, 4, learn=(), **options)
     with pytest.warns(UserWarning, match="max_steps"):
         stopped = numpy(ka.unroll(layer, fixed_point=True, max_steps=4, **options)(y))
@@ -131,15 +131,17 @@ def check_gradient(layer, function, found):
 @pytest.mark.parametrize("prox", ["soft", "nonnegative", "soft_nonnegative", "box", "tv"])
 def test_no_step_of_ista_raises_the_objective(prox):
     layer, y = image_layer()
-    weight = 0.05
-    network = ka.unroll(layer, 5, weight=weight, prox=prox, upper=0.1, inner_steps=40)
+    options = {"weight": 0.05, "upper": 0.1, "inner_steps": 40}
+    network = ka.unroll(
+        layer, 5, prox=prox, **{name: options[name] for name in options if name in PROXIMALS[prox].takes}
+    )
     steps = keras.Model(network.inputs, [each.output for each in of_type(network, ProximalStep)])
     A = ka.operator(layer)
     details = of_type(network, ProximalStep)[0].details
 
     def objective(x):
         fit = ops.sum(ops.square(A @ x - ops.convert_to_tensor(y)), axis=(1, 2, 3)) / 2
-        return numpy(fit + weight * PROXIMALS[prox].penalty(x, details))
+        return numpy(fit + options["weight"] * PROXIMALS[prox].penalty(x, details))
 
     values = [objective(x) for x in (ops.zeros((2, 6, 5, 2), "float64"), *steps(y))]
     assert (np.diff(values, axis=0) <= 1e-9).all()
@@ -327,7 +329,14 @@ def test_summary_names_the_steps():
         ({"weight": 1.0, "method": "ista", "learn": ("momentum",)}, '"fista" does'),
         ({"weight": 1.0, "learn": 3}, "tuple of names"),
         ({"prox": "box", "lower": 2.0}, "not above"),
-        ({"weight": 1.0, "inner_steps": 0}, "positive integer"),
+        ({"weight": 1.0, "prox": "tv", "inner_steps": 0}, "positive integer"),
+        ({"weight": 1.0, "inner_steps": 30}, '`inner_steps` goes with `prox="tv"` and `method="ista"` or "fista"'),
+        ({"weight": 1.0, "prox": "tv", "method": "admm", "inner_steps": 30}, "goes with"),
+        ({"weight": 1.0, "lower": -1.0}, '`lower` goes with `prox="box"`'),
+        ({"weight": 1.0, "prox": "nonnegative"}, '`weight` goes with `prox="soft" or "soft_nonnegative" or "tv"`'),
+        ({"weight": 1.0, "prox": layers.ReLU()}, "`prox` as models"),
+        ({"weight": 1.0, "upper": 2.0, "prox": lambda x, t: x}, "`prox` as a function"),
+        ({"weight": 1.0, "fixed_point": True, "steps": 20}, "at most `max_steps`"),
         ({"weight": 1.0, "fixed_point": True, "tied": False}, "with one kernel"),
         ({"weight": 1.0, "max_steps": 100}, "go with `fixed_point=True`"),
         ({"prox": [layers.ReLU()]}, "one for each of the 16 steps"),

@@ -16,6 +16,11 @@ from keras_adjoint_cli.printable import printable
 FAILED, UNUSABLE, TIMED_OUT = 1, 2, 124
 LONGEST = 1_400  # characters of an error
 
+OPTIONS = {  # of the command, for what the library calls them
+    "keras_adjoint.autoencoder": "`keras-adjoint mirror --autoencoder`",
+    "resume=False": "--force",
+    "memory": "--memory",
+}
 STATUSES = {  # as the help and the documentation have them
     0: "the work is done, and nothing is wrong",
     FAILED: "something is wrong: inspect found no mirror, check a failed test, or none that could be run, doctor an error or "
@@ -78,7 +83,9 @@ def in_options(text: str) -> str:
 
     policies = "|".join(NAMES)
     advice = re.sub(rf"`({policies})=(\{{[^`{{}}]*\}}|[\"'][^`\"']*[\"'])`", policy_options, advice)
-    return advice.replace("`keras_adjoint.autoencoder`", "`keras-adjoint mirror --autoencoder`") + received + rest
+    for python, option in OPTIONS.items():
+        advice = advice.replace(f"`{python}`", option)
+    return advice + received + rest
 
 
 def policy_options(match: re.Match[str]) -> str:

@@ -30,6 +30,7 @@ from keras_adjoint.blocks.targets import (
 from keras_adjoint.blocks.tasks import Task, tasks_of
 from keras_adjoint.errors import KerasAdjointError, SizeError, in_short
 from keras_adjoint.layers.options import as_integer, boolean
+from keras_adjoint.operators.asked_size import OF_AN_ARRAY
 
 ATTEMPTS = 2
 MOST_FAILURES = 16  # after which nothing more is tried
@@ -174,7 +175,7 @@ def circuit_for(op: Any, shape: tuple[int, ...]) -> tuple[Circuit, bool]:
 
 def _circuit_of(op: Any, shape: tuple[int, ...]) -> Circuit:
     """The calls for a whole shape, which may not be taken for spatial sizes alone."""
-    circuit = circuit_of(op, shape)
+    circuit = circuit_of(op, shape, option=OF_AN_ARRAY)
     if circuit.in_shape != shape:
         raise SizeError(
             f"What is applied takes arrays of shape {circuit.in_shape}. Received: an array of shape {shape}"

@@ -66,6 +66,9 @@ class FunctionalStream:
         self.lags = {tensor: chunks * self.steps[tensor] - begin[tensor].stop for tensor in begin}
         self.output_size, self.delay = self.steps[self.made.last], self.lags[self.made.last]
 
+    def __repr__(self) -> str:
+        return f"<FunctionalStream of chunks of {self.chunk_size} positions to {self.output_size}, delay {self.delay}>"
+
     def initial_state(self, batch: int) -> State:
         """The state before the signal: nothing but zeros.
 
@@ -108,7 +111,7 @@ class FunctionalStream:
         made = self.made
         chunk = ops.convert_to_tensor(chunk, self.circuit.given.dtype)
         if len(chunk.shape) != 3 or chunk.shape[self.in_axis] != self.chunk_size:
-            raise ValueError(
+            raise SizeError(
                 f"Every chunk has {self.chunk_size} positions. Received: a chunk of shape {tuple(chunk.shape)}"
             )
         self._check(state, chunk)

@@ -85,7 +85,12 @@ class Journal:
         try:
             header = json.loads(first)
         except ValueError:
-            header = {}
+            header = None
+        if not isinstance(header, dict):
+            raise KerasAdjointError(
+                f"{file} does not say of what the target holds blocks, as its beginning is damaged. Write to another target, "
+                f"or pass `resume=False` to begin anew in this one. Received: journal {file}"
+            )
         wrong = [words for key, words in WORDS.items() if header.get(key) != self.header[key]]
         if wrong:
             raise KerasAdjointError(

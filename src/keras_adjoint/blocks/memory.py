@@ -26,7 +26,10 @@ def bytes_of(memory: int | str | None) -> int:
     if found and found[2].lower() in units:
         memory = int(float(found[1]) * units[found[2].lower()])
     if isinstance(memory, bool) or not isinstance(memory, int) or memory < 1:
-        raise ValueError(f'`memory` is a number of bytes, as in 2000000000 or "2GB". Received: memory={memory!r}')
+        raise ValueError(
+            f'`memory` is a number of bytes, as in 2000000000 or "2GB", in units of {", ".join(list(UNITS)[1:])}. '
+            f"Received: memory={memory!r}"
+        )
     return memory
 
 

@@ -105,11 +105,12 @@ class Plan:
                 f"A plan has {len(self)} blocks by their numbers, `plan[0]` and so on; iterating gives all of them. "
                 f"Received: {number!r}"
             )
-        if not 0 <= wanted < len(self):
+        if not -len(self) <= wanted < len(self):
             raise IndexError(
-                f"A plan of {len(self)} blocks has them by the numbers 0 to {len(self) - 1}. Received: {number}"
+                f"A plan of {len(self)} blocks has them by the numbers 0 to {len(self) - 1}, or from the last one, -1, back to "
+                f"-{len(self)}. Received: {number}"
             )
-        number = wanted
+        number = wanted % len(self)
         place = [int(index) for index in np.unravel_index(number, self.grid)] if self.grid else []
         box = self._box(place)
         read, program = self.circuit.program(box)
@@ -127,14 +128,15 @@ class Plan:
         The plan is sent to every worker once, with the weights as they are then.
 
         Args:
-            array: A dask array, or anything else that slices and has a shape and a dtype, without a batch axis.
+            array: A dask array, or anything else that slices and has a shape and a dtype, with or without a batch axis in
+                front.
 
         Returns:
             The dask array.
 
         Raises:
             KerasAdjointError: If dask is not installed; `keras-adjoint[scale]` has it.
-            SizeError: If the array has another shape than `in_shape`.
+            SizeError: If the array has another shape than `in_shape`, but for the batch axis.
 
         Example:
 

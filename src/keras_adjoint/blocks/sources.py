@@ -24,15 +24,21 @@ RESIZING = ("AveragePooling1D", "MaxPooling1D", "UpSampling1D", "ZeroPadding1D",
 ANY_CHANNELS = tuple(existing(keras.layers, *RESIZING, "Activation", "ReLU", "LeakyReLU", "ELU"))
 
 
-def circuit_of(source: Any, size: Any, choose_size: ChooseSize | None = None) -> Circuit:
+def circuit_of(source: Any, size: Any, choose_size: ChooseSize | None = None, *, option: str = "input_size") -> Circuit:
     """The calls that an operator, layer or model makes of an array of some size, and their rules; see `calls_at`.
+
+    Args:
+        source: What is applied.
+        size: A shape without the batch axis, or its spatial sizes.
+        choose_size: See `calls_at`.
+        option: What the user calls the size.
 
     Raises:
         NoRuleError: If it cannot be applied in blocks.
         SizeError: If it does not take an array of this size.
     """
     if isinstance(source, Operator):
-        return _of_operator(source, size)
+        return _of_operator(source, size, option)
     if not isinstance(source, keras.layers.Layer):
         raise ValueError(
             f"Blocks are planned for an operator, a Keras layer or a model. Received: {source!r} of type "
@@ -40,7 +46,7 @@ def circuit_of(source: Any, size: Any, choose_size: ChooseSize | None = None) ->
         )
     if graph_of(source) is None or class_with_rule(source) is not None:
         templates = _templates(source)
-        (shape,) = _one(source, sizes_meant(source, templates, size))
+        (shape,) = _one(source, sizes_meant(source, templates, size, option))
         try:
             return _of_layer(source, shape, choose_size)
         except SizeError as error:
@@ -49,13 +55,13 @@ def circuit_of(source: Any, size: Any, choose_size: ChooseSize | None = None) ->
             raise SizeError(
                 f"`{source.name}` is not built, so that its channels are not known, and does not take arrays of shape {shape}. "
                 "Pass their whole shape, channels included, without the batch axis, or build the layer. "
-                f"Received: input_size={size!r}, {describe(source)}"
+                f"Received: {option}={size!r}, {describe(source)}"
             ) from error
     _one(source, source.inputs)
     _one(source, source.outputs)
     template = tuple(source.inputs[0].shape[1:])
     first = next((layer for layer in source.layers if hasattr(layer, "data_format")), source)
-    (shape,) = sizes_meant(first if len(template) > 1 else source, [template], size)
+    (shape,) = sizes_meant(first if len(template) > 1 else source, [template], size, option)
     return _of_model(source, shape, choose_size)
 
 
@@ -78,7 +84,7 @@ def circuit_of_signals(source: Any, length: int, choose_size: ChooseSize, channe
             shape = (channels or 1, length) if is_first else (length, channels or 1)
             return _of_layer(source, shape, choose_size)
         _check_channels(source)
-        return circuit_of(source, length, choose_size)
+        return circuit_of(source, length, choose_size, option="length")
     ((*template,),) = (tuple(x.shape[1:]) for x in _one(source, source.inputs))
     _one(source, source.outputs)
     if len(template) != 2:
@@ -163,7 +169,7 @@ def _of_model(model: keras.Model, shape: tuple[int, ...], choose_size: ChooseSiz
     return Circuit(calls, given, made, _space(calls, len(shape)))
 
 
-def _of_operator(operator: Operator, size: Any) -> Circuit:
+def _of_operator(operator: Operator, size: Any, option: str) -> Circuit:
     if len(operator.in_space.shapes) != 1 or len(operator.out_space.shapes) != 1:
         raise NoRuleError(
             f"Blocks are read from one array and written to one. Received: {operator!r}, from {len(operator.in_space.shapes)} "
@@ -177,7 +183,7 @@ def _of_operator(operator: Operator, size: Any) -> Circuit:
     if asked not in (shape, spatial, (size,) if set(spatial) == {size} else shape):
         raise SizeError(
             f"An operator has one size. Take it at the size that is meant, `keras_adjoint.operator(layer, size=...)`. "
-            f"Received: input_size={size!r} for {operator!r}"
+            f"Received: {option}={size!r} for {operator!r}"
         )
     if circuit.out_shape != made:
         raise SizeError(f"`{layer.name}` gives {circuit.out_shape}. Received: {operator!r}")

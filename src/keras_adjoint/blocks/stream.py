@@ -66,6 +66,12 @@ class Stream:
         self.held: dict[int, Held] = {number: Held(0, 0) for number in self.circuit.spaces}
         self.buffers: dict[int, Tensor] = {}
 
+    def __repr__(self) -> str:
+        return (
+            f"<Stream of {self.source.name}: {self.in_channels or 'any'} to {self.out_channels or 'as many'} channels, "
+            f"{self.rate} inputs for an output, lookahead {self.lookahead}, after {self.held[-1].stop} positions>"
+        )
+
     def __getstate__(self) -> dict[str, Any]:
         buffers = {number: ops.convert_to_numpy(x) for number, x in self.buffers.items()}
         own = {"source": self.source, "length": self.length, "channels": self.channels}
@@ -178,7 +184,15 @@ class Stream:
             raise SizeError("Nothing has been pushed, so nothing is left to give. Received: flush() after 0 positions")
         if self.length is not None and total != self.length:
             raise SizeError(f"The stream is of signals of {self.length} positions. Received: {total} before the end")
-        circuit = self._circuit(total, output_size) if self.length is None or output_size is not None else self.circuit
+        circuit = self._circuit(total) if self.length is None else self.circuit
+        if output_size is not None:
+            try:
+                circuit = self._circuit(total, output_size)
+            except SizeError as error:
+                raise SizeError(
+                    f"After {total} inputs there cannot be so many outputs; by default there are "
+                    f"{circuit.out_shape[self._axis(self._last) - 1]}. Received: output_size={output_size}"
+                ) from error
         self._check_end(circuit, output_size)
         rest = self._advanced(circuit, self.held, self.buffers, ended=True)
         self.reset()

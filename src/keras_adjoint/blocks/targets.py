@@ -44,8 +44,8 @@ def check_chunks(target: Any, block: Sequence[int], sizes: Sequence[int], multip
     if wrong:
         (one, chunk), *_ = wrong
         raise SizeError(
-            f"Two workers may not write one chunk, so blocks are made of whole chunks of the target: of {chunk} positions, or "
-            f"a multiple, instead of {one}. Received: block={tuple(block)}, chunks={chunks_of(target)}"
+            f"A chunk of the target is written once, by one worker, so blocks are made of whole chunks: of {chunk} positions, "
+            f"or a multiple, instead of {one}. Received: block={tuple(block)}, chunks={chunks_of(target)}"
         )
 
 
@@ -58,6 +58,11 @@ def check_target(given: Any, target: Any, dtype: str) -> None:
         )
     if is_read_only(target):
         raise ValueError("`out` is written to. Received: an array that is read-only")
+    if is_copied_on_write(target):
+        raise ValueError(
+            'What is written to a memory map of `mode="c"` never comes to its file. Open it with `mode="r+"`. Received: `out` '
+            'of mode="c"'
+        )
     if isinstance(target, np.ndarray) and overlaps_itself(target):
         raise ValueError(
             "`out` has positions that share memory, of which only one would be kept. Write to an array of its own. "
@@ -76,6 +81,11 @@ def is_read_only(target: Any) -> bool:
         return not target.flags.writeable
     is_read = getattr(getattr(target, "file", None), "mode", None) == "r"  # h5py
     return is_read or getattr(target, "read_only", False) is True  # zarr
+
+
+def is_copied_on_write(target: Any) -> bool:
+    """Whether an array is a part of a memory map that keeps what is written to it in memory."""
+    return isinstance(target, np.memmap) and target.mode == "c"
 
 
 def overlaps_itself(array: np.ndarray[Any, Any]) -> bool:

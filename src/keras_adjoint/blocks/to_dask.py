@@ -17,18 +17,29 @@ def to_dask(plan: Any, array: Any) -> Any:
     check_real("The array that a plan reads", array)
     dask = imported("dask", "`to_dask`", SCALE)
     lazy = imported("dask.array", "`to_dask`", SCALE)
-    if tuple(array.shape) != plan.in_shape:
-        raise SizeError(f"The plan reads arrays of shape {plan.in_shape}. Received: array.shape={tuple(array.shape)}")
+    shape = tuple(array.shape)
+    has_batch = len(shape) == len(plan.in_shape) + 1
+    if shape[has_batch:] != plan.in_shape:
+        raise SizeError(
+            f"The plan reads arrays of shape {plan.in_shape}, with or without a batch axis. Received: array.shape={shape}"
+        )
     source = array if isinstance(array, lazy.Array) else lazy.from_array(array, chunks=_chunks(array))
     shared = dask.delayed(plan, traverse=False)  # once for each worker
     compute = dask.delayed(compute_block, pure=False)
     dtype = np.dtype("float32" if plan.dtype == "bfloat16" else plan.dtype)
-    blocks = np.empty(len(plan), object)
-    for block in plan:
-        made = compute(shared, block.number, source[block.read])
-        shape = tuple(cut.stop - cut.start for cut in block.write)
-        blocks[block.number] = lazy.from_delayed(made, shape, dtype)
-    return _joined(lazy, blocks.reshape(plan.grid), plan.axes)
+
+    def result(sample: Any) -> Any:
+        blocks = np.empty(len(plan), object)
+        for block in plan:
+            made = compute(shared, block.number, sample[block.read])
+            size = tuple(cut.stop - cut.start for cut in block.write)
+            blocks[block.number] = lazy.from_delayed(made, size, dtype)
+        return _joined(lazy, blocks.reshape(plan.grid), plan.axes)
+
+    if not has_batch:
+        return result(source)
+    samples = [result(source[number]) for number in range(shape[0])]
+    return lazy.stack(samples) if samples else lazy.zeros((0, *plan.out_shape), dtype)
 
 
 def _chunks(array: Any) -> Any:

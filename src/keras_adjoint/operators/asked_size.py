@@ -14,6 +14,8 @@ from keras_adjoint.layers.registry import describe
 from keras_adjoint.operators.space import Space
 from keras_adjoint.ops import Shape
 
+OF_AN_ARRAY = "input.shape"  # an option that has all axes, and not those of space alone
+
 
 def recorded_templates(source: keras.layers.Layer, patterns: Sequence[CallPattern], size: Any) -> list[Shape]:
     """The shapes that a layer recorded, without the batch axis; with `None` for sizes that it recorded several of."""
@@ -45,13 +47,16 @@ def _is_asked_for(shapes: Sequence[Shape], size: Any) -> bool:
     )
 
 
-def sizes_meant(source: keras.layers.Layer, templates: Sequence[Shape], size: Any) -> list[tuple[int, ...]]:
+def sizes_meant(
+    source: keras.layers.Layer, templates: Sequence[Shape], size: Any, option: str = "size"
+) -> list[tuple[int, ...]]:
     """The shapes, without the batch axis, that a user means by `size`.
 
     Args:
         source: The layer or model that takes them.
         templates: The shapes that it recorded, with `None` where a size is unknown; none if it recorded none.
         size: `None`; a shape; the sizes of the spatial axes; one size for all of these; or a structure of such.
+        option: What the user calls that.
 
     Raises:
         SizeError: If sizes remain unknown, or others are known.
@@ -64,7 +69,7 @@ def sizes_meant(source: keras.layers.Layer, templates: Sequence[Shape], size: An
             else f"The size of what `{source.name}` takes is not known. Pass its shape without the batch axis as `size`. "
             f"Received: size=None, {describe(source)}"
         )
-    shapes = [_meant(source, *pair) for pair in zip(templates or (None,) * len(given), given, strict=True)]
+    shapes = [_meant(source, option, *pair) for pair in zip(templates or (None,) * len(given), given, strict=True)]
     for shape in shapes:
         if not all(shape):
             example = tuple(axis or 32 for axis in shape)
@@ -100,13 +105,13 @@ def _one_for_each(templates: Sequence[Shape], size: Any) -> list[Any] | None:
     return shapes if not templates or len(shapes) == len(templates) else None
 
 
-def _meant(source: keras.layers.Layer, template: Shape | None, size: Any) -> list[int | None]:
+def _meant(source: keras.layers.Layer, option: str, template: Shape | None, size: Any) -> list[int | None]:
     """One shape."""
     if size is None:
         return list(template or ())
     given = [as_integer(one) for one in (size if isinstance(size, (list, tuple, np.ndarray)) else [size])]
     if not all(one and one > 0 for one in given):
-        raise SizeError(f"`size` has positive integers. Received: size={size!r}")
+        raise SizeError(f"`{option}` has positive integers. Received: {option}={size!r}")
     if template is None:
         return given
     axes = _spatial_axes(source, template)
@@ -114,7 +119,7 @@ def _meant(source: keras.layers.Layer, template: Shape | None, size: Any) -> lis
         given = given * len(axes)
     if len(given) == len(template):
         shape = list(given)
-    elif len(given) == len(axes):
+    elif len(given) == len(axes) and option != OF_AN_ARRAY:
         shape = list(template)
         for axis, one in zip(axes, given, strict=True):
             shape[axis] = one
@@ -122,9 +127,10 @@ def _meant(source: keras.layers.Layer, template: Shape | None, size: Any) -> lis
         shape = []
     fixed = [axis for axis in range(len(template)) if axis not in axes and template[axis] is not None]
     if len(shape) != len(template) or any(shape[axis] != template[axis] for axis in fixed):
+        others = f", or those of its {len(axes)} spatial axes" if axes and option != OF_AN_ARRAY else ""
         raise SizeError(
-            f"`size` has the {len(template)} sizes of {sizes_text(template)}, which `{source.name}` takes"
-            f"{f', or those of its {len(axes)} spatial axes' if axes else ''}. Received: size={size!r}"
+            f"`{option}` has the {len(template)} sizes of {sizes_text(template)}, which `{source.name}` takes{others}. "
+            f"Received: {option}={size!r}"
         )
     return shape
 

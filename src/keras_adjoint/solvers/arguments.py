@@ -1,5 +1,6 @@
 """The arguments of the solvers, checked alike wherever they are taken."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -87,13 +88,14 @@ def weights_from(value: Any, operator: Operator) -> Tensor | None:
     Raises:
         ValueError: If one is negative, or they fit neither A x nor a batch of it.
     """
-    rows = None if value is None else _broadcast("weights", value, operator.out_space, operator.precision)
-    if rows is not None and current().is_concrete([rows]):
-        numbers = ops.convert_to_numpy(rows)
-        if not np.all(np.isfinite(numbers) & (numbers >= 0)):
-            raise ValueError(
-                f"`weights` are finite and not negative. Received: weights from {numbers.min()} to {numbers.max()}"
-            )
+    with _at_once(value):
+        rows = None if value is None else _broadcast("weights", value, operator.out_space, operator.precision)
+        if rows is not None and current().is_concrete([rows]):
+            numbers = ops.convert_to_numpy(rows)
+            if not np.all(np.isfinite(numbers) & (numbers >= 0)):
+                raise ValueError(
+                    f"`weights` are finite and not negative. Received: weights from {numbers.min()} to {numbers.max()}"
+                )
     return rows
 
 
@@ -104,19 +106,26 @@ def limits_from(lower: Any, upper: Any, operator: Operator) -> tuple[Tensor | No
         ValueError: If no x is between them, or they fit neither x nor a batch of it.
     """
     space, dtype = operator.in_space, operator.precision
-    low, high = (
-        None if value is None else _broadcast(name, value, space, dtype)
-        for name, value in (("lower", lower), ("upper", upper))
-    )
-    given = [each for each in (low, high) if each is not None]
-    if given and current().is_concrete(given):
-        least = -np.inf if low is None else ops.convert_to_numpy(low)
-        most = np.inf if high is None else ops.convert_to_numpy(high)
-        if not np.all(least <= most) or np.any(least == np.inf) or np.any(most == -np.inf):
-            raise ValueError(
-                "`lower` is nowhere above `upper`, and neither is NaN. Received: limits that no number is between"
-            )
+    with _at_once(lower, upper):
+        low, high = (
+            None if value is None else _broadcast(name, value, space, dtype)
+            for name, value in (("lower", lower), ("upper", upper))
+        )
+        given = [each for each in (low, high) if each is not None]
+        if given and current().is_concrete(given):
+            least = -np.inf if low is None else ops.convert_to_numpy(low)
+            most = np.inf if high is None else ops.convert_to_numpy(high)
+            if not np.all(least <= most) or np.any(least == np.inf) or np.any(most == -np.inf):
+                raise ValueError(
+                    "`lower` is nowhere above `upper`, and neither is NaN. Received: limits that no number is between"
+                )
     return low, high
+
+
+def _at_once(*values: Any) -> AbstractContextManager[Any]:
+    """Within this, values without tensors are computed with at once, so that they are checked while a compiler traces."""
+    has_tensors = any(ops.is_tensor(leaf) or isinstance(leaf, keras.Variable) for leaf in keras.tree.flatten(values))
+    return nullcontext() if has_tensors else current().eagerly()
 
 
 def _broadcast(name: str, value: Any, space: Space, dtype: str) -> Tensor:

@@ -41,13 +41,18 @@ class Proximal:
         name: What options call it.
         prox: (x, t, details) ↦ z, for a scalar t that is not negative, or one that broadcasts to x.
         penalty: (x, details) ↦ R(x), one number for each sample.
-        is_scaled: Whether t makes a difference, which it does not where R is 0 or infinite.
+        takes: The options of `unroll` that determine it. A weight does not where R is 0 or infinite.
     """
 
     name: str
     prox: Callable[[Tensor, Tensor, Details], Tensor]
     penalty: Callable[[Tensor, Details], Tensor]
-    is_scaled: bool
+    takes: tuple[str, ...]
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether t makes a difference."""
+        return "weight" in self.takes
 
 
 def soft(x: Tensor, t: Tensor, details: Details) -> Tensor:
@@ -85,16 +90,21 @@ def _infinite_outside(x: Tensor, lower: float, upper: float) -> Tensor:
     return ops.where(outside, ops.cast(float("inf"), x.dtype), ops.cast(0.0, x.dtype))
 
 
+def _infinite_below_zero(x: Tensor) -> Tensor:
+    return _infinite_outside(x, 0.0, _INFINITE)
+
+
 _INFINITE = float("inf")
+_WEIGHTED, _LIMITED, _SPATIAL = ("weight",), ("lower", "upper"), ("data_format", "inner_steps")
 PROXIMALS = {
     each.name: each
     for each in (
-        #        name                prox              R(x)                                                           scaled
-        Proximal("soft", soft, lambda x, _: _sum(ops.abs(x)), True),
-        Proximal("soft_nonnegative", soft_nonnegative, lambda x, _: _sum(x) + _infinite_outside(x, 0, _INFINITE), True),
-        Proximal("nonnegative", nonnegative, lambda x, _: _infinite_outside(x, 0, _INFINITE), False),
-        Proximal("box", box, lambda x, at: _infinite_outside(x, at.lower, at.upper), False),
-        Proximal("tv", total_variation, lambda x, at: at.differences(x).value(x), True),
+        #        name                prox              R(x)                                               takes
+        Proximal("soft", soft, lambda x, _: _sum(ops.abs(x)), _WEIGHTED),
+        Proximal("soft_nonnegative", soft_nonnegative, lambda x, _: _sum(x) + _infinite_below_zero(x), _WEIGHTED),
+        Proximal("nonnegative", nonnegative, lambda x, _: _infinite_below_zero(x), ()),
+        Proximal("box", box, lambda x, at: _infinite_outside(x, at.lower, at.upper), _LIMITED),
+        Proximal("tv", total_variation, lambda x, at: at.differences(x).value(x), (*_WEIGHTED, *_SPATIAL)),
     )
 }
 

@@ -19,7 +19,7 @@ from keras_adjoint.solvers.unroll_options import Options
 
 def unroll(
     layer: keras.layers.Layer,
-    steps: int = 16,
+    steps: int | None = None,
     *,
     method: str = "ista",
     weight: float | None = None,
@@ -32,10 +32,10 @@ def unroll(
     start: keras.layers.Layer | None = None,
     size: Any = None,
     linear_part: bool = False,
-    lower: float = 0.0,
-    upper: float = 1.0,
+    lower: float | None = None,
+    upper: float | None = None,
     data_format: str | None = None,
-    inner_steps: int = 20,
+    inner_steps: int | None = None,
     name: str | None = None,
 ) -> keras.Model:
     """A Functional model y ↦ x that minimises ½‖A x − y‖² + weight·R(x) by some steps, with the layer's own kernel.
@@ -47,10 +47,10 @@ def unroll(
 
     Args:
         layer: A built linear layer or model, possibly with a bias, which is left out.
-        steps: How many there are.
+        steps: How many there are, by default 16.
         method: "ista", proximal gradients, "fista", with momentum, "primal_dual" (Chambolle and Pock), or "admm", linearised.
             The last two split "tv" off, and need no inner steps.
-        weight: How much R counts, where that makes a difference.
+        weight: How much R counts. "soft", "soft_nonnegative" and "tv" need it; for a function it is 1 by default.
         prox: R by its name: "soft" (the sum of absolute values), "soft_nonnegative" (the same of x that are not negative),
             "nonnegative" or "box" (0 between the limits, infinite outside), "tv" (total variation); or a function
             `prox(x, t)`, the z that minimises ½‖z − x‖² + t·R(z), with t = weight·θ/L²; or a Keras model in the place of
@@ -67,10 +67,10 @@ def unroll(
         start: A layer or model y ↦ x, where the steps begin, such as `LeastSquares(layer, ridge=...)`. By default at zero.
         size: The size that the layer takes, without the batch axis, if it takes several.
         linear_part: Whether to leave out an activation as well.
-        lower: The smallest number in the box.
-        upper: The largest one.
+        lower: The smallest number in the box, by default 0.
+        upper: The largest one, by default 1.
         data_format: Where x has its channels, along which "tv" takes no differences. By default as the layer says.
-        inner_steps: Of the iteration by which "tv" is lowered in every step.
+        inner_steps: Of the iteration by which "tv" is lowered in every step of "ista" and "fista", by default 20.
         name: Of the model.
 
     Returns:
@@ -79,7 +79,7 @@ def unroll(
     Raises:
         NoRuleError: If the layer is not linear, or no bound of it is known.
         SizeError: If its size is not known.
-        ValueError: If an option has a value that it does not take.
+        ValueError: If an option has a value that it does not take, or would change nothing.
 
     Example:
 
@@ -92,20 +92,21 @@ def unroll(
     if not isinstance(layer, keras.layers.Layer):
         raise ValueError(f"`unroll` takes a layer or model. Received: {layer!r} of type {type(layer).__name__}")
     A = operator(layer, size=size, linear_part=boolean("linear_part", linear_part))
-    method, steps = one_of("method", method, tuple(unroll_options.METHODS)), unroll_options.steps_from(steps)
+    method, count = one_of("method", method, tuple(unroll_options.METHODS)), unroll_options.steps_from(steps)
     tied, is_solved = unroll_options.tied_from(tied), boolean("fixed_point", fixed_point)
-    steps = 1 if is_solved else steps
-    penalty = unroll_options.prox_from(prox, steps)
+    penalty = unroll_options.prox_from(prox, 1 if is_solved else count)
+    limits = {"lower": lower, "upper": upper, "inner_steps": inner_steps}
+    unroll_options.check_taken(penalty, method, weight=weight, data_format=data_format, **limits)
     options = Options(
         prox=penalty,
         weight=unroll_options.weight_from(weight, penalty),
         learn=unroll_options.learn_from(learn, method),
-        details=unroll_options.details_from(lower, upper, data_format, inner_steps, penalty, A),
+        details=unroll_options.details_from(A, penalty, data_format, **limits),
     )
     begin = unroll_options.start_from(start)
     y = A.out_space.inputs(A.dtype)
     if is_solved:
-        unroll_options.check_solved(tied, begin)
+        unroll_options.check_solved(steps, tied, begin)
         parts = Parts(layer, A, options.without_steps(), tied, size=size, linear_part=linear_part)
         tolerance, max_steps = arguments.tolerance_for(tolerance, A.precision), arguments.steps_from(max_steps)
         x = fixed_point_layer(parts, method, y, tolerance, max_steps)(y)
@@ -115,7 +116,7 @@ def unroll(
         scheme = SCHEMES[method](parts)
         given, is_finite = FiniteSamples(dtype=A.precision, name=f"{layer.name}_finite_samples")(y)
         bound, state = parts.bound(given), scheme.begin(given)
-        for number in range(steps):
+        for number in range(count):
             state = scheme.step(number, state, given, bound)
         x = OfFiniteSamples(dtype=A.precision, name=f"{layer.name}_of_finite_samples")(state[0], is_finite)
     if A.dtype in HALF:

@@ -20,7 +20,9 @@ METHODS = {  # and what of each can be trained
     "primal_dual": ("step", "threshold"),
     "admm": ("step", "threshold"),
 }
+SPLITTING = ("primal_dual", "admm")  # which need no inner steps for total variation
 LEARNED = ("step", "threshold", "momentum")
+STEPS = 16
 COPIES = "forward"  # of Aᵀ alone
 
 Penalty = str | Callable[..., Any] | list[keras.layers.Layer]
@@ -54,8 +56,8 @@ class Options:
 
 
 def steps_from(value: Any) -> int:
-    """How many steps there are."""
-    steps = as_integer(value)
+    """How many steps there are, by default 16."""
+    steps = STEPS if value is None else as_integer(value)
     if steps is None or steps < 1:
         raise ValueError(f"`steps` is a positive integer. Received: steps={value!r}")
     return steps
@@ -140,8 +142,28 @@ def started(start: keras.layers.Layer, y: Any, A: Operator) -> Any:
     return x
 
 
+def check_taken(prox: Penalty, method: str, **options: Any) -> None:
+    """Raise a ValueError for an option that was given and would change nothing."""
+    takes = set(PROXIMALS[prox].takes if isinstance(prox, str) else () if isinstance(prox, list) else ("weight",))
+    takes -= {"inner_steps"} if method in SPLITTING else set()
+    for name, value in options.items():
+        if value is None or name in takes:
+            continue
+        said = (
+            f'prox="{prox}"'
+            if isinstance(prox, str)
+            else f"`prox` as {'models' if isinstance(prox, list) else 'a function'}"
+        )
+        owners = " or ".join(f'"{each.name}"' for each in PROXIMALS.values() if name in each.takes)
+        methods = ' and `method="ista"` or "fista"' if name == "inner_steps" else ""
+        raise ValueError(
+            f"`{name}` goes with `prox={owners}`{methods}, and would change nothing here. Received: {name}={value!r}, {said}, "
+            f'method="{method}"'
+        )
+
+
 def weight_from(value: Any, prox: Penalty) -> float:
-    """The weight of the penalty, which has to be given where it makes a difference.
+    """The weight of the penalty, which has to be given where a penalty of this library is multiplied by it, else 1.
 
     Raises:
         ValueError: If it is missing, negative, or not finite.
@@ -157,27 +179,30 @@ def weight_from(value: Any, prox: Penalty) -> float:
     return float(value)
 
 
-def details_from(lower: Any, upper: Any, data_format: Any, inner_steps: Any, prox: Penalty, A: Operator) -> Details:
-    """What the penalties are further determined by.
+def details_from(A: Operator, prox: Penalty, data_format: Any, **given: Any) -> Details:
+    """What the penalties are further determined by, of which `None` is the default.
 
     Raises:
         ValueError: If nothing is between the limits, or an option has a value that it does not take.
     """
+    details = Details(**{name: value for name, value in given.items() if value is not None})
+    lower, upper, inner = details.lower, details.upper, as_integer(details.inner_steps)
     if not all(is_real_number(limit) for limit in (lower, upper)):
         raise ValueError(f"`lower` and `upper` are numbers. Received: lower={lower!r}, upper={upper!r}")
     if not lower <= upper or lower == math.inf or upper == -math.inf:
         raise ValueError(f"`lower` is not above `upper`. Received: lower={lower!r}, upper={upper!r}")
-    inner = as_integer(inner_steps)
     if inner is None or inner < 1:
-        raise ValueError(f"`inner_steps` is a positive integer. Received: inner_steps={inner_steps!r}")
+        raise ValueError(f"`inner_steps` is a positive integer. Received: inner_steps={details.inner_steps!r}")
     if data_format is not None:
         one_of("data_format", data_format, FORMATS)
     channels = data_format_of(A, data_format) if prox == "tv" else "channels_last"
     return Details(float(lower), float(upper), channels, inner)
 
 
-def check_solved(tied: bool | str, start: Any) -> None:
-    """Raise a ValueError where steps differ, and so have no common solution, or begin elsewhere than at zero."""
+def check_solved(steps: Any, tied: bool | str, start: Any) -> None:
+    """Raise a ValueError where steps are counted, or differ and so have no common solution, or begin elsewhere than at zero."""
+    if steps is not None:
+        raise ValueError(f"`fixed_point=True` takes at most `max_steps` steps. Received: steps={steps!r}")
     if tied is not True:
         raise ValueError(f"`fixed_point=True` takes one step again and again, with one kernel. Received: tied={tied!r}")
     if start is not None:
