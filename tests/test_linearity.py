@@ -63,7 +63,7 @@ REFUSED = {
         lambda x: x * ops.reshape(ops.arange(1, ops.shape(x)[0] + 1, dtype=x.dtype), (-1, 1)),
         "in another order",
     ),
-    "number of samples": (lambda x: x * ops.cast(ops.shape(x)[0], x.dtype), "2 samples give other results"),
+    "number of samples": (lambda x: x * ops.cast(ops.shape(x)[0], x.dtype), "257 samples give other results"),
     "a batch of one": (lambda x: 2 * x if x.shape[0] == 1 else x, "a sample gives another result than it does among"),
     "large batches": (
         lambda x: x if x.shape[0] <= 200 else 2 * x,

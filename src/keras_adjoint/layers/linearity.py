@@ -24,7 +24,7 @@ Array: TypeAlias = NDArray[Any]
 Function: TypeAlias = Callable[[list[Tensor]], Any]
 
 SAMPLES = 3
-# In the largest batch: code may compute large batches in another way. Of inputs of many numbers there are fewer samples.
+# Code may compute large batches in another way, so one is tried, of fewer samples where each has many numbers.
 MOST_SAMPLES, FEW_NUMBERS = 257, 2**16
 # From about 1e-3 to 1e4; half precision holds no numbers of such sizes.
 FACTORS = tuple(2.0**power for power in (-10, -5, -2, 3, 7, 10, 14))
@@ -274,17 +274,16 @@ def _check_samples(probe: Prober, x: list[Array], at_x: list[Array], sizes: Size
         )
     size = sizes.of(1.0)
     agree(probe(rolled(x)), rolled(at_x), probe.rounding, "the same samples in another order give other results", size)
-    many = min(FEW_NUMBERS // max(1, sum(math.prod(shape) for shape in probe.shapes)), MOST_SAMPLES)
-    for other in dict.fromkeys((2, 1, max(1, many)) if probe.any_samples else ()):
-        what = (
-            "a sample gives another result than it does"
-            if other == 1
-            else f"{other} samples give other results than they do"
-        )
-        taken = np.arange(other) % count
-        agree(
-            probe([each[taken] for each in x]), [y[taken] for y in at_x], probe.rounding, f"{what} among {count}", size
-        )
+    most = min(FEW_NUMBERS // max(1, sum(math.prod(shape) for shape in probe.shapes)), MOST_SAMPLES)
+    several = most if most > count else 2
+    if probe.any_samples:
+        for other, what in (
+            (several, f"{several} samples give other results than they do"),
+            (1, "a sample gives another result than it does"),
+        ):
+            taken = np.arange(other) % count
+            found, expected = probe([each[taken] for each in x]), [y[taken] for y in at_x]
+            agree(found, expected, probe.rounding, f"{what} among {count}", size)
 
 
 def _check_derivative(
