@@ -191,6 +191,12 @@ def test_the_nodes_of_a_model_in_an_order_in_which_they_can_run(branching):
     assert id(model.outputs[0]) in ready
 
 
+def test_a_symbolic_tensor_is_given_sizes_that_were_open():
+    x = keras.KerasTensor((None, None, 3))
+    keras_internals.set_shape(x, [None, 5, 3])
+    assert x.shape == (None, 5, 3) and keras.ops.flip(x, 1).shape == (None, 5, 3)
+
+
 def test_a_nodes_arguments_with_other_tensors_filled_in(branching):
     model, dense = branching
     node = calls_of(dense)[0]

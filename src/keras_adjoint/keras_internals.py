@@ -106,6 +106,11 @@ def nodes_of(model: Functional | keras.Sequential) -> Iterator[Node]:
         yield from (node for node in by_depth[depth] if not node.is_input)
 
 
+def set_shape(tensor: keras.KerasTensor, shape: Sequence[int | None]) -> None:
+    """Give a symbolic tensor sizes that Keras left open, before anything is called on it."""
+    tensor._shape = tuple(shape)
+
+
 # --- layers and their variables
 
 
@@ -192,11 +197,8 @@ class _Stand:
         self.part_of_model = True
         if any(self.of(each) is None for each in layers if not isinstance(each, keras.layers.InputLayer)):
             return None
-        graph = (
-            keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-            if isinstance(model, keras.Sequential)
-            else model
-        )
+        is_chain = isinstance(model, keras.Sequential)
+        graph = keras.Model(model.inputs[0], model.outputs[0], name=model.name) if is_chain else model
         return keras.models.clone_model(
             graph, clone_function=lambda each: self.of(each) if isinstance(each, keras.layers.Layer) else each
         )

@@ -46,6 +46,8 @@ _SOURCES: weakref.WeakKeyDictionary[Layer, weakref.ref[Layer]] = weakref.WeakKey
 
 WITHOUT_BIAS = {"use_bias": False, "bias_axes": None}  # how layers are made without one
 
+CALL_FIRST = " Write `y = layer(x)`, and `adjoint(layer)(y)` after it: `adjoint(layer)(layer(x))` asks before it calls."
+
 _UNKNOWN_SIZE = 12  # what an unknown size is tried with
 
 
@@ -57,7 +59,7 @@ def linear_adjoint(source: Layer, **options: Any) -> Layer:
     layer_class = class_with_rule(source)
     if layer_class is None:
         return automatic_adjoint(source, **options)
-    check_readable(source)
+    check_readable(source, advice=CALL_FIRST)
     if not options.get("tied", True):
         if source.weights:
             source = copied(source, keep_bias=options.get("bias", "none") in READS_SOURCE)
