@@ -13,7 +13,7 @@ import keras
 from keras import tree
 
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.keras_internals import Functional, Node, call_of, layers_inside, nodes_of, set_shape
+from keras_adjoint.keras_internals import Functional, Node, call_of, layers_inside, nodes_of, set_dense, set_shape
 from keras_adjoint.layers.arguments import bind
 from keras_adjoint.layers.computation import calls_as, has_hooks
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule, describe
@@ -255,6 +255,7 @@ def transpose_graph(
     def collect(tensors: list[keras.KerasTensor], cotangents: Cotangents) -> None:
         for tensor, cotangent in zip(tensors, cotangents, strict=True):
             if cotangent is not None:
+                set_dense(cotangent)  # Keras does not know what shape a user's layer gives of a sparse one
                 found[id(tensor)].append(cotangent)
 
     collect(graph.outputs, output_cotangents)
