@@ -24,6 +24,7 @@ PARTS = [
     "atomic_write",
     "recursion",
     "keras_internals",
+    "keras_files",
     "kernels",
     "ops",
     "layers",

@@ -198,6 +198,16 @@ def test_a_layer_that_was_called_with_different_arguments_has_no_one_adjoint():
         ka.adjoint(layer, output_size=(3,))(np.ones((1, 3)))
 
 
+def test_a_layer_without_a_rule_behind_a_multiple_of_a_tensor_takes_its_adjoint_back():
+    """Keras takes multiples of tensors by constants for sparse, and does not know what shape such a layer gives of these."""
+    differences, y = Differences(), keras.Input((3, 4))
+    differences.build((None, 4, 4))
+    model = keras.Model(y, 0.5 * ka.adjoint(differences, output_size=(4, 4))(y))
+    x = np.random.default_rng(0).normal(size=(2, 4, 4)).astype("float32")
+    found, expected = (ops.convert_to_numpy(function(x)) for function in (ka.adjoint(model), differences))
+    np.testing.assert_allclose(found, 0.5 * expected, rtol=1e-6)
+
+
 def test_an_automatic_adjoint_drops_no_imaginary_part():
     double, x = L.Lambda(lambda x: 2 * x), keras.Input((3,))
     double(x)

@@ -244,6 +244,7 @@ def test_what_has_no_constant_is_named(name):
     certificate = ka.certify(model)
     unknown = certificate.unknown[0]
     assert unknown.how == How.NONE and reason in unknown.reason and unknown.layer in str(certificate)
+    assert not any(word in unknown.reason for word in ("adjoint", "mirror", "polic"))  # of which nothing was asked
     assert certificate.bound == float("inf")
     with pytest.raises(ka.NoRuleError, match=f"`{unknown.layer}`.*Replace them.*Received: {unknown.type}"):
         certificate.radius(np.zeros((1, 2)))
@@ -424,11 +425,35 @@ def test_of_unknown_sizes_the_one_is_certified_that_is_asked_for():
 
 @pytest.mark.any_backend
 @pytest.mark.parametrize("layer", [L.Dense(2), L.MaxPooling1D(2), L.Rescaling(2.0), L.UpSampling1D(2)], ids=str)
-def test_a_size_that_layers_before_leave_open_is_named(layer):
+def test_a_size_that_keras_leaves_open_is_found(layer):
+    found = []
+    for shape in ((None, 3), (5, 3)):
+        x = keras.Input((5, 4))
+        einsum = L.EinsumDense("abc,cd->abd", output_shape=shape, kernel_initializer="ones")
+        model = keras.Model(x, layer(einsum(x)))
+        found.append(ka.certify(model))
+    assert found[0].bound == found[1].bound < float("inf")
+    assert [call.outputs for call in found[0].calls] == [call.outputs for call in found[1].calls]
     x = keras.Input((5, 4))
-    model = keras.Model(x, layer(L.EinsumDense("abc,cd->abd", output_shape=(None, 3))(x)))
-    (call,) = ka.certify(model).unknown
-    assert call.layer == layer.name and "size of what it takes, (?, 3)" in call.reason
+    linear = ka.operator(keras.Model(x, L.Dense(2)(L.EinsumDense("abc,cd->abd", output_shape=(None, 3))(x))))
+    assert linear.shape == (10, 20) and linear.T.out_shape == (5, 4)
+
+
+class Open(L.Layer):
+    """A layer that leaves a size open and cannot be called to find it."""
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor((None, None, 3))
+
+    def call(self, x):
+        raise NotImplementedError
+
+
+@pytest.mark.any_backend
+def test_a_size_that_layers_before_leave_open_is_named():
+    x = keras.Input((5, 4))
+    *_, call = ka.certify(keras.Model(x, L.Dense(2, name="last")(Open()(x)))).unknown
+    assert call.layer == "last" and "size of what it takes, (?, 3)" in call.reason
 
 
 @pytest.mark.any_backend

@@ -7,6 +7,7 @@ from helpers import compiled
 from keras import layers, ops
 
 import keras_adjoint as ka
+from keras_adjoint.ops.backend import current
 
 
 class Product(layers.Layer):
@@ -81,6 +82,33 @@ def test_a_test_of_numbers_while_tensorflow_compiles_has_an_error_that_says_so(p
         tf.function(lambda y: y * float(bool(ka.check_adjoint(product))))(y)
     with pytest.raises(ka.NoRuleError, match="being compiled"):
         compile_and_fit(Tied())
+
+
+ON_THE_HOST = {
+    "condition": lambda operator: operator.condition(),
+    "singular values": lambda operator: operator.singular_values(2)[0],
+    "matrix": lambda operator: operator.to_matrix()[0, 0],
+    "SciPy": lambda operator: operator.to_scipy().matvec(np.ones(4, "float32"))[0],
+    "certificate": lambda operator: ka.certify(operator.fixed).bound,
+}
+
+
+@pytest.mark.only_on("tensorflow", "jax")
+@pytest.mark.parametrize("name", ON_THE_HOST)
+def test_what_is_computed_on_the_host_has_an_error_that_says_so(name):
+    x = keras.Input((4,))
+    operator = ka.operator(keras.Model(x, layers.Dense(3)(x)))
+    with pytest.raises(ka.KerasAdjointError, match="on the host, .* being compiled"):
+        current().compiled(lambda x: x * ON_THE_HOST[name](operator))(ops.ones(2))
+    assert np.isfinite(ON_THE_HOST[name](operator))
+
+
+@pytest.mark.only_on("torch")
+def test_what_is_computed_on_the_host_has_an_error_that_says_so_in_transforms():
+    import torch
+
+    with pytest.raises(ka.KerasAdjointError, match="on the host, .* transformed"):
+        torch.func.vmap(lambda c: c * (ka.identity(3) * c).condition())(torch.ones(2))
 
 
 @pytest.mark.in_turn("tensorflow", "jax")

@@ -202,6 +202,11 @@ def test_a_model_of_unknown_size_projects_every_size():
         (np.zeros(2), {}, "`layer` must be a layer of the model or its name. Received: layer=array"),
         (None, {}, "`layer` must be a layer of the model or its name. Received: layer=None"),
         ("conv2", {"pooling": "max"}, "`pooling` must be one of"),
+        (
+            "conv2",
+            {"chanel": 1},
+            'other options are called channel, unit, .* Did you mean "channel"[?] Received: chanel=1',
+        ),
     ],
     ids=str,
 )

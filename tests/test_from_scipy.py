@@ -53,6 +53,15 @@ def test_a_layer_has_the_matrix_and_its_adjoint_the_transposed_one(kind):
     np.testing.assert_allclose(rows(ka.adjoint(keras.Model(inputs, layer(inputs)))(Y)), rows(Y) @ MATRIX, atol=1e-5)
 
 
+@pytest.mark.any_backend
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_shapes_it_takes_the_columns_and_gives_the_rows(kind):
+    layer = ka.from_scipy(KINDS[kind])
+    np.testing.assert_allclose(ops.convert_to_numpy(layer(rows(X))), rows(X) @ MATRIX.T, rtol=0, atol=1e-5)
+    assert ka.from_scipy(KINDS[kind], (4, 6))(X).shape == (2, 15)
+    assert ka.from_scipy(KINDS[kind], out_shape=(5, 3))(rows(X)).shape == (2, 5, 3)
+
+
 def test_each_dtype_is_computed_in():
     for policy, found in (("float64", "float64"), ("mixed_bfloat16", "bfloat16"), ("float16", "float16")):
         layer = layer_of("program", dtype=policy)

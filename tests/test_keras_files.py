@@ -8,16 +8,21 @@ import h5py
 import keras
 import pytest
 from keras import layers as L
+from keras import ops
 
-from keras_adjoint.keras_internals import (
+from keras_adjoint.keras_files import (
     announce_to_file,
     kept_with_file,
+    legacy_layer,
     models_being_written,
+    named_object,
     read_from_file_before,
     reads_file,
     reads_hdf5,
     restores_copy,
+    sequential_models_built_once,
     shared_while_saving,
+    watched_building,
     with_code_from_memory,
     without_code_from_files,
     without_compiling,
@@ -166,3 +171,46 @@ def test_what_says_how_a_model_was_trained_is_taken_out_wherever_it_stands():
     expected = plain | {"config": {"layers": [[plain], {"layer": plain}], "compile_config": 3}}
     assert without_training(copy.deepcopy(nested)) == expected
     assert without_training(None) is None
+
+
+@pytest.mark.parametrize("first", [[keras.Input((3,))], []], ids=["with an input", "without"])
+def test_sequential_models_are_built_once_when_they_are_read(first, monkeypatch):
+    model = keras.Sequential([*first, L.Dense(4), keras.Sequential([L.Dense(2), L.ReLU()]), L.ReLU()])
+    model.build((None, 3))
+    config, build, built = model.get_config(), keras.Sequential.build, []
+    monkeypatch.setattr(keras.Sequential, "build", lambda model, shape=None: built.append(model) or build(model, shape))
+    with sequential_models_built_once():
+        found = keras.Sequential.from_config(config)
+    assert built.count(found) == 1
+    assert found.input_shape == (None, 3)
+    assert [layer.name for layer in found.layers] == [layer.name for layer in model.layers]
+    keras.Sequential.from_config(keras.Sequential([keras.Input((3,)), L.Dense(4), L.ReLU()]).get_config())
+    assert built.count(built[-1]) > 1  # by Keras alone
+
+
+def test_building_says_what_it_makes_before_it_is_made():
+    """Every variable of a layer and every symbolic tensor, by shape and dtype; an error keeps it from being made."""
+    variables, tensors = [], []
+    with watched_building(lambda *made: variables.append(made), lambda *made: tensors.append(made)):
+        x = keras.Input((9, 8, 1), dtype="float16")
+        L.Conv2D(3, 5, dtype="float16")(x)
+    assert {(5, 5, 1, 3), (3,)} <= {shape for shape, _ in variables}
+    assert {dtype for shape, dtype in variables if len(shape) == 4} == {"float16"}
+    assert {(None, 9, 8, 1), (None, 5, 4, 3)} <= {tuple(shape) for shape, _ in tensors}
+    known = len(variables), len(tensors)
+
+    def refuse(shape, dtype):
+        raise MemoryError(shape)
+
+    with watched_building(refuse, lambda *made: None), pytest.raises(MemoryError):
+        L.Dense(10**12).build((None, 10**6))
+    L.Dense(3)(keras.Input((2,)))
+    assert (len(variables), len(tensors)) == known
+
+
+def test_names_in_files_are_looked_up_in_modules_that_are_imported():
+    assert named_object("keras.layers", "Dense") is legacy_layer("Dense") is L.Dense
+    assert named_object("keras.ops", "tanh") is ops.tanh
+    for module, name in (("keras.layers", "Nothing"), ("keras.nothing", "Dense")):
+        assert named_object(module, name) is None
+    assert legacy_layer("Nothing") is None

@@ -15,7 +15,7 @@ from keras import layers as L
 from keras import ops
 
 import keras_adjoint
-from keras_adjoint import keras_internals
+from keras_adjoint import keras_files, keras_internals
 from keras_adjoint.keras_internals import (
     CustomScaleLayer,
     Functional,
@@ -29,26 +29,22 @@ from keras_adjoint.keras_internals import (
     computing_in,
     existing,
     layers_inside,
-    legacy_layer,
     mask_of,
     masked,
-    named_object,
     nn_operations,
     nodes_of,
     numpy_operations,
     own_variables,
     producer_of,
     scale_along_codes,
-    sequential_models_built_once,
     set_own_trainable,
     stored_kernel,
     stored_variable,
-    watched_building,
 )
 
 SOURCES = Path(keras_adjoint.__file__).parent.parent
 PACKAGES = [SOURCES / name for name in ("keras_adjoint", "keras_adjoint_cli") if (SOURCES / name).is_dir()]
-THE_MODULE = Path(keras_internals.__file__)
+THE_MODULES = (Path(keras_internals.__file__), Path(keras_files.__file__))
 
 
 # --- no other module has any
@@ -96,7 +92,7 @@ def own_names(tree):
 
 @pytest.fixture(scope="module")
 def modules():
-    files = [path for package in PACKAGES for path in package.rglob("*.py") if path != THE_MODULE]
+    files = [path for package in PACKAGES for path in package.rglob("*.py") if path not in THE_MODULES]
     return {path: ast.parse(path.read_text(encoding="utf-8")) for path in files}
 
 
@@ -108,7 +104,7 @@ def test_no_other_module_uses_what_is_private_in_keras(modules):
         for path, tree in modules.items()
         for line, what in private_uses(tree, own)
     ]
-    assert not found, f"Put it into {THE_MODULE.name}, under a name that says what it is for:\n" + "\n".join(found)
+    assert not found, f"Put it into {THE_MODULES[0].name}, under a name that says what it is for:\n" + "\n".join(found)
 
 
 def test_our_layers_have_no_private_names_that_keras_has_too(modules):
@@ -189,6 +185,18 @@ def test_the_nodes_of_a_model_in_an_order_in_which_they_can_run(branching):
         assert all(id(tensor) in ready for tensor in node.input_tensors)
         ready.update(map(id, node.output_tensors))
     assert id(model.outputs[0]) in ready
+
+
+def test_a_symbolic_tensor_is_given_sizes_that_were_open():
+    x = keras.KerasTensor((None, None, 3))
+    keras_internals.set_shape(x, [None, 5, 3])
+    assert x.shape == (None, 5, 3) and keras.ops.flip(x, 1).shape == (None, 5, 3)
+
+
+def test_a_symbolic_tensor_that_keras_takes_for_sparse_is_dense_again():
+    x = keras.Input((3,)) * 0.5
+    keras_internals.set_dense(x)
+    assert not x.sparse and not keras.ops.flip(x, 1).sparse
 
 
 def test_a_nodes_arguments_with_other_tensors_filled_in(branching):
@@ -431,41 +439,6 @@ def test_the_variable_that_holds_a_kernel():
     assert stored_kernel(L.ReLU()) is None
 
 
-@pytest.mark.parametrize("first", [[keras.Input((3,))], []], ids=["with an input", "without"])
-def test_sequential_models_are_built_once_when_they_are_read(first, monkeypatch):
-    model = keras.Sequential([*first, L.Dense(4), keras.Sequential([L.Dense(2), L.ReLU()]), L.ReLU()])
-    model.build((None, 3))
-    config, build, built = model.get_config(), keras.Sequential.build, []
-    monkeypatch.setattr(keras.Sequential, "build", lambda model, shape=None: built.append(model) or build(model, shape))
-    with sequential_models_built_once():
-        found = keras.Sequential.from_config(config)
-    assert built.count(found) == 1
-    assert found.input_shape == (None, 3)
-    assert [layer.name for layer in found.layers] == [layer.name for layer in model.layers]
-    keras.Sequential.from_config(keras.Sequential([keras.Input((3,)), L.Dense(4), L.ReLU()]).get_config())
-    assert built.count(built[-1]) > 1  # by Keras alone
-
-
-def test_building_says_what_it_makes_before_it_is_made():
-    """Every variable of a layer and every symbolic tensor, by shape and dtype; an error keeps it from being made."""
-    variables, tensors = [], []
-    with watched_building(lambda *made: variables.append(made), lambda *made: tensors.append(made)):
-        x = keras.Input((9, 8, 1), dtype="float16")
-        L.Conv2D(3, 5, dtype="float16")(x)
-    assert {(5, 5, 1, 3), (3,)} <= {shape for shape, _ in variables}
-    assert {dtype for shape, dtype in variables if len(shape) == 4} == {"float16"}
-    assert {(None, 9, 8, 1), (None, 5, 4, 3)} <= {tuple(shape) for shape, _ in tensors}
-    known = len(variables), len(tensors)
-
-    def refuse(shape, dtype):
-        raise MemoryError(shape)
-
-    with watched_building(refuse, lambda *made: None), pytest.raises(MemoryError):
-        L.Dense(10**12).build((None, 10**6))
-    L.Dense(3)(keras.Input((2,)))
-    assert (len(variables), len(tensors)) == known
-
-
 def test_an_object_computes_in_another_dtype_from_the_same_variables_and_leaves_nothing_behind():
     layer = L.TimeDistributed(L.Dense(2, dtype="mixed_bfloat16", activity_regularizer="l2"), dtype="mixed_bfloat16")
     x = np.full((1, 2, 3), 1 / 3, "float32")
@@ -481,14 +454,3 @@ def test_an_object_computes_in_another_dtype_from_the_same_variables_and_leaves_
     model = keras.Sequential([keras.Input((2, 3)), layer])
     assert computing_in(model, "float32")(x).dtype == found.dtype and len(calls_of(layer)) == calls + 1
     assert computing_in(L.Dense(2, dtype=keras.dtype_policies.DTypePolicyMap()), "float32") is None
-
-
-# --- names in files
-
-
-def test_names_in_files_are_looked_up_in_modules_that_are_imported():
-    assert named_object("keras.layers", "Dense") is legacy_layer("Dense") is L.Dense
-    assert named_object("keras.ops", "tanh") is ops.tanh
-    for module, name in (("keras.layers", "Nothing"), ("keras.nothing", "Dense")):
-        assert named_object(module, name) is None
-    assert legacy_layer("Nothing") is None

@@ -122,9 +122,28 @@ def test_what_computes_something_else_in_training_or_between_its_layers_is_refus
             ka.Lipschitz(layer)
     with pytest.raises(ka.NoRuleError, match="single layer"):
         ka.Lipschitz(keras.Sequential([layers.Dense(2, activation="relu"), layers.Dense(2)]))
-    with pytest.raises(ka.NoRuleError, match="one-hot"):
-        ka.Lipschitz(layers.Embedding(3, 2))
     ka.Lipschitz(layers.Lambda(lambda x: 2 * x))
+
+
+NOT_LINEAR = {
+    "an activation": (lambda: layers.Activation("relu"), "Leave it unwrapped"),
+    "an activation with weights": (layers.PReLU, "Leave it unwrapped"),
+    "an activation at every step": (lambda: layers.TimeDistributed(layers.ReLU()), "Leave it unwrapped"),
+    "max pooling": (lambda: layers.MaxPooling1D(2), "Leave it unwrapped"),
+    "a normalisation": (layers.LayerNormalization, "statistic"),
+    "a recurrent layer": (lambda: layers.LSTM(2), "a recurrent layer"),
+    "attention": (lambda: layers.MultiHeadAttention(1, 2), "attention"),
+    "a lookup": (lambda: layers.Embedding(3, 2), "one-hot"),
+}
+
+
+@pytest.mark.parametrize("wrap", [ka.Lipschitz, ka.Regularized], ids=lambda wrap: wrap.__name__)
+@pytest.mark.parametrize("name", NOT_LINEAR)
+@pytest.mark.any_backend
+def test_what_is_not_linear_is_refused_at_once_with_what_it_is(wrap, name):
+    make, what = NOT_LINEAR[name]
+    with pytest.raises(ka.NoRuleError, match=f"`{wrap.__name__}` takes a layer that is linear.*{what}"):
+        wrap(make())
 
 
 @pytest.mark.in_turn("tensorflow", "torch")
@@ -175,8 +194,6 @@ def test_what_has_no_constant_is_refused():
     for constant in (0, -1, True, "1", float("inf"), float("nan")):
         with pytest.raises(ValueError, match="positive number"):
             ka.Lipschitz(layers.Dense(2), constant=constant)
-    with pytest.raises(ka.NoRuleError):
-        ka.Lipschitz(layers.MaxPooling1D(2))(np.ones((1, 4, 2), "float32"))
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """Operators: their algebra against that of their matrices, and what combines wrongly is refused."""
 
 import pickle
+import re
+from fractions import Fraction
 
 import keras
 import numpy as np
 import pytest
+import scipy.sparse
 from helpers import RARELY_JAX, compiled, in_turn
 from keras import layers, ops
 from layer_list import REPRESENTATIVES
@@ -52,6 +55,9 @@ def test_every_combination_has_the_matrix_of_the_combination(parts):
     check(a, m)
     check(c @ a, k @ m)
     check(a + b, m + n)
+    check(sum([a, b]), m + n)
+    check(0 - a + 0.0, -m)
+    check(a * Fraction(1, 4), m / 4)
     total = 2 * a - b / 4 - np.float32(3) * -a
     check(total, 2 * m - n / 4 + 3 * m)
     for found in (total, total.T):  # the one by its columns, the other by those of its adjoint
@@ -234,12 +240,53 @@ def test_a_layer_that_is_called_at_several_shapes_is_an_operator_at_each(make):
     assert ka.operator(shared, size=(3,)).shape == (3, 3)
 
 
+MADE_OF_A_LAYER = (ka.operator, ka.LeastSquares, ka.pinv, ka.unroll, ka.SparseCoding)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("make", MADE_OF_A_LAYER, ids=lambda make: make.__name__)
+def test_of_a_layer_that_is_not_built_it_says_what_to_do(make):
+    for layer in (layers.Conv1D(2, 3), layers.LSTM(2), keras.Sequential([layers.Dense(2)])):
+        with pytest.raises(ka.TieError, match=r"`layer.build\(input_shape\)`") as error:
+            make(layer)
+        assert "adjoint" not in str(error.value)  # of which nothing was asked
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("take", [ka.operator, ka.certify], ids=lambda take: take.__name__)
+def test_a_size_that_is_missing_is_named_with_an_example_of_it(take):
+    x = keras.Input((None, 2, 3))
+    model = keras.Model(x, layers.Conv2D(2, 1)(x))
+    with pytest.raises(ka.SizeError, match=r"takes \(\?, 2, 3\)") as error:
+        take(model)
+    size = re.search(r"as in `size=(.*?)`", str(error.value))
+    assert take(model, size=eval(size[1]))
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
         (lambda a, d: a @ a, ka.SizeError, "A takes what B gives"),
         (lambda a, d: a + a.T, ka.SizeError, "terms of a sum"),
         (lambda a, d: a * [1, 2], ValueError, "one real number"),
+        (lambda a, d: a * np.ones((1, 5, 2)), ValueError, r"Write `A @ x`.*Received: ndarray of shape \(1, 5, 2\)"),
+        (lambda a, d: a * a, ValueError, "`A @ B`"),
+        (lambda a, d: a * np.str_("x"), ValueError, "one real number.*'x'"),
+        (lambda a, d: a * np.array(None), ValueError, "one real number"),
+        (lambda a, d: a * np.array(1j), ValueError, "one real number"),
+        (lambda a, d: a * np.bool_(True), ValueError, "one real number"),
+        (lambda a, d: a / "x", ValueError, "one real number"),
+        (lambda a, d: a / a, ValueError, "one real number"),
+        (lambda a, d: a / 0, ValueError, "not zero"),
+        (lambda a, d: 2 / a, ValueError, "lstsq"),
+        (lambda a, d: a + 1, ValueError, "identity.*Received: 1 of type int"),
+        (lambda a, d: np.ones(2) - a, ValueError, r"`A @ x \+ c`"),
+        (lambda a, d: a + a.source, ValueError, "operator.layer"),
+        (lambda a, d: np.ones((2, 5, 2)) @ a, ValueError, "`A @ x`"),
+        (lambda a, d: np.asarray(a), ValueError, "to_matrix"),
+        (lambda a, d: np.dot(np.ones((2, 2)), a), ValueError, "no array"),
+        (lambda a, d: ka.identity(4) @ scipy.sparse.eye(4), ValueError, "Received: dia_matrix"),
+        (lambda a, d: a @ a.source, ka.SizeError, "Received: a Conv1D$"),
         (lambda a, d: a * float("nan"), ValueError, "finite number"),
         (lambda a, d: 10**400 * a, ValueError, "finite number"),
         (lambda a, d: a.to_matrix(most_numbers="10"), ValueError, "most_numbers='10'"),
@@ -270,7 +317,6 @@ def test_a_layer_that_is_called_at_several_shapes_is_an_operator_at_each(make):
         (lambda a, d: ka.block([[None, a], [None, a]]), ka.SizeError, "Nothing but zeros"),
         (lambda a, d: ka.block([[a], [a, a]]), ValueError, "lists of one length"),
         (lambda a, d: ka.vstack([a, a.T]), ka.SizeError, "column 0"),
-        (lambda a, d: ka.operator(layers.Conv1D(2, 3)), ka.TieError, "not built"),
         (lambda a, d: ka.operator(built(layers.Dense(2, activation="relu"), 3)), ka.NoRuleError, "linear_part=True"),
         (lambda a, d: ka.operator(built(layers.MaxPooling1D(2), 4, 1)), ka.NoRuleError, "is not linear"),
         (lambda a, d: ka.operator(3), ValueError, "takes a Keras layer"),

@@ -152,6 +152,45 @@ def test_untie_refuses_it_and_says_what_a_rule_can_return_instead(rule, encoder)
         ka.untie(ka.autoencoder(encoder))
 
 
+@keras.saving.register_keras_serializable(package="registered")
+class Affine(Matrix):
+    """x ↦ (x W) g + b."""
+
+    def build(self, shape):
+        super().build(shape)
+        self.gain = self.add_weight(shape=(4,), initializer="ones", name="gain")
+        self.shift = self.add_weight(shape=(4,), initializer="zeros", name="shift")
+
+    def call(self, x):
+        return super().call(x) * self.gain + self.shift
+
+
+def by_numbers_of_today(source):
+    kernel = ops.convert_to_numpy(source.kernel)
+    return L.Lambda(lambda y: ops.matmul(y, kernel.T))
+
+
+COPIES = {
+    "all": (Matrix, by_numbers_of_today, "`kernel`"),
+    "one": (Affine, lambda source: L.Lambda(lambda y: ops.matmul(y, ops.transpose(source.kernel))), "`gain`"),
+}
+
+
+@pytest.mark.parametrize("copies", COPIES)
+def test_a_rule_that_copies_numbers_of_weights_is_refused_unless_a_copy_is_asked_for(copies, monkeypatch):
+    layer_class, rule, names = COPIES[copies]
+    monkeypatch.setitem(RULES, layer_class, rule)
+    REGISTERED_BY_USERS.add(layer_class)
+    try:
+        layer = layer_class()
+        layer.build((None, 6))
+        with pytest.raises(ka.NoRuleError, match=f"does not follow {names} of its source"):
+            ka.adjoint(layer)
+        assert ka.check_adjoint(layer, ka.adjoint(layer, tied=False))
+    finally:
+        REGISTERED_BY_USERS.remove(layer_class)
+
+
 PARTS = {"tied": lambda source: keras.Sequential([ka.adjoint(source.part)]), "kept": lambda source: L.Permute((2, 1))}
 
 

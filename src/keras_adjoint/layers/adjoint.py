@@ -17,7 +17,7 @@ from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.call_pattern import recorded_patterns
 from keras_adjoint.layers.copying import copying
 from keras_adjoint.layers.kernel import check_readable
-from keras_adjoint.layers.registered import RegisteredAdjoint, reads_source, ties_by_itself
+from keras_adjoint.layers.registered import RegisteredAdjoint, copied_weights, reads_source, ties_by_itself
 from keras_adjoint.layers.registry import (
     REGISTERED_BY_USERS,
     RULES,
@@ -46,6 +46,8 @@ _SOURCES: weakref.WeakKeyDictionary[Layer, weakref.ref[Layer]] = weakref.WeakKey
 
 WITHOUT_BIAS = {"use_bias": False, "bias_axes": None}  # how layers are made without one
 
+CALL_FIRST = " Write `y = layer(x)`, and `adjoint(layer)(y)` after it: `adjoint(layer)(layer(x))` asks before it calls."
+
 _UNKNOWN_SIZE = 12  # what an unknown size is tried with
 
 
@@ -57,7 +59,7 @@ def linear_adjoint(source: Layer, **options: Any) -> Layer:
     layer_class = class_with_rule(source)
     if layer_class is None:
         return automatic_adjoint(source, **options)
-    check_readable(source)
+    check_readable(source, advice=CALL_FIRST)
     if not options.get("tied", True):
         if source.weights:
             source = copied(source, keep_bias=options.get("bias", "none") in READS_SOURCE)
@@ -174,7 +176,7 @@ def _by_user_rule(make: Callable[..., Layer], source: Layer, options: dict[str, 
     tied = options.get("tied", True)
     for_rule = options if tied or names_option(make, "tied") else {k: v for k, v in options.items() if k != "tied"}
     result = apply_rule(make, source, for_rule)
-    y, dtype = _check_user_rule(source, result, make)
+    y, dtype = _check_user_rule(source, result, make, tied=tied)
     owns_ties = not tied and bool(source.weights) and ties_by_itself(result)
     if not reads_source(result, source, y, dtype) and not owns_ties:
         return result
@@ -187,8 +189,11 @@ def _by_user_rule(make: Callable[..., Layer], source: Layer, options: dict[str, 
     return made
 
 
-def _check_user_rule(source: Layer, result: Layer, make: Callable[..., Layer]) -> tuple[np.ndarray, str]:
-    """Refuse a registered rule whose result is not the adjoint of `source`; what the result was called with, and its dtype."""
+def _check_user_rule(source: Layer, result: Layer, make: Callable[..., Layer], *, tied: bool) -> tuple[np.ndarray, str]:
+    """Refuse a registered rule whose result is not the adjoint of `source`; what the result was called with, and its dtype.
+
+    A tied one has to be its adjoint after training as well.
+    """
     shape = probe_shape(source)
     if shape is None:
         raise NoRuleError(
@@ -211,6 +216,15 @@ def _check_user_rule(source: Layer, result: Layer, make: Callable[..., Layer]) -
         residual = residual_of(forward_x, y, x, backward_y)
         tolerance = derived_tolerance(dtype, x.size, forward_x.size)
         if residual <= tolerance:
+            copies = copied_weights(result, linear_part(source), source.weights, x, y, dtype) if tied else []
+            if copies:
+                raise NoRuleError(
+                    f"The rule registered for `{type(source).__name__}` returns a layer that does not follow "
+                    f"{', '.join(f'`{weight.name}`' for weight in copies)} of its source, so that it would no longer be the "
+                    f"adjoint once that is trained. Return a layer that reads the variable in its `call`, "
+                    f"`keras_adjoint.adjoint` of a layer inside, or a copy where `tied=False` is asked for. "
+                    f"Received: {describe(source)}"
+                )
             return y, dtype
         reason = (
             "numbers that are not finite come out"

@@ -12,7 +12,8 @@ import keras
 from keras.layers import Layer
 
 from keras_adjoint.errors import TieError
-from keras_adjoint.keras_internals import layers_inside, with_code_from_memory
+from keras_adjoint.keras_files import with_code_from_memory
+from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.layers.registry import describe
 from keras_adjoint.ops.backend import current
 from keras_adjoint.recursion import deep_recursion

@@ -12,14 +12,8 @@ from typing import Any
 import keras
 
 from keras_adjoint.errors import TieError
-from keras_adjoint.keras_internals import (
-    Functional,
-    announce_to_file,
-    calls_of,
-    kept_with_file,
-    models_being_written,
-    nodes_of,
-)
+from keras_adjoint.keras_files import announce_to_file, kept_with_file, models_being_written
+from keras_adjoint.keras_internals import Functional, calls_of, nodes_of
 
 
 @dataclass(eq=False)

@@ -19,8 +19,12 @@ _QUANTISED = {
 }
 
 
-def check_readable(source: keras.layers.Layer) -> None:
+def check_readable(source: keras.layers.Layer, *, advice: str = "") -> None:
     """Raise unless the kernel of `source` can be read.
+
+    Args:
+        source: The layer.
+        advice: What else to say of a layer that is not built.
 
     Raises:
         TieError: If `source` is not built, or is quantised in a way that keeps no dequantised kernel.
@@ -28,9 +32,8 @@ def check_readable(source: keras.layers.Layer) -> None:
     stateless = type(source).build is keras.layers.Layer.build  # which builds nothing
     if not (source.built or stateless):
         raise TieError(
-            f"The source is not built, so its adjoint cannot be made yet. Call it, or `source.build(input_shape)`, before "
-            f"asking for its adjoint: write `y = layer(x)` first and `adjoint(layer)(y)` after it, since "
-            f"`adjoint(layer)(layer(x))` asks before it calls. Received: {describe(source)}"
+            f"`{source.name}` is not built, so what it computes is not settled yet. Call it, or `layer.build(input_shape)`, "
+            f"first.{advice} Received: {describe(source)}"
         )
     mode = source.quantization_mode
     if mode not in (None, "int8", "float8") and not (mode == "int4" and _is_packed_by_columns(source)):

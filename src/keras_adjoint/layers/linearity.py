@@ -116,13 +116,15 @@ class Prober:
         for y in found:
             dtype = keras.backend.standardize_dtype(y.dtype) if hasattr(y, "dtype") else type(y).__name__
             if not hasattr(y, "dtype") or "float" not in dtype:
-                raise NotLinear(f"it gives {dtype}, not tensors of floating point numbers")
+                hint = "; stack the real and the imaginary parts" if "complex" in dtype else ""
+                raise NotLinear(f"it gives {dtype}, not tensors of floating point numbers{hint}")
         arrays = [self._numbers(y) for y in found]
         wrong = [y.shape for y in arrays if y.shape[:1] != (len(xs[0]),)]
         if wrong:
             raise NotLinear(f"it turns {len(xs[0])} samples into a tensor of shape {wrong[0]}, so it mixes samples")
         if not all(np.isfinite(y).all() for y in arrays):
-            raise NotLinear(f"of numbers up to {largest(xs):.4g} it gives some that are not finite")
+            given = f"numbers up to {largest(xs):.4g}" if largest(xs) else "zeros"
+            raise NotLinear(f"of {given} it gives some that are not finite")
         return arrays
 
     def _failure(self, count: int, error: Exception) -> str:

@@ -1,6 +1,7 @@
 """What a registered rule returned, tied to the source that it reads, whichever way its layers hold that."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
@@ -12,6 +13,8 @@ from keras_adjoint.keras_internals import layers_inside, own_variables, set_own_
 from keras_adjoint.layers.registry import apply_rule, rule_for
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops.dot_test import evaluate
+
+LEAST_CHANGE = 1e-3  # of what a layer gives, which rounding of what is added to it does not explain
 
 
 @keras.saving.register_keras_serializable(package="keras_adjoint")
@@ -134,7 +137,44 @@ def reads_source(result: Layer, source: Layer, y: np.ndarray, dtype: str) -> boo
         return True
     if not theirs or ties_by_itself(result):
         return False
-    others = [(variable, ops.add(ops.multiply(variable.value, 2), 1)) for variable in source.weights]
     with_own = evaluate(result, y, dtype)
-    with keras.StatelessScope(state_mapping=others):
+    with other_values(source.weights):
         return not np.array_equal(with_own, evaluate(result, y, dtype), equal_nan=True)
+
+
+def copied_weights(
+    result: Layer,
+    linear: Callable[[Any], Any],
+    weights: Sequence[keras.Variable],
+    x: np.ndarray,
+    y: np.ndarray,
+    dtype: str,
+) -> list[keras.Variable]:
+    """The weights that a layer depends on and what its rule returned does not, which may hold their numbers of today.
+
+    Args:
+        result: What the rule returned.
+        linear: The layer without its bias and activation.
+        weights: Those of the layer.
+        x: What to call the layer with.
+        y: What to call the result with.
+        dtype: The dtype of both.
+    """
+
+    def forward() -> np.ndarray:  # without what is added to it
+        return evaluate(linear, x, dtype) - evaluate(linear, np.zeros_like(x), dtype)
+
+    ahead, back, found = forward(), evaluate(result, y, dtype), []
+    most = LEAST_CHANGE * np.abs(ahead).max(initial=0.0)
+    for variable in weights:
+        if "float" in variable.dtype:
+            with other_values([variable]):
+                is_left_out = np.array_equal(back, evaluate(result, y, dtype), equal_nan=True)
+                if is_left_out and np.abs(forward() - ahead).max(initial=0.0) > most:
+                    found.append(variable)
+    return found
+
+
+def other_values(variables: Sequence[keras.Variable]) -> AbstractContextManager[Any]:
+    """Inside, variables have other values than their own."""
+    return keras.StatelessScope(state_mapping=[(each, ops.add(ops.multiply(each.value, 2), 1)) for each in variables])

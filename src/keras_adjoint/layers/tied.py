@@ -14,15 +14,8 @@ import numpy as np
 from keras import ops
 
 from keras_adjoint.errors import TieError
-from keras_adjoint.keras_internals import (
-    calls_of,
-    read_from_file_before,
-    reads_file,
-    reads_hdf5,
-    restores_copy,
-    set_own_trainable,
-    set_trainable,
-)
+from keras_adjoint.keras_files import read_from_file_before, reads_file, reads_hdf5, restores_copy
+from keras_adjoint.keras_internals import calls_of, set_own_trainable, set_trainable
 from keras_adjoint.layers.copied_sources import warn_behind_copy
 from keras_adjoint.layers.copying import COMPILERS
 from keras_adjoint.layers.files import announce

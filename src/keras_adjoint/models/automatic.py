@@ -14,6 +14,7 @@ from keras_adjoint.layers.linear_source import check_calls, check_owned, prober
 from keras_adjoint.layers.linearity import NotLinear, NotTested
 from keras_adjoint.layers.registry import class_with_rule
 from keras_adjoint.models.calls import Call
+from keras_adjoint.ops import Shape
 
 
 def pattern_of(call: Call) -> CallPattern:
@@ -35,25 +36,28 @@ def operator_of(call: Call) -> str:
 
 def is_zero_at_zero(call: Call) -> bool:
     """Whether a layer or operation without a rule, as it is called in a graph, gives zeros for zeros."""
-    if isinstance(call.operation, keras.layers.Layer):
-        source, pattern = call.operation, pattern_of(call)
-    else:
-        source = applied(call)
-        pattern = source.own_pattern
+    source, pattern = as_layer(call)
     try:
-        found = prober(source, pattern, [shape[1:] for shape in pattern.input_shapes]).of_zeros()
+        found = prober(source, pattern, shapes_in(pattern)).of_zeros()
     except NotLinear:
         return False
     return not any(y.any() for y in found)
+
+
+def check_linear_call(call: Call) -> None:
+    """Raise a NotLinear unless a layer or operation without a rule is linear as it is called in a graph."""
+    if call.recorded and not isinstance(call.operation, keras.layers.Layer):
+        raise NotLinear("what it does depends on other tensors of the model")
+    source, pattern = as_layer(call)
+    check_calls(source, [(pattern, shapes_in(pattern))])
 
 
 def why_not_tested(call: Call) -> str:
     """Why it cannot be tested whether a layer is linear as it is called in a graph; "" if it can."""
     if not isinstance(call.operation, keras.layers.Layer):
         return ""
-    pattern = pattern_of(call)
     try:
-        check_calls(call.operation, [(pattern, [shape[1:] for shape in pattern.input_shapes])])
+        check_linear_call(call)
     except NotTested as found:
         return str(found)
     except NotLinear:
@@ -74,6 +78,19 @@ def applied(call: Call) -> AppliedOperation:
     return AppliedOperation(call.operation, pattern, dtype=call.inputs[0].dtype, name=call.operation.name)
 
 
+def as_layer(call: Call) -> tuple[keras.layers.Layer, CallPattern]:
+    """(the layer of a call, or its operation as one; how it is called there)."""
+    if isinstance(call.operation, keras.layers.Layer):
+        return call.operation, pattern_of(call)
+    source = applied(call)
+    return source, source.own_pattern
+
+
+def shapes_in(pattern: CallPattern) -> list[Shape]:
+    """The shapes of the tensors of a pattern, without the batch axis."""
+    return [shape[1:] for shape in pattern.input_shapes]
+
+
 def adjoint_of_operation(call: Call, name: str, *, tied: bool = True) -> AutomaticAdjoint:
     """The adjoint of an operation as it is called in a graph, with its constants.
 
@@ -83,16 +100,14 @@ def adjoint_of_operation(call: Call, name: str, *, tied: bool = True) -> Automat
     """
     kind = type(call.operation).__name__
     try:
-        if call.recorded:
-            raise NotLinear("what it does depends on other tensors of the model")
-        source = applied(call)
-        adjoint = AutomaticAdjoint(source, patterns=[source.own_pattern], name=name)
-        check_calls(source, adjoint.calls())
+        check_linear_call(call)
     except NotLinear as found:
         raise NoRuleError(
             f"No adjoint is known for the operation `{kind}` at `{call.place}`: it has no rule, and {found}. "
             f"Write it as a layer, whose adjoint can be taught with `@keras_adjoint.register_rule`. Received: {kind}"
         ) from None
+    source = applied(call)
+    adjoint = AutomaticAdjoint(source, patterns=[source.own_pattern], name=name)
     if not tied:
         check_owned(source, adjoint.calls())
     return adjoint
@@ -101,4 +116,4 @@ def adjoint_of_operation(call: Call, name: str, *, tied: bool = True) -> Automat
 def check_own_constants(call: Call) -> None:
     """Raise a TieError if a constant that an operation is called with is the variable of a layer."""
     source = applied(call)
-    check_owned(source, [(source.own_pattern, [shape[1:] for shape in source.own_pattern.input_shapes])])
+    check_owned(source, [(source.own_pattern, shapes_in(source.own_pattern))])

@@ -49,8 +49,8 @@ def check_axes(call: Call, axes: Iterable[int], rank: int) -> None:
 def mixes_samples(call: Call, what: str, instead: str = "Use another axis") -> NoRuleError:
     """The error about a call that mixes samples or moves the batch axis, with what to do instead."""
     return NoRuleError(
-        f"`{call.place}` {what}. The first axis is that of the samples, and an adjoint is taken sample by sample, so nothing "
-        f"may be moved into it, out of it or along it. {instead}. Received: {type(call.operation).__name__} of shapes "
+        f"`{call.place}` {what}. The first axis is that of the samples, and what a model does is followed sample by sample, so "
+        f"nothing may be moved into it, out of it or along it. {instead}. Received: {type(call.operation).__name__} of shapes "
         f"{', '.join(str(tuple(x.shape)) for x in call.inputs)}"
     )
 

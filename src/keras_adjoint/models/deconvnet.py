@@ -31,6 +31,8 @@ DECONVNET = {
     "bias": "none",
 }
 
+OPTIONS = ("channel", "unit", "strongest", "name")
+
 
 def deconvnet(
     model: keras.Model,
@@ -84,7 +86,7 @@ def deconvnet(
     features = graph.outputs[0]
     axis = channel_axis_of(graph)
     selections = _selections(features, axis, channel, unit, strongest)
-    backward = MirrorBackwardPass(graph, model, Policies.named({**DECONVNET, **policies}), records=True)
+    backward = MirrorBackwardPass(graph, model, Policies.named({**DECONVNET, **policies}, OPTIONS), records=True)
     stem = f"{model.name}_{graph.calls[-1].operation.name}"
     pictures = []
     for number, selection in enumerate(selections):

@@ -13,7 +13,7 @@ import keras
 from keras import tree
 
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.keras_internals import Functional, Node, call_of, layers_inside, nodes_of
+from keras_adjoint.keras_internals import Functional, Node, call_of, layers_inside, nodes_of, set_dense, set_shape
 from keras_adjoint.layers.arguments import bind
 from keras_adjoint.layers.computation import calls_as, has_hooks
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule, describe
@@ -182,7 +182,30 @@ def _on(node: Node, current: dict[int, Any]) -> Node:
     if all(current[id(tensor)] is tensor for tensor in node.input_tensors):
         return node
     arguments, keywords = node.arguments.fill_in(current)
-    return call_of(tree.flatten(node.operation(*arguments, **keywords))[0])
+    made = call_of(tree.flatten(node.operation(*arguments, **keywords))[0])
+    _find_sizes(made)
+    return made
+
+
+def _find_sizes(node: Node) -> None:
+    """Find sizes that Keras leaves open although the call tells them, as of an `EinsumDense` that was made without them."""
+    if not leaves_sizes_open(node):
+        return
+    arguments = node.arguments
+    try:
+        found = keras.Operation.compute_output_spec(node.operation, *arguments.args, **arguments.kwargs)
+    except Exception:  # of whatever kind the layer's own code raises
+        return
+    for tensor, spec in zip(node.output_tensors, tree.flatten(found), strict=True):
+        set_shape(tensor, spec.shape)
+
+
+def leaves_sizes_open(node: Node) -> bool:
+    """Whether sizes of what a call gives are not known, but for the batch axis, although those of what it takes are."""
+    takes, gives = (
+        any(None in tensor.shape[1:] for tensor in tensors) for tensors in (node.input_tensors, node.output_tensors)
+    )
+    return gives and not takes
 
 
 def _no_graph(model: keras.Model, place: str) -> str:
@@ -232,6 +255,7 @@ def transpose_graph(
     def collect(tensors: list[keras.KerasTensor], cotangents: Cotangents) -> None:
         for tensor, cotangent in zip(tensors, cotangents, strict=True):
             if cotangent is not None:
+                set_dense(cotangent)  # Keras does not know what shape a user's layer gives of a sparse one
                 found[id(tensor)].append(cotangent)
 
     collect(graph.outputs, output_cotangents)

@@ -132,14 +132,21 @@ class Policies:
     preprocessing: Any = "undo"
 
     @classmethod
-    def named(cls, given: Mapping[str, Any]) -> "Policies":
-        """The policies in a dictionary of them."""
+    def named(cls, given: Mapping[str, Any], others: Sequence[str] = ()) -> "Policies":
+        """The policies in a dictionary of them, which came with the other options of a function.
+
+        Raises:
+            ValueError: If one is called otherwise.
+        """
         names = [field.name for field in fields(cls)]
         strange = given.keys() - set(names)
         if strange:
             received = ", ".join(f"{name}={given[name]!r}" for name in sorted(strange))
-            near = did_you_mean(min(strange), names)
-            raise ValueError(f"The policies are called {', '.join(names)}.{near} Received: {received}")
+            near = did_you_mean(min(strange), [*names, *others])
+            options = f"The other options are called {', '.join(others)}." if others else ""
+            raise ValueError(
+                f"The policies are called {', '.join(names)}. {options}{near}".rstrip() + f" Received: {received}"
+            )
         return cls(**given)
 
     def check(self, layers: Sequence[keras.Operation]) -> None:

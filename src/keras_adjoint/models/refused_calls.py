@@ -16,7 +16,7 @@ def check_training(call: Call) -> None:
     """
     if call.training and not isinstance(call.operation, Tied) and heeds_training(call.operation):
         raise NoRuleError(
-            f"`{call.place}` is called with `training=True`, and an adjoint is that of a layer at inference. Make the model "
+            f"`{call.place}` is called with `training=True`, where it is another operator than at inference. Make the model "
             f"without it, and pass `training=True` when you call the model. Received: {type(call.operation).__name__} with "
             f"training=True"
         )

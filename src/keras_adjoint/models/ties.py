@@ -2,7 +2,8 @@
 
 import keras
 
-from keras_adjoint.keras_internals import layers_inside, own_variables, shared_while_saving
+from keras_adjoint.keras_files import shared_while_saving
+from keras_adjoint.keras_internals import layers_inside, own_variables
 from keras_adjoint.layers.copying import copying
 from keras_adjoint.layers.distributed import innermost
 from keras_adjoint.layers.options import boolean

@@ -72,9 +72,10 @@ def sizes_meant(
     shapes = [_meant(source, option, *pair) for pair in zip(templates or (None,) * len(given), given, strict=True)]
     for shape in shapes:
         if not all(shape):
+            example = tuple(axis or 32 for axis in shape)
             raise SizeError(
-                f"An operator has known sizes, and `{source.name}` takes {sizes_text(shape)}. Pass the shape without the batch "
-                f"axis as `size`. Received: size={size!r}, {describe(source)}"
+                f"`{source.name}` takes {sizes_text(shape)}, and an operator and its norm are those of one size. Pass the "
+                f"shape without the batch axis, as in `size={example}`. Received: size={size!r}, {describe(source)}"
             )
     return [tuple(axis for axis in shape if axis) for shape in shapes]
 

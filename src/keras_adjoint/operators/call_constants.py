@@ -19,6 +19,7 @@ from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import core_operations, existing, layers_inside, numpy_operations
 from keras_adjoint.layers.adjoint import has_activation
 from keras_adjoint.layers.arguments import depends_on_mask
+from keras_adjoint.layers.linearity import NotLinear
 from keras_adjoint.layers.merge import WEIGHTS, weights_of
 from keras_adjoint.layers.registry import REGISTERED_BY_USERS, class_with_rule, nearest_class
 from keras_adjoint.layers.selection import ADAPTIVE_MAX_POOLS, EXTREMA
@@ -26,7 +27,7 @@ from keras_adjoint.layers.sized import windows_of
 from keras_adjoint.layers.sizes import spatial
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.wrapped import activation_of
-from keras_adjoint.models.automatic import adjoint_of_call, adjoint_of_operation, is_automatic
+from keras_adjoint.models.automatic import check_linear_call, is_automatic
 from keras_adjoint.models.batch_axis import check_batch_axis
 from keras_adjoint.models.calls import Call, Role
 from keras_adjoint.models.policies import ends_in_activation, policy_of_class
@@ -234,12 +235,20 @@ def _of_linear(call: Call, shapes: Sequence[Shape]) -> Step:
     layer = call.operation
     automatic = not isinstance(layer, Tied) and is_automatic(call)
     if automatic:
-        adjoint_of_call(call)  # raises for what is not linear
+        _check_linear(call)
     linear = _float(bound_of_call(call)) * ABOVE
     factor = linear
     if has_activation(layer) and not automatic and ends_in_activation(layer):
         factor = linear * _constant_of(activation_of(layer), tuple(call.outputs[0].shape)) * ABOVE
     return Step(How.MATRIX if automatic else How.BOUND, (factor,) * len(call.inputs), linear=linear)
+
+
+def _check_linear(call: Call) -> None:
+    """Of what has no rule."""
+    try:
+        check_linear_call(call)
+    except NotLinear as found:
+        raise NoConstant(f"no constant is known for it, and {found}") from None
 
 
 def _float(bound: Any) -> float:
@@ -333,7 +342,7 @@ def _step_of_operation(call: Call) -> Step:
         found = find(call) if type(operation) in classes else None
         if found is not None:
             return found
-    adjoint_of_operation(call, f"{operation.name}_adjoint")  # raises for what is not linear
+    _check_linear(call)
     return Step(How.MATRIX, (_float(bound_of_call(call)) * ABOVE,) * len(call.inputs))
 
 

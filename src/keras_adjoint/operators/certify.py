@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+from keras import ops
 
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Graph, trace
@@ -18,6 +19,7 @@ from keras_adjoint.operators.call_constants import How, Step, step_of
 from keras_adjoint.operators.certificate import CallConstant, Certificate
 from keras_adjoint.operators.classifier import classifier_of
 from keras_adjoint.operators.model_operator import graph_at
+from keras_adjoint.operators.on_host import on_host
 from keras_adjoint.operators.operator import ABOVE
 
 
@@ -76,6 +78,7 @@ def certify(model: keras.Model, input_norm: int = 2, *, size: Any = None) -> Cer
             f"The constants are known in the 2-norm. Pass `input_norm=2`, or leave it out. Received: input_norm={input_norm!r}"
         )
     trace(model)  # raises for what cannot be walked
+    on_host(ops.zeros(()), "A certificate")
     return certified(graph_at(model, size), model.name)[0]
 
 

@@ -31,6 +31,7 @@ from keras_adjoint.operators.layer_bounds import rounding_of
 from keras_adjoint.operators.layer_convolutions import kernel_of
 from keras_adjoint.operators.layer_operator import LayerOperator, layer_operator
 from keras_adjoint.operators.lipschitz import Lipschitz
+from keras_adjoint.operators.on_host import on_host
 from keras_adjoint.operators.operator import ABOVE
 from keras_adjoint.ops import Shape
 from keras_adjoint.ops.precision import epsilon
@@ -101,7 +102,7 @@ class Classifier:
                 f"sigmoid. Certify the part of the model that does. Received: a model that gives "
                 f"{' and '.join(map(str, self.shapes))} for a sample"
             )
-        given = np.asarray(ops.convert_to_numpy(outputs))
+        given = on_host(outputs, "A certified radius")
         is_real = given.dtype.kind in "fiub" or given.dtype.name == "bfloat16"
         if given.ndim != 2 or given.shape[1] != classes or not is_real:
             raise ValueError(

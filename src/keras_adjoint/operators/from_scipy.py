@@ -17,7 +17,7 @@ from keras_adjoint.ops.precision import check_policy
 
 
 def from_scipy(
-    operator: Any, in_shape: Any, out_shape: Any, *, dtype: Any = None, name: str | None = None
+    operator: Any, in_shape: Any = None, out_shape: Any = None, *, dtype: Any = None, name: str | None = None
 ) -> keras.layers.Layer:
     """A linear operator of SciPy as a layer, whose gradient by its input is the operator's adjoint.
 
@@ -27,9 +27,10 @@ def from_scipy(
 
     Args:
         operator: A sparse matrix or a `LinearOperator` of SciPy, PyLops' included, or a matrix of NumPy, of shape
-            (numbers in `out_shape`, numbers in `in_shape`).
-        in_shape: The shape of what the layer takes, without the batch axis, or one size.
-        out_shape: The shape of what it gives, likewise.
+            (numbers that it gives, numbers that it takes).
+        in_shape: The shape of what the layer takes, without the batch axis, or one size. By default one axis, of as many
+            numbers as the operator has columns.
+        out_shape: The shape of what it gives, likewise. By default as many numbers as the operator has rows.
         dtype: A dtype policy. By default Keras' own.
         name: Name of the layer.
 
@@ -46,17 +47,18 @@ def from_scipy(
     Example:
 
     >>> differences = np.eye(3, 4, 1) - np.eye(3, 4)
-    >>> layer = ka.from_scipy(differences, in_shape=(2, 2), out_shape=3)
+    >>> layer = ka.from_scipy(differences, in_shape=(2, 2))
     >>> x = np.array([[[1.0, 2.0], [4.0, 8.0]]])
     >>> keras.ops.convert_to_numpy(layer(x)).tolist()
     [[1.0, 2.0, 4.0]]
     >>> keras.ops.convert_to_numpy(ka.adjoint(layer)(np.array([[1.0, 0.0, 0.0]]))).tolist()
     [[[-1.0, 1.0], [0.0, 0.0]]]
     """
-    spaces = Space.of(out_shape), Space.of(in_shape)
     check_policy(dtype)
     policy = keras.dtype_policies.get(dtype)
     found = host_operator(operator, policy.compute_dtype)
+    asked = zip((out_shape, in_shape), found.shape, strict=True)
+    spaces = tuple(Space.of(side if shape is None else shape) for shape, side in asked)
     if any(len(space.shapes) != 1 for space in spaces) or tuple(space.size for space in spaces) != found.shape:
         raise SizeError(
             f"An operator of shape (outputs, inputs) takes tensors with as many numbers as it has inputs, and gives tensors "

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from keras_adjoint.errors import SizeError
 from keras_adjoint.operators.linear_map import LinearMap
+from keras_adjoint.operators.on_host import on_host
 
 AT_ONCE = 2**24  # numbers of the results that are in memory together
 
@@ -26,5 +27,8 @@ def matrix_of(linear: LinearMap, most_numbers: int) -> NDArray[Any]:
     step = max(1, AT_ONCE // max(rows, columns))
     for start in range(0, count, step):
         units = np.eye(min(step, count - start), count, start, dtype=linear.precision)
-        found[start : start + step] = ops.convert_to_numpy(narrow.apply_to_rows(ops.convert_to_tensor(units)))
+        rows = narrow.apply_to_rows(ops.convert_to_tensor(units))
+        found[start : start + step] = on_host(
+            rows, "The matrix of an operator, which its singular values are taken from,"
+        )
     return found if wide else found.T

@@ -75,9 +75,11 @@ class MatrixLike(LinearMap):
         """Singular values on the host, by LAPACK where the matrix is small and otherwise by SciPy's ARPACK.
 
         They are as exact as the rounding of the largest one: from a float32 matrix, zero may come out as a millionth of that.
+        Code that is being compiled cannot compute them, as it can `norm` and `bound`.
 
         Args:
-            count: How many.
+            count: How many. All of them are known where the smaller side of A has at most 1024 numbers, or its matrix 2²³, and
+                the smallest ones for such a side alone.
             which: "largest", from the largest down, or "smallest", from the smallest up.
             vectors: Whether to return the singular vectors as well.
 
@@ -100,8 +102,11 @@ class MatrixLike(LinearMap):
     def condition(self) -> float:
         """The largest singular value over the smallest one; infinite where that is zero up to rounding.
 
+        Returns:
+            A Python number.
+
         Raises:
-            KerasAdjointError: If the operator is too large, see `singular_values`.
+            KerasAdjointError: If the operator is too large, or in code that is being compiled, see `singular_values`.
 
         Example:
 

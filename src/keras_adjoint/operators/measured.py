@@ -6,12 +6,31 @@ import keras
 
 from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.layers.registry import class_with_rule, describe
+from keras_adjoint.layers.selection import ADAPTIVE_MAX_POOLS, EXTREMA
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.wrapped import LinearWrapper, inside
 from keras_adjoint.ops import Shape
 
 # With one, two, or more axes as large as this, a convolution's bound is that at every size.
 EVERY_SIZE = (2**20, 2**20, 2**16)
+
+_UNWRAPPED = "has no kernel. Leave it unwrapped: `keras_adjoint.certify` goes by its own constant"
+L = keras.layers
+NOT_LINEAR: dict[tuple[type, ...], str] = {  # and what to do
+    (L.Embedding,): "an embedding is called with indices. Use a `Dense` layer on one-hot vectors",
+    (L.Activation, L.ReLU, L.LeakyReLU, L.PReLU, L.ELU, L.Softmax): f"an activation alone {_UNWRAPPED}",
+    (
+        *(L.MaxPooling1D, L.MaxPooling2D, L.MaxPooling3D, *EXTREMA),
+        *(L.GlobalMaxPooling1D, L.GlobalMaxPooling2D, L.GlobalMaxPooling3D, *ADAPTIVE_MAX_POOLS),
+    ): f"a maximum {_UNWRAPPED}",
+    (L.LayerNormalization, L.GroupNormalization, L.RMSNormalization, L.UnitNormalization): (
+        "this normalisation divides by a statistic of what it takes. Leave it out"
+    ),
+    (L.RNN, L.Bidirectional): "a recurrent layer has activations between its steps. Use convolutions along the steps",
+    (L.MultiHeadAttention, L.GroupQueryAttention, L.Attention, L.AdditiveAttention): (
+        "attention multiplies tensors that it computes, so it has no constant. Leave it out"
+    ),
+}
 
 if TYPE_CHECKING:
     from keras_adjoint.operators.operator import Operator
@@ -21,7 +40,7 @@ class Measured(LinearWrapper):
     """A wrapper that asks the layer inside for its operator.
 
     Raises:
-        NoRuleError: If the layer inside is a model, or takes integers that are no numbers.
+        NoRuleError: If the layer inside is a model, or of a type that is not linear.
     """
 
     measured: keras.layers.Layer  # the layer inside, also where an object stands in for that
@@ -34,10 +53,11 @@ class Measured(LinearWrapper):
                 f"`{name}` takes a single layer, since what a model computes between its layers need not be linear. Put it "
                 f"around every layer of the model. Received: {describe(core)}"
             )
-        if isinstance(core, keras.layers.Embedding):
+        why = next((why for classes, why in NOT_LINEAR.items() if isinstance(core, classes)), None)
+        if why is not None:
             raise NoRuleError(
-                f"`{name}` takes a layer that is linear in the tensor it is called with, and an embedding is called with "
-                f"indices. Use a `Dense` layer on one-hot vectors. Received: {describe(core)}"
+                f"`{name}` takes a layer that is linear in the tensor it is called with, up to an activation at its end, and "
+                f"{why}. Received: {describe(core)}"
             )
         self.__dict__.update(measured=layer, operators={})  # past Keras, which would track what is in it
 

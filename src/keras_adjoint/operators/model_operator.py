@@ -10,7 +10,7 @@ import keras
 from keras import ops, tree
 
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.keras_internals import layers_inside, numpy_operations
+from keras_adjoint.keras_internals import layers_inside, nodes_of, numpy_operations, set_shape
 from keras_adjoint.layers.applied_operation import AppliedOperation
 from keras_adjoint.layers.computation import check_called_plainly
 from keras_adjoint.layers.options import boolean
@@ -20,7 +20,7 @@ from keras_adjoint.models.adjoint import adjoint
 from keras_adjoint.models.automatic import is_automatic, pattern_of
 from keras_adjoint.models.backward import packed_as
 from keras_adjoint.models.calls import Call
-from keras_adjoint.models.graph import Graph, computes_itself, trace
+from keras_adjoint.models.graph import Graph, computes_itself, leaves_sizes_open, trace
 from keras_adjoint.models.policies import calls_activation
 from keras_adjoint.models.steps import SamplesToSteps, StepsToSamples
 from keras_adjoint.operators.asked_size import sizes_meant, taking
@@ -157,17 +157,20 @@ def check_layers(source: keras.Model) -> None:
 
 
 def model_at(source: keras.Model, size: Any) -> keras.Model:
-    """A model as it is where its sizes are known, else one that calls it on inputs of the size that is meant."""
+    """A model as it is where all sizes in it are known, else one that calls it on inputs of the size that is meant."""
     templates = [tuple(x.shape[1:]) for x in source.inputs]
     shapes = sizes_meant(source, templates, size)
-    if shapes == templates:
+    if shapes == templates and not any(map(leaves_sizes_open, nodes_of(source))):
         return source
     check_layers(source)
     inputs = [keras.Input(shape, dtype=x.dtype) for shape, x in zip(shapes, source.inputs, strict=True)]
     x = tree.pack_sequence_as(taken_by(source), inputs)
     with taking(source, size):
         y = source(x)
-    return keras.Model(x, y, name=source.name)
+    fixed = keras.Model(x, y, name=source.name)
+    for given, found in zip(fixed.outputs, trace(fixed).outputs, strict=True):
+        set_shape(given, found.shape)
+    return fixed
 
 
 def graph_at(source: keras.Model, size: Any) -> Graph:

@@ -3,17 +3,20 @@
 import math
 from collections.abc import Iterable, Sequence
 from functools import reduce
+from numbers import Real
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_adjoint.errors import SizeError, one_of
+from keras_adjoint.errors import SizeError, one_of, shortened
+from keras_adjoint.layers.inputs import shape_text
+from keras_adjoint.layers.options import is_real_number
 from keras_adjoint.operators.linear_map import current_scalar
 from keras_adjoint.operators.matrix_like import MatrixLike
 from keras_adjoint.operators.multiple import multiple_of
-from keras_adjoint.operators.space import Space
+from keras_adjoint.operators.space import Space, is_real
 from keras_adjoint.ops import Shape, Tensor
 from keras_adjoint.ops.precision import float_dtype
 
@@ -25,8 +28,8 @@ class Operator(MatrixLike):
 
     Operators are made by `keras_adjoint.operator` and `keras_adjoint.identity`, and of each other: `A @ B`, `A + B`, `A - B`,
     `2 * A`, `A / 2`, `-A`, `A.T`, `A.gram()`, and by `vstack`, `hstack` and `block`. None holds numbers of its own: a kernel
-    that changes changes every operator made of it, and so does a `keras.Variable` c in `A * c`. (`c * A` is computed by
-    Keras, which raises an error of its own.)
+    that changes changes every operator made of it, and so does a `keras.Variable` c in `A * c`, but not in `A / c`, which has
+    the value of this moment. (`c * A` is computed by Keras, which takes no operator.)
 
     Attributes:
         in_space: The `Space` of x in A x.
@@ -35,6 +38,12 @@ class Operator(MatrixLike):
     """
 
     __array_ufunc__ = None  # NumPy's scalars and arrays leave `2 * A` to this class
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        raise ValueError(
+            f"An operator is no array: `A.to_matrix()` is its matrix, `A @ x` applies it, and a variable c stands behind it, "
+            f"as in `A * c`. Received: {self!r}"
+        )
 
     # --- the algebra
 
@@ -46,21 +55,39 @@ class Operator(MatrixLike):
     def __matmul__(self, other: Any) -> Any:
         return Composition.of(self, other) if isinstance(other, Operator) else self(other)
 
+    def __rmatmul__(self, other: Any) -> Any:
+        raise ValueError(
+            f"What an operator A is applied to stands behind it: `A @ x`, and `A.T @ y` for the adjoint. Received: "
+            f"{received(other)} @ {self!r}"
+        )
+
     def __add__(self, other: Any) -> "Operator":
-        return Sum.of(self, other) if isinstance(other, Operator) else NotImplemented
+        return Sum.of(self, other) if is_term(other) else self
+
+    __radd__ = __add__
 
     def __sub__(self, other: Any) -> "Operator":
-        return self + -1 * other if isinstance(other, Operator) else NotImplemented
+        return Sum.of(self, -other) if is_term(other) else self
+
+    def __rsub__(self, other: Any) -> "Operator":
+        return -self + other
 
     def __mul__(self, factor: Any) -> "Operator":
-        return Scaled.of(self, factor)
+        return Scaled.of(self, factor_from(factor))
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: Any) -> "Operator":
-        if isinstance(divisor, (int, float, np.generic, np.ndarray)) and not np.all(divisor):
+        found = factor_from(divisor)
+        if isinstance(found, float) and not found:
             raise ValueError(f"An operator is divided by a number that is not zero. Received: {self!r} / {divisor!r}")
-        return self * (1 / divisor)
+        return self * (1 / found)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        raise ValueError(
+            f"Nothing is divided by an operator A. `keras_adjoint.lstsq(A, y)` solves A x = y. Received: {received(other)} / "
+            f"{self!r}"
+        )
 
     def __neg__(self) -> "Operator":
         return self * -1
@@ -186,27 +213,9 @@ class Scaled(Operator):
 
     @classmethod
     def of(cls, operator: Operator, factor: Any) -> Operator:
-        """c A.
-
-        Raises:
-            ValueError: If c is not one real number.
-        """
-        shape = getattr(factor, "shape", ())
-        is_number = isinstance(factor, (int, float, np.generic, np.ndarray)) or hasattr(factor, "dtype")
-        if not is_number or tuple(shape) or isinstance(factor, (bool, np.complexfloating)):
-            raise ValueError(
-                f"An operator is multiplied by one real number, or by another operator with `@`. "
-                f"Received: {factor!r} of type {type(factor).__name__}"
-            )
-        if isinstance(factor, (int, float, np.generic, np.ndarray)):
-            try:
-                factor = float(factor)
-            except OverflowError:  # of an integer
-                factor = math.inf
-            if not math.isfinite(factor):
-                raise ValueError(f"An operator is multiplied by a finite number. Received: {factor}")
-            if isinstance(operator, Scaled) and isinstance(operator.factor, float):
-                return cls.of(operator.operator, operator.factor * factor)
+        """c A, for a float, a tensor or a variable c."""
+        if isinstance(factor, float) and isinstance(operator, Scaled) and isinstance(operator.factor, float):
+            return cls.of(operator.operator, factor_from(operator.factor * factor))
         return operator if isinstance(factor, float) and factor == 1 else cls(operator, factor)
 
     def apply(self, leaves: list[Tensor]) -> list[Tensor]:
@@ -285,6 +294,51 @@ def identity(shape: Shape, *, dtype: str = "float32") -> Operator:
     """
     space = Space.of(shape)
     return Identity(space, space, float_dtype(dtype))
+
+
+def is_term(value: Any) -> bool:
+    """Whether what is added to an operator is another one, rather than the 0 that `sum` begins with.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    is_operator = isinstance(value, Operator)
+    if not is_operator and not (is_real_number(value) and value == 0):
+        raise ValueError(
+            f"Operators are added to operators. A layer becomes one by `keras_adjoint.operator(layer)`, a number c by "
+            f"`c * keras_adjoint.identity(shape)`, and other numbers are added to what A gives: `A @ x + c`. Received: "
+            f"{received(value)}"
+        )
+    return is_operator
+
+
+def factor_from(value: Any) -> Any:
+    """What an operator is multiplied by: a float, or a scalar tensor or variable as it is.
+
+    Raises:
+        ValueError: If it is not one finite real number.
+    """
+    is_scalar = hasattr(value, "dtype") and shape_text(value) == "()" and is_real(value.dtype)
+    if not (is_scalar or isinstance(value, Real)) or isinstance(value, (bool, np.bool_)):
+        raise ValueError(
+            f"An operator is multiplied and divided by one real number. Write `A @ x` to apply it to a batch, and `A @ B` for "
+            f"the product of two. Received: {received(value)}"
+        )
+    if not isinstance(value, (Real, np.ndarray)):
+        return value
+    try:
+        factor = float(value)
+    except OverflowError:  # of an integer
+        factor = math.inf
+    if not math.isfinite(factor):
+        raise ValueError(f"An operator is multiplied by a finite number. Received: {factor}")
+    return factor
+
+
+def received(value: Any) -> str:
+    """What stands in the place of an operator or a number, of tensors with axes their shape."""
+    kind, has_axes = type(value).__name__, hasattr(value, "shape") and shape_text(value) != "()"
+    return f"{kind} of shape {shape_text(value)}" if has_axes else f"{shortened(repr(value))} of type {kind}"
 
 
 def all_in_precision(operators: Iterable[Operator]) -> list[Operator] | None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from keras_adjoint.errors import KerasAdjointError, one_of
 from keras_adjoint.operators.linear_map import LinearMap
 from keras_adjoint.operators.matrix import matrix_of
+from keras_adjoint.operators.on_host import on_host
 from keras_adjoint.operators.optional import imported
 
 Array = NDArray[Any]
@@ -31,7 +32,7 @@ def to_scipy(operator: LinearMap) -> Any:
         if not x.shape[1]:  # TensorFlow's convolutions take no empty batch
             return np.zeros((part.shape[0], 0), dtype)
         rows = ops.convert_to_tensor(np.ascontiguousarray(x.T).astype(dtype))
-        return np.asarray(ops.convert_to_numpy(part.apply_to_rows(rows))).T
+        return on_host(part.apply_to_rows(rows), "What SciPy or PyLops asks of an operator").T
 
     def one(part: LinearMap, x: Array) -> Array:
         return rows_times(part, x.reshape(-1, 1))[:, 0]

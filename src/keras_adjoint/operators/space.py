@@ -9,9 +9,9 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_adjoint.errors import SizeError
+from keras_adjoint.errors import SizeError, with_article
 from keras_adjoint.layers.inputs import shape_text
-from keras_adjoint.layers.options import as_integer
+from keras_adjoint.layers.options import as_integer, is_real_number
 from keras_adjoint.ops import Tensor
 
 LEAF = 0
@@ -103,7 +103,13 @@ class Space:
         for tensor in given:
             if not is_real(tensor.dtype):
                 raise ValueError(f"{name} takes real numbers. Received: a tensor of dtype {tensor.dtype}")
-        return [tensor if _is_symbolic(tensor) else ops.convert_to_tensor(tensor, dtype) for tensor in given]
+        try:
+            return [tensor if _is_symbolic(tensor) else ops.convert_to_tensor(tensor, dtype) for tensor in given]
+        except (TypeError, ValueError) as error:  # of sparse matrices and the like, by the backend
+            kinds = ", ".join(type(tensor).__name__ for tensor in given)
+            raise ValueError(
+                f"{name} takes arrays and tensors that Keras makes tensors of. Received: {kinds}"
+            ) from error
 
     def join(self, leaves: Sequence[Tensor]) -> Tensor:
         """The tensors of a batch side by side, as one matrix with a row for every sample."""
@@ -136,7 +142,9 @@ def _checked(shape: Any, what_to_do: str) -> tuple[int, ...]:
 def _received(tensors: Any, given: Sequence[Any]) -> str:
     """What came in the place of the tensors of a space."""
     if given and not any(hasattr(one, "shape") for one in given):
-        return f"a {type(tensors).__name__} of {type(given[0]).__name__}, which `np.asarray` makes an array of"
+        kind = f"{type(tensors).__name__}{'' if tensors is given[0] else f' of {type(given[0]).__name__}'}"
+        hint = ", which `np.asarray` makes an array of" if all(map(is_real_number, given)) else ""
+        return f"{with_article(kind)}{hint}"
     return ", ".join(map(shape_text, given)) or "nothing"
 
 

@@ -59,7 +59,10 @@ CONVERTERS: dict[type, Callable[[AdjointCall], list[Step] | Branches]] = {
     AutomaticAdjoint: others.automatic,
 }
 
-_NO_SWITCHES = "no stock layer finds the switches. Use average pooling or a stride in a model that you will untie"
+_NO_SWITCHES = (
+    'no stock layer finds the switches. In a model that you will untie, use `pooling="spread"` or "average" in the mirror, '
+    "average pooling, or a stride"
+)
 
 REFUSED: dict[type, str] = {
     AdjointMaxPooling: _NO_SWITCHES,

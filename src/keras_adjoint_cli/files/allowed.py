@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_adjoint.keras_internals import legacy_layer, named_object
+from keras_adjoint.keras_files import legacy_layer, named_object
 
 TABLES = ("activations", "initializers", "regularizers", "constraints", "losses", "metrics", "optimizers")
 HELPERS = ("get", "serialize", "deserialize")  # functions in the tables that make something from a configuration

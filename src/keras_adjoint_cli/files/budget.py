@@ -13,7 +13,7 @@ from typing import Any
 import h5py
 import keras
 
-from keras_adjoint.keras_internals import watched_building
+from keras_adjoint.keras_files import watched_building
 from keras_adjoint.models.graph import trace
 from keras_adjoint_cli.errors import Unusable
 from keras_adjoint_cli.files.hdf5 import elements_in

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 
 from keras_adjoint.errors import in_short, shortened, with_article
-from keras_adjoint.keras_internals import (
+from keras_adjoint.keras_files import (
     sequential_models_built_once,
     without_code_from_files,
     without_compiling,
