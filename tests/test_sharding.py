@@ -1,4 +1,4 @@
-"""JAX with two devices: a tied autoencoder whose batch is divided among them has the gradients of one device."""
+"""JAX with two devices: what is divided among them, batches or weights, has the values and gradients of one device."""
 
 import os
 import subprocess
@@ -49,6 +49,70 @@ for kind in jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit:
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max(), err_msg=str(kind))
     print(kind.name)
 """
+
+WEIGHTS_OF_EACH_DEVICE = """
+import jax
+import keras
+import numpy as np
+from jax.sharding import PartitionSpec
+
+import keras_adjoint as ka
+from keras_adjoint_cli.without_tensorflow import keep_tensorflow_out
+
+keep_tensorflow_out()
+
+
+class Scaled(keras.layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(shape=shape[1:], initializer="ones")
+
+    def call(self, x):
+        return self.scale * self.function(x)
+
+
+class ScaledSquares(Scaled):
+    function = staticmethod(keras.ops.square)
+
+
+class ScaledSums(Scaled):
+    function = staticmethod(lambda x: keras.ops.cumsum(x, axis=1))
+
+
+x = keras.Input((3,))
+sums, dense = ScaledSums(), keras.layers.Dense(3)
+sums(x), dense(x)
+models = {
+    "gradient of a call": ka.autoencoder(keras.Model(x, ScaledSquares()(x)), activation="gradient", bias="none"),
+    "automatic adjoint": keras.Model(x, ka.adjoint(sums)(x)),
+    "least squares": keras.Model(x, ka.LeastSquares(dense, ridge=0.1)(x)),
+}
+images = np.random.default_rng(0).normal(size=(2, 3)).astype("float32")
+each, everywhere = PartitionSpec("device"), PartitionSpec()
+mesh = jax.make_mesh((2,), ("device",), axis_types=(jax.sharding.AxisType.Auto,))
+
+for name, model in models.items():
+    own = [weight.value for weight in model.trainable_weights]
+    both = [jax.numpy.stack([value, 2 * value]) for value in own]
+
+    def apply(weights, images):
+        return model.stateless_call([weight[0] for weight in weights], [], images)[0][None]
+
+    def on_one_device(weights, images):
+        found = [apply([weight[device:][:1] for weight in weights], images) for device in range(2)]
+        return jax.numpy.concatenate(found)
+
+    divided = jax.shard_map(apply, mesh=mesh, in_specs=(each, everywhere), out_specs=each)
+    for function in lambda call: call, lambda call: jax.grad(lambda *at: (call(*at) ** 2).sum(), (0, 1)):
+        found, expected = (jax.tree.leaves(jax.jit(function(call))(both, images)) for call in (divided, on_one_device))
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4, err_msg=name)
+print("same")
+"""
+
+
+def test_devices_with_weights_of_their_own_do_not_add_up_what_they_compute():
+    found = run(WEIGHTS_OF_EACH_DEVICE)
+    assert found.stdout.split()[-1:] == ["same"], found.stderr[-3000:]
 
 
 def test_gradients_of_two_devices_are_those_of_one():

@@ -15,14 +15,21 @@ from keras_adjoint.ops.algorithms.choose import BY_NAME
 from keras_adjoint.ops.backend import current
 
 ALGORITHMS = [name for name in BY_NAME if name != "fold" or BACKEND == "torch"]
-each_algorithm = pytest.mark.parametrize("algorithm", ALGORITHMS)
+each_algorithm = pytest.mark.parametrize("algorithm", [*ALGORITHMS, "automatic"])
+
+
+class WithoutRule(keras.layers.Conv1D):
+    def call(self, inputs):
+        return super().call(inputs)
 
 
 def layer_and_input(algorithm, dtype="float32"):
-    conv = keras.layers.Conv1D(3, 3, strides=2, padding="same", dtype=dtype)
+    is_automatic = algorithm == "automatic"
+    layer_class = WithoutRule if is_automatic else keras.layers.Conv1D
+    conv = layer_class(3, 3, strides=2, padding="same", dtype=dtype)
     conv.build((None, 6, 2))
     y = ops.convert_to_tensor(np.random.default_rng(0).normal(size=(2, 3, 3)), dtype)
-    return ka.adjoint(conv, algorithm=algorithm), y
+    return ka.adjoint(conv, algorithm=None if is_automatic else algorithm), y
 
 
 def function_of(layer):

@@ -11,7 +11,6 @@ from keras import ops, tree
 from keras.layers import Layer
 
 from keras_adjoint.errors import NoRuleError, SizeError
-from keras_adjoint.keras_internals import in_stateless_scope
 from keras_adjoint.layers.call_pattern import (
     CallPattern,
     flat,
@@ -99,8 +98,7 @@ class AutomaticAdjoint(Tied):
             self._check_fits([tuple(each.shape) for each in ys], [tuple(each.shape) for each in outputs])
             return outputs
 
-        transposed = current().vjp if in_stateless_scope() else current().linear_vjp
-        return pattern.packed(transposed(forward, xs, ys))
+        return pattern.packed(current().linear_vjp(forward, xs, ys))
 
     def _real(self, y: Any) -> Tensor:
         if hasattr(y, "dtype"):

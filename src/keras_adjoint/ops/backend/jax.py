@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import AxisType
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from keras_adjoint.ops import Size, Tensor
 from keras_adjoint.ops.backend import BFLOAT16, TF32, fold_missing, map_unrolled
@@ -146,8 +146,8 @@ def transposed_convolution(convolution: Convolution) -> Adjoint:
         x = jax.ShapeDtypeStruct((y.shape[0], *sizes, channels), y.dtype)
         if AxisType.Manual in _mesh_axis_types(y) + _mesh_axis_types(kernel):
             # Within `jax.shard_map`, x and y must vary over the same axes of the mesh as the result of the convolution.
-            zero = y.reshape(-1)[:0].sum() + kernel.reshape(-1)[:0].sum()
-            x, y = jax.eval_shape(lambda zero: jnp.zeros(x.shape, x.dtype) + zero, zero), y + zero
+            y = _varying_with([kernel], y)
+            x = jax.eval_shape(lambda y: _varying_with([y], jnp.zeros(x.shape, x.dtype)), y)
         (x,) = jax.linear_transpose(lambda x: convolve(x, kernel, pads, strides, dilation), x)(y)
         return x
 
@@ -188,14 +188,35 @@ def _mesh_axis_types(tensor: Tensor) -> tuple[AxisType, ...]:
 
 
 def vjp(function: Callable[[Any], Any], x: Any, y: Any) -> Any:
-    _, transposed = jax.vjp(function, x)
-    (found,) = transposed(y)
+    leaves = jax.tree.leaves
+    if any(AxisType.Manual in _mesh_axis_types(each) for each in leaves((x, y))):
+        # To an x that is the same on all devices of `jax.shard_map`, JAX would give the sum of what comes from all of them.
+        x = _varying_with(leaves((y, function(x))), x)
+    result, transposed = jax.vjp(function, x)
+    (found,) = transposed(jax.tree.map(_with_type_of, result, y))
     return found
 
 
 def linear_vjp(function: Callable[[list[Tensor]], list[Tensor]], zeros: list[Tensor], y: list[Tensor]) -> list[Tensor]:
+    if AxisType.Explicit in _mesh_axis_types(y[0]):
+        mesh, (batch, *_) = jax.typeof(y[0]).sharding.mesh, jax.typeof(y[0]).sharding.spec
+        zeros = [jax.sharding.reshard(x, NamedSharding(mesh, PartitionSpec(batch))) for x in zeros]
     found: list[Tensor] = vjp(function, zeros, y)
     return found
+
+
+def _varying_with(tensors: Sequence[Tensor], x: Any) -> Any:
+    """x, which within `jax.shard_map` varies over every axis of the mesh that one of the tensors varies over, too."""
+    if not any(AxisType.Manual in _mesh_axis_types(tensor) for tensor in tensors):
+        return x
+    zero = lax.stop_gradient(sum(tensor.reshape(-1)[:0].sum() for tensor in tensors))
+    return jax.tree.map(lambda each: each + zero.astype(each.dtype), x)
+
+
+def _with_type_of(tensor: Tensor, x: Tensor) -> Tensor:
+    """x, divided among the devices of a mesh as a tensor is."""
+    x = _varying_with([tensor], x)
+    return jax.sharding.reshard(x, jax.typeof(tensor).sharding) if AxisType.Explicit in _mesh_axis_types(tensor) else x
 
 
 def custom_gradient(
@@ -209,9 +230,9 @@ def custom_gradient(
 
     call.defvjp(
         lambda *operands: (call(*operands), operands),  # which may be differentiated as well
-        lambda operands, cotangent: tuple(gradient(operands, cotangent)),
+        lambda operands, cotangent: tuple(map(_with_type_of, operands, gradient(operands, cotangent))),
     )
-    return call(*operands)
+    return call(*_varying_with(operands, operands))
 
 
 def linear_on_host(product: HostProduct, transposed: HostProduct, rows: Tensor) -> Tensor:

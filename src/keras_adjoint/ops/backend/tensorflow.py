@@ -8,6 +8,7 @@ from typing import Any, Literal
 import tensorflow as tf
 from keras import ops
 
+from keras_adjoint.keras_internals import in_stateless_scope
 from keras_adjoint.ops import Size, Tensor
 from keras_adjoint.ops.backend import TF32, fold_missing
 from keras_adjoint.ops.backend.protocol import Adjoint, Form, HostProduct, Pads
@@ -341,6 +342,11 @@ def vjp(function: Callable[[Any], Any], x: Any, y: Any) -> Any:
 
 
 def linear_vjp(function: Callable[[list[Tensor]], list[Tensor]], zeros: list[Tensor], y: list[Tensor]) -> list[Tensor]:
+    if in_stateless_scope():
+        return list(
+            vjp(function, zeros, y)
+        )  # variables have other values than their own, which a custom gradient cannot see
+
     # Some of TensorFlow's gradients, those of resized images for instance, have no gradient themselves, and it stays silent.
     def linear(xs: Sequence[Tensor]) -> list[Tensor]:
         return [at_x - at_zero for at_x, at_zero in zip(function(list(xs)), function(zeros), strict=True)]
