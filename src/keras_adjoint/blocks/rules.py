@@ -63,7 +63,7 @@ REFUSED: dict[tuple[type, ...], str] = {
     ),
     (AdjointGlobalMaxPooling,): "where it puts back a maximum depends on the whole array",
     (L.Flatten, L.Reshape): "it puts positions where channels are, so that what follows may depend on the whole array",
-    tuple(existing(L, "Attention", "AdditiveAttention", "MultiHeadAttention", "GroupedQueryAttention")): (
+    tuple(existing(L, "Attention", "AdditiveAttention", "MultiHeadAttention", "GroupQueryAttention")): (
         "every position attends to all others, so that it depends on the whole array"
     ),
     (L.RNN, L.Bidirectional): "every step depends on all steps before it",
