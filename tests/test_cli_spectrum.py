@@ -75,7 +75,7 @@ def test_a_model_of_unknown_size_is_measured_at_the_size_that_is_asked_for(tmp_p
     image = keras.Input((None, None, 2), name="image")
     x = L.LayerNormalization(name="norm")(L.Conv2D(3, 3, name="conv")(image))
     file = saved(keras.Model(image, x, name="any_size"), tmp_path)
-    complains(run("spectrum", file), "Pass the shape without the batch axis as --size")
+    complains(run("spectrum", file), "Pass the shape without the batch axis, as in --size 32x32x2.")
     for size, expected in (("8", [None, 8, 8, 2]), ("8x9", [None, 8, 9, 2]), ("8x9x2", [None, 8, 9, 2])):
         data, found = spectra(file, "--size", size)
         assert [one["inputs"] for one in found.values()] == [[expected]] and data["size"] == size

@@ -83,6 +83,7 @@ def in_options(text: str) -> str:
 
     policies = "|".join(NAMES)
     advice = re.sub(rf"`({policies})=(\{{[^`{{}}]*\}}|[\"'][^`\"']*[\"'])`", policy_options, advice)
+    advice = re.sub(r"`size=\(([\d, ]+)\)`", lambda size: f"--size {size[1].replace(', ', 'x')}", advice)
     for python, option in OPTIONS.items():
         advice = advice.replace(f"`{python}`", option)
     return advice + received + rest
