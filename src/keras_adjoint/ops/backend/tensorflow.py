@@ -342,10 +342,8 @@ def vjp(function: Callable[[Any], Any], x: Any, y: Any) -> Any:
 
 
 def linear_vjp(function: Callable[[list[Tensor]], list[Tensor]], zeros: list[Tensor], y: list[Tensor]) -> list[Tensor]:
-    if in_stateless_scope():
-        return list(
-            vjp(function, zeros, y)
-        )  # variables have other values than their own, which a custom gradient cannot see
+    if in_stateless_scope():  # where variables have other values than their own, which a custom gradient does not see
+        return list(vjp(function, zeros, y))
 
     # Some of TensorFlow's gradients, those of resized images for instance, have no gradient themselves, and it stays silent.
     def linear(xs: Sequence[Tensor]) -> list[Tensor]:
