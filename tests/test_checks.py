@@ -335,6 +335,29 @@ def test_a_layer_of_one_tensor_takes_no_list_of_shapes_and_a_model_does():
         ka.check_adjoint(layer, input_shape=[(2, 4)])
 
 
+class Nested(keras.layers.Layer):
+    def call(self, x):
+        first, others = x
+        return first - 2.0 * others["second"]
+
+
+STRUCTURES = {
+    "dictionary": (FromNames, {"left": LEFT, "right": RIGHT}),
+    "list": (keras.layers.Subtract, [LEFT, RIGHT]),
+    "nested": (Nested, (LEFT, {"second": RIGHT})),
+}
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_a_layer_that_was_called_is_checked_in_the_structure_of_its_call(name):
+    layer_class, inputs = STRUCTURES[name]
+    layer = layer_class()
+    layer(inputs)
+    report = ka.check_adjoint(layer)
+    assert report and [shape[1:] for shape in report.input_shape] == [(4,), (4,)]
+
+
 def test_tolerance_separates_rounding_from_wrong_operators_at_every_size():
     """Right operators stay below the tolerance, and a wrong one of random entries scores about 1 / √outputs, far above."""
     for dtype in ("bfloat16", "float16", "float32", "float64"):

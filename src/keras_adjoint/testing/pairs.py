@@ -184,6 +184,9 @@ def shapes_in(given: Any, forward: Operator, backward: Operator) -> tuple[Any, A
     space = getattr(forward, "in_space", None) if isinstance(forward, Tied) else None
     if given is None and space is not None:
         return one_or_list([(2, *shape) for shape in space.shapes]), None if len(space.shapes) == 1 else space.structure
+    taken = None if isinstance(forward, (keras.Model, Tied)) else _taken(forward)
+    if given is None and tree.is_nested(taken):
+        return [probe_shape(forward, [x.shape]) for x in tree.flatten(taken)], taken
     structure = getattr(forward, "input", None) if isinstance(forward, keras.Model) else None
     structure = structure if isinstance(structure, Mapping) else None
     shape = tuple(given) if given is not None else known_shape(forward, backward)
