@@ -60,11 +60,11 @@ def profile_of(plan):
     """The profile of a plan: its intervals along each axis, in the middle of the others."""
     middle = [Interval(*plan[len(plan) // 2].write[axis].indices(size)[:2]) for axis, size in enumerate(plan.out_shape)]
     reads, makes = [], []
-    space = sorted(plan.circuit.spaces[-1])
+    space = sorted(plan.graph.spaces[-1])
     for axis, size, count in zip(plan.axes, plan.block, plan.grid, strict=True):
         made = [Interval(at * size, min((at + 1) * size, plan.out_shape[axis])) for at in range(count)]
         boxes = [(*middle[:axis], one, *middle[axis + 1 :]) for one in made]
-        reads.append(tuple(plan.circuit.program(box)[0][space[plan.axes.index(axis)]].size for box in boxes))
+        reads.append(tuple(plan.graph.program(box)[0][space[plan.axes.index(axis)]].size for box in boxes))
         makes.append(tuple(one.size for one in made))
     others = [math.prod(n for a, n in enumerate(shape) if a not in cut) for shape, cut in _cut(plan, space)]
     return Profile(tuple(reads), tuple(makes), *others)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 from keras import ops
 
 from keras_adjoint.blocks.interval import Along, Box, Interval
-from keras_adjoint.blocks.program import Circuit
+from keras_adjoint.blocks.program import SizedGraph
 from keras_adjoint.blocks.rule import Local
 from keras_adjoint.ops import Tensor
 
@@ -58,31 +58,31 @@ class Advance:
 class Reading(Protocol):
     """What is needed of a stream."""
 
-    circuit: Circuit
+    graph: SizedGraph
 
     def certain(self, number: int, inputs: int) -> int | None: ...
 
-    def reads(self, number: int, circuit: Circuit | None = None) -> list[tuple[int, Along]]: ...
+    def reads(self, number: int, graph: SizedGraph | None = None) -> list[tuple[int, Along]]: ...
 
 
 def advance(
-    stream: Reading, circuit: Circuit, held: dict[int, Held], *, ended: bool
+    stream: Reading, graph: SizedGraph, held: dict[int, Held], *, ended: bool
 ) -> tuple[Advance, dict[int, Held]]:
     """(what can be computed, what is held after that).
 
     Args:
         stream: How calls read.
-        circuit: The calls, at the true length if the signal has ended.
+        graph: The calls, at the true length if the signal has ended.
         held: What is held of every tensor, by its number.
         ended: Whether it has.
     """
     now, parts = dict(held), []
-    axes = {tensor: next(iter(space)) + 1 for tensor, space in circuit.spaces.items() if space}
-    for number, call in enumerate(circuit.calls):
+    axes = {tensor: next(iter(space)) + 1 for tensor, space in graph.spaces.items() if space}
+    for number, call in enumerate(graph.calls):
         if number not in axes:
             continue
         begin, axis = now[number].stop, axes[number]
-        size, reads = call.out_shape[axis - 1], stream.reads(number, circuit)
+        size, reads = call.out_shape[axis - 1], stream.reads(number, graph)
         stop = size
         if not ended:
             certain = stream.certain(number, now[reads[0][0]].stop)
@@ -91,15 +91,15 @@ def advance(
             continue
         made: list[Interval] = [Interval(0, one) for one in call.out_shape]
         made[axis - 1] = Interval(begin, stop)
-        boxes = circuit.rules[number].read(call.in_shapes, tuple(made))
-        sources = [circuit.numbers[id(x)] for x in call.inputs]
+        boxes = graph.rules[number].read(call.in_shapes, tuple(made))
+        sources = [graph.numbers[id(x)] for x in call.inputs]
         cuts = tuple(_cut(*pair, axes, now) for pair in zip(sources, boxes, strict=True))
-        parts.append(Part(number, axis, cuts, circuit.rules[number].local(tuple(made), boxes)))
+        parts.append(Part(number, axis, cuts, graph.rules[number].local(tuple(made), boxes)))
         now[number] = Held(now[number].start, stop)
-    last = circuit.numbers[id(circuit.made)]
+    last = graph.numbers[id(graph.made)]
     needed: dict[int, int] = {}
-    for number in filter(axes.__contains__, range(len(circuit.calls))):
-        for tensor, along in stream.reads(number, circuit):
+    for number in filter(axes.__contains__, range(len(graph.calls))):
+        for tensor, along in stream.reads(number, graph):
             # One position is kept anyway, for outputs that read none.
             start = min(along.read(Interval(now[number].stop, now[number].stop + 1)).start, now[tensor].stop - 1)
             needed[tensor] = min(needed.get(tensor, start), start)
@@ -139,30 +139,30 @@ def _cut(tensor: int, box: Box, axes: dict[int, int], held: dict[int, Held]) -> 
     return tensor, axes[tensor], interval.start - start, interval.stop - start
 
 
-def run_advance(circuit: Circuit, made: Advance, buffers: dict[int, Tensor]) -> list[Tensor]:
+def run_advance(graph: SizedGraph, made: Advance, buffers: dict[int, Tensor]) -> list[Tensor]:
     """The next outputs of the last call, and what is kept of every tensor."""
     found: Tensor | None = buffers.get(-1) if made.last == -1 else None
     for part in made.parts:
-        y = run_part(circuit, part, buffers)
+        y = run_part(graph, part, buffers)
         old = buffers.get(part.call)
         buffers[part.call] = y if old is None else ops.concatenate([old, y], axis=part.axis)
         found = y if part.call == made.last else found
     if found is None:
-        batch, shape = buffers[-1].shape[0], list(circuit.made.shape)
-        (space,) = circuit.out_space
+        batch, shape = buffers[-1].shape[0], list(graph.made.shape)
+        (space,) = graph.out_space
         shape[0], shape[space + 1] = batch, 0
-        found = ops.zeros(tuple(shape), circuit.made.dtype)
+        found = ops.zeros(tuple(shape), graph.made.dtype)
     kept = [
         # A copy, since the chunk may be written to again, and a slice of PyTorch's would hold all of it.
         ops.copy(_slice(buffers[tensor], axis, drop, buffers[tensor].shape[axis]))
         for tensor, drop, axis in zip(made.kept, made.dropped, made.axes, strict=True)
     ]
-    return [ops.cast(found, circuit.made.dtype), *kept]
+    return [ops.cast(found, graph.made.dtype), *kept]
 
 
-def run_part(circuit: Circuit, part: Part, buffers: dict[int, Tensor]) -> Tensor:
+def run_part(graph: SizedGraph, part: Part, buffers: dict[int, Tensor]) -> Tensor:
     """The next outputs of one call."""
-    call, rule = circuit.calls[part.call], circuit.rules[part.call]
+    call, rule = graph.calls[part.call], graph.rules[part.call]
     tensors = [_slice(buffers[tensor], axis, start, stop) for tensor, axis, start, stop in part.reads]
     return part.local.apply(call, rule.operation or call.operation, tensors)
 

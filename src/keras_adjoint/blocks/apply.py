@@ -13,10 +13,10 @@ from keras_adjoint.blocks.journal import Journal, checksum, header_of
 from keras_adjoint.blocks.memory import bytes_of, give_back
 from keras_adjoint.blocks.numbers import check_real, is_of_numpy
 from keras_adjoint.blocks.plan import Plan, needed_bytes, planned
-from keras_adjoint.blocks.program import Circuit
+from keras_adjoint.blocks.program import SizedGraph
 from keras_adjoint.blocks.progress import Bar
 from keras_adjoint.blocks.reader import Reader, joined
-from keras_adjoint.blocks.sources import circuit_of
+from keras_adjoint.blocks.sources import sized_graph_of
 from keras_adjoint.blocks.targets import (
     allocate,
     check_chunks,
@@ -147,42 +147,40 @@ def _plan_for(op: Any, given: Any, target: Any, block: Any, memory: Any, workers
     if isinstance(op, Plan):
         if block is not None:
             raise ValueError(f"A plan has its blocks already. Received: block={block!r}, {op!r}")
-        circuit, has_batch = op.circuit, len(shape) == len(op.in_shape) + 1
+        graph, has_batch = op.graph, len(shape) == len(op.in_shape) + 1
     else:
-        circuit, has_batch = circuit_for(op, shape)
-    wanted = tuple(shape[:1] if has_batch else ()) + circuit.out_shape
-    if shape[has_batch:] != circuit.in_shape or tuple(target.shape) != wanted:
+        graph, has_batch = sized_graph_for(op, shape)
+    wanted = tuple(shape[:1] if has_batch else ()) + graph.out_shape
+    if shape[has_batch:] != graph.in_shape or tuple(target.shape) != wanted:
         raise SizeError(
             f"From an array of shape {shape}, {tuple(wanted)} is made. Received: out.shape={tuple(target.shape)}"
-            if shape[has_batch:] == circuit.in_shape
-            else f"The plan reads arrays of shape {circuit.in_shape}. Received: input.shape={shape}"
+            if shape[has_batch:] == graph.in_shape
+            else f"The plan reads arrays of shape {graph.in_shape}. Received: input.shape={shape}"
         )
-    sizes = [circuit.out_shape[axis] for axis in circuit.out_space]
-    multiples = multiples_of(target, circuit.out_space, has_batch=has_batch)
-    plan = op if isinstance(op, Plan) else planned(op, circuit, block, bytes_of(memory), multiples, workers)
+    sizes = [graph.out_shape[axis] for axis in graph.out_space]
+    multiples = multiples_of(target, graph.out_space, has_batch=has_batch)
+    plan = op if isinstance(op, Plan) else planned(op, graph, block, bytes_of(memory), multiples, workers)
     check_chunks(target, plan.block, sizes, multiples)
     return plan, has_batch
 
 
-def circuit_for(op: Any, shape: tuple[int, ...]) -> tuple[Circuit, bool]:
+def sized_graph_for(op: Any, shape: tuple[int, ...]) -> tuple[SizedGraph, bool]:
     """(the calls at the size of an array, whether its first axis is that of the batch)."""
     try:
-        return _circuit_of(op, shape), False
+        return _sized_graph_of(op, shape), False
     except SizeError as error:
         try:
-            return _circuit_of(op, shape[1:]), True
+            return _sized_graph_of(op, shape[1:]), True
         except (SizeError, ValueError):
             raise error from None
 
 
-def _circuit_of(op: Any, shape: tuple[int, ...]) -> Circuit:
+def _sized_graph_of(op: Any, shape: tuple[int, ...]) -> SizedGraph:
     """The calls for a whole shape, which may not be taken for spatial sizes alone."""
-    circuit = circuit_of(op, shape, option=OF_AN_ARRAY)
-    if circuit.in_shape != shape:
-        raise SizeError(
-            f"What is applied takes arrays of shape {circuit.in_shape}. Received: an array of shape {shape}"
-        )
-    return circuit
+    graph = sized_graph_of(op, shape, option=OF_AN_ARRAY)
+    if graph.in_shape != shape:
+        raise SizeError(f"What is applied takes arrays of shape {graph.in_shape}. Received: an array of shape {shape}")
+    return graph
 
 
 class Run:

@@ -57,7 +57,7 @@ class FunctionalStream:
             raise ValueError(
                 f"Chunks are alike where the beginning does not depend on the end. Received: a stream of length={stream.length}"
             )
-        self.circuit, self.chunk_size, self.in_axis = stream.circuit, size, stream.in_axis
+        self.graph, self.chunk_size, self.in_axis = stream.graph, size, stream.in_axis
         self.made, begin, end = _alike(stream, size)
         _check_edges(stream)
         self.steps = {tensor: end[tensor].stop - begin[tensor].stop for tensor in begin}
@@ -80,7 +80,7 @@ class FunctionalStream:
             raise ValueError(f"`batch` is a positive integer. Received: batch={batch!r}")
         buffers = []
         for tensor, axis in zip(self.made.kept, self.made.axes, strict=True):
-            buffers.append(ops.zeros(self._shape(number, tensor, axis), self.circuit.tensor(tensor).dtype))
+            buffers.append(ops.zeros(self._shape(number, tensor, axis), self.graph.tensor(tensor).dtype))
         return (ops.zeros((), "int32"), *buffers)
 
     def _check(self, state: Any, chunk: Tensor) -> None:
@@ -88,7 +88,7 @@ class FunctionalStream:
         shapes = [tuple(x.shape) for x in state] if isinstance(state, (tuple, list)) else []
         kept = zip(self.made.kept, self.made.axes, strict=True)
         wanted = [(), *(self._shape(chunk.shape[0], *pair) for pair in kept)]
-        channels, own = self.circuit.in_shape[2 - self.in_axis], chunk.shape[3 - self.in_axis]
+        channels, own = self.graph.in_shape[2 - self.in_axis], chunk.shape[3 - self.in_axis]
         if not same_shapes(shapes, wanted) or own != channels:
             raise SizeError(
                 f"A chunk has {channels} channels, and as many signals as its state, which `initial_state` or the last call "
@@ -97,7 +97,7 @@ class FunctionalStream:
 
     def _shape(self, batch: Any, tensor: int, axis: int) -> tuple[Any, ...]:
         """The shape of what is kept of a tensor."""
-        shape = [batch, *self.circuit.tensor(tensor).shape[1:]]
+        shape = [batch, *self.graph.tensor(tensor).shape[1:]]
         shape[axis] = self.sizes[tensor]
         return tuple(shape)
 
@@ -109,7 +109,7 @@ class FunctionalStream:
             chunk: A batch of signals with `chunk_size` positions.
         """
         made = self.made
-        chunk = ops.convert_to_tensor(chunk, self.circuit.given.dtype)
+        chunk = ops.convert_to_tensor(chunk, self.graph.given.dtype)
         if len(chunk.shape) != 3 or chunk.shape[self.in_axis] != self.chunk_size:
             raise SizeError(
                 f"Every chunk has {self.chunk_size} positions. Received: a chunk of shape {tuple(chunk.shape)}"
@@ -120,7 +120,7 @@ class FunctionalStream:
         buffers[-1] = ops.concatenate([buffers[-1], chunk], axis=self.in_axis)
         found = chunk
         for part in made.parts:
-            y = run_part(self.circuit, part, buffers)
+            y = run_part(self.graph, part, buffers)
             found = self._in_signal(y, part.call, part.axis, count)
             buffers[part.call] = ops.concatenate([buffers[part.call], found], axis=part.axis)
         left = []
@@ -129,7 +129,7 @@ class FunctionalStream:
             cut = [slice(None)] * len(buffers[tensor].shape)
             cut[axis] = slice(size - self.sizes[tensor], size)
             left.append(buffers[tensor][tuple(cut)])
-        return (ops.minimum(count + 1, LARGEST_COUNT), *left), ops.cast(found, self.circuit.made.dtype)
+        return (ops.minimum(count + 1, LARGEST_COUNT), *left), ops.cast(found, self.graph.made.dtype)
 
     def _in_signal(self, y: Tensor, tensor: int, axis: int, count: Tensor) -> Tensor:
         """Zeros in front of the signal."""
@@ -152,12 +152,12 @@ def same_shapes(found: list[Any], wanted: list[Any]) -> bool:
 
 def _alike(stream: Streamed, size: int) -> tuple[Advance, dict[int, Held], dict[int, Held]]:
     """(what a chunk computes far from the beginning, what is held before, what is held after it)."""
-    held = {number: Held(0, 0) for number, space in stream.circuit.spaces.items() if space}
+    held = {number: Held(0, 0) for number, space in stream.graph.spaces.items() if space}
     steps = {number: int(size / rate) for number, rate in stream.rates.items()}
     before: Advance | None = None
     for _ in range(MOST_CHUNKS):
         start, stop = held[-1]
-        made, after = advance(stream, stream.circuit, {**held, -1: Held(start, stop + size)}, ended=False)
+        made, after = advance(stream, stream.graph, {**held, -1: Held(start, stop + size)}, ended=False)
         # In the beginning chunks may be alike as well: those of which nothing is computed yet.
         moved = all((after[n].start - held[n].start, after[n].stop - held[n].stop) == (s, s) for n, s in steps.items())
         if moved and made == before:
@@ -168,15 +168,15 @@ def _alike(stream: Streamed, size: int) -> tuple[Advance, dict[int, Held], dict[
 
 def _check_edges(stream: Streamed) -> None:
     """Raise if a call takes something else than zeros for what is in front of the signal."""
-    for number, call in enumerate(stream.circuit.calls):
+    for number, call in enumerate(stream.graph.calls):
         reads = stream.reads(number)
         beyond = any(along.reads(Interval(0, 1)).start < 0 for _, along in reads)
         if not beyond:
             continue
-        (axis,) = stream.circuit.spaces[number]
+        (axis,) = stream.graph.spaces[number]
         made = [Interval(0, one) for one in call.out_shape]
         made[axis] = Interval(0, 1)
-        rule = stream.circuit.rules[number]
+        rule = stream.graph.rules[number]
         local = rule.local(tuple(made), rule.read(call.in_shapes, tuple(made)))
         zeros = isinstance(local, (ByAdjoint, AsForward)) or (isinstance(local, InWindows) and local.edges == "zeros")
         if not zeros or any(isinstance(along, Repeated) for _, along in reads):

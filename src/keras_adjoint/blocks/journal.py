@@ -157,7 +157,7 @@ def header_of(plan: Plan, given: Any, target: Any, chunks: Any) -> dict[str, Any
         "format": FORMAT,
         "backend": f"{keras.backend.backend()}, Keras {keras.__version__}",
         "plan": _hash(json.dumps(_described(plan), sort_keys=True).encode()),
-        "weights": _hash(*(_bytes(variable) for variable in plan.circuit.variables)),
+        "weights": _hash(*(_bytes(variable) for variable in plan.graph.variables)),
         "input": [list(given.shape), str(given.dtype)],
         "target": [list(target.shape), str(target.dtype), chunks and list(chunks)],
     }
@@ -177,16 +177,16 @@ def _hash(*parts: bytes) -> str:
 
 def _described(plan: Plan) -> dict[str, Any]:
     calls = []
-    for call in plan.circuit.calls:
+    for call in plan.graph.calls:
         operation = call.operation
         is_layer = isinstance(operation, keras.layers.Layer)
         config = operation.get_config() if is_layer else {k: v for k, v in vars(operation).items() if k[0] != "_"}
         constants = [_hash(_bytes(one)) for one in call.constants if hasattr(one, "shape")]
         plain = [one for one in call.constants if isinstance(one, (bool, int, float, str))]
-        reads = [plan.circuit.numbers[id(x)] for x in call.inputs]
+        reads = [plan.graph.numbers[id(x)] for x in call.inputs]
         calls.append([type(operation).__name__, reads, list(call.out_shape), constants, plain, _plain(config)])
     return {
-        "shapes": [list(plan.in_shape), list(plan.out_shape), str(plan.circuit.given.dtype), plan.dtype],
+        "shapes": [list(plan.in_shape), list(plan.out_shape), str(plan.graph.given.dtype), plan.dtype],
         "blocks": [list(plan.block), plan.batch],
         "calls": calls,
     }

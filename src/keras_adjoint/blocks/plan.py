@@ -15,8 +15,8 @@ from keras_adjoint.blocks import memory as limits
 from keras_adjoint.blocks.interval import Box, Interval, slices
 from keras_adjoint.blocks.memory import alike, bytes_of, largest_block
 from keras_adjoint.blocks.numbers import check_real, native
-from keras_adjoint.blocks.program import Circuit, Program
-from keras_adjoint.blocks.sources import circuit_of
+from keras_adjoint.blocks.program import Program, SizedGraph
+from keras_adjoint.blocks.sources import sized_graph_of
 from keras_adjoint.blocks.to_dask import to_dask
 from keras_adjoint.errors import SizeError
 from keras_adjoint.layers.options import as_integer
@@ -75,17 +75,17 @@ class Plan:
         batch: How many blocks that are alike are computed together.
     """
 
-    def __init__(self, source: Any, circuit: Circuit, block: Sequence[int], batch: int = 1) -> None:
-        self.source, self.circuit = source, circuit
-        self.in_shape, self.out_shape = circuit.in_shape, circuit.out_shape
-        self.axes = circuit.out_space
+    def __init__(self, source: Any, graph: SizedGraph, block: Sequence[int], batch: int = 1) -> None:
+        self.source, self.graph = source, graph
+        self.in_shape, self.out_shape = graph.in_shape, graph.out_shape
+        self.axes = graph.out_space
         self.block, self.batch = tuple(block), batch
         self.functions: dict[Hashable, Any] = {}
 
     @property
     def dtype(self) -> str:
         """The dtype of the result."""
-        return str(self.circuit.made.dtype)
+        return str(self.graph.made.dtype)
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -113,7 +113,7 @@ class Plan:
         number = wanted % len(self)
         place = [int(index) for index in np.unravel_index(number, self.grid)] if self.grid else []
         box = self._box(place)
-        read, program = self.circuit.program(box)
+        read, program = self.graph.program(box)
         return Block(number, slices(read), slices(box), program, self)
 
     def _box(self, place: Sequence[int]) -> Box:
@@ -151,21 +151,21 @@ class Plan:
         function = self.functions.get(program)
         if function is None:
             function = self.functions[program] = current().compiled(partial(self._run, program))
-        x = ops.convert_to_tensor(native(parts), self.circuit.given.dtype)
-        values = [ops.convert_to_tensor(variable) for variable in self.circuit.variables]
+        x = ops.convert_to_tensor(native(parts), self.graph.given.dtype)
+        values = [ops.convert_to_tensor(variable) for variable in self.graph.variables]
         made: Array = ops.convert_to_numpy(function(values, x))
         return made
 
     def _run(self, program: Program, values: list[Any], x: Any) -> Any:
-        with keras.StatelessScope(state_mapping=list(zip(self.circuit.variables, values, strict=True))):
-            return self.circuit.run(program, x)
+        with keras.StatelessScope(state_mapping=list(zip(self.graph.variables, values, strict=True))):
+            return self.graph.run(program, x)
 
     # --- how much they hold
 
     @cached_property
     def middle(self) -> Program:
         """The program of a block in the middle, which no edge makes smaller."""
-        return self.circuit.program(self._box([(count - 1) // 2 for count in self.grid]))[1]
+        return self.graph.program(self._box([(count - 1) // 2 for count in self.grid]))[1]
 
     def __reduce__(self) -> Any:
         return restored, (self.source, self.in_shape, self.block, self.batch)
@@ -180,7 +180,7 @@ class Plan:
 
 def restored(source: Any, shape: tuple[int, ...], block: Sequence[int], batch: int) -> Plan:
     """A plan that was pickled."""
-    return Plan(source, circuit_of(source, shape), block, batch)
+    return Plan(source, sized_graph_of(source, shape), block, batch)
 
 
 @untraced
@@ -215,17 +215,17 @@ def plan_blocks(
     >>> plan[3].compute(np.zeros((100, 70, 3), "float32")).shape
     (18, 3, 8)
     """
-    return planned(op, circuit_of(op, input_size), block, bytes_of(memory))
+    return planned(op, sized_graph_of(op, input_size), block, bytes_of(memory))
 
 
 def planned(
-    op: Any, circuit: Circuit, block: Any, memory: int, multiples: Sequence[int] | None = None, workers: int = 1
+    op: Any, graph: SizedGraph, block: Any, memory: int, multiples: Sequence[int] | None = None, workers: int = 1
 ) -> Plan:
     """The plan with blocks of some size, or the largest that a limit allows, and as many at a time as that leaves room for.
 
     Args:
         op: What is applied.
-        circuit: Its calls.
+        graph: Its calls.
         block: The size of blocks, or `None`.
         memory: How many bytes may be held at once.
         multiples: What the sizes of blocks are multiples of, unless they are those of the whole.
@@ -234,10 +234,10 @@ def planned(
     Raises:
         SizeError: If a block does not fit.
     """
-    sizes = [circuit.out_shape[axis] for axis in circuit.out_space]
+    sizes = [graph.out_shape[axis] for axis in graph.out_space]
 
     def needed(block: Sequence[int]) -> int:
-        return needed_bytes(Plan(op, circuit, block), workers)
+        return needed_bytes(Plan(op, graph, block), workers)
 
     if block is not None:
         chosen: Any = [min(one, size) for one, size in zip(_checked(block, sizes), sizes, strict=True)]
@@ -255,7 +255,7 @@ def planned(
             f"{needed(least):,} bytes, with {workers} at a time. Allow more `memory`{smaller}. "
             f"Received: memory={memory:,}"
         )
-    plan = Plan(op, circuit, chosen)
+    plan = Plan(op, graph, chosen)
     of_one = max(1, plan.middle.most_numbers())
     plan.batch = max(
         1,
@@ -276,8 +276,8 @@ def needed_bytes(plan: Plan, workers: int = 1) -> int:
     """
     program, batch = plan.middle, plan.batch
     read, made = math.prod(program.read), math.prod(program.made)
-    computing = program.most_numbers() + plan.circuit.workspace(program, batch) // batch
-    itemsize = max([4, *(np.dtype(dtype).itemsize for dtype in plan.circuit.dtypes if "bfloat" not in dtype)])
+    computing = program.most_numbers() + plan.graph.workspace(program, batch) // batch
+    itemsize = max([4, *(np.dtype(dtype).itemsize for dtype in plan.graph.dtypes if "bfloat" not in dtype)])
     return limits.FIXED + batch * itemsize * (workers * (computing + read + made) + 2 * max(read, made))
 
 

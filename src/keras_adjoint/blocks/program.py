@@ -66,7 +66,7 @@ class Program:
         return most
 
 
-class Circuit:
+class SizedGraph:
     """The calls of an operator at one size, and their rules.
 
     Args:

@@ -82,7 +82,7 @@ def rule_of(call: SizedCall, space: Container[int]) -> Rule:
     """
     operation = call.operation
     is_layer = isinstance(operation, keras.layers.Layer)
-    layer = core_of(operation) if is_layer else operation
+    layer = computing_layer(operation) if is_layer else operation
     exact = not is_layer or isinstance(layer, Tied)  # adjoint layers are of no classes but this package's
     found = type(layer) if exact else nearest_class(layer, RULES)
     make = (RULES if is_layer else OPERATIONS).get(found) if found is not None else None
@@ -99,10 +99,10 @@ def rule_of(call: SizedCall, space: Container[int]) -> Rule:
     return make(call, layer)
 
 
-def core_of(layer: Any) -> Any:
+def computing_layer(layer: Any) -> Any:
     """The layer that says how a layer computes, without what is around it."""
     while isinstance(layer, WRAPPERS) and not isinstance(layer, L.TimeDistributed) and not scales_inside(layer):
         layer = layer.layer
     if isinstance(layer, AdjointOfAdjoint):
-        return core_of(without_additions(first_source(layer)))
+        return computing_layer(without_additions(first_source(layer)))
     return layer.linear if isinstance(layer, PreActivation) else layer

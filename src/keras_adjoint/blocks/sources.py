@@ -5,9 +5,9 @@ from typing import Any
 import keras
 
 from keras_adjoint.blocks.pointwise import EMBEDDINGS
-from keras_adjoint.blocks.program import Circuit
+from keras_adjoint.blocks.program import SizedGraph
 from keras_adjoint.blocks.rule import spatial_axes
-from keras_adjoint.blocks.rules import core_of
+from keras_adjoint.blocks.rules import computing_layer
 from keras_adjoint.blocks.sized_call import ChooseSize, SizedCall, calls_at, calls_of_layer
 from keras_adjoint.errors import NoRuleError, SizeError
 from keras_adjoint.keras_internals import existing
@@ -24,7 +24,9 @@ RESIZING = ("AveragePooling1D", "MaxPooling1D", "UpSampling1D", "ZeroPadding1D",
 ANY_CHANNELS = tuple(existing(keras.layers, *RESIZING, "Activation", "ReLU", "LeakyReLU", "ELU"))
 
 
-def circuit_of(source: Any, size: Any, choose_size: ChooseSize | None = None, *, option: str = "input_size") -> Circuit:
+def sized_graph_of(
+    source: Any, size: Any, choose_size: ChooseSize | None = None, *, option: str = "input_size"
+) -> SizedGraph:
     """The calls that an operator, layer or model makes of an array of some size, and their rules; see `calls_at`.
 
     Args:
@@ -65,7 +67,9 @@ def circuit_of(source: Any, size: Any, choose_size: ChooseSize | None = None, *,
     return _of_model(source, shape, choose_size)
 
 
-def circuit_of_signals(source: Any, length: int, choose_size: ChooseSize, channels: int | None = None) -> Circuit:
+def sized_graph_of_signals(
+    source: Any, length: int, choose_size: ChooseSize, channels: int | None = None
+) -> SizedGraph:
     """The same for signals of any length, also of a model that was made for one: layers with a rule do not depend on it.
 
     Args:
@@ -75,16 +79,16 @@ def circuit_of_signals(source: Any, length: int, choose_size: ChooseSize, channe
         channels: How many channels they have, if the layer takes any number of them.
 
     Raises:
-        NoRuleError: See `circuit_of`, or if it takes no signals.
+        NoRuleError: See `sized_graph_of`, or if it takes no signals.
         SizeError: If it does not take signals of this length.
     """
     if graph_of(source) is None or class_with_rule(source) is not None:
         if channels is not None or takes_any_channels(source):
-            is_first = _format_of(core_of(source)) == "channels_first"
+            is_first = _format_of(computing_layer(source)) == "channels_first"
             shape = (channels or 1, length) if is_first else (length, channels or 1)
             return _of_layer(source, shape, choose_size)
         _check_channels(source)
-        return circuit_of(source, length, choose_size, option="length")
+        return sized_graph_of(source, length, choose_size, option="length")
     ((*template,),) = (tuple(x.shape[1:]) for x in _one(source, source.inputs))
     _one(source, source.outputs)
     if len(template) != 2:
@@ -92,7 +96,7 @@ def circuit_of_signals(source: Any, length: int, choose_size: ChooseSize, channe
             f"A stream is of signals, with one axis of positions and one of channels. Received: {describe(source)}, which "
             f"takes {tuple(template)}"
         )
-    formats = [_format_of(core_of(layer)) for layer in source.layers]
+    formats = [_format_of(computing_layer(layer)) for layer in source.layers]
     template[1 if "channels_first" in formats else 0] = length
     return _of_model(source, tuple(template), choose_size)
 
@@ -101,7 +105,7 @@ def takes_any_channels(layer: Any) -> bool:
     """Whether a layer of signals takes any number of channels, of which none is known."""
     if not isinstance(layer, keras.layers.Layer):
         return False
-    core = core_of(layer)
+    core = computing_layer(layer)
     while isinstance(core, Tied):
         core = core.source
     position = 0 if _format_of(core) == "channels_first" else 1
@@ -117,7 +121,7 @@ def own_length(source: Any) -> int | None:
         return windows[0].at(size[0]).outputs if size and windows else None
     if graph_of(source) is None:
         return None
-    formats = [_format_of(core_of(layer)) for layer in source.layers]
+    formats = [_format_of(computing_layer(layer)) for layer in source.layers]
     length: int | None = source.inputs[0].shape[2 if "channels_first" in formats else 1]
     return length
 
@@ -127,7 +131,7 @@ def _check_channels(layer: Any) -> None:
     if not isinstance(layer, keras.layers.Layer):
         return
     templates = _templates(layer)
-    position = 0 if _format_of(core_of(layer)) == "channels_first" else 1
+    position = 0 if _format_of(computing_layer(layer)) == "channels_first" else 1
     if not templates or any(len(template) == 2 and template[position] is None for template in templates):
         raise NoRuleError(
             f"The channels of the signals that `{layer.name}` takes are not known. Stream a model of it, "
@@ -158,18 +162,18 @@ def _templates(layer: keras.layers.Layer) -> list[Shape]:
     return [tuple(same)] if len({len(shape) for shape in found}) == 1 else []
 
 
-def _of_layer(layer: keras.layers.Layer, shape: tuple[int, ...], choose_size: ChooseSize | None = None) -> Circuit:
+def _of_layer(layer: keras.layers.Layer, shape: tuple[int, ...], choose_size: ChooseSize | None = None) -> SizedGraph:
     calls = calls_of_layer(layer, shape, choose_size)
     _one(layer, calls[0].outputs)
-    return Circuit(calls, calls[0].inputs[0], calls[0].output, _space(calls, len(shape)))
+    return SizedGraph(calls, calls[0].inputs[0], calls[0].output, _space(calls, len(shape)))
 
 
-def _of_model(model: keras.Model, shape: tuple[int, ...], choose_size: ChooseSize | None = None) -> Circuit:
+def _of_model(model: keras.Model, shape: tuple[int, ...], choose_size: ChooseSize | None = None) -> SizedGraph:
     calls, given, made = calls_at(trace(model), shape, choose_size)
-    return Circuit(calls, given, made, _space(calls, len(shape)))
+    return SizedGraph(calls, given, made, _space(calls, len(shape)))
 
 
-def _of_operator(operator: Operator, size: Any, option: str) -> Circuit:
+def _of_operator(operator: Operator, size: Any, option: str) -> SizedGraph:
     if len(operator.in_space.shapes) != 1 or len(operator.out_space.shapes) != 1:
         raise NoRuleError(
             f"Blocks are read from one array and written to one. Received: {operator!r}, from {len(operator.in_space.shapes)} "
@@ -177,22 +181,22 @@ def _of_operator(operator: Operator, size: Any, option: str) -> Circuit:
         )
     ((shape,), (made,)) = operator.in_space.shapes, operator.out_space.shapes
     layer = operator.layer() if not isinstance(operator, LayerOperator) else operator.forward
-    circuit = _of_layer(layer, shape) if graph_of(layer) is None else _of_model(layer, shape)
+    graph = _of_layer(layer, shape) if graph_of(layer) is None else _of_model(layer, shape)
     asked = (size,) if isinstance(size, int) else tuple(size)
-    spatial = tuple(shape[axis] for axis in _space(circuit.calls, len(shape)))
+    spatial = tuple(shape[axis] for axis in _space(graph.calls, len(shape)))
     if asked not in (shape, spatial, (size,) if set(spatial) == {size} else shape):
         raise SizeError(
             f"An operator has one size. Take it at the size that is meant, `keras_adjoint.operator(layer, size=...)`. "
             f"Received: {option}={size!r} for {operator!r}"
         )
-    if circuit.out_shape != made:
-        raise SizeError(f"`{layer.name}` gives {circuit.out_shape}. Received: {operator!r}")
-    return circuit
+    if graph.out_shape != made:
+        raise SizeError(f"`{layer.name}` gives {graph.out_shape}. Received: {operator!r}")
+    return graph
 
 
 def _space(calls: list[SizedCall], rank: int) -> range:
     """The axes of the input along which it is cut: all but that of the channels."""
-    layers = [core_of(call.operation) for call in calls if isinstance(call.operation, keras.layers.Layer)]
+    layers = [computing_layer(call.operation) for call in calls if isinstance(call.operation, keras.layers.Layer)]
     if layers and isinstance(layers[0], EMBEDDINGS):
         return range(rank)
     found = next(filter(None, map(_format_of, layers)), "channels_last")

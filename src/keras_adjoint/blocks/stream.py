@@ -15,8 +15,8 @@ from keras_adjoint.blocks.advance import Held, advance, last_true, run_advance
 from keras_adjoint.blocks.functional_stream import FunctionalStream
 from keras_adjoint.blocks.interval import Along, Interval, Shifted, Transposed, Windowed
 from keras_adjoint.blocks.numbers import native
-from keras_adjoint.blocks.program import Circuit
-from keras_adjoint.blocks.sources import circuit_of_signals, own_length, takes_any_channels
+from keras_adjoint.blocks.program import SizedGraph
+from keras_adjoint.blocks.sources import own_length, sized_graph_of_signals, takes_any_channels
 from keras_adjoint.errors import KerasAdjointError, NoRuleError, SizeError
 from keras_adjoint.layers.options import as_integer
 from keras_adjoint.layers.registry import describe
@@ -46,15 +46,15 @@ class Stream:
         self.source, self.length, self.channels = source, length, channels
         self.takes_any = channels is not None or takes_any_channels(source)
         try:
-            self.circuit = self._circuit(OPEN if length is None else length)
+            self.graph = self._graph(OPEN if length is None else length)
         except SizeError as error:
             if length is not None:
                 raise
             raise SizeError(f"Pass the `length`, since not every one is taken. {error}") from error
-        if len(self.circuit.in_shape) != 2 or len(self.circuit.spaces[-1]) != 1 or len(self.circuit.out_space) != 1:
+        if len(self.graph.in_shape) != 2 or len(self.graph.spaces[-1]) != 1 or len(self.graph.out_space) != 1:
             raise NoRuleError(
                 f"A stream is of signals: batches with one axis of positions and one of channels. Received: from "
-                f"{self.circuit.in_shape} to {self.circuit.out_shape}, {describe(source)}"
+                f"{self.graph.in_shape} to {self.graph.out_shape}, {describe(source)}"
             )
         if length is None:
             self._check_open()
@@ -63,7 +63,7 @@ class Stream:
 
     def reset(self) -> None:
         """Forget what has been pushed: a new signal begins."""
-        self.held: dict[int, Held] = {number: Held(0, 0) for number in self.circuit.spaces}
+        self.held: dict[int, Held] = {number: Held(0, 0) for number in self.graph.spaces}
         self.buffers: dict[int, Tensor] = {}
 
     def __repr__(self) -> str:
@@ -91,11 +91,11 @@ class Stream:
 
     @property
     def in_channels(self) -> int | None:
-        return None if self.takes_any and self.channels is None else self.circuit.in_shape[2 - self.in_axis]
+        return None if self.takes_any and self.channels is None else self.graph.in_shape[2 - self.in_axis]
 
     @property
     def out_channels(self) -> int | None:
-        return None if self.in_channels is None else self.circuit.out_shape[2 - self._axis(self._last)]
+        return None if self.in_channels is None else self.graph.out_shape[2 - self._axis(self._last)]
 
     @cached_property
     def rate(self) -> Fraction:
@@ -105,8 +105,8 @@ class Stream:
     def rates(self) -> dict[int, Fraction]:
         """Inputs for one position of every tensor."""
         found = {-1: Fraction(1)}
-        for number in range(len(self.circuit.calls)):
-            if self.circuit.spaces[number]:
+        for number in range(len(self.graph.calls)):
+            if self.graph.spaces[number]:
                 tensor, along = self.reads(number)[0]
                 found[number] = found[tensor] * along.rate
         return found
@@ -123,12 +123,12 @@ class Stream:
 
     @property
     def _middle(self) -> int:
-        return min(2**20, self.circuit.out_shape[self._axis(self._last) - 1] // 2)
+        return min(2**20, self.graph.out_shape[self._axis(self._last) - 1] // 2)
 
     def _read_by(self, output: int, *, held_back: bool = False) -> int:
         """How many inputs an output depends on, or has to wait for, as where an end of unknown place is cropped."""
         needed = {self._last: output + 1}
-        for number in range(len(self.circuit.calls) - 1, -1, -1):
+        for number in range(len(self.graph.calls) - 1, -1, -1):
             if number in needed:
                 for tensor, along in self.reads(number):
                     stop = along.reads(Interval(needed[number] - 1, needed[number])).stop
@@ -163,7 +163,7 @@ class Stream:
         old = self.buffers.get(-1)
         whole = chunk if old is None else ops.concatenate([old, chunk], axis=axis)
         return self._advanced(
-            self.circuit, {**self.held, -1: Held(start, stop)}, {**self.buffers, -1: whole}, ended=False
+            self.graph, {**self.held, -1: Held(start, stop)}, {**self.buffers, -1: whole}, ended=False
         )
 
     def flush(self, output_size: int | None = None) -> Tensor:
@@ -184,17 +184,17 @@ class Stream:
             raise SizeError("Nothing has been pushed, so nothing is left to give. Received: flush() after 0 positions")
         if self.length is not None and total != self.length:
             raise SizeError(f"The stream is of signals of {self.length} positions. Received: {total} before the end")
-        circuit = self._circuit(total) if self.length is None else self.circuit
+        graph = self._graph(total) if self.length is None else self.graph
         if output_size is not None:
             try:
-                circuit = self._circuit(total, output_size)
+                graph = self._graph(total, output_size)
             except SizeError as error:
                 raise SizeError(
                     f"After {total} inputs there cannot be so many outputs; by default there are "
-                    f"{circuit.out_shape[self._axis(self._last) - 1]}. Received: output_size={output_size}"
+                    f"{graph.out_shape[self._axis(self._last) - 1]}. Received: output_size={output_size}"
                 ) from error
-        self._check_end(circuit, output_size)
-        rest = self._advanced(circuit, self.held, self.buffers, ended=True)
+        self._check_end(graph, output_size)
+        rest = self._advanced(graph, self.held, self.buffers, ended=True)
         self.reset()
         return rest
 
@@ -222,23 +222,23 @@ class Stream:
 
     @property
     def _last(self) -> int:
-        return self.circuit.numbers[id(self.circuit.made)]
+        return self.graph.numbers[id(self.graph.made)]
 
     def _axis(self, tensor: int) -> int:
-        (axis,) = self.circuit.spaces[tensor]
+        (axis,) = self.graph.spaces[tensor]
         return axis + 1
 
     def _dtype(self, tensor: int) -> str:
-        return str(self.circuit.tensor(tensor).dtype)
+        return str(self.graph.tensor(tensor).dtype)
 
-    def reads(self, number: int, circuit: Circuit | None = None) -> list[tuple[int, Along]]:
+    def reads(self, number: int, graph: SizedGraph | None = None) -> list[tuple[int, Along]]:
         """(a tensor that a call reads, how its positions are read) for each of its inputs."""
-        circuit = circuit or self.circuit
-        call, rule = circuit.calls[number], circuit.rules[number]
+        graph = graph or self.graph
+        call, rule = graph.calls[number], graph.rules[number]
         found = []
         for x, reads in zip(call.inputs, rule.reads, strict=True):
-            tensor = circuit.numbers[id(x)]
-            along = next((reads[axis] for axis in circuit.spaces[tensor]), None)
+            tensor = graph.numbers[id(x)]
+            along = next((reads[axis] for axis in graph.spaces[tensor]), None)
             if along is not None:
                 found.append((tensor, along))
         return found
@@ -246,12 +246,12 @@ class Stream:
     def certain(self, number: int, inputs: int) -> int | None:
         """How many outputs a call has at least of some inputs, whatever follows; `None` where nothing limits that."""
         along = self.reads(number)[0][1]
-        size = self.circuit.calls[number].out_shape[along.axis]
+        size = self.graph.calls[number].out_shape[along.axis]
         if isinstance(along, Shifted):  # the end may be cut off
             return max(0, inputs + size - along.size)
-        if _cuts_its_end(along, self.circuit, number) and self.length is None:
+        if _cuts_its_end(along, self.graph, number) and self.length is None:
             return max(0, size - (along.size - inputs) * along.window.stride)
-        windows = _open_windows(self.circuit, number) if self.length is None else None
+        windows = _open_windows(self.graph, number) if self.length is None else None
         return None if windows is None else max(0, windows[0].possible_sizes(inputs)[0])
 
     def _waited_for(self, number: int, outputs: int) -> int:
@@ -263,18 +263,18 @@ class Stream:
 
         return last_true(too_few, 1, OPEN) + 1 if too_few(1) else 1
 
-    def _advanced(self, circuit: Circuit, held: dict[int, Held], buffers: dict[int, Tensor], *, ended: bool) -> Tensor:
+    def _advanced(self, graph: SizedGraph, held: dict[int, Held], buffers: dict[int, Tensor], *, ended: bool) -> Tensor:
         """The next outputs, with what is held now. Should that fail, nothing has changed."""
-        made, held = advance(self, circuit, held, ended=ended)
-        variables, tensors = self.circuit.variables, sorted(buffers)
+        made, held = advance(self, graph, held, ended=ended)
+        variables, tensors = self.graph.variables, sorted(buffers)
 
         def run(values: list[Tensor], given: list[Tensor]) -> list[Tensor]:
             with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
-                return run_advance(circuit, made, dict(zip(tensors, given, strict=True)))
+                return run_advance(graph, made, dict(zip(tensors, given, strict=True)))
 
         # What ends a signal is computed once.
         function = run
-        if circuit is self.circuit:
+        if graph is self.graph:
             function = self.functions.setdefault((made, *tensors), current().compiled(run))
         values = [ops.convert_to_tensor(variable) for variable in variables]
         found = function(values, [buffers[tensor] for tensor in tensors])
@@ -286,7 +286,7 @@ class Stream:
         if hasattr(chunk, "dtype") and not is_real(chunk.dtype):
             raise ValueError(f"A chunk is a batch of real numbers. Received: a chunk of dtype {chunk.dtype}")
         try:
-            chunk = ops.convert_to_tensor(native(chunk), self.circuit.given.dtype)
+            chunk = ops.convert_to_tensor(native(chunk), self.graph.given.dtype)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"A chunk is a batch of numbers. Received: {chunk!r}") from error
         if not current().is_concrete([chunk]):
@@ -315,9 +315,9 @@ class Stream:
         """A new signal has so many channels."""
         if channels != self.channels:
             self.channels, self.functions = channels, {}
-            self.circuit = self._circuit(OPEN if self.length is None else self.length)
+            self.graph = self._graph(OPEN if self.length is None else self.length)
 
-    def _circuit(self, length: int, output_size: Any = None) -> Circuit:
+    def _graph(self, length: int, output_size: Any = None) -> SizedGraph:
         """The calls for a signal of some length, with the sizes that adjoints were made for, or the largest ones."""
         sizes: dict[int, int] = {}
 
@@ -332,18 +332,18 @@ class Stream:
             axis = 1 if layer.data_format == "channels_last" else 2
             return tuple(window.possible_sizes(y.shape[axis])[1] for window in windows)
 
-        circuit = circuit_of_signals(self.source, length, choose, self.channels)
+        graph = sized_graph_of_signals(self.source, length, choose, self.channels)
         if output_size is None:
-            return circuit
+            return graph
         wanted = as_integer(output_size)
         if wanted is None or wanted < 1:
             raise ValueError(f"`output_size` is a positive integer. Received: output_size={output_size!r}")
-        sizes.update(_sizes_before(circuit, wanted, self))
-        return circuit_of_signals(self.source, length, choose, self.channels)
+        sizes.update(_sizes_before(graph, wanted, self))
+        return sized_graph_of_signals(self.source, length, choose, self.channels)
 
     def _check_open(self) -> None:
         """Raise unless what is computed before the end does not depend on where that is."""
-        for number, call in enumerate(self.circuit.calls):
+        for number, call in enumerate(self.graph.calls):
             if any(along.beyond_end for _, along in self.reads(number)):
                 raise NoRuleError(
                     f"`{call.place}` divides by how many positions of its last windows are inside of the signal, of which a "
@@ -352,13 +352,13 @@ class Stream:
         own = own_length(self.source)
         for length in [*(OPEN + more for more in PROBES), *([] if own is None else [own])]:
             try:
-                other = self._circuit(length)
+                other = self._graph(length)
             except SizeError:  # not every length is taken, as by the adjoint of up-sampling
                 continue
             self._compare(other)
 
-    def _compare(self, other: Circuit) -> None:
-        for number, call in enumerate(self.circuit.calls):
+    def _compare(self, other: SizedGraph) -> None:
+        for number, call in enumerate(self.graph.calls):
             here, there = self.reads(number), self.reads(number, other)
             pairs = [(a, b) for (_, a), (_, b) in zip(here, there, strict=True)]
             if any(
@@ -369,10 +369,10 @@ class Stream:
                     f'Pass `length`, or use `padding="causal"` or "valid". Received: {call.describe()}'
                 )
 
-    def _check_end(self, circuit: Circuit, output_size: Any) -> None:
-        self._compare(circuit)
+    def _check_end(self, graph: SizedGraph, output_size: Any) -> None:
+        self._compare(graph)
         given = self.held[self._last].stop
-        size = circuit.out_shape[self._axis(self._last) - 1]
+        size = graph.out_shape[self._axis(self._last) - 1]
         if size < given or (output_size is not None and size != output_size):
             raise SizeError(
                 f"After {self.held[-1].stop} inputs there are {size} outputs, of which {given} have been given already. "
@@ -380,26 +380,26 @@ class Stream:
             )
 
 
-def _open_windows(circuit: Circuit, number: int) -> Any:
+def _open_windows(graph: SizedGraph, number: int) -> Any:
     """The windows of an adjoint layer whose size its input leaves open, or `None`."""
-    operation = circuit.rules[number].operation
+    operation = graph.rules[number].operation
     return getattr(operation, "windows", None) if getattr(operation, "needs_output_size", False) else None
 
 
-def _cuts_its_end(along: Along, circuit: Circuit, number: int) -> TypeGuard[Transposed]:
+def _cuts_its_end(along: Along, graph: SizedGraph, number: int) -> TypeGuard[Transposed]:
     """Whether a transposed convolution, by its `output_padding`, gives fewer positions than its windows reach."""
-    return isinstance(along, Transposed) and _open_windows(circuit, number) is None
+    return isinstance(along, Transposed) and _open_windows(graph, number) is None
 
 
-def _sizes_before(circuit: Circuit, wanted: int, stream: Stream) -> dict[int, int]:
+def _sizes_before(graph: SizedGraph, wanted: int, stream: Stream) -> dict[int, int]:
     """The sizes of what calls give, from that of the last one backwards, as far as one follows from the other."""
-    sizes = {circuit.numbers[id(circuit.made)]: wanted}
-    for number in range(len(circuit.calls) - 1, -1, -1):
-        for tensor, along in stream.reads(number, circuit) if number in sizes else []:
+    sizes = {graph.numbers[id(graph.made)]: wanted}
+    for number in range(len(graph.calls) - 1, -1, -1):
+        for tensor, along in stream.reads(number, graph) if number in sizes else []:
             if type(along) is Along:
                 sizes.setdefault(tensor, sizes[number])
             elif isinstance(along, Transposed):
-                windows = _open_windows(circuit, number)
+                windows = _open_windows(graph, number)
                 if windows is not None:
                     sizes.setdefault(tensor, windows[0].at(sizes[number]).outputs)
             elif isinstance(along, Windowed) and along.window.outputs == along.size:

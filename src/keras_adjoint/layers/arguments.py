@@ -108,13 +108,13 @@ def default_training(operation: keras.Operation) -> Any:
     return None if parameter is None else parameter.default
 
 
-def heeds_training(layer: Layer) -> bool:
+def depends_on_training(layer: Layer) -> bool:
     """Whether a call of a layer may do something else in training: it reads its `training`, or layers inside of it do."""
     if isinstance(layer, keras.layers.TimeDistributed):  # it reads `training` to pass it on
-        return heeds_training(layer.layer)
+        return depends_on_training(layer.layer)
     if isinstance(layer, keras.layers.Lambda):  # it reads `training` for functions that take it
         return "training" in signature_of(layer.function).parameters
-    return any(map(heeds_training, layers_inside(layer, recursive=False))) or _reads_training(type(layer).call)
+    return any(map(depends_on_training, layers_inside(layer, recursive=False))) or _reads_training(type(layer).call)
 
 
 @lru_cache

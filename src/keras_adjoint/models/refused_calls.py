@@ -3,7 +3,7 @@
 import keras
 
 from keras_adjoint.errors import NoRuleError
-from keras_adjoint.layers.arguments import heeds_training
+from keras_adjoint.layers.arguments import depends_on_training
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.steps import calls_at_every_step
@@ -14,7 +14,7 @@ def check_training(call: Call) -> None:
 
     Keras obeys it in `model(x)`, and overrules it in `model.predict(x)`, so that the model is two operators.
     """
-    if call.training and not isinstance(call.operation, Tied) and heeds_training(call.operation):
+    if call.training and not isinstance(call.operation, Tied) and depends_on_training(call.operation):
         raise NoRuleError(
             f"`{call.place}` is called with `training=True`, where it is another operator than at inference. Make the model "
             f"without it, and pass `training=True` when you call the model. Received: {type(call.operation).__name__} with "

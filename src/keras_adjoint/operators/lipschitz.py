@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.layers.adjoint import has_activation
-from keras_adjoint.layers.arguments import heeds_training
+from keras_adjoint.layers.arguments import depends_on_training
 from keras_adjoint.layers.options import is_real_number
 from keras_adjoint.layers.registry import describe
 from keras_adjoint.layers.sizes import recorded_shapes
@@ -54,7 +54,7 @@ class Lipschitz(Measured):
         if not is_real_number(constant) or not 0 < constant < float("inf"):
             raise ValueError(f"The Lipschitz constant is a positive number. Received: constant={constant!r}")
         super().__init__(layer, **kwargs)
-        if heeds_training(layer):
+        if depends_on_training(layer):
             raise NoRuleError(
                 f"`{layer.name}` computes something else in training, and the kernel does not bound that. Leave it "
                 f"outside, and wrap the linear layers alone. Received: {describe(layer)}"

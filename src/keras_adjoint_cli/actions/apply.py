@@ -8,7 +8,7 @@ from typing import Any, Self
 import keras
 
 import keras_adjoint as ka
-from keras_adjoint.blocks.apply import Applied, circuit_for
+from keras_adjoint.blocks.apply import Applied, sized_graph_for
 from keras_adjoint.blocks.memory import bytes_of
 from keras_adjoint.blocks.targets import is_full
 from keras_adjoint_cli.actions.spectrum import read_size
@@ -47,18 +47,18 @@ def apply_to(model: keras.Model, volume: Volume, target: Target, options: Option
     """Write what a model gives for an array."""
     with unusable(ka.NoRuleError, ka.SizeError):
         op = ka.operator(model, size=options.size).T if options.adjoint else model
-        circuit, has_batch = circuit_for(op, tuple(volume.array.shape))
+        graph, has_batch = sized_graph_for(op, tuple(volume.array.shape))
         block = options.block
-        axes = circuit.out_space
+        axes = graph.out_space
         if isinstance(block, int):
             block = (block,) * len(axes)
         if block is not None and len(block) != len(axes):
             raise Unusable(f"The result is cut along {len(axes)} axes. Received: --block {'x'.join(map(str, block))}")
         batch = tuple(volume.array.shape[:1]) if has_batch else ()
-        chunks = (*(1 for _ in batch), *chunks_for(circuit.out_shape, axes, block))
-        made = str(circuit.made.dtype)
+        chunks = (*(1 for _ in batch), *chunks_for(graph.out_shape, axes, block))
+        made = str(graph.made.dtype)
         dtype = "float32" if made == "bfloat16" else made  # which NumPy's files do not have
-        with target.making((*batch, *circuit.out_shape), dtype, chunks) as array, room_for(target), Steps() as steps:
+        with target.making((*batch, *graph.out_shape), dtype, chunks) as array, room_for(target), Steps() as steps:
             return ka.apply_blocks(
                 op,
                 volume.array,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from keras import ops
 
 from keras_adjoint.ops import Tensor
-from keras_adjoint.ops.algorithms.polyphase import Blocks, Phase, blocks_of, correlate, join, met_phases, phases_of
+from keras_adjoint.ops.algorithms.polyphase import Blocks, Phase, blocks_of, correlate, join, phase_count, phases_of
 from keras_adjoint.ops.algorithms.problem import Problem, Work
 from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.backend.protocol import Adjoint
@@ -60,7 +60,7 @@ def flipped_kernel(kernel: Tensor, groups: int) -> Tensor:
 def work(problem: Problem) -> Work:
     """One product per phase, each of which reads all of y; together they meet every tap once."""
     channels, filters = problem.group
-    phases = math.prod([met_phases(axis) for axis in problem.convolution.axes])  # PyTorch traces no product of a map
+    phases = math.prod([phase_count(axis) for axis in problem.convolution.axes])  # PyTorch traces no product of a map
     depth = max(1, problem.positions("taps") * filters // phases)
     moved = 3 * problem.inputs + phases * problem.outputs + 2 * problem.kernel
     repeats, workspace = phases * problem.convolution.groups, 2 * problem.inputs + problem.outputs

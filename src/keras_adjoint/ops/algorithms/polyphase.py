@@ -60,17 +60,17 @@ class Phase:
         return blocks.first - self.shift - span, blocks.count + span
 
 
-def met_phases(axis: Axis) -> int:
+def phase_count(axis: Axis) -> int:
     """How many phases there are up to the last one that a tap meets: fewer than s where the kernel is shorter."""
     return min(axis.stride, axis.dilated_taps)
 
 
 def phases_of(axis: Axis) -> list[Phase | None]:
-    """One `Phase` for every r < `met_phases`, `None` where no tap meets it."""
+    """One `Phase` for every r < `phase_count`, `None` where no tap meets it."""
     divisor = math.gcd(axis.stride, axis.dilation)
     step = axis.stride // divisor
     phases: list[Phase | None] = []
-    for phase in range(met_phases(axis)):
+    for phase in range(phase_count(axis)):
         tap = next((t for t in range(min(step, axis.taps)) if (t * axis.dilation - phase) % axis.stride == 0), None)
         if tap is None:
             phases.append(None)
@@ -111,7 +111,7 @@ def join(phases: Sequence[Tensor | None], convolution: Convolution) -> Tensor:
     like = next(phase for phase in phases if phase is not None)
     tensors = [ops.zeros_like(like) if phase is None else phase for phase in phases]
     together = ops.concatenate(tensors, axis=-1) if len(tensors) > 1 else like
-    return interleave(together, convolution, present=tuple(map(met_phases, convolution.axes)))
+    return interleave(together, convolution, present=tuple(map(phase_count, convolution.axes)))
 
 
 def interleave(
