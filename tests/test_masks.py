@@ -59,6 +59,57 @@ def test_a_masked_mean_without_its_mask_is_refused_with_its_place():
     assert ka.mirror(model, pooling="spread").output_shape == (None, 5, 7)
 
 
+class KeepsByMask(L.Layer):
+    """Sets what a mask leaves out to zero, of the last of its tensors."""
+
+    def call(self, x, mask=None):
+        *others, x = x if isinstance(x, list) else [x]
+        *_, mask = mask if isinstance(mask, list) else [mask]
+        return sum(others, x if mask is None else x * ops.cast(mask, x.dtype)[..., None])
+
+
+class KeepsSecondByMask(L.Layer):
+    def call(self, first, second, second_mask=None):
+        return first + (second if second_mask is None else second * ops.cast(second_mask, second.dtype)[..., None])
+
+
+def inside_of_a_model(layer):
+    x = keras.Input((4, 3))
+    return keras.Model(x, layer(x))
+
+
+# Keras records a mask that it hands in by itself only of a call with one tensor and nothing else.
+UNRECORDED_MASKS = {
+    "mean, with a keyword": lambda x, masked: L.GlobalAveragePooling1D()(masked, mask=None),
+    "mean in a model": lambda x, masked: inside_of_a_model(L.GlobalAveragePooling1D())(masked),
+    "mean in a model, by keyword": lambda x, masked: inside_of_a_model(L.GlobalAveragePooling1D())(inputs=masked),
+    "recurrent, with a keyword": lambda x, masked: L.SimpleRNN(2, activation=None)(masked, training=False),
+    "recurrent in a model": lambda x, masked: inside_of_a_model(L.SimpleRNN(2, activation=None))(masked),
+    "list": lambda x, masked: KeepsByMask()([x, masked]),
+    "one of two tensors": lambda x, masked: KeepsSecondByMask()(x, masked),
+    "one of two tensors, by keyword": lambda x, masked: KeepsSecondByMask()(x, second=masked),
+    "one tensor in a model": lambda x, masked: inside_of_a_model(KeepsByMask())(masked),
+}
+
+
+@pytest.mark.parametrize("name", UNRECORDED_MASKS)
+def test_a_mask_that_keras_hands_in_without_recording_it_is_part_of_the_operator(name):
+    x = keras.Input((4, 3))
+    model = keras.Model(x, UNRECORDED_MASKS[name](x, L.Masking()(x)))
+    with pytest.raises(ka.NoRuleError, match="mask"):
+        ka.adjoint(model)
+
+
+def test_an_autoencoder_reads_a_mask_that_keras_does_not_record():
+    x = keras.Input((4, 3))
+    model = keras.Model(x, L.GlobalAveragePooling1D()(L.Masking()(x), mask=None))
+    given = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("float32")
+    given[0, 1] = given[1, 2:] = 0
+    kept = (given != 0).any(-1)
+    expected = values(model(given))[:, None] * (kept / kept.sum(1, keepdims=True))[..., None]
+    assert_close(values(ka.autoencoder(model, pooling="average")(given)), expected)
+
+
 @pytest.mark.parametrize("pooling", ["average", "spread"])
 def test_an_autoencoder_of_a_masked_mean_can_be_mirrored_again(pooling):
     model = embedded(L.GlobalAveragePooling1D())

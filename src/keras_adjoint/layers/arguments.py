@@ -10,7 +10,7 @@ import keras
 from keras import tree
 from keras.layers import Layer
 
-from keras_adjoint.keras_internals import Node, layers_inside
+from keras_adjoint.keras_internals import Node, layers_inside, mask_of
 from keras_adjoint.layers.registry import class_with_rule
 
 # Parameters of layers that take tensors which the layer is not to be linear in; besides, all whose names end in "_mask".
@@ -27,6 +27,34 @@ def bind(operation: keras.Operation, args: tuple[Any, ...], kwargs: Mapping[str,
         return dict(list(bound.items())[1:])  # without `self`
     except (TypeError, ValueError):
         return {**{str(number): value for number, value in enumerate(args)}, **kwargs}
+
+
+def called_with(node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """(positional arguments, keyword arguments) of a recorded call, with the masks that Keras hands in by itself.
+
+    It takes them from the tensors: `mask` from those of the one argument that has any, or `query_mask` and the like from each
+    of several. It records them only of a call with one tensor and nothing else: `layer(x, mask=None)` is recorded without.
+    """
+    args, kwargs = tuple(node.arguments.args), dict(node.arguments.kwargs)
+    if not isinstance(node.operation, Layer) or all(mask_of(x) is None for x in node.input_tensors):
+        return args, kwargs
+    names, passed = signature_of(type(node.operation).call).parameters, bind(node.operation, args, kwargs)
+    tensors = {name: value for name, value in passed.items() if _is_of_tensors(value)}
+    for name, value in tensors.items():
+        parameter = "mask" if len(tensors) == 1 else f"{name}_mask"
+        masks = tree.map_structure(lambda x: None if x is None else mask_of(x), value)
+        if (
+            parameter in names
+            and passed.get(parameter) is None
+            and any(mask is not None for mask in tree.flatten(masks))
+        ):
+            kwargs[parameter] = masks
+    return args, kwargs
+
+
+def _is_of_tensors(value: Any) -> bool:
+    leaves = [leaf for leaf in tree.flatten(value) if leaf is not None]
+    return bool(leaves) and all(hasattr(leaf, "shape") for leaf in leaves)
 
 
 @lru_cache
@@ -56,7 +84,7 @@ def is_beyond_rule(layer: Layer, node: Node) -> bool:
     A rule is about what a layer makes of its tensors alone. Constants among them, constant masks and options of the call
     are a part of the operator.
     """
-    passed = bind(layer, node.arguments.args, node.arguments.kwargs)
+    passed = bind(layer, *called_with(node))
     known = signature_of(type(layer).call).parameters
     for number, (name, value) in enumerate(passed.items()):
         leaves = [leaf for leaf in tree.flatten(value) if leaf is not None]
@@ -87,7 +115,7 @@ def has_masks(node: Node) -> bool:
     """Whether a layer was called with masks that the model computes."""
     return any(
         is_recorded_parameter(name) and any(map(is_symbolic, tree.flatten(value)))
-        for name, value in bind(node.operation, node.arguments.args, node.arguments.kwargs).items()
+        for name, value in bind(node.operation, *called_with(node)).items()
     )
 
 

@@ -12,7 +12,7 @@ from keras import tree
 from keras.layers import Layer
 
 from keras_adjoint.keras_internals import Functional, called_aside, calls_of
-from keras_adjoint.layers.arguments import is_recorded_parameter, is_symbolic, positional_parameters
+from keras_adjoint.layers.arguments import called_with, is_recorded_parameter, is_symbolic, positional_parameters
 from keras_adjoint.ops import Shape, Tensor
 
 T = TypeVar("T")
@@ -175,7 +175,8 @@ def pattern_of_node(node: Any, dtype: str, *, masks: bool = False) -> CallPatter
     keywords: dict[str, Any] = {}
     recorded: dict[str, Any] = {}
     names = positional_parameters(node.operation)
-    named = [*zip(names, node.arguments.args, strict=False), *node.arguments.kwargs.items()]
+    args, kwargs = called_with(node)
+    named = [*zip(names, args, strict=False), *kwargs.items()]
     for number, (name, passed) in enumerate(named):
         leaves = [leaf for leaf in tree.flatten(passed) if leaf is not None]
         value = tree.map_structure(without_history, passed)
@@ -183,11 +184,11 @@ def pattern_of_node(node: Any, dtype: str, *, masks: bool = False) -> CallPatter
             continue
         if is_recorded_parameter(name) and any(map(is_symbolic, leaves)):
             recorded[name] = value
-        elif number < len(node.arguments.args) and len(arguments) == number:
+        elif number < len(args) and len(arguments) == number:
             arguments.append(value)
         else:
             keywords[name] = value
-    arguments += [tree.map_structure(without_history, passed) for passed in node.arguments.args[len(names) :]]
+    arguments += [tree.map_structure(without_history, passed) for passed in args[len(names) :]]
     return CallPattern(tuple(arguments), keywords, outputs, recorded)
 
 

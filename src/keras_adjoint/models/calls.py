@@ -14,7 +14,7 @@ import keras
 from keras import tree
 
 from keras_adjoint.keras_internals import Node
-from keras_adjoint.layers.arguments import bind, default_training, is_recorded_parameter, is_symbolic
+from keras_adjoint.layers.arguments import bind, called_with, default_training, is_recorded_parameter, is_symbolic
 
 
 class Role(StrEnum):
@@ -71,7 +71,7 @@ class Call:
     def of(cls, node: Node, place: str, training: bool | None = None) -> "Call":
         """The call that Keras recorded as `node`, in a model that is called with that `training`."""
         operation = node.operation
-        parameters = bind(operation, node.arguments.args, node.arguments.kwargs)
+        parameters = bind(operation, *called_with(node))
         alike = all(tensor.dtype == "bool" for tensor in node.input_tensors)
         arguments = tuple(
             Argument((name, *path), value, role_of(operation, name, value, conditions=not alike))

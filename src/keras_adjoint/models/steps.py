@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from keras_adjoint.keras_internals import Functional, Node, call_of, layers_inside, mask_of
-from keras_adjoint.layers.arguments import signature_of
+from keras_adjoint.layers.arguments import called_with, signature_of
 from keras_adjoint.layers.distributed import as_samples
 from keras_adjoint.models.calls import Call
 from keras_adjoint.ops import Shape, Tensor
@@ -96,7 +96,7 @@ def is_distributed_call(node: Node) -> bool:
     """
     if not calls_at_every_step(node.operation):
         return False
-    if node.arguments.kwargs.get("mask") is not None:
+    if called_with(node)[1].get("mask") is not None:
         return not any(map(takes_mask, layers_inside(node.operation)))
     return all(mask_of(x) is None for x in node.input_tensors)  # else one was passed by position
 
