@@ -42,6 +42,8 @@ CASES = {
     "concatenate with a constant": lambda x: ops.concatenate([x, 0 * x[:, :1] + 1.0, x[:, :2]], axis=1),
     "slice": lambda x: x[:, 1:3],
     "slice from behind": lambda x: x[:, -3:-1, 1:6:3],
+    "empty slices": lambda x: ops.concatenate([x[:, 4:], x, x[:, 3:1], x[:, 5::2]], axis=1),
+    "empty parts of a split": lambda x: ops.concatenate(ops.split(x, [0, 2, 2, 4], axis=1), axis=1),
     "index": lambda x: x[:, -1],
     "ellipsis, new axis and index": lambda x: x[..., None, 2],
     "new axis": lambda x: x[:, None],

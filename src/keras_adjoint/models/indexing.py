@@ -93,7 +93,7 @@ def spread(
         raise unknown(call, cut)
     positions = range(size)[cut]
     if not positions:
-        raise NoRuleError(f"The slice at `{call.place}` is empty, so nothing comes back. Received: {cut}, size {size}")
+        return y, (0, size)  # nothing comes back
     if step < 0:
         y, positions = ops.flip(y, axis=axis), positions[::-1]
     if positions.step > 1 and len(positions) > 1:
