@@ -1,5 +1,7 @@
 """Masks are ignored where they change nothing, and are part of the operator where they do."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -96,8 +98,10 @@ UNRECORDED_MASKS = {
 def test_a_mask_that_keras_hands_in_without_recording_it_is_part_of_the_operator(name):
     x = keras.Input((4, 3))
     model = keras.Model(x, UNRECORDED_MASKS[name](x, L.Masking()(x)))
-    with pytest.raises(ka.NoRuleError, match="mask"):
-        ka.adjoint(model)
+    for refused in (ka.adjoint, ka.operator, partial(ka.plan_blocks, input_size=(4, 3), block=2), ka.stream):
+        with pytest.raises(ka.NoRuleError, match="mask"):
+            refused(model)
+    assert not np.isfinite(ka.certify(model).bound)
 
 
 def test_an_autoencoder_reads_a_mask_that_keras_does_not_record():

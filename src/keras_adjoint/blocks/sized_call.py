@@ -169,7 +169,8 @@ def recorded_names(keywords: Mapping[str, Any]) -> list[str]:
 
 
 def _filled(value: Any, now: Mapping[int, keras.KerasTensor]) -> Any:
-    return tree.map_structure(lambda leaf: now[id(leaf)] if is_symbolic(leaf) else leaf, value)
+    # What computes a mask that Keras hands in by itself is no call of the graph.
+    return tree.map_structure(lambda leaf: now.get(id(leaf), leaf) if is_symbolic(leaf) else leaf, value)
 
 
 def _said(layer: Tied, x: keras.KerasTensor, keywords: dict[str, Any]) -> Any:
