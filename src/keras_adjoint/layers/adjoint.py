@@ -15,8 +15,8 @@ from keras_adjoint.layers.arguments import depends_on_mask, has_masks, is_beyond
 from keras_adjoint.layers.automatic import automatic_adjoint
 from keras_adjoint.layers.bias import READS_SOURCE
 from keras_adjoint.layers.call_pattern import recorded_patterns
-from keras_adjoint.layers.copying import copying
 from keras_adjoint.layers.kernel import check_readable
+from keras_adjoint.layers.own_copy import own_copy
 from keras_adjoint.layers.registered import RegisteredAdjoint, copied_weights, reads_source, ties_by_itself
 from keras_adjoint.layers.registry import (
     REGISTERED_BY_USERS,
@@ -26,7 +26,6 @@ from keras_adjoint.layers.registry import (
     describe,
     names_option,
 )
-from keras_adjoint.layers.sharing import copy_state, owning_everything
 from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.tied import Tied, exact_source, linear_part
 from keras_adjoint.layers.wrapped import activation_of, inside
@@ -44,8 +43,6 @@ from keras_adjoint.ops.dot_test import (
 # adjoint through the graph where that is wired behind it, so neither may be kept alive.
 _SOURCES: weakref.WeakKeyDictionary[Layer, weakref.ref[Layer]] = weakref.WeakKeyDictionary()
 
-WITHOUT_BIAS = {"use_bias": False, "bias_axes": None}  # how layers are made without one
-
 CALL_FIRST = " Write `y = layer(x)`, and `adjoint(layer)(y)` after it: `adjoint(layer)(layer(x))` asks before it calls."
 
 _UNKNOWN_SIZE = 12  # what an unknown size is tried with
@@ -60,17 +57,17 @@ def linear_adjoint(source: Layer, **options: Any) -> Layer:
     if layer_class is None:
         return automatic_adjoint(source, **options)
     check_readable(source, advice=CALL_FIRST)
+    original = source
     if not options.get("tied", True):
-        if source.weights:
-            source = copied(source, keep_bias=options.get("bias", "none") in READS_SOURCE)
-        else:
-            del options["tied"]  # nothing there that could be shared
+        source = own_copy(source, keep_bias=options.get("bias", "none") in READS_SOURCE)
     if layer_class in REGISTERED_BY_USERS:
         result = _by_user_rule(RULES[layer_class], source, options)
     else:
-        result = apply_rule(RULES[layer_class], source, options)
+        result = apply_rule(RULES[layer_class], source, _for_rule(RULES[layer_class], options))
     if not isinstance(result, Tied):
         record_source(result, source)
+    elif source is not original:
+        result.keep_recorded(recorded_shapes(original))
     return result
 
 
@@ -129,21 +126,6 @@ def check_linear(source: Layer, *, advice: str = "") -> None:
         )
 
 
-def copied(source: Layer, *, keep_bias: bool) -> Layer:
-    """A copy of a layer with its own variables, without a bias that will not be read."""
-    with owning_everything(), copying(source):
-        config = {
-            **source.get_config(),
-            "name": f"{source.name}_copy",
-        }  # in PyTorch parameters of equal paths would be one
-        if not keep_bias:
-            config.update({option: value for option, value in WITHOUT_BIAS.items() if option in config})
-        copy = type(source).from_config(config)
-    copy.build_from_config(source.get_build_config())
-    copy_state(copy, source, by="name")
-    return copy
-
-
 def record_source(adjoint: Layer, source: Layer) -> None:
     """Remember that a stock layer or a model is the adjoint of `source`, for as long as both exist."""
     _SOURCES[adjoint] = weakref.ref(source)
@@ -171,10 +153,16 @@ def probe_shape(source: Layer, recorded: Sequence[Shape] | None = None) -> tuple
     return (batch or 2, *(size or _UNKNOWN_SIZE for size in rest))
 
 
+def _for_rule(make: Callable[..., Layer], options: dict[str, Any]) -> dict[str, Any]:
+    """Options as a rule takes them, which need not know that it is given a copy."""
+    knows = options.get("tied", True) or names_option(make, "tied")
+    return options if knows else {option: value for option, value in options.items() if option != "tied"}
+
+
 def _by_user_rule(make: Callable[..., Layer], source: Layer, options: dict[str, Any]) -> Layer:
     """What a registered rule returns, once tested, and tied to the source if it reads that, or owning it if it is a copy."""
     tied = options.get("tied", True)
-    for_rule = options if tied or names_option(make, "tied") else {k: v for k, v in options.items() if k != "tied"}
+    for_rule = _for_rule(make, options)
     result = apply_rule(make, source, for_rule)
     y, dtype = _check_user_rule(source, result, make, tied=tied)
     owns_ties = not tied and bool(source.weights) and ties_by_itself(result)

@@ -19,12 +19,11 @@ from keras_adjoint.layers.call_pattern import (
     shapes_agree,
     single_input,
 )
-from keras_adjoint.layers.copying import copying
 from keras_adjoint.layers.inputs import check_real, name_of_dtype
 from keras_adjoint.layers.linear_source import check_calls, check_owned, functions_of, prober
 from keras_adjoint.layers.linearity import NotLinear
+from keras_adjoint.layers.own_copy import own_copy
 from keras_adjoint.layers.registry import apply_rule, describe, why_no_rule
-from keras_adjoint.layers.sharing import copy_state, owning_everything, read_config
 from keras_adjoint.layers.sizes import holds_sizes, sizes_of
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.ops import Shape, Tensor
@@ -319,10 +318,8 @@ def automatic_adjoint(
         )
     separate, original = not options.get("tied", True), source
     if separate:
-        if source.weights:
-            source = copied_as_it_is(source)
-        else:
-            del options["tied"]  # nothing there that could be shared
+        patterns = recorded_patterns(source) if patterns is None else patterns
+        source = own_copy(source)
     result = apply_rule(AutomaticAdjoint, source, options)
     assert isinstance(result, AutomaticAdjoint)
     if patterns is not None:
@@ -345,13 +342,3 @@ def automatic_adjoint(
     if separate:
         check_owned(original, result.calls())
     return result
-
-
-def copied_as_it_is(source: Layer) -> Layer:
-    """A copy of a layer with its own variables."""
-    with owning_everything(), copying(source):
-        config = keras.saving.serialize_keras_object(source)
-        config["config"]["name"] = f"{source.name}_copy"  # in PyTorch parameters of equal paths would be one
-        copy: Layer = read_config(config)
-    copy_state(copy, source, by="name")
-    return copy

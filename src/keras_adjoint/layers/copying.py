@@ -79,7 +79,7 @@ def _classes(layers: Sequence[Layer]) -> dict[str, type]:
     """
     classes: defaultdict[str, set[type]] = defaultdict(set)
     for each in layers:
-        if not _is_of_keras(type(each)):
+        if not is_of_keras(type(each)):
             classes[keras.saving.get_registered_name(type(each))].add(type(each))
     return {name: next(iter(found)) for name, found in classes.items() if len(found) == 1}
 
@@ -92,7 +92,7 @@ def _functions_by_name(layer: Layer, functions: dict[str, FunctionType]) -> Iter
     """
     names: dict[str, str] = {}
     for attribute, value in vars(layer).items():
-        if isinstance(value, FunctionType) and not _is_of_keras(value):
+        if isinstance(value, FunctionType) and not is_of_keras(value):
             name = names[attribute.lstrip("_")] = f"keras_adjoint>function_{len(functions)}"
             functions[name] = value
     if not names:
@@ -103,7 +103,7 @@ def _functions_by_name(layer: Layer, functions: dict[str, FunctionType]) -> Iter
     @wraps(get_config)  # by its attributes Keras tells whether it is the default
     def named() -> dict[str, Any]:
         config: dict[str, Any] = get_config()
-        stock = _is_of_keras(type(layer))  # these write functions in several forms, and read this one
+        stock = is_of_keras(type(layer))  # these write functions in several forms, and read this one
         found = (key for key in names if key in config and (stock or _is_function(config[key])))
         return {**config, **{key: _reference(names[key]) for key in found}}
 
@@ -125,5 +125,6 @@ def _reference(name: str) -> dict[str, Any]:
     return {"module": "builtins", "class_name": "function", "config": name, "registered_name": name}
 
 
-def _is_of_keras(defined: type | FunctionType) -> bool:
+def is_of_keras(defined: type | FunctionType) -> bool:
+    """Whether a class or function is defined in Keras."""
     return defined.__module__.partition(".")[0] == "keras"

@@ -1,6 +1,7 @@
 """Whether a layer is linear as it is called: at inference, with its constants, whatever masks it is given."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -44,8 +45,7 @@ def _check_calls(source: Layer, calls: Sequence[tuple[CallPattern, Sequence[Shap
     variables = variables_of(source)
     if not current().is_concrete([ops.convert_to_tensor(variable) for variable in variables]):
         raise NotTested(_COMPILED)
-    before = [(variable, np.array(ops.convert_to_numpy(variable))) for variable in variables]
-    try:
+    with unchanged(source) as before:
         for pattern, shapes in calls:
             probe = prober(source, pattern, shapes)
             given = [(None, *y.shape[1:]) for y in probe(probe.random())]
@@ -58,6 +58,14 @@ def _check_calls(source: Layer, calls: Sequence[tuple[CallPattern, Sequence[Shap
             check_linearity(probe.function, probe.shapes, source.compute_dtype, pattern.samples)
             _check_integers(probe, pattern)
             _check_recorded(source, probe, pattern)
+
+
+@contextmanager
+def unchanged(layer: Layer) -> Iterator[list[tuple[keras.Variable, Any]]]:
+    """Inside, a layer may change its own variables, which get their values of before after that. Gives both."""
+    before = [(variable, np.array(ops.convert_to_numpy(variable))) for variable in variables_of(layer)]
+    try:
+        yield before
     finally:
         for variable, old in _changed(before):
             variable.assign(old)

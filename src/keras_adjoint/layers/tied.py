@@ -146,6 +146,10 @@ class Tied(keras.layers.Layer, metaclass=MadeUntraced):
         """Input shapes of the source, those from before it was saved included."""
         return list(dict.fromkeys((*self.records.shapes(), *self._recorded)))
 
+    def keep_recorded(self, shapes: Sequence[Shape]) -> None:
+        """Go by these input shapes as well, which what the source was copied from recorded."""
+        self._recorded = (*self._recorded, *shapes)
+
     def read_sizes_of(self, wrapper: keras.layers.Layer, axes: int) -> None:
         """Go by what a layer around the source records, which has some axes of steps behind the batch axis."""
         records = Records(((wrapper, axes), *self.records.layers))

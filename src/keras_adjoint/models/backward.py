@@ -13,9 +13,10 @@ from keras_adjoint.layers.activations import ActivationGradient
 from keras_adjoint.layers.adjoint import check_linear, linear_adjoint
 from keras_adjoint.layers.adjoint_of_adjoint import second_adjoint
 from keras_adjoint.layers.arguments import is_symbolic
-from keras_adjoint.layers.automatic import AutomaticAdjoint, copied_as_it_is
+from keras_adjoint.layers.automatic import AutomaticAdjoint
 from keras_adjoint.layers.call_pattern import one_or_list
 from keras_adjoint.layers.derivative import CallGradient
+from keras_adjoint.layers.own_copy import own_copy
 from keras_adjoint.layers.registry import describe
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.automatic import (
@@ -210,9 +211,9 @@ class BackwardPass:
     def adjoint_at_recorded(self, layer: keras.layers.Layer, name: str) -> keras.layers.Layer:
         if not isinstance(layer, (ActivationGradient, CallGradient)):
             return layer  # it is its own adjoint
-        if self.tied or not layer.source.weights:
+        if self.tied:
             return layer.transpose(layer.source, name=name)
-        return layer.transpose(copied_as_it_is(layer.source), tied=False, name=name)
+        return layer.transpose(own_copy(layer.source), tied=False, name=name)
 
     def linear_adjoint_of(self, call: Call, **options: Any) -> keras.layers.Layer:
         """The adjoint of the linear part of the layer of a call."""

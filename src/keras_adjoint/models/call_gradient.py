@@ -9,10 +9,10 @@ from keras_adjoint.keras_internals import call_of, mask_of
 from keras_adjoint.layers.activations import ActivationGradient, rectifies
 from keras_adjoint.layers.applied_operation import AppliedOperation
 from keras_adjoint.layers.arguments import is_symbolic
-from keras_adjoint.layers.automatic import copied_as_it_is
 from keras_adjoint.layers.call_pattern import CallPattern, flat, one_or_list, pattern_of_node
 from keras_adjoint.layers.derivative import CallGradient
 from keras_adjoint.layers.linear_source import check_owned
+from keras_adjoint.layers.own_copy import own_copy
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.models.backward import BackwardPass
 from keras_adjoint.models.calls import Argument, Call, Role
@@ -82,9 +82,9 @@ def gradient_layer(call: Call, *, tied: bool, name: str) -> CallGradient:
         return CallGradient(source, pattern=source.own_pattern, name=name)
     if not tied:
         _check_owned(call.operation, pattern)
-    if tied or not call.operation.weights:
+    if tied:
         return CallGradient(call.operation, pattern=pattern, name=name)
-    return CallGradient(copied_as_it_is(call.operation), pattern=pattern, tied=False, name=name)
+    return CallGradient(own_copy(call.operation), pattern=pattern, tied=False, name=name)
 
 
 def _check_owned(source: keras.layers.Layer, pattern: CallPattern) -> None:

@@ -13,7 +13,7 @@ from keras import tree
 from keras_adjoint.errors import NoRuleError
 from keras_adjoint.keras_internals import call_of, producer_of
 from keras_adjoint.layers.activations import ActivationGradient, PreActivation, rectifies
-from keras_adjoint.layers.adjoint import copied, linear_adjoint
+from keras_adjoint.layers.adjoint import linear_adjoint
 from keras_adjoint.layers.arguments import is_symbolic
 from keras_adjoint.layers.global_pooling import AdjointGlobalAveragePooling, BroadcastGlobalPooling
 from keras_adjoint.layers.kernel import float_policy
@@ -24,9 +24,11 @@ from keras_adjoint.layers.norm import (
     AdjointNormalization,
     AdjointRescaling,
 )
+from keras_adjoint.layers.own_copy import own_copy
 from keras_adjoint.layers.pooling import AdjointAveragePooling, SpreadPooling
 from keras_adjoint.layers.registry import describe, nearest_class
 from keras_adjoint.layers.selection import ADAPTIVE_MAX_POOLS, SpreadAdaptivePooling, averaging_like, is_selection
+from keras_adjoint.layers.sizes import recorded_shapes
 from keras_adjoint.layers.switches import AdjointGlobalMaxPooling, AdjointMaxPooling
 from keras_adjoint.layers.tied import Tied
 from keras_adjoint.layers.wrapped import activation_of, inside, is_distributed
@@ -90,10 +92,10 @@ def reading(
 
     def make(name: str) -> keras.layers.Layer:
         source, own = inside(operation), None if is_distributed(operation) else name
-        if backward.tied or not source.weights:
+        if backward.tied:
             layer = layer_class(source, name=own, **options)
         else:
-            layer = layer_class(copied(source, keep_bias=True), tied=False, name=own, **options)
+            layer = layer_class(own_copy(source), tied=False, name=own, recorded=recorded_shapes(source), **options)
         return around(layer, operation, name=name)
 
     return backward.layer(call, role, make)
@@ -273,9 +275,9 @@ def gradient_layer(backward: BackwardPass, call: Call, choice: str, dtype: Any, 
     if ends_in_activation(operation) or not isinstance(operation, keras.layers.Layer):
         function = activation_of(operation) if ends_in_activation(operation) else operation
         return ActivationGradient(keras.layers.Activation(function, dtype=dtype), tied=False, **options)
-    if backward.tied or not operation.weights:
+    if backward.tied:
         return ActivationGradient(operation, **options)
-    return ActivationGradient(copied(operation, keep_bias=True), tied=False, **options)
+    return ActivationGradient(own_copy(operation), tied=False, **options)
 
 
 def same_activation(backward: BackwardPass, call: Call, y: keras.KerasTensor) -> keras.KerasTensor:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_adjoint.layers.adjoint import copied
 from keras_adjoint.layers.adjoint_of_adjoint import first_source
 from keras_adjoint.layers.automatic import AutomaticAdjoint, flat_shapes
 from keras_adjoint.layers.call_pattern import flat, one_or_list
@@ -15,6 +14,7 @@ from keras_adjoint.layers.kernel import read_kernel
 from keras_adjoint.layers.linear_source import foreign_variables
 from keras_adjoint.layers.merge import weights_of
 from keras_adjoint.layers.norm import AdjointScaling
+from keras_adjoint.layers.own_copy import own_copy
 from keras_adjoint.layers.pooling import PoolingAlongAxes
 from keras_adjoint.layers.sizes import spatial
 from keras_adjoint.layers.tied import Tied
@@ -191,7 +191,7 @@ def forward(call: AdjointCall) -> list[Step] | Branches:
         return whole_matrix(call)
     if not type(source).__module__.startswith("keras."):
         call.refuse(UNKNOWN)
-    bare = copied(source, keep_bias=False)
+    bare = own_copy(source, keep_bias=False)
     own = ("name", "dtype", "trainable", "activation")
     options = {option: value for option, value in bare.get_config().items() if option not in own}
     kernels = [array(read_kernel(source, variable.name)) for variable in bare.weights]
