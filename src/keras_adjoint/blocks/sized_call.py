@@ -18,6 +18,7 @@ from keras_adjoint.layers.tied import Tied, call_at_inference, with_size
 from keras_adjoint.models.calls import Call
 from keras_adjoint.models.graph import Graph
 from keras_adjoint.ops import Tensor
+from keras_adjoint.ops.backend import current
 
 RECORDED = ("recorded", "switches")  # the keywords of tensors that adjoint layers of a model depend on otherwise
 ChooseSize: TypeAlias = Callable[[int, Tied, keras.KerasTensor, Any], Any]
@@ -78,7 +79,8 @@ class SizedCall:
         if not isinstance(operation, keras.layers.Layer):
             given = dict(zip(map(id, self.inputs), tensors, strict=True))
             arguments, keywords = tree.map_structure(lambda leaf: given.get(id(leaf), leaf), self.arguments)
-            return operation(*arguments, **keywords)
+            with current().convolving(tensors):
+                return operation(*arguments, **keywords)
         names = recorded_names(self.arguments[1])
         data, recorded = tensors[: len(tensors) - len(names)], tensors[len(tensors) - len(names) :]
         with called_aside(operation):

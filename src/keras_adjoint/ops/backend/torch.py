@@ -20,6 +20,7 @@ from keras_adjoint.ops.backend.torch_derivatives import (
 )
 from keras_adjoint.ops.backend.torch_derivatives import variables_read as variables_read
 from keras_adjoint.ops.backend.torch_host import linear_on_host as linear_on_host
+from keras_adjoint.ops.backend.torch_one_channel import convolving as convolving
 from keras_adjoint.ops.backend.torch_trace import fixed_shape as fixed_shape
 from keras_adjoint.ops.backend.torch_trace import known_size as known_size
 from keras_adjoint.ops.geometry import Convolution

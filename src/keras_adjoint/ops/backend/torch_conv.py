@@ -12,6 +12,7 @@ from torch.nn import functional
 from keras_adjoint.ops import Tensor
 from keras_adjoint.ops.backend.protocol import Adjoint, Pads
 from keras_adjoint.ops.backend.torch_distributed import check_whole_space
+from keras_adjoint.ops.backend.torch_one_channel import is_one, one_channel_first, one_channel_last
 from keras_adjoint.ops.backend.torch_trace import fixed_shape
 from keras_adjoint.ops.geometry import CACHE_SIZE, Convolution, is_known
 
@@ -62,7 +63,7 @@ def convolve(x: Tensor, kernel: Tensor, pads: Pads, strides: Sequence[int], dila
     padding = padding_of(tuple(x.shape[1:]), tuple(pads), strides, dilation, shape)
     if padding.for_gradients is not None and _is_differentiated(kernel):
         padding = padding.for_gradients
-    x = x.permute(CHANNELS_FIRST[rank])
+    x = one_channel_first(x, -1) if is_one(x, -1) else x.permute(CHANNELS_FIRST[rank])
     x = x if padding.cuts is None else x[padding.cuts]
     x = x if padding.zeros is None else functional.pad(x, padding.zeros)
     groups = x.shape[1] // kernel.shape[-2]
@@ -145,11 +146,13 @@ def transposed_convolution(convolution: Convolution) -> Adjoint:
     def transposed(y: Tensor, kernel: Tensor) -> Tensor:
         if type(y) is not torch.Tensor:
             check_whole_space(y)
+        is_narrow = rank > 1 and is_one(y, -2) and is_one(kernel, -2)
         y = y.permute(CHANNELS_FIRST[rank])
+        y = y.clone(memory_format=torch.contiguous_format) if is_narrow else y  # see `torch_one_channel`
         x = operation(y, _weight(kernel), None, strides, crops, output_padding, groups, dilation)
         x = x if cuts is None else x[cuts]
         x = x if zeros is None else functional.pad(x, zeros)
-        return x.permute(CHANNELS_LAST[rank])
+        return one_channel_last(x) if is_one(x, 1) else x.permute(CHANNELS_LAST[rank])
 
     return transposed
 
@@ -198,8 +201,8 @@ def _weight(kernel: Tensor) -> Tensor:
         # Along one axis the adjoint is faster with channels last, but its gradients are not.
         return weight.contiguous() if rank == 1 and _is_differentiated(kernel) else weight
     weight = kernel.permute(rank + 1, rank, *range(rank))
-    # PyTorch's fallback in float64 cannot differentiate by a weight with another layout in memory.
-    return weight.contiguous() if weight.dtype == torch.float64 else weight
+    # PyTorch's fallback, in float64 or for one filter in one thread, cannot differentiate by a weight of another layout.
+    return weight.contiguous() if weight.dtype == torch.float64 or is_one(kernel, -1) else weight
 
 
 def _is_moved_by_blocks(kernel: Tensor) -> bool:
