@@ -38,6 +38,7 @@ LONGEST_SUM_IN_HALF = math.inf  # its transposed convolutions are not oneDNN's
 map_sequential = map_unrolled
 fold = fold_missing
 SHIFTS_CONV_TRANSPOSE = False
+MISCOMPUTES_ONE_COLUMN = False
 JIT_CALLS_HOST = True
 DIVIDES_VARIABLES = True
 RECORDS_LOOPS = True

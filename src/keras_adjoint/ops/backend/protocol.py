@@ -84,6 +84,9 @@ class Backend(Protocol):
     SHIFTS_CONV_TRANSPOSE: bool
     """Whether this version of Keras shifts the output of some `Conv*Transpose` layers with "same" padding."""
 
+    MISCOMPUTES_ONE_COLUMN: bool
+    """Whether convolutions of one channel with a stride along the last axis may be wrong if that has one output."""
+
     JIT_CALLS_HOST: bool
     """Whether what Keras compiles a model with can call the host."""
 

@@ -46,6 +46,7 @@ JIT_CALLS_HOST = True
 DIVIDES_VARIABLES = False
 RECORDS_LOOPS = False
 SHIFTS_CONV_TRANSPOSE = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15)  # keras-team/keras#22876
+MISCOMPUTES_ONE_COLUMN = torch_conv.MISCOMPUTES_ONE_COLUMN
 PROCESS_GROUPS = torch_distributed.PROCESS_GROUPS
 check_trained = torch_distributed.check_trained
 convolve = torch_conv.convolve

@@ -18,6 +18,8 @@ from keras_adjoint.ops.geometry import CACHE_SIZE, Convolution, is_known
 COPY = 100  # about how many multiply-adds take as long as to copy a number
 LARGE_KERNEL = 2**17  # numbers of a kernel that no longer fit into the processor's cache while they move
 BLOCK = 32  # channels that move together
+# oneDNN's convolutions of one channel with a stride along the last axis, if that has one output. Any stride gives that one.
+MISCOMPUTES_ONE_COLUMN = True
 
 # Not `movedim`: ONNX does not take the negative axes that PyTorch's exporter writes for it.
 CHANNELS_FIRST = {rank: (0, rank + 1, *range(1, rank + 1)) for rank in (1, 2, 3)}
@@ -66,7 +68,13 @@ def convolve(x: Tensor, kernel: Tensor, pads: Pads, strides: Sequence[int], dila
     x = x if padding.cuts is None else x[padding.cuts]
     x = x if padding.zeros is None else functional.pad(x, padding.zeros)
     groups = x.shape[1] // kernel.shape[-2]
+    last = (
+        x.shape[-1] + 2 * padding.numbers[-1] - (shape[rank - 1] - 1) * dilation[-1]
+    )  # positions of a window's first tap
+    is_miscomputed = MISCOMPUTES_ONE_COLUMN and shape[rank] == 1 and is_known(last) and last <= strides[-1] > 1
+    strides = (*strides[:-1], 1) if is_miscomputed else strides
     y = CONVOLUTIONS[rank](x, _weight(kernel), None, strides, padding.numbers, dilation, groups)
+    y = y[..., :1] if is_miscomputed else y
     return (y if padding.kept is None else y[padding.kept]).permute(CHANNELS_LAST[rank])
 
 
