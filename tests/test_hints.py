@@ -127,6 +127,11 @@ def gated():
     [
         ("activation", "gradient", lambda: chain(L.Conv2D(4, 3), L.ReLU(), L.Conv2D(5, 1, activation="gelu"))),
         ("activation", "guided", lambda: chain(L.Conv2D(4, 3), L.ReLU(), L.Conv2D(5, 1))),
+        (
+            "activation",
+            {"odd": "gradient", "default": "guided"},
+            lambda: chain(L.Conv2D(4, 3), L.ReLU(), L.Conv2D(5, 1, activation="gelu", name="odd")),
+        ),
         ("pooling", "switches", lambda: chain(L.MaxPooling2D(2), L.GlobalMaxPooling2D())),
         ("gates", "recorded", gated),
         ("gates", "gradient", gated),
@@ -142,6 +147,16 @@ def test_what_needs_recorded_activations_says_what_does_not(policy, choice, make
     for other in others:
         assert ka.mirror(encoder, **{policy: other}).output_shape == encoder.input_shape
     assert ka.autoencoder(encoder, **{policy: choice})(X).shape == X.shape
+
+
+def test_guided_of_what_is_no_rectifier_says_first_that_it_needs_records():
+    encoder = chain(L.Conv2D(4, 3), L.ReLU(), L.Conv2D(5, 1, activation="gelu"))
+    with pytest.raises(ValueError, match="Use `keras_adjoint.autoencoder`") as error:
+        ka.mirror(encoder, activation="guided")
+    for other in choices_in(error, "activation"):
+        assert ka.mirror(encoder, activation=other).output_shape == encoder.input_shape
+    with pytest.raises(ka.NoRuleError, match="is defined for rectifiers"):
+        ka.autoencoder(encoder, activation="guided")
 
 
 def test_an_input_of_known_size_makes_a_mirror_possible():

@@ -59,6 +59,20 @@ def test_what_is_no_activation_is_refused_as_without_the_option():
 
 
 @pytest.mark.any_backend
+@pytest.mark.parametrize("make", [lambda: L.SimpleRNN(3), L.LayerNormalization], ids=["recurrent", "normalisation"])
+def test_what_is_not_left_out_is_said_of_a_layer_without_a_rule(make):
+    layer = make()
+    x = keras.Input((4, 2))
+    model = keras.Model(x, layer(x))
+    for source in (layer, model):
+        with pytest.raises(ka.NoRuleError, match=r"nothing inside of another layer\. No adjoint .*Received: "):
+            ka.adjoint(source, linear_part=True)
+        with pytest.raises(ka.NoRuleError) as error:
+            ka.adjoint(source)
+        assert "linear_part" not in str(error.value)
+
+
+@pytest.mark.any_backend
 def test_the_error_of_a_model_with_activations_names_the_option_which_works():
     model = encoder(activations=True)
     with pytest.raises(ka.NoRuleError, match="Pass `linear_part=True` to leave out every activation of the model"):

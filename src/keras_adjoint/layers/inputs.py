@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_adjoint.errors import SizeError, TieError
 from keras_adjoint.ops import Shape, Tensor
+from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.geometry import is_known
 
 _NO_NUMBERS = "OSUMm"  # objects, strings and times of NumPy
@@ -104,8 +105,36 @@ def check_tensors(layer: Adjoint, y: Any) -> None:
         is_tensor = hasattr(each, "shape") and hasattr(each, "dtype")
         if not is_tensor and each is not layer:
             raise ValueError(_refusal(layer, y, layer.expected))
-        if isinstance(each, (np.ndarray, np.generic)) and each.dtype.kind in _NO_NUMBERS:
-            raise ValueError(f"`{layer.name}` takes a tensor of real numbers. Received: an array of dtype {each.dtype}")
+        _check_array(layer, each)
+
+
+def check_whole(layer: Any, given: Any) -> None:
+    """Refuse arguments that are arrays of no numbers, or tensors that lack some, for which a layer has failed."""
+    for each in keras.tree.flatten(given):
+        _check_array(layer, each)
+        if not current().is_dense(each) or hasattr(each, "nnz"):  # as SciPy's have
+            raise ValueError(
+                f"`{layer.name}` takes tensors with a number in every place. Make a dense tensor of this one. "
+                f"Received: a {type(each).__name__}, sparse or of rows of several lengths"
+            )
+
+
+def check_arrays(layer: Any, given: tuple[Sequence[Any], Mapping[str, Any]]) -> None:
+    """Refuse arguments beside y, but sizes, that are arrays of NumPy without a number in every place."""
+    arguments, keywords = given
+    for value in (*arguments, *(value for name, value in keywords.items() if name != "output_size")):
+        _check_array(layer, value)
+
+
+def _check_array(layer: Any, value: Any) -> None:
+    """Refuse an array of NumPy that has no number in every place."""
+    if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in _NO_NUMBERS:
+        raise ValueError(f"`{layer.name}` takes a tensor of real numbers. Received: an array of dtype {value.dtype}")
+    if isinstance(value, np.ma.MaskedArray):  # of which backends drop the mask
+        raise ValueError(
+            f"`{layer.name}` takes a tensor with a number in every place. Say what is to stand where it is masked, as in "
+            f"`y.filled(0)`. Received: a {type(value).__name__}"
+        )
 
 
 def check_switches(layer: Any, y: Any, switches: Any) -> None:

@@ -19,7 +19,16 @@ from keras_adjoint.keras_internals import calls_of, set_own_trainable, set_train
 from keras_adjoint.layers.copied_sources import warn_behind_copy
 from keras_adjoint.layers.copying import COMPILERS
 from keras_adjoint.layers.files import announce
-from keras_adjoint.layers.inputs import Expected, accept, check_switches, check_symbolic, check_tensors, name_of_dtype
+from keras_adjoint.layers.inputs import (
+    Expected,
+    accept,
+    check_arrays,
+    check_switches,
+    check_symbolic,
+    check_tensors,
+    check_whole,
+    name_of_dtype,
+)
 from keras_adjoint.layers.kernel import check_readable, float_policy, read_kernel
 from keras_adjoint.layers.options import boolean
 from keras_adjoint.layers.registry import describe
@@ -92,7 +101,8 @@ class Tied(keras.layers.Layer, metaclass=MadeUntraced):
         is_symbolic = isinstance(y, keras.KerasTensor)
         if is_symbolic and self.tied and calls_of(self) and self.source.weights:
             warn_behind_copy(self, self.source, y)
-        if len(args) > 1:
+        if len(args) > 1 or kwargs:
+            check_arrays(self, (args[1:], kwargs))
             args, kwargs = _with_keyword(self, args, kwargs)
         if kwargs.get("output_size") is not None or (is_symbolic and self.needs_output_size):
             if is_symbolic:
@@ -100,7 +110,11 @@ class Tied(keras.layers.Layer, metaclass=MadeUntraced):
             if kwargs.get("output_size") is not None:
                 _check_takes_size(self, kwargs["output_size"])
             kwargs = with_size(self, y, kwargs)
-        return super().__call__(*args, **kwargs)
+        try:
+            return super().__call__(*args, **kwargs)
+        except Exception:  # of whatever kind a backend has for what it cannot take
+            check_whole(self, (args, kwargs))
+            raise
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Keras says anew in every call that a layer is built and was called; tracking that takes a seventh of a small one.

@@ -12,7 +12,7 @@ from keras_adjoint.layers.registry import class_with_rule, describe
 from keras_adjoint.models.adjoint_of_adjoint import remember_parts, unchanged_source
 from keras_adjoint.models.backward import BackwardPass
 from keras_adjoint.models.graph import computes_itself, trace
-from keras_adjoint.models.linear_part import LinearPartBackwardPass
+from keras_adjoint.models.linear_part import LinearPartBackwardPass, saying_what_is_left_out
 from keras_adjoint.models.names import name_of_model
 from keras_adjoint.ops.backend import untraced
 
@@ -111,8 +111,10 @@ def adjoint(
                 f"{describe(source)}"
             )
         return second
-    if not options.pop("linear_part", False):
-        check_linear(source, advice=" Pass `linear_part=True` for the adjoint of its linear part. Or:")
+    if options.pop("linear_part", False):
+        with saying_what_is_left_out(source):
+            return adjoint_as_called(source, **options)
+    check_linear(source, advice=" Pass `linear_part=True` for the adjoint of its linear part. Or:")
     return adjoint_as_called(source, **options)
 
 

@@ -220,7 +220,7 @@ def activation(backward: BackwardPass, call: Call, y: keras.KerasTensor, choice:
         return [y]
     if choice == "same":
         return [same_activation(backward, call, y)]
-    if choice in ("deconvnet", "guided"):
+    if choice == "deconvnet" or (choice == "guided" and backward.records):  # without records that is what is said first
         check_rectifier(backward, call, choice)
     if choice in ("gradient", "guided"):
         return [activation_gradient(backward, call, y, choice)]

@@ -13,6 +13,7 @@ from keras_adjoint.errors import SizeError, with_article
 from keras_adjoint.layers.inputs import shape_text
 from keras_adjoint.layers.options import as_integer, is_real_number
 from keras_adjoint.ops import Tensor
+from keras_adjoint.ops.backend import current
 
 LEAF = 0
 
@@ -88,6 +89,9 @@ class Space:
         Raises:
             SizeError: If they are not of this space.
         """
+        leaves = tree.flatten(tensors)
+        if not all(current().is_dense(leaf) and not isinstance(leaf, np.ma.MaskedArray) for leaf in leaves):
+            raise _not_made_tensors(name, leaves)
         given = [tensors] if hasattr(tensors, "shape") else tree.flatten(tensors)
         fits = len(given) == len(self.shapes) and all(
             hasattr(tensor, "shape")
@@ -106,10 +110,7 @@ class Space:
         try:
             return [tensor if _is_symbolic(tensor) else ops.convert_to_tensor(tensor, dtype) for tensor in given]
         except (TypeError, ValueError) as error:  # of sparse matrices and the like, by the backend
-            kinds = ", ".join(type(tensor).__name__ for tensor in given)
-            raise ValueError(
-                f"{name} takes arrays and tensors that Keras makes tensors of. Received: {kinds}"
-            ) from error
+            raise _not_made_tensors(name, given) from error
 
     def join(self, leaves: Sequence[Tensor]) -> Tensor:
         """The tensors of a batch side by side, as one matrix with a row for every sample."""
@@ -137,6 +138,14 @@ def _checked(shape: Any, what_to_do: str) -> tuple[int, ...]:
             f"Received: {shape}"
         )
     return tuple(size for size in integers if size)
+
+
+def _not_made_tensors(name: str, given: Sequence[Any]) -> ValueError:
+    """The error for sparse matrices and the like."""
+    kinds = ", ".join(type(tensor).__name__ for tensor in given)
+    return ValueError(
+        f"{name} takes arrays, and tensors with a number in every place, that Keras makes tensors of. Received: {kinds}"
+    )
 
 
 def _received(tensors: Any, given: Sequence[Any]) -> str:

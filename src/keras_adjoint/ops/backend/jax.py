@@ -8,6 +8,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.sparse import JAXSparse
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from keras_adjoint.ops import Size, Tensor
@@ -98,6 +99,10 @@ def eagerly() -> AbstractContextManager[Any]:
 
 def is_concrete(tensors: Sequence[Tensor]) -> bool:
     return not any(isinstance(tensor, jax.core.Tracer) for tensor in tensors)
+
+
+def is_dense(tensor: Any) -> bool:
+    return not isinstance(tensor, JAXSparse)
 
 
 def variables_read(function: Callable[[], Sequence[Tensor]]) -> list[Any]:

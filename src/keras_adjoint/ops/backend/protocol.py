@@ -143,6 +143,9 @@ class Backend(Protocol):
     def is_concrete(self, tensors: Sequence[Tensor]) -> bool:
         """Whether tensors hold numbers now, rather than being traced, compiled or transformed."""
 
+    def is_dense(self, tensor: Any) -> bool:
+        """Whether a tensor has a number in every place, rather than being sparse or of rows of several lengths."""
+
     def variables_read(self, function: Callable[[], Sequence[Tensor]]) -> list[Any]:
         """The variables of the backend's own, behind those of Keras or others, that a function computes with.
 

@@ -119,6 +119,10 @@ def is_concrete(tensors: Sequence[Tensor]) -> bool:
     return bool(tf.executing_eagerly())
 
 
+def is_dense(tensor: Any) -> bool:
+    return not isinstance(tensor, (tf.SparseTensor, tf.RaggedTensor, tf.IndexedSlices))
+
+
 def variables_read(function: Callable[[], Sequence[Tensor]]) -> list[Any]:
     with tf.GradientTape() as tape:
         function()

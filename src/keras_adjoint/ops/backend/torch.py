@@ -109,6 +109,10 @@ def eagerly() -> AbstractContextManager[Any]:
     return nullcontext()
 
 
+def is_dense(tensor: Any) -> bool:
+    return not isinstance(tensor, torch.Tensor) or (tensor.layout is torch.strided and not tensor.is_nested)
+
+
 def is_concrete(tensors: Sequence[Tensor]) -> bool:
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
