@@ -245,6 +245,38 @@ def test_what_joins_along_space_or_has_several_tensors_is_refused_by_name():
             ka.plan_blocks(model, (8, 6))
 
 
+ONE_COLUMN = {
+    "2-D": lambda: L.Conv2D(2, (4, 5), strides=(1, 3)),
+    "2-D, same": lambda: L.Conv2D(1, 5, strides=(1, 2), padding="same"),
+    "2-D, channels first": lambda: L.Conv2D(3, (4, 5), strides=2, data_format="channels_first"),
+    "3-D": lambda: L.Conv3D(2, (2, 4, 5), strides=(2, 1, 2), padding="same"),
+    "depthwise": lambda: L.DepthwiseConv2D((4, 4), strides=3, depth_multiplier=3),
+    "separable": lambda: L.SeparableConv2D(3, 5, strides=2, padding="same"),
+    "max pooling": lambda: L.MaxPooling2D(3, padding="same"),
+    "transposed, its adjoint": lambda: ka.adjoint(
+        _built(L.Conv2DTranspose(1, (4, 5), strides=(1, 3)), (None, None, None, 2))
+    ),
+}
+
+
+def _built(layer, shape):
+    layer.build(shape)
+    return layer
+
+
+@pytest.mark.parametrize("title", [title for title in ONE_COLUMN if "first" not in title or len(DATA_FORMATS) > 1])
+@pytest.mark.parametrize("batch", [1, 8])
+def test_blocks_of_one_column_of_what_reads_one_channel(title, batch):
+    layer, space = ONE_COLUMN[title](), (6, 16, 17) if title == "3-D" else (16, 17)
+    shape = (1, *space) if "first" in title else (*space, 1)
+    x = np.random.default_rng(0).normal(size=(batch, *shape)).astype("float32")
+    expected = ops.convert_to_numpy(layer(x))
+    *others, columns = expected.shape[2:] if "first" in title else expected.shape[1:-1]
+    for width in (1, columns - 1):
+        found = of_blocks(ka.plan_blocks(layer, shape, block=(*others, width)), x)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.any_backend
 def test_wrong_arguments_are_refused():
     conv = L.Conv2D(4, 3)

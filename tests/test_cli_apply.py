@@ -77,6 +77,48 @@ def test_from_zarr_to_zarr(file):
     complains(run("apply", file, "x.zarr", "-o", "z.zarr"), "packed by codecs that are not used here: pickle")
 
 
+def test_arrays_in_groups_of_a_group_of_zarr_are_named_as_those_of_hdf5_are(file):
+    zarr = pytest.importorskip("zarr")
+    group = zarr.create_group("x.zarr")
+    group.create_array("brain/t1", data=X)
+    assert run("apply", file, "x.zarr", "-o", "only.npy").exit_code == 0
+    group.create_array("zeros", data=0 * X)
+    complains(run("apply", file, "x.zarr", "-o", "y.npy"), "has 2 arrays; name one of them with --key: zeros, brain/t1")
+    complains(run("apply", file, "x.zarr", "-o", "y.npy", "--key", "brain"), "brain/t1")
+    assert run("apply", file, "x.zarr", "-o", "y.npy", "--key", "brain/t1").exit_code == 0
+    for name in ("only.npy", "y.npy"):
+        np.testing.assert_allclose(np.load(name), expected(file), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "array, output, message",
+    [
+        (
+            "group.zarr --key x.zarr",
+            "group.zarr/x.zarr",
+            "group.zarr/x.zarr is in group.zarr, and inputs are never changed",
+        ),
+        ("group.zarr --key x.zarr", "group.zarr/y.npy", "Name an output elsewhere"),
+        ("group.zarr/x.zarr", "group.zarr", "group.zarr/x.zarr is in group.zarr, and inputs are never overwritten"),
+        ("link.npy", "group.zarr", "link.npy is in group.zarr"),
+        ("y.part.npy", "y.npy", "y.part.npy is the name under which y.npy is written first. Name another output"),
+        ("y.part.zarr", "y.zarr", "y.part.zarr is the name under which y.zarr is written first. Name another output"),
+        ("y.part.zarr/x.npy", "y.zarr", "y.part.zarr/x.npy is read, and y.part.zarr is the name"),
+    ],
+)
+def test_an_output_neither_holds_an_input_nor_is_in_one(array, output, message, file):
+    zarr = pytest.importorskip("zarr")
+    zarr.create_group("group.zarr").create_array("x.zarr", data=X)
+    zarr.create_array("y.part.zarr", data=X)
+    for name in ("y.part.npy", "y.part.zarr/x.npy", "group.zarr/x.npy"):
+        np.save(name, X)
+    Path("link.npy").symlink_to("group.zarr/x.npy")
+    before = {one: one.read_bytes() for one in file.parent.rglob("*") if one.is_file()}
+    for options in ((), ("--force",), ("--resume",), ("--force", "--resume")):
+        complains(run("apply", file, *array.split(), "-o", output, *options), message)
+    assert {one: one.read_bytes() for one in file.parent.rglob("*") if one.is_file()} == before
+
+
 def test_a_run_that_failed_goes_on(file):
     with h5py.File("x.h5", "w") as written:
         data = written.create_dataset("x", X.shape, "float32", chunks=(8, 26, 2), compression="gzip")

@@ -145,7 +145,9 @@ def open_zarr(file: Path, key: str | None, limits: Limits, stack: contextlib.Exi
         raise Unusable(f"{file} is no folder of zarr's." if file.exists() else f"There is no file {file}.")
     check_codecs(file, limits)
     node = zarr.open(store=str(file), mode="r")
-    return chosen(file, dict(node.arrays()), key) if hasattr(node, "arrays") else node
+    if not hasattr(node, "members"):
+        return node
+    return chosen(file, {name: one for name, one in node.members(max_depth=None) if hasattr(one, "chunks")}, key)
 
 
 OPEN = {".npy": open_npy, ".zarr": open_zarr, **dict.fromkeys(HDF5, open_hdf5)}
@@ -213,8 +215,8 @@ class Target:
             check_place(place, inputs, force)
         except OSError as error:
             raise Unusable(f"{file} cannot be written: {reason_of(error)}.") from error
-        if any(file.resolve() == other.resolve() for other in inputs):
-            raise Unusable(f"{file} is the input, which is never overwritten. Name another file.")
+        for other in inputs:
+            check_apart(file, self.beside, other)
         if file.is_symlink():
             raise Unusable(f"{file} is a link, which is neither followed nor replaced. Name another file.")
         if file.is_dir() and not any((file / part).is_file() for part in PARTS):
@@ -284,6 +286,21 @@ def stem_that_fits(file: Path) -> str:
         return file.stem
     mark = f"{zlib.crc32(os.fsencode(file.stem)):08x}"
     return os.fsencode(file.stem)[: most - len(mark)].decode(errors="ignore") + mark
+
+
+def check_apart(file: Path, beside: Path, other: Path) -> None:
+    """Raise an `Unusable` if writing an output, under another name first, would change or remove an input."""
+    read, written, first = other.resolve(), file.resolve(), beside.resolve()
+    if read == written:
+        raise Unusable(f"{file} is the input, which is never overwritten. Name another file.")
+    if written in read.parents:
+        raise Unusable(f"{other} is in {file}, and inputs are never overwritten. Name another output.")
+    if read in written.parents:
+        raise Unusable(f"{file} is in {other}, and inputs are never changed. Name an output elsewhere.")
+    if first == read or first in read.parents:
+        raise Unusable(
+            f"{other} is read, and {beside} is the name under which {file} is written first. Name another output."
+        )
 
 
 def check_left(left: Path, *, folder: bool) -> None:
