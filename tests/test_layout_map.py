@@ -79,6 +79,87 @@ def test_a_kernel_that_several_layers_read_has_one_layout_and_what_cannot_be_div
     assert len(ka.layout_map(model, mesh(2, 4))) == 1
 
 
+def _sequential():
+    return keras.Sequential([keras.Input((9, 9, 3)), L.Conv2D(8, 3, name="a"), L.Conv2D(4, 3, name="b")], name="inner")
+
+
+def _around(layer):
+    x = keras.Input((9, 9, 3))
+    return keras.Model(x, layer(x))
+
+
+def _in_steps():
+    steps = L.TimeDistributed(L.Conv2D(8, 3, name="a"), name="steps")
+    return keras.Sequential([keras.Input((2, 9, 9, 3)), steps], name="inner")
+
+
+@on_jax
+@pytest.mark.parametrize(
+    "make, ends",
+    [
+        (_sequential, {"a/kernel": 3, "b/kernel": 3}),
+        (lambda: ka.autoencoder(_sequential()), {"a/kernel": 3, "b/kernel": 3}),
+        (lambda: _around(_sequential()), {"a/kernel": 3, "b/kernel": 3}),
+        (lambda: ka.autoencoder(_around(_around(_sequential()))), {"a/kernel": 3, "b/kernel": 3}),
+        (_in_steps, {"a/kernel": 3}),
+    ],
+)
+def test_copies_and_files_have_the_layouts_of_the_model(make, ends, tmp_path):
+    model = make()
+    model.save(tmp_path / "model.keras")
+    for other in (model, ka.clone_tied(model), keras.saving.load_model(tmp_path / "model.keras")):
+        for blueprint in (model, ka.clone_tied(model)):
+            layouts = ka.layout_map(blueprint, mesh(2, 4))
+            found = {
+                v.path: layouts[v.path].axes.index("model") for v in other.variables if layouts[v.path] is not None
+            }
+            assert {"/".join(path.split("/")[-2:]): axis for path, axis in found.items()} == ends
+
+
+@on_jax
+def test_layers_of_one_name_in_two_models_have_the_layouts_that_each_can_have():
+    x = keras.Input((9, 9, 3))
+    first, second = (
+        keras.Sequential([keras.Input((None, None, channels)), L.Conv2D(filters, 3, name="a")], name=name)
+        for name, channels, filters in (("one", 3, 8), ("two", 8, 5))
+    )
+    assert divided(keras.Model(x, second(first(x)))) == {"one/a/kernel": 3, "two/a/kernel": 2}
+    dense = keras.Sequential([keras.Input((None, None, 8)), L.Dense(4, name="a")], name="three")
+    assert divided(keras.Model(x, dense(first(x)))) == {"one/a/kernel": 3, "three/a/kernel": 1}
+
+
+IN_GROUPS = {
+    "reads the input": (lambda: [L.DepthwiseConv2D(3, name="groups"), L.Conv2D(8, 1)], False),
+    "reads channels that are not divided": (
+        lambda: [L.Conv2D(6, 3), L.Conv2D(12, 3, groups=6, name="groups"), L.Dense(8)],
+        False,
+    ),
+    "separable": (lambda: [L.SeparableConv2D(8, 3, name="groups")], False),
+    "reads divided channels": (lambda: [L.Conv2D(8, 3), L.BatchNormalization(), L.ReLU(), L.DepthwiseConv2D(3)], True),
+    "one behind the other": (
+        lambda: [L.Dense(8), L.Conv2D(8, 3, groups=4), L.DepthwiseConv2D(3), L.SeparableConv2D(4, 2)],
+        True,
+    ),
+}
+
+
+@on_jax
+@pytest.mark.parametrize("title", IN_GROUPS)
+def test_grouped_kernels_whose_gradients_xla_makes_too_large_are_refused(title):
+    make, is_right = IN_GROUPS[title]
+    model = ka.autoencoder(keras.Sequential([keras.Input((9, 9, 8)), *make()]))
+    if is_right:
+        assert len(ka.layout_map(model, mesh(2, 4)))
+        return
+    with pytest.raises(
+        ValueError, match=r"gradient of `[^`]*groups/\w+` 4 times too large .*\(\(1, 8\), .*Received: mesh"
+    ):
+        ka.layout_map(model, mesh(2, 4))
+    assert len(ka.layout_map(model, mesh(1, 8)))
+    model.get_layer("groups").trainable = False
+    assert len(ka.layout_map(model, mesh(2, 4)))
+
+
 @on_jax
 def test_axis_is_the_last_one_unless_named():
     layer = built(L.Dense(8), 8)

@@ -3,12 +3,14 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import keras
 
 from keras_adjoint.errors import one_of
 from keras_adjoint.keras_internals import layers_inside
+from keras_adjoint.layers.tied import Tied
+from keras_adjoint.models.graph import graph_of, trace
 from keras_adjoint.ops.backend import current, untraced
 
 
@@ -36,8 +38,8 @@ def layout_map(
         A `keras.distribution.LayoutMap` with a layout for every kernel that is divided. Keras keeps the others whole.
 
     Raises:
-        ValueError: If an argument is of another kind, if the devices can share no kernel at all, or on a backend on which
-            Keras does not divide variables; in 3.15 that is any but JAX.
+        ValueError: If an argument is of another kind, if the devices can share no kernel at all, if XLA would compute a wrong
+            gradient of a grouped kernel, or on a backend on which Keras does not divide variables; in 3.15 that is any but JAX.
 
     Example:
 
@@ -65,13 +67,18 @@ def layout_map(
     devices = mesh.shape[mesh.axis_names.index(axis)]
     layouts = keras.distribution.LayoutMap(mesh)
     by_path = _by_path(model)
-    grouped = _axes_of_grouped_kernels(model, devices, alone=devices == math.prod(mesh.shape))
-    for path, variables in by_path.items():
-        divided = _divided_axis(variables, grouped, devices)
-        if divided is not None:
+    alone = devices == math.prod(mesh.shape)
+    grouped = _axes_of_grouped_kernels(model, devices, alone=alone)
+    divided: dict[int, int] = {}
+    for pattern, variables in _by_pattern(by_path, grouped, devices).items():
+        found = _divided_axis(variables, grouped, devices)
+        if found is not None:
             names: list[str | None] = [None] * len(variables[0].shape)
-            names[divided] = axis
-            layouts[re.escape(path)] = tuple(names)
+            names[found] = axis
+            layouts[pattern] = tuple(names)
+            divided |= {id(variable): found for variable in variables}
+    if not alone and devices > 1:
+        _check_gradients(model, grouped, divided, devices, mesh)
     if not len(layouts):
         kernels = [
             f"{path} {tuple(each.shape)}" for path, all in by_path.items() for each in all if len(each.shape) > 1
@@ -89,6 +96,76 @@ def _by_path(model: keras.layers.Layer) -> dict[str, list[keras.Variable]]:
     found: defaultdict[str, list[keras.Variable]] = defaultdict(list)
     for variable in model.variables:
         found[variable.path].append(variable)
+    return found
+
+
+def _by_pattern(
+    by_path: dict[str, list[keras.Variable]], grouped: dict[int, tuple[int, ...]], devices: int
+) -> dict[str, list[keras.Variable]]:
+    """A model's variables by patterns of their paths, in that model and in copies of it.
+
+    A path begins with the models and wrappers around a layer if these made its variables. In copies and files each layer makes
+    its own, so that "encoder/conv/kernel" becomes "conv/kernel".
+    """
+    by_end: defaultdict[str, list[str]] = defaultdict(list)
+    for path in by_path:
+        by_end["/".join(path.split("/")[-2:])].append(path)
+    found: dict[str, list[keras.Variable]] = {}
+    for end, paths in by_end.items():
+        variables = [variable for path in paths for variable in by_path[path]]
+        together = _divided_axis(variables, grouped, devices)
+        if all(_divided_axis(by_path[path], grouped, devices) == together for path in paths):
+            found[f"(?:^|.+/){re.escape(end)}$"] = variables
+        else:
+            found |= {re.escape(path): by_path[path] for path in paths}
+    return found
+
+
+def _check_gradients(
+    model: keras.layers.Layer,
+    grouped: dict[int, tuple[int, ...]],
+    divided: dict[int, int],
+    devices: int,
+    mesh: keras.distribution.DeviceMesh,
+) -> None:
+    """Raise a ValueError if XLA may compute a wrong gradient of a grouped kernel while another axis divides the batch.
+
+    It adds up what devices that have the same channels compute, as if it were not the same. So the channels that such a
+    kernel reads have to be divided, as those are that a kernel gives which is divided along its filters.
+    """
+    unsure = {id(variable): variable for variable in model.trainable_variables if id(variable) in grouped}
+    if not unsure:
+        return
+    readers = _channels_read(model, set(grouped), divided)
+    for key, kernel in unsure.items():
+        if not all(readers.get(key, [False])):
+            raise ValueError(
+                f"XLA makes the gradient of `{kernel.path}` {devices} times too large where the batch is divided along "
+                f"another axis of the mesh and the channels that this convolution in groups reads are not divided. Use a "
+                f"mesh such as `DeviceMesh((1, {math.prod(mesh.shape)}), ...)`, `keras.distribution.DataParallel`, or "
+                f"freeze its layer. Received: mesh of shape {tuple(mesh.shape)}, {kernel.path} {tuple(kernel.shape)}"
+            )
+
+
+def _channels_read(
+    model: keras.layers.Layer, grouped: Container[int], divided: Mapping[int, int]
+) -> dict[int, list[bool]]:
+    """Whether the channels that each call reads are divided, by the kernels' identities; nothing of models without a graph."""
+    graph = trace(model) if isinstance(model, keras.Model) and graph_of(model) is not None else None
+    found: defaultdict[int, list[bool]] = defaultdict(list)
+    divided_tensors: set[int] = set()
+    for call in graph.calls if graph is not None else ():
+        reads_divided = bool(call.inputs) and all(id(x) in divided_tensors for x in call.inputs)
+        variables = call.operation.variables if isinstance(call.operation, keras.layers.Layer) else []
+        kernels = [] if isinstance(call.operation, Tied) else [each for each in variables if len(each.shape) > 1]
+        for kernel in kernels:
+            found[id(kernel)].append(reads_divided)
+        gives_divided = reads_divided and not isinstance(call.operation, Tied)
+        if kernels:  # of two, the last one is that of the channels
+            last = id(kernels[-1])
+            gives_divided = divided.get(last) == -1 or (gives_divided and last in grouped)
+        if gives_divided:
+            divided_tensors.update(id(y) for y in call.outputs if len(y.shape) == len(call.inputs[0].shape))
     return found
 
 
