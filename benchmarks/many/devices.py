@@ -29,7 +29,7 @@ def main() -> None:
     devices = keras.distribution.list_devices()
     mesh = keras.distribution.DeviceMesh((2, 4), ("batch", "model"), devices)
     layouts = ka.layout_map(model, mesh)
-    found = {"divided": sorted(layouts)}
+    found = {"divided": sorted(each.path for each in model.weights if layouts[each.path] is not None)}
     with tempfile.TemporaryDirectory() as folder:
         for name, distribution in {
             "data": keras.distribution.DataParallel(devices=devices),
