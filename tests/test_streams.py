@@ -452,6 +452,17 @@ def test_chunks_may_have_another_byte_order():
     agree(in_chunks(ka.stream(conv), x.astype(">f4"), [7]), numpy(conv(x)))
 
 
+def test_a_signal_that_is_too_short_is_refused_with_inputs_of_signals():
+    conv = L.Conv1D(2, 7)
+    conv.build((None, None, 4))
+    stream = ka.stream(conv)
+    stream.push(np.ones((1, 3, 4), "float32"))
+    with pytest.raises(
+        ka.SizeError, match=r"inputs like `keras.Input\(\(None, 3\)\)`. Received: a tensor of shape \(3, 4\)"
+    ):
+        stream.flush()
+
+
 def test_a_flush_before_any_position_is_refused():
     conv, _ = conv_of("causal")
     stream = ka.stream(conv)

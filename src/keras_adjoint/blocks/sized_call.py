@@ -206,10 +206,12 @@ def _outputs_of(
     except (ValueError, TypeError, RuntimeError) as error:
         if isinstance(error, KerasAdjointError) and not isinstance(error, SizeError):
             raise
-        shapes = " and ".join(str(tuple(x.shape[1:])) for x in tree.flatten(arguments) if is_symbolic(x))
+        reached = [tuple(x.shape[1:]) for x in tree.flatten(arguments) if is_symbolic(x)]
+        any_size = (*(None for _ in reached[0][1:]), 3)
         raise SizeError(
             f"`{place}` does not take what reaches it at this size: {in_short(error).rstrip('. ')}. A model of any size has "
-            f"inputs like `keras.Input((None, None, 3))`. Received: a tensor of shape {shapes}, {describe(operation)}"
+            f"inputs like `keras.Input({any_size})`. Received: a tensor of shape {' and '.join(map(str, reached))}, "
+            f"{describe(operation)}"
         ) from error
     if any(None in y.shape[1:] or 0 in y.shape[1:] for y in found):
         given = " and ".join(str(tuple(y.shape[1:])) for y in found)
