@@ -63,7 +63,8 @@ def convolve(x: Tensor, kernel: Tensor, pads: Pads, strides: Sequence[int], dila
     padding = padding_of(tuple(x.shape[1:]), tuple(pads), strides, dilation, shape)
     if padding.for_gradients is not None and _is_differentiated(kernel):
         padding = padding.for_gradients
-    x = one_channel_first(x, -1) if is_one(x, -1) else x.permute(CHANNELS_FIRST[rank])
+    is_one_channel = not torch.jit.is_tracing() and x.shape[-1] == 1  # `is_one`, without a call
+    x = one_channel_first(x, -1) if is_one_channel else x.permute(CHANNELS_FIRST[rank])
     x = x if padding.cuts is None else x[padding.cuts]
     x = x if padding.zeros is None else functional.pad(x, padding.zeros)
     groups = x.shape[1] // kernel.shape[-2]
@@ -202,7 +203,8 @@ def _weight(kernel: Tensor) -> Tensor:
         return weight.contiguous() if rank == 1 and _is_differentiated(kernel) else weight
     weight = kernel.permute(rank + 1, rank, *range(rank))
     # PyTorch's fallback, in float64 or for one filter in one thread, cannot differentiate by a weight of another layout.
-    return weight.contiguous() if weight.dtype == torch.float64 or is_one(kernel, -1) else weight
+    is_one_filter = not torch.jit.is_tracing() and kernel.shape[-1] == 1
+    return weight.contiguous() if weight.dtype == torch.float64 or is_one_filter else weight
 
 
 def _is_moved_by_blocks(kernel: Tensor) -> bool:
