@@ -78,6 +78,22 @@ def test_what_holds_no_real_numbers_is_refused(dtype, model, expected):
             read()
 
 
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        (
+            np.ma.masked_array(np.zeros(SHAPE, "float32"), True),
+            r"`array.filled\(0\)`.*Received: input of type MaskedArray",
+        ),
+        (keras.Variable(np.zeros(SHAPE)), r"`keras.ops.convert_to_numpy` makes one.*Received: input of type "),
+    ],
+    ids=["masked", "variable"],
+)
+def test_what_is_no_array_of_numbers_is_refused_before_anything_is_computed(given, words, model, expected):
+    with pytest.raises(ValueError, match=words):
+        ka.apply_blocks(model, given, np.zeros(expected.shape, "float32"), block=BLOCK)
+
+
 @pytest.mark.every_backend
 @pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", "longdouble"])
 def test_numbers_of_any_byte_order_and_width_are_read(dtype, model):

@@ -54,7 +54,8 @@ def test_arrays_of_hdf5_and_batches(file):
 def test_the_adjoint_at_the_size_that_is_asked_for(file):
     y = np.random.default_rng(1).normal(size=(16, 13, 3)).astype("float32")
     np.save("y.npy", y)
-    complains(run("apply", file, "y.npy", "-o", "z.npy", "--adjoint"), "size")
+    complains(run("apply", file, "y.npy", "-o", "z.npy", "--adjoint"), "--size 32x32x2")
+    complains(run("apply", file, "y.npy", "-o", "z.npy", "--adjoint", "--size", "40x40"), "that is meant, --size")
     result = run("apply", file, "y.npy", "-o", "z.npy", "--adjoint", "--size", "31x26", "--block", 10, "--json")
     assert result.exit_code == 0, result.output
     data = json.loads(result.stdout)

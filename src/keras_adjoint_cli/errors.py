@@ -20,6 +20,7 @@ OPTIONS = {  # of the command, for what the library calls them
     "keras_adjoint.autoencoder": "`keras-adjoint mirror --autoencoder`",
     "resume=False": "--force",
     "memory": "--memory",
+    "keras_adjoint.operator(layer, size=...)": "--size",
 }
 STATUSES = {  # as the help and the documentation have them
     0: "the work is done, and nothing is wrong",

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_adjoint.blocks.journal import Journal, checksum, header_of
@@ -137,7 +138,12 @@ def _plan_for(op: Any, given: Any, target: Any, block: Any, memory: Any, workers
                 f"`{name}` has a shape and a dtype and slices like a NumPy array. "
                 f"Received: {name} of type {type(array).__name__}"
             )
-        if not is_of_numpy(array.dtype):
+        if isinstance(array, np.ma.MaskedArray):
+            raise ValueError(
+                f"`{name}` is an array with a number in every place, as `array.filled(0)` makes one of a masked array. "
+                f"Received: {name} of type {type(array).__name__}"
+            )
+        if isinstance(array, keras.Variable) or not is_of_numpy(array.dtype):
             raise ValueError(
                 f"`{name}` is an array of NumPy, or slices to such arrays. `keras.ops.convert_to_numpy` makes one of a "
                 f"tensor. Received: {name} of type {type(array).__name__} and dtype {array.dtype}"

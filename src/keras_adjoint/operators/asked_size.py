@@ -74,7 +74,7 @@ def sizes_meant(
         if not all(shape):
             example = tuple(axis or 32 for axis in shape)
             raise SizeError(
-                f"`{source.name}` takes {sizes_text(shape)}, and an operator and its norm are those of one size. Pass the "
+                f"`{source.name}` takes {sizes_text(shape)}, and an operator has one size. Pass the "
                 f"shape without the batch axis, as in `size={example}`. Received: size={size!r}, {describe(source)}"
             )
     return [tuple(axis for axis in shape if axis) for shape in shapes]
