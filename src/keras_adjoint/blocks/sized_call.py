@@ -79,7 +79,7 @@ class SizedCall:
         if not isinstance(operation, keras.layers.Layer):
             given = dict(zip(map(id, self.inputs), tensors, strict=True))
             arguments, keywords = tree.map_structure(lambda leaf: given.get(id(leaf), leaf), self.arguments)
-            with current().convolving(tensors):
+            with current().convolving(operation, tensors):
                 return operation(*arguments, **keywords)
         names = recorded_names(self.arguments[1])
         data, recorded = tensors[: len(tensors) - len(names)], tensors[len(tensors) - len(names) :]

@@ -360,7 +360,7 @@ def stand_in(layer: keras.layers.Layer, attributes: dict[str, Any]) -> keras.lay
 def call_at_inference(layer: keras.layers.Layer, x: Any, **recorded: Any) -> Any:
     """What a layer gives for `x` when it is not trained. `training` is passed only to layers that take it."""
     options = {**recorded, "training": False} if _takes_training(layer.__class__) else recorded
-    with current().convolving(keras.tree.flatten(x)):
+    with current().convolving(layer, keras.tree.flatten(x)):
         return layer(x, **options)
 
 

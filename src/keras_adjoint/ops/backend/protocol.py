@@ -149,8 +149,8 @@ class Backend(Protocol):
         Of PyTorch's tensors these are the ones that have a gradient; the others are constants.
         """
 
-    def convolving(self, xs: Sequence[Any]) -> AbstractContextManager[Any]:
-        """A context in which layers that are called on some tensors convolve them right, whatever the backend has wrong."""
+    def convolving(self, operation: Any, xs: Sequence[Any]) -> AbstractContextManager[Any]:
+        """A context in which a layer or operation convolves tensors right, whatever the backend has wrong."""
 
     def fixed_shape(self, tensor: Tensor) -> tuple[int, ...]:
         """The shape of a tensor whose sizes are the same in every call, such as a kernel, as integers in traces as well."""

@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import keras
 import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from keras_adjoint.keras_internals import layers_inside
 from keras_adjoint.ops import Tensor
 
 CONVOLUTIONS = (functional.conv2d, functional.conv3d)
@@ -46,8 +48,21 @@ class LaidOut(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def convolving(xs: Sequence[Any]) -> AbstractContextManager[Any]:
-    """A context in which Keras' convolutions of tensors are right, as the layers do that are called on them."""
+def convolving(operation: Any, xs: Sequence[Any]) -> AbstractContextManager[Any]:
+    """A context in which a layer or operation convolves tensors right; one that is as fast as none where it does anyway."""
     is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
     may_be_wrong = any(isinstance(x, torch.Tensor) and x.ndim > 3 and x.device.type == "cpu" for x in xs)
-    return LaidOut() if may_be_wrong and not is_traced else nullcontext()
+    if is_traced or not may_be_wrong:
+        return nullcontext()
+    if not isinstance(operation, keras.layers.Layer):
+        is_affected = hasattr(operation, "strides") and any(1 in (x.shape[1], x.shape[-1]) for x in xs)
+        return LaidOut() if is_affected else nullcontext()
+    return LaidOut() if any(map(_steps_over_one_channel, (operation, *layers_inside(operation)))) else nullcontext()
+
+
+def _steps_over_one_channel(layer: keras.layers.Layer) -> bool:
+    """Whether a layer has a kernel for one channel, and a stride along the last axis."""
+    strides = getattr(layer, "strides", ())
+    if not isinstance(strides, tuple) or len(strides) < 2 or strides[-1] == 1:
+        return False
+    return any(len(weight.shape) == len(strides) + 2 and weight.shape[-2] == 1 for weight in layer.weights)
