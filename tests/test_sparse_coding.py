@@ -263,6 +263,42 @@ def test_signals_that_are_not_finite_are_left_out_of_learning():
     assert history["converged"] == pytest.approx([2 / 3])
 
 
+def test_the_loss_in_the_history_does_not_depend_on_the_batches_that_signals_without_codes_fall_in():
+    y = signals(built("dense"), 6)
+    y[2:, 0] = np.nan
+
+    def loss(y, size):
+        coding = built("dense", unit_atoms=True)
+        coding.source.kernel.assign(np.random.default_rng(1).normal(size=(6, 9)))
+        options = {"optimizer": keras.optimizers.SGD(0.0), "batch_size": size, "shuffle": False, "verbose": 0}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            history = coding.fit(y, validation_data=(y,), **options).history
+        assert history["val_loss"] == pytest.approx(history["loss"], nan_ok=True)
+        return history["loss"][0]
+
+    expected = loss(y[:2], 2)
+    assert [loss(y, size) for size in (1, 6)] == pytest.approx([expected] * 2, rel=1e-4)
+    assert np.isnan(loss(y[2:], 2))
+
+
+@pytest.mark.every_backend
+def test_signals_of_another_size_are_refused_and_the_kernel_keeps_its_numbers():
+    coding = built("dense", unit_atoms=True)
+    y, before = signals(coding, 4), numpy(coding.source.kernel)
+    with pytest.raises(ka.SizeError, match=r"takes batches of \(6,\)"):
+        coding.fit(y[:, :5], verbose=0)
+
+    def batches():
+        yield (y[:, :5],)
+
+    with pytest.raises(Exception, match="takes batches of"):  # Keras may make another error of ours
+        coding.fit(batches(), verbose=0)
+    np.testing.assert_array_equal(numpy(coding.source.kernel), before)
+    coding.fit(y, verbose=0)
+    assert coding.lambda_max(y[:0]).shape == (0,)
+
+
 @pytest.mark.in_turn("torch", "tensorflow")
 def test_zero_signals_and_a_zero_kernel_have_zero_codes():
     coding = built("dense", unit_atoms=True)

@@ -112,6 +112,16 @@ def test_complex_options_are_refused(options):
         ka.lstsq(ka.operator(layer, size=(8, 2)), y, **options)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("prox", ["soft", "tv"])
+def test_no_samples_give_none(method, prox):
+    rescaling, dense = layers.Rescaling(1.0), layers.Dense(7, use_bias=False)
+    layer, shape = (rescaling, (4, 4, 1)) if prox == "tv" else (dense, (5,))
+    outputs = layer(keras.Input(shape)).shape[1:]
+    network = ka.unroll(layer, 2, method=method, prox=prox, weight=0.1)
+    assert network(np.zeros((0, *outputs), "float32")).shape == (0, *shape)
+
+
 @pytest.mark.only_on("jax")
 def test_tolerance_of_float64_is_that_of_what_the_backend_computes_in():
     import jax

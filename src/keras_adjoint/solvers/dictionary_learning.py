@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_adjoint.keras_internals import held_value
 from keras_adjoint.operators.operator import Operator
 from keras_adjoint.ops import Tensor
 from keras_adjoint.solvers.samples import finite_rows, named
@@ -15,6 +16,7 @@ from keras_adjoint.solvers.sparse_codes import Lasso
 from keras_adjoint.solvers.system import dot
 
 MEASURED = ("error", "used", "converged")
+OF_FINITE = ("loss", "error", "used")  # means over the signals that have codes
 
 
 class Coding(Protocol):
@@ -53,6 +55,7 @@ class DictionaryLearning(keras.Model):
         self.coding = coding
         self.built = True
         self.averages = {name: keras.metrics.Mean(name=name) for name in MEASURED}
+        self.objective = keras.metrics.Mean(name="objective")
 
     def ready(self, optimizer: Any, **options: Any) -> Self:
         """This model, ready for `fit`.
@@ -74,6 +77,18 @@ class DictionaryLearning(keras.Model):
             raise ValueError(f"The loss is the objective of the codes. Received: loss={options['loss']!r}")
         self.compile(optimizer=optimizer, **options)
         return self
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Keras' `fit`. Where it ends in an error, on JAX its variables would be left without values."""
+        before = [(variable, ops.convert_to_numpy(variable)) for variable in self.coding.source.variables]
+        try:
+            return super().fit(*args, **kwargs)
+        except BaseException:
+            getattr(self, "jax_state_sync", lambda: None)()  # what was learned until then, if anything was
+            for variable, value in before:
+                if held_value(variable) is None:
+                    variable.assign(value)
+            raise
 
     @property
     def trainable_variables(self) -> list[Any]:
@@ -110,7 +125,18 @@ class DictionaryLearning(keras.Model):
         weighted = counted if sample_weight is None else counted * ops.cast(sample_weight, objective.dtype)
         for name, average in self.averages.items():
             average.update_state(y_pred[name], sample_weight if name == "converged" else weighted)
+        each = objective if sample_weight is None else objective * ops.cast(sample_weight, objective.dtype)
+        self.objective.update_state(each, counted)
         return ops.sum(objective * weighted) / ops.maximum(ops.sum(counted), 1)
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """What is measured so far. Keras would weight losses by the sizes of the batches, with signals that do not count."""
+        found = {**super().get_metrics_result(), "loss": self.objective.result()}
+        del found["objective"]
+        none = ops.equal(ops.convert_to_tensor(self.objective.count), 0)
+        return {
+            name: ops.where(none, float("nan"), each) if name in OF_FINITE else each for name, each in found.items()
+        }
 
     def compute_output_spec(self, y: Any, **kwargs: Any) -> dict[str, Any]:
         batch = tree.flatten(y)[0].shape[0]

@@ -16,6 +16,11 @@ def finite_rows(rows: Tensor) -> Tensor:
     return ops.all(ops.isfinite(rows), axis=-1, keepdims=True)
 
 
+def maxima(x: Tensor) -> Tensor:
+    """The largest numbers along the last axis, which is kept; of no samples none, where backends raise errors."""
+    return ops.zeros_like(x[..., :1]) if x.shape[0] == 0 else ops.max(x, axis=-1, keepdims=True)
+
+
 def named(chosen: Any) -> str:
     """The numbers of the samples that an array of booleans chooses, as text."""
     samples = np.flatnonzero(chosen)

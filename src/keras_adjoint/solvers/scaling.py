@@ -12,6 +12,7 @@ from keras_adjoint.ops.backend import current
 from keras_adjoint.ops.precision import epsilon
 from keras_adjoint.solvers.conjugate import Result, normal_equations
 from keras_adjoint.solvers.loops import Loop
+from keras_adjoint.solvers.samples import maxima
 from keras_adjoint.solvers.system import Problem, System
 
 LARGEST = {"float32": 1e30, "float64": 1e300}  # numbers by which, and by whose inverse, can be divided
@@ -80,7 +81,7 @@ def _length(system: System, rows: Tensor) -> Tensor:
 
 def largest(rows: Tensor) -> Tensor:
     """The largest absolute value of each row, by which it can be divided; 1 for rows that are not finite, or zero."""
-    found = ops.stop_gradient(ops.max(ops.abs(rows), axis=-1, keepdims=True, initial=0.0))
+    found = ops.stop_gradient(maxima(ops.abs(rows)))
     most = LARGEST[keras.backend.standardize_dtype(found.dtype)]
     return ops.where(ops.isfinite(found) & (found > 0), ops.clip(found, 1 / most, most), ops.ones_like(found))
 

@@ -239,7 +239,8 @@ class Splitting(Scheme):
         if parts.has_variation:
             z, v = parts.of_variation(VariationSplit, "variation", number, is_weighted=True)(x, v, length)
             return x, x, z, v
-        ahead = tree.map_structure(ops.add, x, v)
+        # Not `add`, which takes an empty batch for a bias on TensorFlow.
+        ahead = tree.map_structure(lambda x, v: ops.subtract(x, ops.negative(v)), x, v)
         z = parts.prox(number, ahead, length)
         return z, x, z, tree.map_structure(ops.subtract, ahead, z)
 

@@ -17,6 +17,7 @@ from keras_adjoint.solvers.implicit import Implicit, derivative, differentiated,
 from keras_adjoint.solvers.loops import loop_for
 from keras_adjoint.solvers.proximal import proximal
 from keras_adjoint.solvers.proximal_gradient import proximal_gradient
+from keras_adjoint.solvers.samples import maxima
 from keras_adjoint.solvers.scaling import compiled, largest
 from keras_adjoint.solvers.system import Problem, dot
 
@@ -45,9 +46,7 @@ class Lasso:
             return self._peak(system.adjoint(y))
 
     def _peak(self, correlation: Tensor) -> Tensor:
-        return ops.max(
-            ops.relu(correlation) if self.nonnegative else ops.abs(correlation), axis=-1, keepdims=True, initial=0.0
-        )
+        return maxima(ops.relu(correlation) if self.nonnegative else ops.abs(correlation))
 
     def objective(self, operands: Sequence[Tensor], y: Tensor, weight: Tensor, codes: Tensor) -> Tensor:
         """½‖y − D z‖² + weight·‖z‖₁ of each sample, differentiable at fixed codes as well."""

@@ -248,6 +248,8 @@ class SparseCoding(Tied):
             ValueError: See `learner`, or if there are no signals.
         """
         check_signals(pictures)
+        if hasattr(pictures, "shape") and len(pictures.shape):
+            self.D.out_space.leaves(pictures[:1], self.D.dtype, repr(self.D.T))  # the errors of a call
         history = self.learner(optimizer).fit(pictures, **options)
         self.source.kernel.assign(self.atoms())
         return history

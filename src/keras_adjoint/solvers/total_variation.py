@@ -15,6 +15,7 @@ from keras import ops
 
 from keras_adjoint.ops import Tensor
 from keras_adjoint.solvers.momentum import following
+from keras_adjoint.solvers.samples import maxima
 
 INNER_STEPS = 20
 
@@ -67,7 +68,7 @@ class Differences:
 def within(q: Tensor, t: Tensor) -> Tensor:
     """The nearest vectors, along the last axis, of a length of at most t."""
     # Relative to the largest number, which no square of is too small or too large.
-    largest = ops.max(ops.abs(q), axis=-1, keepdims=True)
+    largest = maxima(ops.abs(q))
     largest = ops.stop_gradient(ops.where(largest > t, largest, t))  # PyTorch takes a `maximum` of float64 in float32
     largest = ops.where(largest > 0, largest, 1.0)
     squares, limit = ops.sum(ops.square(q / largest), axis=-1, keepdims=True), t / largest
