@@ -70,7 +70,7 @@ CHANGES = {
     "automatic with weights": (lambda: called(Announced(weighted=True)), "factor", 7.0, Y),
     "rescaling": (lambda: called(L.Rescaling(2.0)), "scale", 7.0, Y),
     "average pooling": (lambda: called(L.AveragePooling1D(2), (5, 4)), "pool_size", (4,), np.stack([Y, Y], 1)[0][None]),
-    "flip": (lambda: called(L.Permute((2, 1)), (4, 1)), "dims", (1, 2), Y[:, None]),
+    "permute": (lambda: called(L.Permute((2, 1)), (4, 1)), "dims", (1, 2), Y[:, None]),
 }
 
 
